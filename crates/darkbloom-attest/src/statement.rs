@@ -1,0 +1,209 @@
+//! Statements and challenge proofs.
+
+use std::collections::BTreeSet;
+
+use darkbloom_types::{ConnectionId, EpochId, Millis, NetworkId, ProviderId, Tier, UnixMillis};
+use darkbloom_wire::{ChallengeProof, PublicKey, Statement, VerifyError, challenge_digest, limits};
+
+use crate::limits::{Undefended, undefended};
+
+/// Longest epoch that a statement may claim: 70 minutes, so that forward secrecy begins within a stated time.
+const EPOCH_MAX: Millis = Millis::from_minutes(70);
+/// An X-Wing public key.
+const SEALING_KEY_BYTES: usize = 1_216;
+
+/// Why a statement proves nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StatementError {
+    /// Signature or encoding.
+    #[error("the statement does not verify: {0}")]
+    Signature(#[from] VerifyError),
+    /// For another network.
+    #[error("the statement is for another network")]
+    OtherNetwork,
+    /// Its epoch is over.
+    #[error("the statement's epoch ended at {use_until} ms, the clock says {now} ms")]
+    Expired {
+        /// When clients stop using it.
+        use_until: i64,
+        /// The verifier's clock.
+        now: i64,
+    },
+    /// Its epoch begins further in the future than clocks may differ.
+    #[error("the statement's epoch begins at {not_before} ms, the clock says {now} ms")]
+    Future {
+        /// When it begins.
+        not_before: i64,
+        /// The verifier's clock.
+        now: i64,
+    },
+    /// Times out of order, or an epoch longer than allowed.
+    #[error("the statement's times are not valid")]
+    Times,
+    /// The sealing key has the wrong length.
+    #[error("the statement's sealing key is not valid")]
+    SealingKey,
+    /// A challenge was answered for something else.
+    #[error("the challenge proof is for another challenge")]
+    Challenge,
+}
+
+/// Whose word a claim is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimSource {
+    /// The verifier checked it itself.
+    Verified,
+    /// The client's own configuration says so.
+    Pinned,
+    /// The provider says so; it raises nothing.
+    Provider,
+}
+
+impl ClaimSource {
+    /// The value in verdicts.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Verified => "verified",
+            Self::Pinned => "pinned",
+            Self::Provider => "provider",
+        }
+    }
+}
+
+/// One thing that is said about a provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// What.
+    pub name: &'static str,
+    /// The value, for a person.
+    pub value: String,
+    /// Whose word it is.
+    pub source: ClaimSource,
+}
+
+/// Why a client trusts an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// The client pinned it.
+    Pinned,
+    /// Nothing but possession of the key is known.
+    Unpinned,
+}
+
+impl Trust {
+    /// The word that people see. Never "attested" for a pinned key.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pinned => "pinned",
+            Self::Unpinned => "unpinned",
+        }
+    }
+}
+
+/// What a verifier demands.
+#[derive(Debug, Clone)]
+pub struct TrustPolicy {
+    /// The network.
+    pub network: NetworkId,
+    /// The least tier.
+    pub tier_min: Tier,
+    /// Identities that the verifier's own configuration names. They are accepted at any tier.
+    pub pinned: BTreeSet<ProviderId>,
+}
+
+impl TrustPolicy {
+    /// Whether a verdict is good enough to seal to. A `self_signed` identity that is not pinned is anybody's, so it takes
+    /// a policy that asks for no more than `none`.
+    #[must_use]
+    pub fn admits(&self, verdict: &Verdict) -> bool {
+        match verdict.trust {
+            Trust::Pinned => true,
+            Trust::Unpinned if verdict.tier == Tier::SelfSigned => self.tier_min == Tier::None,
+            Trust::Unpinned => verdict.tier >= self.tier_min,
+        }
+    }
+}
+
+/// What is known about a provider after its statement was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Who.
+    pub provider: ProviderId,
+    /// The epoch.
+    pub epoch: EpochId,
+    /// What is proven.
+    pub tier: Tier,
+    /// Why this identity is trusted.
+    pub trust: Trust,
+    /// Everything that is said, with its source.
+    pub claims: Vec<Claim>,
+    /// The statement itself.
+    pub statement: Statement,
+}
+
+impl Verdict {
+    /// What this tier does not defend.
+    #[must_use]
+    pub fn undefended(&self) -> Undefended {
+        undefended(self.tier)
+    }
+}
+
+/// Verifies a provider's statement.
+///
+/// # Errors
+/// [`StatementError`] says what does not hold; then nothing about the provider is known.
+pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> Result<Verdict, StatementError> {
+    let statement = Statement::open_self_signed(bytes)?;
+    if statement.network != policy.network {
+        return Err(StatementError::OtherNetwork);
+    }
+    let (begin, used, opened) = (statement.not_before, statement.use_until, statement.open_until);
+    if begin >= used || used > opened || opened.since(begin) > EPOCH_MAX {
+        return Err(StatementError::Times);
+    }
+    if now >= used {
+        return Err(StatementError::Expired { use_until: used.0, now: now.0 });
+    }
+    if begin > now.after(limits::CLOCK_SKEW_MAX) {
+        return Err(StatementError::Future { not_before: begin.0, now: now.0 });
+    }
+    if statement.sealing_key.len() != SEALING_KEY_BYTES {
+        return Err(StatementError::SealingKey);
+    }
+    let provider = statement.provider();
+    let trust = if policy.pinned.contains(&provider) { Trust::Pinned } else { Trust::Unpinned };
+    let mut claims = vec![
+        Claim { name: "key_possession", value: "P-256 signature verifies".to_owned(), source: ClaimSource::Verified },
+        Claim { name: "release", value: statement.release.clone(), source: ClaimSource::Provider },
+    ];
+    if trust == Trust::Pinned {
+        let value = "identity named in the client's configuration".to_owned();
+        claims.push(Claim { name: "identity", value, source: ClaimSource::Pinned });
+    }
+    claims.extend(statement.evidence.0.iter().map(|evidence| Claim {
+        // Formats without a verifier here are shown and raise no tier.
+        name: "evidence_not_verified",
+        value: evidence.format.clone(),
+        source: ClaimSource::Provider,
+    }));
+    Ok(Verdict { provider, epoch: statement.epoch(), tier: Tier::SelfSigned, trust, claims, statement })
+}
+
+/// Verifies that the holder of a statement's identity answered this challenge on this connection in this epoch.
+///
+/// # Errors
+/// [`StatementError`] says what does not hold.
+pub fn verify_challenge(
+    proof: &[u8],
+    verdict: &Verdict,
+    nonce: &[u8; 32],
+    connection: &ConnectionId,
+) -> Result<(), StatementError> {
+    let key = PublicKey::P256(verdict.statement.identity);
+    let proof = ChallengeProof::open(proof, &key)?;
+    let expected = challenge_digest(&verdict.statement.network, nonce, connection, &verdict.epoch);
+    if proof.digest == expected { Ok(()) } else { Err(StatementError::Challenge) }
+}

@@ -1,0 +1,29 @@
+//! The continuous-batching scheduler and the sampler: pure decisions about rows, with no model in sight.
+//!
+//! Owns which rows run, what each step feeds to the model, when a row ends, and how a token is drawn from logits. It
+//! must never touch a model, a file, a thread, a clock or global randomness, and must never print a token. The engine,
+//! and tests with executors of their own, may depend on it; of ours it depends on the vocabulary of types only.
+//!
+//! A step is planned here, executed elsewhere, and its result is given back here:
+//!
+//! ```text
+//!   submit ──▶ waiting ──(a slot is free, first come first served)──▶ prefill ──▶ decode ──▶ ended
+//!                 │                                                      │           │
+//!                 └──────────────────── cancel ─────────────────────────┴───────────┘
+//!
+//!   plan() ──StepPlan──▶ executor (one forward for every row in the plan) ──StepOutput──▶ update() ──▶ row events
+//! ```
+//!
+//! A row's slot is free for the next plan as soon as the row ended; the plan that reuses a slot, or the next one at the
+//! latest, names it in `clear`, so that nothing of an earlier row can be seen by a later one.
+
+mod plan;
+mod row;
+mod sampler;
+mod scheduler;
+mod stream;
+
+pub use plan::{RowWork, SampleAt, Sampled, Slot, StepOutput, StepPlan};
+pub use row::{EndReason, RowEvent, RowFailure, RowId, RowRequest, Sampling, SamplingError};
+pub use sampler::{SampleError, Sampler};
+pub use scheduler::{Limits, LimitsError, Load, STOP_TOKENS_MAX, Scheduler, SubmitError};

@@ -1,0 +1,76 @@
+//! The client: verifies providers, seals requests to them, opens and checks their answers.
+//!
+//! Owns the consumer's side of the network: pins, candidates, the life of one operation, and the HTTP surface that speaks
+//! the consumers' dialects. The local proxy is this crate on the consumer's machine, the gateway is this crate run by the
+//! operator. It must never seal to a provider below the demanded tier, hand on an answer that does not verify, or fall
+//! back to anything weaker unasked; it never reaches the coordinator's crate.
+
+mod call;
+mod candidates;
+mod clock;
+mod network;
+mod surface;
+mod timing;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use darkbloom_types::{NetworkId, ProviderId, Refusal, Tier};
+
+pub use crate::call::{Answer, AnswerMeta, Completed, Operation, Part};
+pub use crate::network::{ModelOffer, check_address};
+pub use crate::surface::{Role, StartError, Surface, SurfaceConfig};
+pub use crate::timing::Timing;
+
+/// What a consumer or operator decides.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The coordinator's address.
+    pub coordinator: String,
+    /// The network that is trusted; without it the first one met is pinned in `pin_file`, or for this run.
+    pub network: Option<NetworkId>,
+    /// Where the network that was met first is remembered.
+    pub pin_file: Option<PathBuf>,
+    /// The least tier that is sealed to.
+    pub tier_min: Tier,
+    /// Providers that this consumer trusts by name, whatever their tier.
+    pub pinned: BTreeSet<ProviderId>,
+    /// How many candidates a request is sealed to: 1 to 8.
+    pub candidates: usize,
+}
+
+/// Default number of candidates: two of the best and one at random.
+pub const CANDIDATES_DEFAULT: usize = 3;
+
+/// A client of one network. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<network::Network>,
+}
+
+impl Client {
+    /// A client; it reaches out with its first call.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the address or the pin file is not usable.
+    pub fn new(config: Config) -> Result<Self, Refusal> {
+        Ok(Self { inner: Arc::new(network::Network::new(config)?) })
+    }
+
+    /// The models on offer, their entries verified.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the coordinator cannot be reached or does not verify.
+    pub async fn models(&self) -> Result<Vec<ModelOffer>, Refusal> {
+        self.inner.models().await
+    }
+
+    /// Seals an operation, has it answered, and returns at the first content. What follows comes through the answer.
+    ///
+    /// # Errors
+    /// [`Refusal`] when there is no answer.
+    pub async fn chat(&self, operation: Operation) -> Result<Answer, Refusal> {
+        call::begin(Arc::clone(&self.inner), operation).await
+    }
+}

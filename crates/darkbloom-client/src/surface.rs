@@ -1,0 +1,252 @@
+//! The HTTP surface that consumers' programs speak to: the same for gateway and proxy.
+
+mod chat;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::ListenerExt as _;
+use darkbloom_dialect::{ApiError, openai};
+use darkbloom_types::{Refusal, RefusalCode, SecretString};
+use rand_core::Rng as _;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use crate::{Client, clock};
+
+/// Largest body of a consumer: what seals into the largest bucket, JSON escapes included.
+const BODY_BYTES_MAX: usize = 4 << 20;
+/// Requests worked on at once; more are refused.
+const REQUESTS_MAX: usize = 1_024;
+
+/// Who runs the surface: that decides whose key is used and what the answers may claim.
+#[derive(Debug, Clone)]
+pub enum Role {
+    /// The operator, for callers who send their own key. It sees their plaintext, and says so.
+    Gateway,
+    /// The consumer, on the consumer's machine, with the consumer's key.
+    Proxy {
+        /// The key that all requests are sealed and paid with.
+        key: SecretString,
+    },
+}
+
+impl Role {
+    /// Who seals: the value of `x-darkbloom-sealed-by`.
+    fn sealed_by(&self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Proxy { .. } => "client",
+        }
+    }
+}
+
+/// What the surface needs.
+#[derive(Debug, Clone)]
+pub struct SurfaceConfig {
+    /// Where to listen. Without TLS in front of it this must be a loopback address.
+    pub listen: SocketAddr,
+    /// Who runs it.
+    pub role: Role,
+}
+
+/// Why the surface does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is reachable from outside and would carry prompts and keys in clear.
+    #[error("{0} is reachable from other machines, and this program speaks plain HTTP")]
+    PlaintextBeyondLoopback(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl StartError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::PlaintextBeyondLoopback(_) => "listen on 127.0.0.1 and put a TLS proxy in front",
+            Self::Listen { .. } => "choose another address with `--listen`, or stop the program that uses this one",
+        }
+    }
+}
+
+/// A running surface.
+#[derive(Debug)]
+pub struct Surface {
+    /// Where it listens.
+    pub address: SocketAddr,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
+}
+
+pub(crate) struct Shared {
+    pub client: Client,
+    pub role: Role,
+    pub room: Arc<Semaphore>,
+}
+
+impl Surface {
+    /// Listens and serves in the background.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing keeps running then.
+    pub async fn start(client: Client, config: SurfaceConfig) -> Result<Self, StartError> {
+        if !config.listen.ip().is_loopback() {
+            return Err(StartError::PlaintextBeyondLoopback(config.listen));
+        }
+        let failed = |source| StartError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let listener = listener.tap_io(|socket| {
+            if let Err(error) = socket.set_nodelay(true) {
+                tracing::warn!(%error, "a socket refused TCP_NODELAY");
+            }
+        });
+        let shared = Arc::new(Shared { client, role: config.role, room: Arc::new(Semaphore::new(REQUESTS_MAX)) });
+        let app = router(shared);
+        let (stop, mut stopped) = watch::channel(false);
+        let server = tokio::spawn(async move {
+            let graceful = axum::serve(listener, app).with_graceful_shutdown(async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+            });
+            if let Err(error) = graceful.await {
+                tracing::error!(%error, "the listener failed");
+            }
+        });
+        Ok(Self { address, stop, server })
+    }
+
+    /// Stops taking requests and lets running ones end.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        if let Err(error) = self.server.await {
+            tracing::error!(%error, "the surface's task failed");
+        }
+    }
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    let local_only = matches!(shared.role, Role::Proxy { .. });
+    let mut router = Router::new()
+        .route("/healthz", get(|| async { axum::Json(serde_json::json!({"status": "ok"})) }))
+        .route("/v1/chat/completions", post(chat::completions).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{*name}", get(model))
+        .fallback(|| async { Failure::new(RefusalCode::NotFound.into()) })
+        .method_not_allowed_fallback(|| async { Failure::new(RefusalCode::NotFound.into()) })
+        .with_state(shared);
+    if local_only {
+        // A page in a browser must not reach the proxy through a name that resolves to this machine.
+        router = router.layer(middleware::from_fn(local_host_only));
+    }
+    router
+}
+
+async fn local_host_only(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let foreign_page = request.headers().contains_key(header::ORIGIN);
+    if foreign_page || !matches!(name, "127.0.0.1" | "localhost" | "[::1]") {
+        return Failure::new(Refusal::new(RefusalCode::Forbidden, "the proxy serves programs on this machine only"))
+            .into_response();
+    }
+    next.run(request).await
+}
+
+/// A fresh id for one HTTP request.
+pub(crate) fn request_id() -> String {
+    let mut id = [0; 12];
+    clock::rng().fill_bytes(&mut id);
+    format!("req_{}", hex::encode(id))
+}
+
+/// An error as an HTTP answer, with the request's id in header and body.
+pub(crate) struct Failure {
+    pub error: ApiError,
+    pub id: String,
+    pub retry_after_s: Option<u64>,
+}
+
+impl Failure {
+    pub fn new(refusal: Refusal) -> Self {
+        Self::with_id(ApiError::from_refusal(&refusal), request_id(), refusal.code)
+    }
+
+    pub fn with_id(error: ApiError, id: String, code: RefusalCode) -> Self {
+        let waits = matches!(
+            code,
+            RefusalCode::NoCapacity | RefusalCode::Overloaded | RefusalCode::Draining | RefusalCode::NoEligibleProvider
+        );
+        Self { error, id, retry_after_s: waits.then_some(2) }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        put(&mut headers, "x-request-id", &self.id);
+        if let Some(seconds) = self.retry_after_s {
+            put(&mut headers, "retry-after", &seconds.to_string());
+        }
+        (status, headers, self.error.to_json(Some(&self.id))).into_response()
+    }
+}
+
+/// Sets a header of ours; values are hex, numbers and names, so they always fit.
+pub(crate) fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
+/// The caller's key: its own at the gateway, the configured one at the proxy.
+pub(crate) fn key(shared: &Shared, headers: &HeaderMap) -> Result<SecretString, Refusal> {
+    match &shared.role {
+        Role::Proxy { key } => Ok(key.clone()),
+        Role::Gateway => headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .map(|key| SecretString::from(key.trim()))
+            .filter(|key| !key.is_empty())
+            .ok_or_else(|| RefusalCode::InvalidApiKey.into()),
+    }
+}
+
+fn entry(offer: &crate::ModelOffer) -> openai::ModelEntry {
+    // The catalogue does not say when a model was made; OpenAI's field is filled with the epoch's start.
+    openai::ModelEntry { id: offer.entry.name.clone(), created_unix_s: 0, owned_by: "darkbloom".to_owned() }
+}
+
+fn json(body: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+async fn models(State(shared): State<Arc<Shared>>) -> Result<Response, Failure> {
+    let offers = shared.client.models().await.map_err(Failure::new)?;
+    let entries: Vec<_> = offers.iter().map(entry).collect();
+    Ok(json(openai::models_list(&entries)))
+}
+
+async fn model(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Result<Response, Failure> {
+    let offers = shared.client.models().await.map_err(Failure::new)?;
+    let offer = offers.iter().find(|offer| offer.entry.name == name);
+    let offer = offer.ok_or_else(|| Failure::new(RefusalCode::ModelNotFound.into()))?;
+    Ok(json(openai::model(&entry(offer))))
+}

@@ -1,0 +1,22 @@
+//! The one internal request and its events: what a consumer's dialect is translated into, what the seal protects, and
+//! what the engine works on. Everything in here is plaintext.
+//!
+//! Owns the meaning, the limits and the one byte encoding of requests and answer events. It must never print content,
+//! never carry a token limit of its own (limits stand in the sealed request's clear header only, so that there is no
+//! second copy to disagree with), and never accept two encodings of one value. `text`, `dialect`, client, provider and
+//! engine may depend on it; the coordinator must not reach it, so that it cannot even name a prompt.
+//!
+//! The encoding is deterministic CBOR (RFC 8949 section 4.2.1) with integer keys, with one deviation: a float is always
+//! 32 bits wide. Decoding is strict: [`ChatRequest::from_cbor`] and [`AnswerEvent::from_cbor`] accept exactly the bytes
+//! that `to_cbor` gives and refuse unknown, repeated or misplaced keys, wide integers, indefinite lengths and trailing
+//! bytes.
+
+pub mod cbor;
+mod event;
+mod request;
+
+pub use cbor::DecodeContentError;
+pub use event::{AnswerEvent, FinishReason, MAX_EVENT_TOKENS};
+pub use request::{
+    ChatRequest, InvalidRequestError, MAX_MESSAGES, MAX_STOP_BYTES, MAX_STOPS, MAX_TEMPERATURE, Message, Role,
+};

@@ -1,0 +1,243 @@
+//! What a consumer asks for.
+
+use std::convert::Infallible;
+
+use darkbloom_types::{SecretBytes, SecretString};
+use minicbor::encode::{Encoder, Write};
+
+use crate::cbor::{self, DecodeContentError, StrictReader, ToCbor, Written};
+
+/// Most messages in one request: four times the longest conversation that fits into a context of 8,192 tokens at 32
+/// tokens a message.
+pub const MAX_MESSAGES: usize = 1_024;
+/// Most stop strings in one request: what the OpenAI interface allows.
+pub const MAX_STOPS: usize = 4;
+/// Longest stop string in bytes. An answer is held back by at most this much.
+pub const MAX_STOP_BYTES: usize = 256;
+/// Highest temperature: what the OpenAI interface allows.
+pub const MAX_TEMPERATURE: f32 = 2.0;
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Whoever wrote the application.
+    System,
+    /// The person who asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl Role {
+    /// Every role there is.
+    pub const ALL: [Self; 3] = [Self::System, Self::User, Self::Assistant];
+
+    /// The name that chat templates know.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+
+    fn code(self) -> u64 {
+        match self {
+            Self::System => 0,
+            Self::User => 1,
+            Self::Assistant => 2,
+        }
+    }
+}
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Who said it.
+    pub role: Role,
+    /// What was said; may be empty.
+    pub content: SecretString,
+}
+
+/// A conversation to continue, and how to choose the next words.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChatRequest {
+    /// The conversation, oldest first; at least one message, at most [`MAX_MESSAGES`].
+    pub messages: Vec<Message>,
+    /// How much chance there is in the choice of a token: 0 (none) to [`MAX_TEMPERATURE`].
+    pub temperature: f32,
+    /// Share of the probability that is considered at all: 0 (only the likeliest token) to 1 (everything).
+    pub top_p: f32,
+    /// Makes the chance repeatable.
+    pub seed: Option<u64>,
+    /// Texts that end the answer and do not belong to it; at most [`MAX_STOPS`].
+    pub stop: Vec<SecretString>,
+}
+
+/// Why a request cannot be served by anybody. Names places, never content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRequestError {
+    /// There is nothing to answer.
+    #[error("the conversation has no messages")]
+    NoMessages,
+    /// Over [`MAX_MESSAGES`].
+    #[error("{0} messages, the limit is {MAX_MESSAGES}")]
+    TooManyMessages(usize),
+    /// Outside 0 to [`MAX_TEMPERATURE`], or not a number.
+    #[error("the temperature is not between 0 and {MAX_TEMPERATURE}")]
+    Temperature,
+    /// Outside 0 to 1, or not a number.
+    #[error("top_p is not between 0 and 1")]
+    TopP,
+    /// Over [`MAX_STOPS`].
+    #[error("{0} stop strings, the limit is {MAX_STOPS}")]
+    TooManyStops(usize),
+    /// Empty, or over [`MAX_STOP_BYTES`].
+    #[error("stop string {index} has {bytes} bytes, it must have 1 to {MAX_STOP_BYTES}")]
+    StopLength {
+        /// Which stop string, from 0.
+        index: usize,
+        /// How many bytes it has.
+        bytes: usize,
+    },
+}
+
+const KEY_MESSAGES: u64 = 1;
+const KEY_TEMPERATURE: u64 = 2;
+const KEY_TOP_P: u64 = 3;
+const KEY_SEED: u64 = 4;
+const KEY_STOP: u64 = 5;
+const MAX_KEYS: u64 = 5;
+
+impl ChatRequest {
+    /// A request with the OpenAI interface's defaults: temperature 1, the whole probability, no seed, no stop strings.
+    #[must_use]
+    pub fn new(messages: Vec<Message>) -> Self {
+        Self { messages, temperature: 1.0, top_p: 1.0, seed: None, stop: Vec::new() }
+    }
+
+    /// Whether anybody would accept this request.
+    ///
+    /// # Errors
+    /// [`InvalidRequestError`] names the first thing that is out of its limits.
+    pub fn check(&self) -> Result<(), InvalidRequestError> {
+        match self.messages.len() {
+            0 => return Err(InvalidRequestError::NoMessages),
+            1..=MAX_MESSAGES => {}
+            count => return Err(InvalidRequestError::TooManyMessages(count)),
+        }
+        if !(0.0..=MAX_TEMPERATURE).contains(&self.temperature) {
+            return Err(InvalidRequestError::Temperature);
+        }
+        if !(0.0..=1.0).contains(&self.top_p) {
+            return Err(InvalidRequestError::TopP);
+        }
+        if self.stop.len() > MAX_STOPS {
+            return Err(InvalidRequestError::TooManyStops(self.stop.len()));
+        }
+        for (index, stop) in self.stop.iter().enumerate() {
+            if !(1..=MAX_STOP_BYTES).contains(&stop.len()) {
+                return Err(InvalidRequestError::StopLength { index, bytes: stop.len() });
+            }
+        }
+        Ok(())
+    }
+
+    /// The one encoding of this request. A request that fails [`Self::check`] has an encoding that nobody accepts.
+    #[must_use]
+    pub fn to_cbor(&self) -> SecretBytes {
+        cbor::encode(self)
+    }
+
+    /// Length of [`Self::to_cbor`] in bytes.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        cbor::encoded_len(self)
+    }
+
+    /// Reads exactly what [`Self::to_cbor`] writes.
+    ///
+    /// # Errors
+    /// [`DecodeContentError`] for every other sequence of bytes.
+    pub fn from_cbor(bytes: &[u8]) -> Result<Self, DecodeContentError> {
+        let mut reader = StrictReader::new(bytes);
+        let mut map = reader.map(MAX_KEYS)?;
+        let (mut messages, mut temperature, mut top_p, mut seed, mut stop) = (None, None, None, None, Vec::new());
+        while let Some(key) = map.key(&mut reader)? {
+            match key {
+                KEY_MESSAGES => messages = Some(read_messages(&mut reader)?),
+                KEY_TEMPERATURE => temperature = Some(read_unsigned_float(&mut reader, "the temperature")?),
+                KEY_TOP_P => top_p = Some(read_unsigned_float(&mut reader, "top_p")?),
+                KEY_SEED => seed = Some(reader.uint()?),
+                KEY_STOP => stop = read_stops(&mut reader)?,
+                key => return Err(DecodeContentError::UnknownKey { key }),
+            }
+        }
+        reader.end()?;
+        let missing = |key| DecodeContentError::MissingKey { key };
+        let request = Self {
+            messages: messages.ok_or(missing(KEY_MESSAGES))?,
+            temperature: temperature.ok_or(missing(KEY_TEMPERATURE))?,
+            top_p: top_p.ok_or(missing(KEY_TOP_P))?,
+            seed,
+            stop,
+        };
+        request.check()?;
+        Ok(request)
+    }
+}
+
+impl ToCbor for ChatRequest {
+    fn write<W: Write<Error = Infallible>>(&self, encoder: &mut Encoder<W>) -> Written {
+        let optional = u64::from(self.seed.is_some()) + u64::from(!self.stop.is_empty());
+        encoder.map(3 + optional)?;
+        encoder.u64(KEY_MESSAGES)?.array(self.messages.len() as u64)?;
+        for message in &self.messages {
+            encoder.array(2)?.u64(message.role.code())?.str(message.content.expose())?;
+        }
+        // Adding zero turns the negative zero, which reading refuses, into the one zero there is.
+        encoder.u64(KEY_TEMPERATURE)?.f32(self.temperature + 0.0)?;
+        encoder.u64(KEY_TOP_P)?.f32(self.top_p + 0.0)?;
+        if let Some(seed) = self.seed {
+            encoder.u64(KEY_SEED)?.u64(seed)?;
+        }
+        if !self.stop.is_empty() {
+            encoder.u64(KEY_STOP)?.array(self.stop.len() as u64)?;
+            for stop in &self.stop {
+                encoder.str(stop.expose())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_messages(reader: &mut StrictReader<'_>) -> Result<Vec<Message>, DecodeContentError> {
+    let count = reader.array("messages", MAX_MESSAGES as u64)?;
+    let mut messages = Vec::with_capacity(count);
+    for _ in 0..count {
+        if reader.array("message parts", 2)? != 2 {
+            return Err(DecodeContentError::OutOfRange { what: "the number of a message's parts" });
+        }
+        let code = reader.uint()?;
+        let role = Role::ALL.into_iter().find(|role| role.code() == code);
+        let role = role.ok_or(DecodeContentError::OutOfRange { what: "a role" })?;
+        messages.push(Message { role, content: SecretString::from(reader.text()?) });
+    }
+    Ok(messages)
+}
+
+fn read_stops(reader: &mut StrictReader<'_>) -> Result<Vec<SecretString>, DecodeContentError> {
+    let count = reader.array("stop strings", MAX_STOPS as u64)?;
+    if count == 0 {
+        // No stop strings are written as no key.
+        return Err(DecodeContentError::OutOfRange { what: "the number of stop strings" });
+    }
+    (0..count).map(|_| reader.text().map(SecretString::from)).collect()
+}
+
+/// A float that is a number and carries no sign, so that zero has one encoding.
+fn read_unsigned_float(reader: &mut StrictReader<'_>, what: &'static str) -> Result<f32, DecodeContentError> {
+    let value = reader.float()?;
+    if value.is_finite() && value.is_sign_positive() { Ok(value) } else { Err(DecodeContentError::OutOfRange { what }) }
+}

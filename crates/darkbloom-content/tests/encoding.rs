@@ -1,0 +1,244 @@
+//! The encoding of requests and events through the public surface.
+
+use darkbloom_content::{
+    AnswerEvent, ChatRequest, DecodeContentError, FinishReason, InvalidRequestError, MAX_EVENT_TOKENS, MAX_MESSAGES,
+    MAX_STOP_BYTES, Message, Role,
+};
+use darkbloom_types::{RefusalCode, SecretString, TokenCount, TokenId};
+use proptest::prelude::*;
+
+fn message(role: Role, content: &str) -> Message {
+    Message { role, content: SecretString::from(content) }
+}
+
+fn sample() -> ChatRequest {
+    ChatRequest {
+        messages: vec![message(Role::System, "be brief"), message(Role::User, "how far is the moon?")],
+        temperature: 0.5,
+        top_p: 0.25,
+        seed: Some(300),
+        stop: vec![SecretString::from("END")],
+    }
+}
+
+fn sample_events() -> Vec<AnswerEvent> {
+    vec![
+        AnswerEvent::Delta { tokens: vec![TokenId(1), TokenId(70_000)], text: SecretString::from("far") },
+        AnswerEvent::Finish {
+            reason: FinishReason::Length,
+            input_tokens: TokenCount(900),
+            output_tokens: TokenCount(u32::MAX),
+        },
+        AnswerEvent::Failure { code: RefusalCode::ContextLengthExceeded, detail: SecretString::from("1030 tokens") },
+    ]
+}
+
+#[test]
+fn request_bytes_are_fixed() {
+    let request = ChatRequest { stop: Vec::new(), seed: None, ..sample() };
+    let mut expected = b"\xa3\x01\x82\x82\x00\x68be brief\x82\x01\x74how far is the moon?".to_vec();
+    expected.extend(b"\x02\xfa\x3f\x00\x00\x00\x03\xfa\x3e\x80\x00\x00");
+    assert_eq!(request.to_cbor().expose(), expected);
+
+    let full = sample().to_cbor();
+    assert_eq!(full.expose()[0], 0xa5);
+    assert!(full.expose().ends_with(b"\x04\x19\x01\x2c\x05\x81\x63END"));
+}
+
+#[test]
+fn event_bytes_are_fixed() {
+    let expected: [&[u8]; 3] = [
+        b"\xa3\x01\x00\x02\x82\x01\x1a\x00\x01\x11\x70\x03\x63far",
+        b"\xa4\x01\x01\x04\x01\x05\x19\x03\x84\x06\x1a\xff\xff\xff\xff",
+        b"\xa3\x01\x02\x07\x05\x08\x6b1030 tokens",
+    ];
+    for (event, expected) in sample_events().iter().zip(expected) {
+        assert_eq!(event.to_cbor().expose(), expected);
+    }
+}
+
+#[test]
+fn unknown_repeated_and_misplaced_keys_are_refused() {
+    let ok = b"\xa3\x01\x81\x82\x01\x61x\x02\xfa\0\0\0\0\x03\xfa\0\0\0\0";
+    assert!(ChatRequest::from_cbor(ok).is_ok());
+    let cases: [(&[u8], DecodeContentError); 8] = [
+        (
+            b"\xa4\x01\x81\x82\x01\x61x\x02\xfa\0\0\0\0\x03\xfa\0\0\0\0\x06\x00",
+            DecodeContentError::UnknownKey { key: 6 },
+        ),
+        (b"\xa4\x01\x81\x82\x01\x61x\x02\xfa\0\0\0\0\x02\xfa\0\0\0\0", DecodeContentError::KeyOrder { key: 2 }),
+        (b"\xa3\x02\xfa\0\0\0\0\x01\x81\x82\x01\x61x\x03\xfa\0\0\0\0", DecodeContentError::KeyOrder { key: 1 }),
+        (b"\xa2\x01\x81\x82\x01\x61x\x02\xfa\0\0\0\0", DecodeContentError::MissingKey { key: 3 }),
+        (b"\xb8\x03\x01\x81\x82\x01\x61x", DecodeContentError::NotShortest { position: 0 }),
+        (b"\xbf\x01\x81\x82\x01\x61x\xff", DecodeContentError::NotShortest { position: 0 }),
+        (b"\xa3\x18\x01\x81\x82\x01\x61x", DecodeContentError::NotShortest { position: 1 }),
+        (b"\xa3\x01\x81\x82\x01\x78\x01x", DecodeContentError::NotShortest { position: 5 }),
+    ];
+    for (bytes, error) in cases {
+        assert_eq!(ChatRequest::from_cbor(bytes), Err(error), "{bytes:02x?}");
+    }
+    let delta: &[u8] = b"\xa4\x01\x00\x02\x80\x03\x61x\x08\x60";
+    assert_eq!(AnswerEvent::from_cbor(delta), Err(DecodeContentError::UnknownKey { key: 8 }));
+}
+
+#[test]
+fn an_empty_stop_list_has_no_second_encoding() {
+    let bytes = b"\xa4\x01\x81\x82\x01\x61x\x02\xfa\0\0\0\0\x03\xfa\0\0\0\0\x05\x80";
+    assert!(matches!(ChatRequest::from_cbor(bytes), Err(DecodeContentError::OutOfRange { .. })));
+}
+
+#[test]
+fn numbers_out_of_range_are_refused() {
+    // A NaN, a negative zero, an infinity, a number over 2 and a half-width float.
+    for float in
+        [b"\xfa\x7f\xc0\0\0".as_slice(), b"\xfa\x80\0\0\0", b"\xfa\x7f\x80\0\0", b"\xfa\x40\x40\0\0", b"\xf9\0\0"]
+    {
+        let bytes = [b"\xa3\x01\x81\x82\x01\x61x\x02".as_slice(), float, b"\x03\xfa\0\0\0\0"].concat();
+        assert!(ChatRequest::from_cbor(&bytes).is_err(), "{float:02x?}");
+    }
+    let negative_zero = ChatRequest { temperature: -0.0, ..sample() };
+    assert_eq!(ChatRequest::from_cbor(negative_zero.to_cbor().expose()), Ok(negative_zero));
+}
+
+#[test]
+fn requests_over_a_limit_are_refused() {
+    let many = ChatRequest::new(vec![message(Role::User, "x"); MAX_MESSAGES + 1]);
+    assert_eq!(many.check(), Err(InvalidRequestError::TooManyMessages(1_025)));
+    assert!(matches!(
+        ChatRequest::from_cbor(many.to_cbor().expose()),
+        Err(DecodeContentError::TooMany { count: 1_025, .. })
+    ));
+    let none = ChatRequest::new(Vec::new());
+    assert_eq!(
+        ChatRequest::from_cbor(none.to_cbor().expose()),
+        Err(DecodeContentError::Invalid(InvalidRequestError::NoMessages))
+    );
+    for (stop, valid) in [("", false), (&"x".repeat(MAX_STOP_BYTES), true), (&"x".repeat(MAX_STOP_BYTES + 1), false)] {
+        let request = ChatRequest { stop: vec![SecretString::from(stop)], ..sample() };
+        assert_eq!(ChatRequest::from_cbor(request.to_cbor().expose()).is_ok(), valid);
+    }
+    let stops = ChatRequest { stop: vec![SecretString::from("x"); 5], ..sample() };
+    assert!(ChatRequest::from_cbor(stops.to_cbor().expose()).is_err());
+    let warm = ChatRequest { temperature: 2.1, ..sample() };
+    assert_eq!(warm.check(), Err(InvalidRequestError::Temperature));
+    assert_eq!(ChatRequest { top_p: f32::NAN, ..sample() }.check(), Err(InvalidRequestError::TopP));
+}
+
+#[test]
+fn events_over_a_limit_are_refused() {
+    let event = AnswerEvent::Delta { tokens: vec![TokenId(7); MAX_EVENT_TOKENS + 1], text: SecretString::default() };
+    assert!(matches!(AnswerEvent::from_cbor(event.to_cbor().expose()), Err(DecodeContentError::TooMany { .. })));
+    // An announced count far beyond what follows allocates nothing and is refused.
+    assert!(AnswerEvent::from_cbor(b"\xa3\x01\x00\x02\x9b\xff\xff\xff\xff\xff\xff\xff\xff").is_err());
+    assert!(AnswerEvent::from_cbor(b"\xa3\x01\x02\x07\x19\xff\xff\x08\x60").is_err());
+}
+
+#[test]
+fn truncation_at_every_byte_is_refused() {
+    let whole = sample().to_cbor();
+    for end in 0..whole.len() {
+        assert_eq!(ChatRequest::from_cbor(&whole.expose()[..end]), Err(DecodeContentError::Truncated), "{end}");
+    }
+    for event in sample_events() {
+        let whole = event.to_cbor();
+        for end in 0..whole.len() {
+            assert_eq!(AnswerEvent::from_cbor(&whole.expose()[..end]), Err(DecodeContentError::Truncated), "{end}");
+        }
+    }
+}
+
+#[test]
+fn trailing_bytes_are_refused() {
+    let mut bytes = sample().to_cbor().expose().to_vec();
+    bytes.push(0);
+    assert_eq!(ChatRequest::from_cbor(&bytes), Err(DecodeContentError::TrailingBytes { count: 1 }));
+}
+
+#[test]
+fn one_flipped_bit_gives_another_value_or_an_error() {
+    let whole = sample().to_cbor();
+    for bit in 0..whole.len() * 8 {
+        let mut bytes = whole.expose().to_vec();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(request) = ChatRequest::from_cbor(&bytes) {
+            assert_ne!(request, sample());
+            assert_eq!(request.to_cbor().expose(), bytes, "bit {bit} opened a second encoding");
+        }
+    }
+    for event in sample_events() {
+        let whole = event.to_cbor();
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.expose().to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(other) = AnswerEvent::from_cbor(&bytes) {
+                assert_ne!(other, event);
+                assert_eq!(other.to_cbor().expose(), bytes, "bit {bit} opened a second encoding");
+            }
+        }
+    }
+}
+
+#[test]
+fn debug_shows_no_content() {
+    let shown = format!("{:?} {:?}", sample(), sample_events());
+    for content in ["moon", "brief", "END", "far", "70000", "1030"] {
+        assert!(!shown.contains(content), "{content} in {shown}");
+    }
+}
+
+prop_compose! {
+    fn any_request()(
+        messages in prop::collection::vec((0..3usize, any::<String>()), 1..8),
+        temperature in 0.0..=2.0f32,
+        top_p in 0.0..=1.0f32,
+        seed in any::<Option<u64>>(),
+        stop in prop::collection::vec("[^\u{0}]{1,64}", 0..=4),
+    ) -> ChatRequest {
+        let messages = messages.into_iter().map(|(role, content)| message(Role::ALL[role], &content)).collect();
+        ChatRequest { messages, temperature, top_p, seed, stop: stop.into_iter().map(SecretString::new).collect() }
+    }
+}
+
+fn any_event() -> impl Strategy<Value = AnswerEvent> {
+    let delta = (prop::collection::vec(any::<u32>(), 0..64), any::<String>()).prop_map(|(tokens, text)| {
+        AnswerEvent::Delta { tokens: tokens.into_iter().map(TokenId).collect(), text: SecretString::new(text) }
+    });
+    let finish = (any::<bool>(), any::<u32>(), any::<u32>()).prop_map(|(stop, input, output)| AnswerEvent::Finish {
+        reason: if stop { FinishReason::Stop } else { FinishReason::Length },
+        input_tokens: TokenCount(input),
+        output_tokens: TokenCount(output),
+    });
+    let failure = (0..RefusalCode::ALL.len(), any::<String>()).prop_map(|(code, detail)| AnswerEvent::Failure {
+        code: RefusalCode::ALL[code],
+        detail: SecretString::new(detail),
+    });
+    prop_oneof![delta, finish, failure]
+}
+
+proptest! {
+    #[test]
+    fn requests_read_back(request in any_request()) {
+        let bytes = request.to_cbor();
+        prop_assert_eq!(bytes.len(), request.encoded_len());
+        prop_assert_eq!(ChatRequest::from_cbor(bytes.expose()), Ok(request));
+    }
+
+    #[test]
+    fn events_read_back(event in any_event()) {
+        let bytes = event.to_cbor();
+        prop_assert_eq!(bytes.len(), event.encoded_len());
+        prop_assert_eq!(AnswerEvent::from_cbor(bytes.expose()), Ok(event));
+    }
+
+    #[test]
+    fn whatever_is_accepted_is_the_one_encoding(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        if let Ok(event) = AnswerEvent::from_cbor(&bytes) {
+            let again = event.to_cbor();
+            prop_assert_eq!(again.expose(), bytes.as_slice());
+        }
+        if let Ok(request) = ChatRequest::from_cbor(&bytes) {
+            let again = request.to_cbor();
+            prop_assert_eq!(again.expose(), bytes.as_slice());
+        }
+    }
+}

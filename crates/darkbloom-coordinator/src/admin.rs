@@ -1,0 +1,250 @@
+//! What an administrator's key may do.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use darkbloom_store::{
+    CatalogueRow, CreateAccountError, CreateKeyError, DepositError, KeyKind, PutBlobError, PutPriceError,
+};
+use darkbloom_types::{AccountId, Digest, KeyId, NanoDollars, Price, Refusal, RefusalCode, TokenCount};
+use darkbloom_wire::{CatalogueEntry, catalogue_digest};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::api::{Refused, internal};
+use crate::state::Shared;
+use crate::{auth, clock};
+
+/// Largest file that the catalogue keeps: the text pack of a 256 K vocabulary takes about 6 MiB.
+pub const BLOB_BYTES_MAX: usize = 32 << 20;
+/// Accounts in one list.
+const ACCOUNTS_MAX: u32 = 1_000;
+
+type Answer = Result<Json<Value>, Refused>;
+type Asked<T> = Result<Json<T>, JsonRejection>;
+
+fn administrator(shared: &Shared, headers: &HeaderMap) -> Result<(), Refused> {
+    auth::bearer(&shared.store, headers, KeyKind::Admin)?;
+    Ok(())
+}
+
+fn body<T>(asked: Asked<T>) -> Result<T, Refused> {
+    asked.map(|Json(body)| body).map_err(|error| invalid(error.body_text()))
+}
+
+fn invalid(detail: impl Into<String>) -> Refused {
+    Refused(Refusal::new(RefusalCode::InvalidRequest, detail))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewAccount {
+    name: String,
+}
+
+pub async fn account_create(State(shared): State<Arc<Shared>>, headers: HeaderMap, asked: Asked<NewAccount>) -> Answer {
+    administrator(&shared, &headers)?;
+    let asked = body(asked)?;
+    match shared.store.account_create(asked.name.clone()).await {
+        Ok(id) => Ok(Json(json!({"account": id, "name": asked.name}))),
+        Err(CreateAccountError::Store(error)) => Err(internal(error)),
+        Err(error) => Err(invalid(error.to_string())),
+    }
+}
+
+pub async fn accounts(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Answer {
+    administrator(&shared, &headers)?;
+    let rows = shared.store.accounts_list(AccountId(0), ACCOUNTS_MAX).await.map_err(internal)?;
+    let rows: Vec<_> = rows
+        .into_iter()
+        .map(|row| {
+            json!({"account": row.id, "name": row.name, "available_nano_usd": row.balance.available, "held_nano_usd": row.balance.held})
+        })
+        .collect();
+    Ok(Json(json!({"data": rows})))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Consumer,
+    Admin,
+    Join,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewKeyRequest {
+    kind: Kind,
+    #[serde(default)]
+    account: Option<String>,
+    name: String,
+}
+
+pub async fn key_create(State(shared): State<Arc<Shared>>, headers: HeaderMap, asked: Asked<NewKeyRequest>) -> Answer {
+    administrator(&shared, &headers)?;
+    let asked = body(asked)?;
+    let kind = match asked.kind {
+        Kind::Consumer => KeyKind::Consumer,
+        Kind::Admin => KeyKind::Admin,
+        Kind::Join => KeyKind::Join,
+    };
+    let account = match asked.account {
+        Some(name) => {
+            let found = shared.store.account_by_name(name).await.map_err(internal)?;
+            Some(found.ok_or_else(|| invalid("there is no account of this name"))?)
+        }
+        None => None,
+    };
+    match auth::create_key(&shared.store, kind, account, &asked.name).await {
+        Ok((id, key)) => Ok(Json(json!({"id": id, "key": key.expose(), "kind": kind.name(), "name": asked.name}))),
+        Err(CreateKeyError::Store(error)) => Err(internal(error)),
+        Err(error) => Err(invalid(error.to_string())),
+    }
+}
+
+pub async fn keys(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Answer {
+    administrator(&shared, &headers)?;
+    let keys = shared.store.keys_list().await.map_err(internal)?;
+    let keys: Vec<_> = keys
+        .into_iter()
+        .map(|key| json!({"id": key.id, "kind": key.kind.name(), "name": key.name, "account": key.account, "created_at": key.created_at, "revoked": key.revoked}))
+        .collect();
+    Ok(Json(json!({"data": keys})))
+}
+
+pub async fn key_revoke(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id): Path<i64>) -> Answer {
+    administrator(&shared, &headers)?;
+    if shared.store.key_revoke(KeyId(id)).await.map_err(internal)? {
+        Ok(Json(json!({"id": id, "revoked": true})))
+    } else {
+        Err(RefusalCode::NotFound.into())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDeposit {
+    account: String,
+    amount_nano_usd: i64,
+    reference: String,
+}
+
+pub async fn deposit(State(shared): State<Arc<Shared>>, headers: HeaderMap, asked: Asked<NewDeposit>) -> Answer {
+    administrator(&shared, &headers)?;
+    let asked = body(asked)?;
+    let account = shared.store.account_by_name(asked.account).await.map_err(internal)?;
+    let account = account.ok_or_else(|| invalid("there is no account of this name"))?;
+    match shared.store.deposit(account, NanoDollars(asked.amount_nano_usd), asked.reference, clock::now()).await {
+        Ok(done) => Ok(Json(json!({"already": done.already, "available_nano_usd": done.balance.available}))),
+        Err(DepositError::Store(error)) => Err(internal(error)),
+        Err(error) => Err(invalid(error.to_string())),
+    }
+}
+
+pub async fn blob_put(State(shared): State<Arc<Shared>>, headers: HeaderMap, bytes: Bytes) -> Answer {
+    administrator(&shared, &headers)?;
+    let digest = Digest::of(&[&bytes]);
+    match shared.store.blob_put(digest, bytes.to_vec()).await {
+        Ok(()) => Ok(Json(json!({"digest": digest}))),
+        Err(PutBlobError::Store(error)) => Err(internal(error)),
+        Err(error) => Err(invalid(error.to_string())),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewModel {
+    name: String,
+    weights: String,
+    text_pack: String,
+    context: u32,
+    quantisation: String,
+    price_version: u32,
+    input_nano_per_token: u32,
+    output_nano_per_token: u32,
+}
+
+/// Puts a model on offer: the entry is signed here, with the coordinator's key.
+pub async fn catalogue_put(State(shared): State<Arc<Shared>>, headers: HeaderMap, asked: Asked<NewModel>) -> Answer {
+    administrator(&shared, &headers)?;
+    let asked = body(asked)?;
+    let digest = |text: &str, what: &str| text.parse::<Digest>().map_err(|error| invalid(format!("{what}: {error}")));
+    let text_pack = digest(&asked.text_pack, "text_pack")?;
+    if shared.store.blob_load(text_pack).await.map_err(internal)?.is_none() {
+        return Err(invalid("text_pack: upload it with `PUT /admin/v1/blobs` first"));
+    }
+    if asked.context == 0 {
+        return Err(invalid("context: must be at least 1"));
+    }
+    let entry = CatalogueEntry {
+        network: shared.network,
+        name: asked.name.clone(),
+        weights: digest(&asked.weights, "weights")?,
+        text_pack,
+        context: TokenCount(asked.context),
+        quantisation: asked.quantisation,
+    };
+    let signed = entry.sign(&*shared.key).map_err(internal)?;
+    let model = catalogue_digest(&signed);
+    let price = Price {
+        version: asked.price_version,
+        input_nano_per_token: asked.input_nano_per_token,
+        output_nano_per_token: asked.output_nano_per_token,
+    };
+    match shared.store.price_put(asked.name.clone(), price).await {
+        Ok(()) => {}
+        Err(PutPriceError::Store(error)) => return Err(internal(error)),
+        Err(error) => return Err(invalid(error.to_string())),
+    }
+    let row = CatalogueRow { digest: model, name: asked.name, entry: signed, text_pack, active: true };
+    shared.store.catalogue_put(row).await.map_err(internal)?;
+    shared.reload_catalogue().await.map_err(internal)?;
+    Ok(Json(json!({"digest": model})))
+}
+
+pub async fn providers(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Answer {
+    administrator(&shared, &headers)?;
+    let views = shared.with_registry(|registry| registry.views(shared.tier_min, clock::now()));
+    let catalogue = shared.catalogue();
+    let views: Vec<_> = views
+        .into_iter()
+        .map(|view| {
+            let models: Vec<_> = view
+                .models
+                .iter()
+                .map(|load| {
+                    let name = catalogue.by_digest(&load.model).map(|item| item.entry.name.clone());
+                    json!({"model": name, "rows_max": load.rows_max, "rows_used": load.rows_used, "waiting": load.waiting})
+                })
+                .collect();
+            let reason = view.eligible.err();
+            json!({
+                "provider": view.provider,
+                "tier": view.tier,
+                "eligible": reason.is_none(),
+                "reason": reason.map(|reason| reason.name()),
+                "next_step": reason.map(|reason| reason.next_step()),
+                "models": models,
+            })
+        })
+        .collect();
+    Ok(Json(json!({"data": views})))
+}
+
+pub async fn audit(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Answer {
+    administrator(&shared, &headers)?;
+    let report = shared.store.audit().await.map_err(internal)?;
+    let findings: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
+    Ok(Json(json!({
+        "clean": report.is_clean(),
+        "books": report.books,
+        "transfers": report.transfers,
+        "open_holds": report.open_holds,
+        "findings": findings,
+    })))
+}

@@ -1,0 +1,227 @@
+//! The coordinator's HTTP surface. It serves keys, candidates, sealed requests and administration; no dialect.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use darkbloom_store::{KeyKind, KeyRecord};
+use darkbloom_types::{Digest, Refusal, RefusalCode};
+use darkbloom_wire::{Decoded, LengthPrefixed, PublicKey, Relayed, RelayedRefused, limits};
+use futures_util::stream;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::state::Shared;
+use crate::{admin, auth, clock, provider_socket, relay};
+
+/// Media type of frames; `docs/protocol.md` describes them.
+pub const FRAMES: &str = "application/vnd.darkbloom.frames";
+/// Rows of a usage list.
+const USAGE_MAX: u32 = 1_000;
+
+/// A refusal as an HTTP answer: OpenAI's error shape, so that clients which know it can show it.
+pub struct Refused(pub Refusal);
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
+    }
+}
+
+impl From<RefusalCode> for Refused {
+    fn from(code: RefusalCode) -> Self {
+        Self(code.into())
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let code = self.0.code;
+        let kind = if code.http_status() < 500 { "invalid_request_error" } else { "server_error" };
+        let error = json!({"error": {"message": self.0.message(), "type": kind, "code": code.name(), "param": null}});
+        (status(code), axum::Json(error)).into_response()
+    }
+}
+
+fn status(code: RefusalCode) -> StatusCode {
+    StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// A failure of the store, in the log with its reason and to the caller without.
+pub fn internal(error: impl std::fmt::Display) -> Refused {
+    tracing::error!(%error, "an internal error answered a request");
+    RefusalCode::Internal.into()
+}
+
+/// All routes.
+pub fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { axum::Json(json!({"status": "ok"})) }))
+        .route("/readyz", get(ready))
+        .route("/v1/network", get(network))
+        .route("/v1/catalogue", get(catalogue))
+        .route("/v1/blobs/{digest}", get(blob))
+        .route("/v1/candidates", get(candidates))
+        .route("/v1/sealed", post(sealed).layer(DefaultBodyLimit::max(limits::FRAME_BYTES_MAX + 4)))
+        .route("/v1/provider", get(provider))
+        .route("/v1/balance", get(balance))
+        .route("/v1/usage", get(usage))
+        .route("/admin/v1/accounts", get(admin::accounts).post(admin::account_create))
+        .route("/admin/v1/keys", get(admin::keys).post(admin::key_create))
+        .route("/admin/v1/keys/{id}", axum::routing::delete(admin::key_revoke))
+        .route("/admin/v1/deposits", post(admin::deposit))
+        .route("/admin/v1/catalogue", put(admin::catalogue_put))
+        .route("/admin/v1/blobs", put(admin::blob_put).layer(DefaultBodyLimit::max(admin::BLOB_BYTES_MAX)))
+        .route("/admin/v1/providers", get(admin::providers))
+        .route("/admin/v1/audit", get(admin::audit))
+        .fallback(|| async { Refused::from(RefusalCode::NotFound) })
+        .with_state(shared)
+}
+
+/// The consumer behind a request.
+pub fn consumer(shared: &Shared, headers: &HeaderMap) -> Result<KeyRecord, Refused> {
+    Ok(auth::bearer(&shared.store, headers, KeyKind::Consumer)?)
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> Result<axum::Json<Value>, Refused> {
+    // A read through the store shows that the database answers.
+    shared.store.meta_get("ready").await.map_err(internal)?;
+    let views = shared.with_registry(|registry| registry.views(shared.tier_min, clock::now()));
+    let eligible = views.iter().filter(|view| view.eligible.is_ok()).count();
+    Ok(axum::Json(json!({"status": "ok", "providers_connected": views.len(), "providers_eligible": eligible})))
+}
+
+async fn network(State(shared): State<Arc<Shared>>) -> axum::Json<Value> {
+    let PublicKey::P256(key) = shared.key.public_key() else { unreachable!("identity keys are on P-256") };
+    axum::Json(json!({
+        "network": shared.network,
+        "coordinator_key": hex::encode(key),
+        "time": clock::now(),
+        "release": env!("CARGO_PKG_VERSION"),
+    }))
+}
+
+async fn catalogue(State(shared): State<Arc<Shared>>) -> axum::Json<Value> {
+    let catalogue = shared.catalogue();
+    let models: Vec<_> = catalogue
+        .items()
+        .iter()
+        .map(|item| json!({"name": item.entry.name, "digest": item.digest, "entry": hex::encode(&item.signed), "price": item.price}))
+        .collect();
+    axum::Json(json!({"network": shared.network, "models": models}))
+}
+
+async fn blob(State(shared): State<Arc<Shared>>, Path(digest): Path<String>) -> Result<Response, Refused> {
+    let digest: Digest = digest.parse().map_err(|_| RefusalCode::NotFound)?;
+    let bytes = shared.store.blob_load(digest).await.map_err(internal)?.ok_or(RefusalCode::NotFound)?;
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream"),
+        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
+    ];
+    Ok((headers, bytes).into_response())
+}
+
+#[derive(Deserialize)]
+struct CandidatesQuery {
+    model: String,
+}
+
+async fn candidates(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    query: Result<Query<CandidatesQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Refused> {
+    consumer(&shared, &headers)?;
+    let Query(query) = query.map_err(|_| Refusal::new(RefusalCode::InvalidRequest, "the query must name `model`"))?;
+    let catalogue = shared.catalogue();
+    let item = catalogue.by_name(&query.model).ok_or(RefusalCode::ModelNotFound)?;
+    let list = relay::candidate_list(&shared, item).map_err(internal)?;
+    Ok(([(header::CONTENT_TYPE, FRAMES)], list).into_response())
+}
+
+async fn sealed(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let key = match consumer(&shared, &headers) {
+        Ok(key) => key,
+        Err(Refused(refusal)) => return refused_frame(&refusal),
+    };
+    let mut frames = match relay::begin(shared, key, &body).await {
+        Ok(frames) => frames,
+        Err(refusal) => return refused_frame(&refusal),
+    };
+    // The first frame decides the status: a refusal before anything else is an error to every HTTP client too.
+    let Some(first) = frames.recv().await else { return refused_frame(&RefusalCode::Internal.into()) };
+    let code = match first.get(4..).map(Relayed::decode) {
+        Some(Ok(Decoded::Known(Relayed::RelayedRefused(frame), _))) => status(frame.refusal().code),
+        _ => StatusCode::OK,
+    };
+    let rest = stream::unfold((Some(first), frames), |(first, mut frames)| async move {
+        let frame = match first {
+            Some(frame) => frame,
+            None => frames.recv().await?,
+        };
+        Some((Ok::<_, std::convert::Infallible>(frame), (None, frames)))
+    });
+    (code, [(header::CONTENT_TYPE, FRAMES)], Body::from_stream(rest)).into_response()
+}
+
+fn refused_frame(refusal: &Refusal) -> Response {
+    let frame = Relayed::from(RelayedRefused {
+        code: refusal.code.number(),
+        detail: refusal.detail.clone(),
+        retry_after: None,
+        sealed: None,
+        attempts: Vec::new().into(),
+        bill: None,
+    });
+    let bytes = LengthPrefixed::wrap(&frame.encode());
+    (status(refusal.code), [(header::CONTENT_TYPE, FRAMES)], bytes).into_response()
+}
+
+async fn provider(State(shared): State<Arc<Shared>>, upgrade: WebSocketUpgrade) -> Response {
+    upgrade
+        .max_message_size(limits::FRAME_BYTES_MAX)
+        .max_frame_size(limits::FRAME_BYTES_MAX)
+        .on_upgrade(move |socket| provider_socket::serve(shared, socket))
+}
+
+async fn balance(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<axum::Json<Value>, Refused> {
+    let account = consumer(&shared, &headers)?.account.ok_or(RefusalCode::Forbidden)?;
+    let balance = shared.store.balance(account).await.map_err(internal)?.ok_or(RefusalCode::NotFound)?;
+    Ok(axum::Json(json!({
+        "object": "balance",
+        "currency": "usd",
+        "available_nano_usd": balance.available,
+        "held_nano_usd": balance.held,
+        "available": balance.available.to_string(),
+        "held": balance.held.to_string(),
+    })))
+}
+
+async fn usage(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<axum::Json<Value>, Refused> {
+    let account = consumer(&shared, &headers)?.account.ok_or(RefusalCode::Forbidden)?;
+    let rows = shared.store.usage(account, USAGE_MAX).await.map_err(internal)?;
+    let catalogue = shared.catalogue();
+    let rows: Vec<_> = rows
+        .into_iter()
+        .map(|row| {
+            json!({
+                "operation": row.operation,
+                "request": row.request,
+                "key_id": row.key,
+                "model": catalogue.by_digest(&row.model).map(|item| item.entry.name.clone()),
+                "catalogue_digest": row.model,
+                "provider": row.provider,
+                "settled_at": row.at,
+                "input_tokens": row.input_tokens,
+                "output_tokens": row.output_tokens,
+                "charge_nano_usd": row.charge,
+            })
+        })
+        .collect();
+    Ok(axum::Json(json!({"object": "list", "data": rows})))
+}

@@ -1,0 +1,167 @@
+//! The coordinator: matches sealed requests with providers, meters and bills them, and never reads a prompt.
+//!
+//! Owns the sockets, the wiring and the background tasks around the pure machines of `darkbloom-session`,
+//! `darkbloom-registry` and `darkbloom-ledger`. It must never depend on a crate that knows what a prompt is; a test over
+//! the dependency graph holds it to that. Only the command line depends on it.
+
+mod admin;
+mod api;
+mod auth;
+mod catalogue;
+mod clock;
+mod provider_socket;
+mod relay;
+mod state;
+mod sweep;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::serve::ListenerExt as _;
+use darkbloom_keys::{IdentityKey as _, SoftwareKey, SoftwareKeyError};
+use darkbloom_store::{OpenStoreError, Store, StoreError};
+use darkbloom_types::{NetworkId, SecretString, Tier};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use auth::KEY_PREFIXES;
+
+use crate::state::Shared;
+
+/// What an operator decides.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen. Without TLS in front of it this must be a loopback address.
+    pub listen: SocketAddr,
+    /// The folder of the database and the coordinator's key.
+    pub data: PathBuf,
+    /// The least tier that a provider must reach to get any work.
+    pub tier_min: Tier,
+}
+
+/// Why the coordinator does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is reachable from outside and would carry keys in clear.
+    #[error("{0} is reachable from other machines, and this program speaks plain HTTP")]
+    PlaintextBeyondLoopback(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The data folder.
+    #[error(transparent)]
+    Store(#[from] OpenStoreError),
+    /// Reading the data.
+    #[error("cannot read the database: {0}")]
+    Database(#[from] StoreError),
+    /// The coordinator's key.
+    #[error(transparent)]
+    Key(#[from] SoftwareKeyError),
+    /// What is stored does not fit this coordinator's key.
+    #[error(
+        "the catalogue in the database was signed by another coordinator key; restore `coordinator.key` from a backup"
+    )]
+    ForeignCatalogue,
+    /// The books do not add up.
+    #[error("the books do not balance: {0}")]
+    BrokenBooks(String),
+}
+
+impl StartError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::PlaintextBeyondLoopback(_) => "listen on 127.0.0.1 and put a TLS proxy in front",
+            Self::Listen { .. } => "choose another address with `--listen`, or stop the program that uses this one",
+            Self::Store(OpenStoreError::Locked { .. }) => {
+                "another coordinator uses this folder; stop it, or choose another with `--data`"
+            }
+            Self::Store(_) | Self::Database(_) => {
+                "check the folder's permissions and disk, or choose another with `--data`"
+            }
+            Self::Key(_) => "see the message; never delete the key of a network that is in use",
+            Self::ForeignCatalogue => "a network's key and database belong together",
+            Self::BrokenBooks(_) => "do not run on these books; restore the last good backup",
+        }
+    }
+}
+
+/// A running coordinator.
+#[derive(Debug)]
+pub struct Coordinator {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The network: the digest of its key, which clients and providers pin.
+    pub network: NetworkId,
+    /// The administrator's key, on the first start only; it is stored nowhere in clear.
+    pub admin_key: Option<SecretString>,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
+}
+
+impl Coordinator {
+    /// Opens the data, listens, and serves in the background.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing keeps running then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        if !config.listen.ip().is_loopback() {
+            return Err(StartError::PlaintextBeyondLoopback(config.listen));
+        }
+        let (data, key_path) = (config.data.clone(), config.data.join("coordinator.key"));
+        let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
+            let store = Store::open(&data)?;
+            Ok((store, SoftwareKey::load_or_create(&key_path)?))
+        });
+        let (store, key) = opened.await.expect("opening the data does not panic")?;
+        let audit = store.audit().await?;
+        if !audit.is_clean() {
+            return Err(StartError::BrokenBooks(format!("{audit:?}")));
+        }
+        let network = NetworkId::of_coordinator_key(&key.public_point());
+        let admin_key = auth::first_admin_key(&store).await?;
+        let shared = Arc::new(Shared::new(store, Box::new(key), network, config.tier_min).await?);
+
+        let failed = |source| StartError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        // Small frames must not wait for the acknowledgement of the one before (the 40 ms stall of Nagle's algorithm).
+        let listener = listener.tap_io(|socket| {
+            if let Err(error) = socket.set_nodelay(true) {
+                tracing::warn!(%error, "a socket refused TCP_NODELAY");
+            }
+        });
+        let (stop, stopped) = watch::channel(false);
+        let sweeper = tokio::spawn(sweep::run(Arc::clone(&shared), stopped.clone()));
+        let app = api::router(Arc::clone(&shared));
+        let mut signal = stopped;
+        let server = tokio::spawn(async move {
+            let graceful = axum::serve(listener, app).with_graceful_shutdown(async move {
+                // An error means that the handle was dropped: stop as well.
+                let _ = signal.wait_for(|stop| *stop).await;
+                shared.close_connections();
+            });
+            if let Err(error) = graceful.await {
+                tracing::error!(%error, "the coordinator's listener failed");
+            }
+            sweeper.abort();
+        });
+        Ok(Self { address, network, admin_key, stop, server })
+    }
+
+    /// Stops taking requests, lets running ones end, and closes the data.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        if let Err(error) = self.server.await {
+            tracing::error!(%error, "the coordinator's task failed");
+        }
+    }
+}

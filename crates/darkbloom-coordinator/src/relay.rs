@@ -1,0 +1,643 @@
+//! One sealed request: reads it, and carries bytes and time to its [`RelaySession`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use darkbloom_ledger::{Delivered, HoldRequest, ReceiptUsage, worst_case};
+use darkbloom_registry::{RouteError, RouteRequest};
+use darkbloom_seal::{Acceptance, ReceiptExpectation, SealedFrame, Transcript, check_receipt, request_digest};
+use darkbloom_session::{RelayAction, RelayEvent, RelaySession, RelayTerms, Released, RouteFailure};
+use darkbloom_store::{KeyRecord, PlaceHoldError, Settlement};
+use darkbloom_types::{
+    AccountId, AttemptNumber, EpochId, Micros, Millis, NanoDollars, Price, ProviderId, Refusal, RefusalCode, TokenCount,
+};
+use darkbloom_wire::{
+    Accepted, Bill, Candidate, CandidateList, ClientFrame, CoordinatorTiming, Data, Decoded, Final, KeepAlive,
+    LengthPrefixed, Offer, Receipt, ReceiptAck, Refused, Relayed, RelayedAccepted, RelayedData, RelayedFinal,
+    RelayedRefused, Reseal, SealedHeader, SignError, Submit, Wrap, limits, receipt_id, recipient_list_digest,
+};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::MissedTickBehavior;
+
+use crate::catalogue::Item;
+use crate::clock;
+use crate::state::{Connection, Shared, Stream, StreamFrame, lock};
+
+/// Frames that may wait for the consumer before the relay itself waits.
+const CLIENT_FRAMES_MAX: usize = 64;
+/// How often a silent request tells its client that it is alive.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A consumer that takes no byte for this long is gone.
+const CLIENT_WRITE: Duration = Duration::from_secs(30);
+/// How long a hold waits for its request to be sealed again.
+const RESEAL_WAIT: Millis = Millis::from_secs(60);
+/// An open hold is voided after this long: the longest request and the wait for its receipt.
+const HOLD_LIFE: Millis = Millis::from_minutes(35);
+
+/// A request that was read and found sound.
+struct Request {
+    header: SealedHeader,
+    submit: Submit,
+    item: Item,
+    account: AccountId,
+    key: KeyRecord,
+}
+
+/// Reads a submission and begins to relay it. What comes out of the channel is length-prefixed frames.
+pub async fn begin(shared: Arc<Shared>, key: KeyRecord, body: &[u8]) -> Result<mpsc::Receiver<Bytes>, Refusal> {
+    let request = read(&shared, key, body)?;
+    let (client, frames) = mpsc::channel(CLIENT_FRAMES_MAX);
+    let relay = Relay::new(shared, request, client);
+    tokio::spawn(relay.run());
+    Ok(frames)
+}
+
+fn read(shared: &Shared, key: KeyRecord, body: &[u8]) -> Result<Request, Refusal> {
+    let invalid = |detail: String| Refusal::new(RefusalCode::InvalidRequest, detail);
+    let mut frames = LengthPrefixed::default();
+    frames.push(body);
+    let frame = frames.next_frame().map_err(|error| invalid(error.to_string()))?;
+    let frame = frame.ok_or_else(|| invalid("the body holds no whole frame".to_owned()))?;
+    let decoded = ClientFrame::decode(frame).map_err(|error| invalid(error.to_string()))?;
+    let Decoded::Known(ClientFrame::Submit(submit), _) = decoded else {
+        return Err(Refusal::new(RefusalCode::Unsupported, "the frame is of an unknown kind"));
+    };
+    if !frames.is_empty() {
+        return Err(invalid("bytes follow the frame".to_owned()));
+    }
+    let header = SealedHeader::decode(&submit.header).map_err(|error| invalid(format!("header: {error}")))?;
+    if header.network != shared.network {
+        return Err(RefusalCode::WrongNetwork.into());
+    }
+    let now = clock::now();
+    if header.sealed_at.distance(now) > limits::CLOCK_SKEW_MAX {
+        let detail = format!("the request says {}, the coordinator's clock {}", header.sealed_at.0, now.0);
+        return Err(Refusal::new(RefusalCode::ClockSkew, detail));
+    }
+    let wraps = &submit.wraps.0;
+    if wraps.is_empty() || recipient_list_digest(wraps.iter().map(|w| (&w.provider, &w.epoch))) != header.recipients {
+        return Err(invalid("the wraps are not those of the header's recipient list".to_owned()));
+    }
+    let catalogue = shared.catalogue();
+    let item = catalogue.by_digest(&header.model).ok_or_else(|| Refusal::from(RefusalCode::ModelNotFound))?.clone();
+    let asked = u64::from(header.input_ceiling.0) + u64::from(header.output_ceiling.0);
+    if header.output_ceiling.0 == 0 || header.output_ceiling > item.entry.context {
+        let detail = format!("an answer has 1 to {} tokens", item.entry.context);
+        return Err(Refusal::new(RefusalCode::ContextLengthExceeded, detail));
+    }
+    // The input ceiling is rounded up to a bucket, so twice the context is the most that can be meant.
+    if asked > 2 * u64::from(item.entry.context.0) + 4_096 {
+        let detail = format!("{asked} tokens, the model takes {}", item.entry.context);
+        return Err(Refusal::new(RefusalCode::ContextLengthExceeded, detail));
+    }
+    let worst = worst_case(item.price, header.input_ceiling, header.output_ceiling)
+        .map_err(|error| invalid(error.to_string()))?;
+    if header.price_version != item.price.version || header.price_max < worst {
+        let detail = format!("version {} is current, and the worst case costs {worst}", item.price.version);
+        return Err(Refusal::new(RefusalCode::PriceChanged, detail));
+    }
+    let account = key.account.ok_or_else(|| Refusal::new(RefusalCode::Forbidden, "the key has no account"))?;
+    Ok(Request { header, submit, item, account, key })
+}
+
+/// The provider that is being asked, or answers.
+struct Current {
+    provider: ProviderId,
+    epoch: EpochId,
+    attempt: AttemptNumber,
+    connection: Arc<Connection>,
+    stream: Stream,
+    transcript: Option<Transcript>,
+    salt: [u8; 32],
+    last_data: Option<Data>,
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        self.connection.close_stream(self.stream.id);
+    }
+}
+
+/// Where this request's time went; see `docs/timing.md`.
+#[derive(Default)]
+struct Clocks {
+    reserve: Duration,
+    route: Duration,
+    queue: Duration,
+    dispatch: Duration,
+    queued_at: Option<Instant>,
+    offered_at: Option<Instant>,
+}
+
+struct Relay {
+    shared: Arc<Shared>,
+    request: Request,
+    client: mpsc::Sender<Bytes>,
+    session: RelaySession,
+    actions: VecDeque<RelayAction>,
+    room: Arc<Notify>,
+    hold: NanoDollars,
+    current: Option<Current>,
+    clocks: Clocks,
+    receipt: Option<(Vec<u8>, Receipt)>,
+    answered_by: Option<(ProviderId, Arc<Connection>)>,
+    bill: Option<Vec<u8>>,
+    sealed_refusal: Option<Vec<u8>>,
+    client_gone: bool,
+}
+
+impl Relay {
+    fn new(shared: Arc<Shared>, request: Request, client: mpsc::Sender<Bytes>) -> Self {
+        let terms = RelayTerms { output_ceiling: request.header.output_ceiling };
+        let (session, actions) = RelaySession::begin(terms, clock::now());
+        let room = shared.wait_for_room(request.header.request);
+        Self {
+            shared,
+            request,
+            client,
+            session,
+            actions: actions.into(),
+            room,
+            hold: NanoDollars::ZERO,
+            current: None,
+            clocks: Clocks::default(),
+            receipt: None,
+            answered_by: None,
+            bill: None,
+            sealed_refusal: None,
+            client_gone: false,
+        }
+    }
+
+    async fn run(mut self) {
+        let mut keep_alive = tokio::time::interval(KEEP_ALIVE);
+        keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        keep_alive.reset();
+        loop {
+            while let Some(action) = self.actions.pop_front() {
+                if let Some(event) = self.act(action).await {
+                    self.feed(event);
+                }
+            }
+            let Some(wake_at) = self.session.wake_at() else { break };
+            let sleep = Duration::from_millis(wake_at.since(clock::now()).0);
+            tokio::select! {
+                frame = next_frame(&mut self.current) => self.provider_frame(frame),
+                () = self.room.notified() => self.feed(RelayEvent::Wake),
+                () = self.client.closed(), if !self.client_gone => self.client_left(),
+                () = tokio::time::sleep(sleep) => self.feed(RelayEvent::Tick),
+                _ = keep_alive.tick() => self.send(KeepAlive {}).await,
+            }
+        }
+        self.shared.stop_waiting(&self.request.header.request);
+    }
+
+    fn feed(&mut self, event: RelayEvent) {
+        self.actions.extend(self.session.handle(event, clock::now()));
+    }
+
+    fn client_left(&mut self) {
+        self.client_gone = true;
+        self.feed(RelayEvent::ConsumerGone);
+    }
+
+    async fn send(&mut self, frame: impl Into<Relayed>) {
+        if self.client_gone {
+            return;
+        }
+        let bytes = Bytes::from(LengthPrefixed::wrap(&frame.into().encode()));
+        if !matches!(tokio::time::timeout(CLIENT_WRITE, self.client.send(bytes)).await, Ok(Ok(()))) {
+            self.client_left();
+        }
+    }
+
+    /// Turns a provider's frame into an event.
+    fn provider_frame(&mut self, frame: Option<StreamFrame>) {
+        let Some(current) = self.current.as_mut() else { return };
+        let event = match frame {
+            None => RelayEvent::ProviderGone,
+            Some(StreamFrame::Accepted(frame)) => {
+                self.clocks.dispatch += self.clocks.offered_at.take().map(|at| at.elapsed()).unwrap_or_default();
+                accepted(current, &self.request, &frame)
+            }
+            Some(StreamFrame::Refused(frame)) => {
+                self.clocks.dispatch += self.clocks.offered_at.take().map(|at| at.elapsed()).unwrap_or_default();
+                self.sealed_refusal.clone_from(&frame.sealed);
+                RelayEvent::Refused(refusal_of(frame))
+            }
+            Some(StreamFrame::Data(frame)) => {
+                let event = RelayEvent::Data { sequence: frame.sequence, tokens: frame.tokens, end: frame.end };
+                if let Some(transcript) = &mut current.transcript {
+                    transcript.push(&SealedFrame {
+                        sequence: frame.sequence,
+                        tokens: frame.tokens,
+                        end: frame.end,
+                        ciphertext: frame.ciphertext.clone(),
+                    });
+                }
+                current.last_data = Some(frame);
+                event
+            }
+            Some(StreamFrame::Final(frame)) => match self.check(&frame) {
+                Some(receipt) => {
+                    self.receipt = Some((frame.receipt, receipt));
+                    RelayEvent::Receipt
+                }
+                None => RelayEvent::BadReceipt,
+            },
+            Some(StreamFrame::CancelAck) => RelayEvent::CancelAcknowledged,
+        };
+        let overflowed = self.current.as_ref().is_some_and(|current| current.stream.overflowed.load(Ordering::Acquire));
+        if overflowed && !self.client_gone {
+            tracing::info!(request = %self.request.header.request, "a consumer did not keep up and is cut off");
+            self.client_left();
+        }
+        self.feed(event);
+    }
+
+    fn check(&self, frame: &Final) -> Option<Receipt> {
+        let current = self.current.as_ref()?;
+        let key = current.connection.receipt_key(&current.epoch)?;
+        let seen = ReceiptExpectation {
+            request: request_digest(&self.request.submit.header, &self.request.submit.body),
+            request_id: self.request.header.request,
+            attempt: current.attempt,
+            // Frames that were lost on the way to a slow consumer are missing from the chain.
+            transcript: (!current.stream.overflowed.load(Ordering::Acquire))
+                .then(|| current.transcript.map(|transcript| transcript.digest()))?,
+            model: self.request.header.model,
+            weights: Some(self.request.item.entry.weights),
+            provider: current.provider,
+            epoch: current.epoch,
+            input_ceiling: self.request.header.input_ceiling,
+            output_tokens: None,
+        };
+        check_receipt(&frame.receipt, &key, &seen)
+            .inspect_err(
+                |error| tracing::warn!(provider = %current.provider.short(), %error, "a receipt does not hold"),
+            )
+            .ok()
+    }
+
+    /// Does one action; some bring their result at once.
+    async fn act(&mut self, action: RelayAction) -> Option<RelayEvent> {
+        match action {
+            RelayAction::PlaceHold => Some(self.place_hold().await),
+            RelayAction::Route => Some(self.route()),
+            RelayAction::Queue => {
+                self.clocks.queued_at = Some(Instant::now());
+                None
+            }
+            RelayAction::LeaveQueue => {
+                let (model, request) = (self.request.header.model, self.request.header.request);
+                self.shared.with_registry(|registry| registry.leave_queue(&model, &request));
+                None
+            }
+            RelayAction::Offer(provider, attempt) => self.offer(provider, attempt),
+            RelayAction::Release(provider, released) => {
+                self.release(provider, released);
+                None
+            }
+            RelayAction::RelayAccepted => {
+                let frame = self.accepted_frame()?;
+                self.send(frame).await;
+                None
+            }
+            RelayAction::RelayData => {
+                let data = self.current.as_mut()?.last_data.take()?;
+                let Data { sequence, tokens, end, ciphertext, .. } = data;
+                self.send(RelayedData { sequence, tokens, end, ciphertext }).await;
+                None
+            }
+            RelayAction::Cancel => {
+                let current = self.current.as_ref()?;
+                current.connection.send(darkbloom_wire::Cancel { stream: current.stream.id });
+                None
+            }
+            RelayAction::Settle(delivered) => Some(self.settle(delivered).await),
+            RelayAction::Void(code) => {
+                self.void(code).await;
+                None
+            }
+            RelayAction::RelayFinal => {
+                match (self.receipt.take(), self.bill.take()) {
+                    (Some((receipt, _)), Some(bill)) => self.send(RelayedFinal { receipt, bill }).await,
+                    // The ledger or the key failed; the answer is whole, but nothing proves what it cost.
+                    _ => self.refuse(RefusalCode::Internal.into()).await,
+                }
+                None
+            }
+            RelayAction::Refuse(refusal) => {
+                self.refuse(refusal).await;
+                None
+            }
+            RelayAction::Reseal(code) => {
+                self.reseal(code).await;
+                None
+            }
+            RelayAction::Finish => None,
+        }
+    }
+
+    async fn place_hold(&mut self) -> RelayEvent {
+        let began = Instant::now();
+        let (header, price, now) = (&self.request.header, self.request.item.price, clock::now());
+        let Ok(amount) = worst_case(price, header.input_ceiling, header.output_ceiling) else {
+            return RelayEvent::HoldRefused(RefusalCode::InvalidRequest.into());
+        };
+        self.hold = amount;
+        let placed = self.shared.store.hold_place(HoldRequest {
+            request: header.request,
+            operation: header.operation,
+            account: self.request.account,
+            key: self.request.key.id,
+            model: header.model,
+            amount,
+            price,
+            input_ceiling: header.input_ceiling,
+            output_ceiling: header.output_ceiling,
+            placed_at: now,
+            expires_at: now.after(HOLD_LIFE),
+            supersedes: self.request.submit.supersedes,
+        });
+        let placed = placed.await;
+        self.clocks.reserve = began.elapsed();
+        match placed {
+            Ok(()) => {
+                if let Some(old) = self.request.submit.supersedes {
+                    lock(&self.shared.resealing).retain(|(request, _)| *request != old);
+                }
+                RelayEvent::HoldPlaced
+            }
+            Err(error) => RelayEvent::HoldRefused(hold_refusal(error)),
+        }
+    }
+
+    fn route(&mut self) -> RelayEvent {
+        if let Some(at) = self.clocks.queued_at.take() {
+            self.clocks.queue += at.elapsed();
+        }
+        let began = Instant::now();
+        let recipients: Vec<_> = self.request.submit.wraps.0.iter().map(|wrap| (wrap.provider, wrap.epoch)).collect();
+        let tried: Vec<_> = self.session.attempts().iter().map(|attempt| attempt.provider).collect();
+        let request = RouteRequest {
+            request: self.request.header.request,
+            model: self.request.header.model,
+            tier_min: self.shared.tier_min,
+            recipients: &recipients,
+            tried: &tried,
+        };
+        let routed = self.shared.with_registry(|registry| registry.route(&request, clock::now()));
+        self.clocks.route += began.elapsed();
+        match routed {
+            Ok(provider) => RelayEvent::Routed(provider),
+            Err(RouteError::Queued) => RelayEvent::NotRouted(RouteFailure::Busy),
+            Err(RouteError::QueueFull) => RelayEvent::NotRouted(RouteFailure::QueueFull),
+            Err(error @ RouteError::OthersCould) => RelayEvent::NotRouted(RouteFailure::OthersCould(error.code())),
+            Err(error @ RouteError::Nobody) => RelayEvent::NotRouted(RouteFailure::Nobody(error.code())),
+        }
+    }
+
+    fn offer(&mut self, provider: ProviderId, attempt: AttemptNumber) -> Option<RelayEvent> {
+        self.clocks.offered_at = Some(Instant::now());
+        let connection = self.shared.with_registry(|registry| registry.connection_of(&provider));
+        let connection = connection.and_then(|id| self.shared.connection(&id));
+        let wrap: Option<Wrap> = self.request.submit.wraps.0.iter().find(|wrap| wrap.provider == provider).cloned();
+        let (Some(connection), Some(wrap)) = (connection, wrap) else { return Some(RelayEvent::ProviderGone) };
+        let stream = connection.open_stream();
+        let offer = Offer {
+            stream: stream.id,
+            attempt,
+            header: self.request.submit.header.clone(),
+            body: self.request.submit.body.clone(),
+            wrap: wrap.clone(),
+            scope: self.shared.scope(self.request.account, &provider),
+        };
+        let sent = connection.send(offer);
+        self.current = Some(Current {
+            provider,
+            epoch: wrap.epoch,
+            attempt,
+            connection,
+            stream,
+            transcript: None,
+            salt: [0; 32],
+            last_data: None,
+        });
+        (!sent).then_some(RelayEvent::ProviderGone)
+    }
+
+    fn release(&mut self, provider: ProviderId, released: Released) {
+        let Some(current) = self.current.take() else { return };
+        let fault = match released {
+            Released::Served => Some(false),
+            Released::Failed => Some(true),
+            Released::Unused => None,
+        };
+        let (connection, model) = (current.connection.id, self.request.header.model);
+        self.answered_by = Some((provider, Arc::clone(&current.connection)));
+        drop(current);
+        self.shared.with_registry(|registry| registry.release(&provider, &connection, &model, fault, clock::now()));
+    }
+
+    fn timing(&self) -> CoordinatorTiming {
+        CoordinatorTiming {
+            reserve_us: Micros::from(self.clocks.reserve),
+            route_us: Micros::from(self.clocks.route),
+            queue_us: Micros::from(self.clocks.queue),
+            dispatch_us: Micros::from(self.clocks.dispatch),
+        }
+    }
+
+    fn accepted_frame(&self) -> Option<RelayedAccepted> {
+        let current = self.current.as_ref()?;
+        Some(RelayedAccepted {
+            provider: current.provider,
+            epoch: current.epoch,
+            attempt: current.attempt,
+            salt: current.salt,
+            attempts: self.session.attempts().to_vec().into(),
+            timing: self.timing(),
+        })
+    }
+
+    async fn settle(&mut self, delivered: darkbloom_session::Delivered) -> RelayEvent {
+        let Some((provider, connection)) = self.answered_by.clone() else { return RelayEvent::Settled };
+        let usage = self.receipt.as_ref().filter(|_| delivered.receipt);
+        let usage =
+            usage.map(|(_, receipt)| ReceiptUsage { input: receipt.input_tokens, output: receipt.output_tokens });
+        let receipt_bytes = self.receipt.as_ref().map(|(bytes, _)| bytes.clone());
+        let id = receipt_bytes.as_deref().map(receipt_id);
+        let settlement = Settlement {
+            request: self.request.header.request,
+            provider,
+            delivered: Delivered {
+                content_relayed: delivered.content_relayed,
+                relayed_output: delivered.tokens_relayed,
+                receipt: usage,
+            },
+            receipt: receipt_bytes,
+            receipt_id: id,
+            at: clock::now(),
+        };
+        match self.shared.store.hold_settle(settlement).await {
+            Ok(settled) => {
+                tracing::info!(
+                    request = %self.request.header.request,
+                    model = %self.request.item.entry.name,
+                    provider = %provider.short(),
+                    input_tokens = settled.input_tokens.0,
+                    output_tokens = settled.output_tokens.0,
+                    charge = %settled.charge,
+                    "request settled"
+                );
+                let terms = Charged {
+                    price: self.request.item.price,
+                    hold: self.hold,
+                    charge: settled.charge,
+                    input: settled.input_tokens,
+                    output: settled.output_tokens,
+                };
+                match self.bill(&terms, id) {
+                    Ok(bill) => self.bill = Some(bill),
+                    Err(error) => tracing::error!(%error, "cannot sign a bill"),
+                }
+                if let Some(receipt) = id {
+                    connection.send(ReceiptAck { receipt });
+                }
+            }
+            // The hold stays; the provider keeps its receipt and presents it again.
+            Err(error) => tracing::error!(request = %self.request.header.request, %error, "cannot settle"),
+        }
+        RelayEvent::Settled
+    }
+
+    fn bill(&self, terms: &Charged, receipt: Option<darkbloom_types::ReceiptId>) -> Result<Vec<u8>, SignError> {
+        let bill = Bill {
+            operation: self.request.header.operation,
+            request: self.request.header.request,
+            receipt,
+            price: terms.price,
+            hold: terms.hold,
+            charge: terms.charge,
+            input_tokens: terms.input,
+            output_tokens: terms.output,
+            settled_at: clock::now(),
+        };
+        bill.sign(&*self.shared.key)
+    }
+
+    async fn void(&mut self, code: RefusalCode) {
+        let voided = self.shared.store.hold_void(self.request.header.request, code.name(), clock::now()).await;
+        if let Err(error) = voided {
+            // The sweeper voids it when its time is over.
+            tracing::error!(request = %self.request.header.request, %error, "cannot void a hold");
+        }
+    }
+
+    async fn refuse(&mut self, refusal: Refusal) {
+        tracing::info!(request = %self.request.header.request, reason = %refusal.code, "request refused");
+        let waits = matches!(refusal.code, RefusalCode::NoCapacity | RefusalCode::Overloaded);
+        let model = self.request.header.model;
+        let retry_after = waits.then(|| self.shared.with_registry(|registry| registry.retry_after(&model)));
+        let frame = RelayedRefused {
+            code: refusal.code.number(),
+            detail: refusal.detail,
+            retry_after,
+            sealed: self.sealed_refusal.take(),
+            attempts: self.session.attempts().to_vec().into(),
+            bill: self.bill.take(),
+        };
+        self.send(frame).await;
+    }
+
+    async fn reseal(&mut self, code: RefusalCode) {
+        match candidate_list(&self.shared, &self.request.item) {
+            Ok(candidates) => {
+                let until = clock::now().after(RESEAL_WAIT);
+                lock(&self.shared.resealing).push((self.request.header.request, until));
+                self.send(Reseal { candidates, code: code.number() }).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot sign a candidate list");
+                self.void(code).await;
+                self.refuse(code.into()).await;
+            }
+        }
+    }
+}
+
+struct Charged {
+    price: Price,
+    hold: NanoDollars,
+    charge: NanoDollars,
+    input: TokenCount,
+    output: TokenCount,
+}
+
+/// The next frame of the current provider; waits for ever where there is none.
+async fn next_frame(current: &mut Option<Current>) -> Option<StreamFrame> {
+    match current {
+        Some(current) => current.stream.frames.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn accepted(current: &mut Current, request: &Request, frame: &Accepted) -> RelayEvent {
+    if frame.attempt != current.attempt || frame.epoch != current.epoch {
+        return RelayEvent::BadReceipt;
+    }
+    current.salt = frame.salt;
+    current.transcript = Some(Transcript::begin(&Acceptance {
+        request_digest: request_digest(&request.submit.header, &request.submit.body),
+        provider: current.provider,
+        epoch: current.epoch,
+        attempt: current.attempt,
+        salt: frame.salt,
+    }));
+    RelayEvent::Accepted
+}
+
+fn refusal_of(frame: Refused) -> Refusal {
+    Refusal::new(RefusalCode::from_number(frame.code).unwrap_or(RefusalCode::Internal), frame.detail)
+}
+
+fn hold_refusal(error: PlaceHoldError) -> Refusal {
+    match error {
+        PlaceHoldError::InsufficientFunds { available, needed } => {
+            Refusal::new(RefusalCode::InsufficientQuota, format!("{available} is available, {needed} may be needed"))
+        }
+        PlaceHoldError::AlreadyCompleted => RefusalCode::AlreadyCompleted.into(),
+        PlaceHoldError::InProgress => RefusalCode::OperationInProgress.into(),
+        PlaceHoldError::DuplicateRequest => RefusalCode::Replayed.into(),
+        PlaceHoldError::UnknownAccount => Refusal::new(RefusalCode::Forbidden, "the key's account is gone"),
+        PlaceHoldError::UnknownSuperseded | PlaceHoldError::Terms(_) => {
+            Refusal::new(RefusalCode::InvalidRequest, error.to_string())
+        }
+        PlaceHoldError::Store(error) => {
+            tracing::error!(%error, "cannot place a hold");
+            RefusalCode::Internal.into()
+        }
+    }
+}
+
+/// A fresh signed list of a model's candidates.
+pub fn candidate_list(shared: &Shared, item: &Item) -> Result<Vec<u8>, SignError> {
+    let now = clock::now();
+    let found = shared.with_registry(|registry| registry.candidates(&item.digest, now, &mut clock::rng()));
+    let candidates: Vec<_> = found
+        .into_iter()
+        .map(|view| Candidate { statement: view.statement, rows_free: view.rows_free, waiting: view.waiting })
+        .collect();
+    let list = CandidateList {
+        network: shared.network,
+        time: now,
+        entry: item.signed.clone(),
+        price: item.price,
+        candidates: candidates.into(),
+    };
+    list.sign(&*shared.key)
+}

@@ -1,0 +1,294 @@
+//! What all tasks share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use darkbloom_keys::IdentityKey;
+use darkbloom_registry::Registry;
+use darkbloom_store::Store;
+use darkbloom_types::{
+    AccountId, ConnectionId, Digest, EpochId, NetworkId, ProviderId, RequestId, StreamId, Tier, UnixMillis,
+};
+use darkbloom_wire::{Accepted, CoordinatorFrame, Data, Final, Refused};
+use rand_core::Rng as _;
+use tokio::sync::{Notify, mpsc};
+
+use crate::StartError;
+use crate::catalogue::Catalogue;
+use crate::clock;
+
+/// Frames that may wait to be written to one provider: several offers for each of its rows.
+const OUTGOING_MAX: usize = 256;
+/// Frames of one answer that may wait for the consumer; a consumer that falls further behind is cut off.
+const STREAM_FRAMES_MAX: usize = 256;
+/// Places in a stream's queue that content may not take, so that refusals, receipts and acknowledgements always arrive.
+const STREAM_RESERVE: usize = 8;
+/// Epochs of one connection whose receipts are still checked.
+const EPOCHS_MAX: usize = 8;
+
+/// What a provider says about one stream.
+#[derive(Debug)]
+pub enum StreamFrame {
+    /// Admitted.
+    Accepted(Accepted),
+    /// Not admitted, or failed.
+    Refused(Refused),
+    /// A piece of the answer.
+    Data(Data),
+    /// The receipt.
+    Final(Final),
+    /// The row is free after a cancel.
+    CancelAck,
+}
+
+/// An epoch whose statement this coordinator verified.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownEpoch {
+    /// Its name.
+    pub id: EpochId,
+    /// The key that signs its receipts.
+    pub receipt_key: [u8; 32],
+}
+
+/// What comes back for one offer.
+#[derive(Debug)]
+pub struct Stream {
+    /// Its number on the connection.
+    pub id: StreamId,
+    /// The provider's frames; ends when the connection does.
+    pub frames: mpsc::Receiver<StreamFrame>,
+    /// Set when frames were lost because the consumer did not keep up.
+    pub overflowed: Arc<AtomicBool>,
+}
+
+/// One provider's connection, as the rest of the program sees it.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its name.
+    pub id: ConnectionId,
+    outgoing: mpsc::Sender<Vec<u8>>,
+    streams: Mutex<HashMap<StreamId, (mpsc::Sender<StreamFrame>, Arc<AtomicBool>)>>,
+    next_stream: AtomicU64,
+    epochs: Mutex<Vec<KnownEpoch>>,
+    /// Notified when the connection must close.
+    pub close: Notify,
+}
+
+impl Connection {
+    /// A connection and the queue that its writer drains.
+    pub fn new(id: ConnectionId) -> (Arc<Self>, mpsc::Receiver<Vec<u8>>) {
+        let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
+        let connection = Self {
+            id,
+            outgoing,
+            streams: Mutex::default(),
+            next_stream: AtomicU64::new(1),
+            epochs: Mutex::default(),
+            close: Notify::new(),
+        };
+        (Arc::new(connection), queue)
+    }
+
+    /// Queues a frame for the provider. False when the provider does not read: then its connection is closed.
+    pub fn send(&self, frame: impl Into<CoordinatorFrame>) -> bool {
+        let sent = self.outgoing.try_send(frame.into().encode()).is_ok();
+        if !sent {
+            self.close.notify_one();
+        }
+        sent
+    }
+
+    /// Opens a stream.
+    pub fn open_stream(&self) -> Stream {
+        let id = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
+        let (sender, frames) = mpsc::channel(STREAM_FRAMES_MAX);
+        let overflowed = Arc::new(AtomicBool::new(false));
+        lock(&self.streams).insert(id, (sender, Arc::clone(&overflowed)));
+        Stream { id, frames, overflowed }
+    }
+
+    /// Forgets a stream.
+    pub fn close_stream(&self, stream: StreamId) {
+        lock(&self.streams).remove(&stream);
+    }
+
+    /// Forgets all streams: their requests learn that the provider is gone.
+    pub fn close_streams(&self) {
+        lock(&self.streams).clear();
+    }
+
+    /// Hands a frame to its stream. A frame for a stream that is over is dropped: it was overtaken. Content that finds the
+    /// queue full is dropped and the stream marked, so that one slow consumer never holds up the others.
+    pub fn deliver(&self, stream: StreamId, frame: StreamFrame) {
+        let streams = lock(&self.streams);
+        let Some((sender, overflowed)) = streams.get(&stream) else { return };
+        let content = matches!(frame, StreamFrame::Data(_));
+        if (content && sender.capacity() <= STREAM_RESERVE) || sender.try_send(frame).is_err() {
+            overflowed.store(true, Ordering::Release);
+        }
+    }
+
+    /// Remembers a verified epoch.
+    pub fn learn_epoch(&self, epoch: KnownEpoch) {
+        let mut epochs = lock(&self.epochs);
+        if epochs.iter().any(|known| known.id == epoch.id) {
+            return;
+        }
+        if epochs.len() >= EPOCHS_MAX {
+            epochs.remove(0);
+        }
+        epochs.push(epoch);
+    }
+
+    /// The receipt key of an epoch.
+    pub fn receipt_key(&self, epoch: &EpochId) -> Option<[u8; 32]> {
+        lock(&self.epochs).iter().find(|known| known.id == *epoch).map(|known| known.receipt_key)
+    }
+}
+
+/// Locks; a panic elsewhere while the lock was held leaves data that is still whole, since every critical section is a
+/// few assignments.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn receipt_key_name(epoch: &EpochId) -> String {
+    format!("receipt_key/{epoch}")
+}
+
+/// What all tasks share.
+pub struct Shared {
+    /// Money, keys, catalogue.
+    pub store: Store,
+    /// Signs bills, candidate lists and catalogue entries.
+    pub key: Box<dyn IdentityKey>,
+    /// The network.
+    pub network: NetworkId,
+    /// The least tier of a provider that gets work.
+    pub tier_min: Tier,
+    /// Providers.
+    pub registry: Mutex<Registry>,
+    connections: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
+    waiting: Mutex<HashMap<RequestId, Arc<Notify>>>,
+    catalogue: RwLock<Arc<Catalogue>>,
+    /// Holds that wait for their request to be sealed again, and until when.
+    pub resealing: Mutex<Vec<(RequestId, UnixMillis)>>,
+    /// Keyed into account pseudonyms; for this run alone, so that pseudonyms do not outlive it.
+    scope_secret: [u8; 32],
+}
+
+impl Shared {
+    pub async fn new(
+        store: Store,
+        key: Box<dyn IdentityKey>,
+        network: NetworkId,
+        tier_min: Tier,
+    ) -> Result<Self, StartError> {
+        let mut scope_secret = [0; 32];
+        clock::rng().fill_bytes(&mut scope_secret);
+        let shared = Self {
+            store,
+            key,
+            network,
+            tier_min,
+            registry: Mutex::default(),
+            connections: Mutex::default(),
+            waiting: Mutex::default(),
+            catalogue: RwLock::default(),
+            resealing: Mutex::default(),
+            scope_secret,
+        };
+        shared.reload_catalogue().await?;
+        Ok(shared)
+    }
+
+    /// The catalogue as it is now.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.catalogue.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the catalogue again after a change.
+    pub async fn reload_catalogue(&self) -> Result<(), StartError> {
+        let rows = self.store.catalogue_list().await?;
+        let prices = self.store.price_list().await?;
+        let catalogue =
+            Catalogue::load(rows, &prices, &self.key.public_key()).map_err(|_| StartError::ForeignCatalogue)?;
+        *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
+        Ok(())
+    }
+
+    /// Remembers the receipt key of a verified epoch beyond this run: receipts are presented again after a restart.
+    pub async fn store_receipt_key(&self, provider: ProviderId, epoch: KnownEpoch) {
+        let mut value = provider.as_bytes().to_vec();
+        value.extend_from_slice(&epoch.receipt_key);
+        if let Err(error) = self.store.meta_put(receipt_key_name(&epoch.id), value).await {
+            tracing::error!(%error, "cannot remember an epoch's receipt key");
+        }
+    }
+
+    /// The receipt key of an epoch that was verified earlier, if it was this provider's.
+    pub async fn stored_receipt_key(&self, provider: ProviderId, epoch: &EpochId) -> Option<[u8; 32]> {
+        let value = self.store.meta_get(receipt_key_name(epoch)).await.ok()??;
+        let (owner, key) = value.split_first_chunk::<32>()?;
+        (*owner == provider.0).then(|| key.try_into().ok())?
+    }
+
+    pub fn add_connection(&self, connection: Arc<Connection>) {
+        lock(&self.connections).insert(connection.id, connection);
+    }
+
+    pub fn remove_connection(&self, id: &ConnectionId) {
+        lock(&self.connections).remove(id);
+    }
+
+    pub fn connection(&self, id: &ConnectionId) -> Option<Arc<Connection>> {
+        lock(&self.connections).get(id).cloned()
+    }
+
+    /// Closes every provider's connection.
+    pub fn close_connections(&self) {
+        for connection in lock(&self.connections).values() {
+            connection.close.notify_one();
+        }
+    }
+
+    /// A request waits for room: what is notified when there may be some.
+    pub fn wait_for_room(&self, request: RequestId) -> Arc<Notify> {
+        let notify = Arc::new(Notify::new());
+        lock(&self.waiting).insert(request, Arc::clone(&notify));
+        notify
+    }
+
+    /// A request no longer waits.
+    pub fn stop_waiting(&self, request: &RequestId) {
+        lock(&self.waiting).remove(request);
+    }
+
+    /// Changes the registry, and tells the requests that the change made room for.
+    pub fn with_registry<T>(&self, change: impl FnOnce(&mut Registry) -> T) -> T {
+        let (result, wakes) = {
+            let mut registry = lock(&self.registry);
+            let result = change(&mut registry);
+            (result, registry.take_wakes())
+        };
+        if !wakes.is_empty() {
+            let waiting = lock(&self.waiting);
+            for request in wakes {
+                if let Some(notify) = waiting.get(&request) {
+                    notify.notify_one();
+                }
+            }
+        }
+        result
+    }
+
+    /// An account's pseudonym towards one provider: prefixes are shared only within it.
+    pub fn scope(&self, account: AccountId, provider: &ProviderId) -> [u8; 16] {
+        let digest =
+            Digest::of(&[b"darkbloom/v1/scope", &self.scope_secret, &account.0.to_be_bytes(), provider.as_bytes()]);
+        let mut scope = [0; 16];
+        scope.copy_from_slice(&digest.0[..16]);
+        scope
+    }
+}

@@ -1,0 +1,67 @@
+//! What happens without anybody asking: challenges, holds whose time is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use darkbloom_store::SettleError;
+use darkbloom_types::RequestId;
+use darkbloom_wire::Challenge;
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::state::{Shared, lock};
+
+/// How often it looks.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Runs until the coordinator stops.
+pub async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = stopped.wait_for(|stop| *stop) => return,
+        }
+        challenge(&shared);
+        void_holds(&shared).await;
+    }
+}
+
+fn challenge(shared: &Shared) {
+    let due = shared.with_registry(|registry| registry.challenges_due(clock::now(), &mut clock::rng()));
+    for (connection, nonce) in due {
+        if let Some(connection) = shared.connection(&connection) {
+            connection.send(Challenge { nonce });
+        }
+    }
+}
+
+async fn void_holds(shared: &Shared) {
+    let now = clock::now();
+    let abandoned: Vec<RequestId> = {
+        let mut resealing = lock(&shared.resealing);
+        let (over, waiting) = resealing.drain(..).partition(|(_, until)| now >= *until);
+        *resealing = waiting;
+        let over: Vec<(RequestId, _)> = over;
+        over.into_iter().map(|(request, _)| request).collect()
+    };
+    for request in abandoned {
+        void(shared, request, "not sealed again").await;
+    }
+    match shared.store.holds_expired(now).await {
+        Ok(expired) => {
+            for request in expired {
+                void(shared, request, "silence").await;
+            }
+        }
+        Err(error) => tracing::error!(%error, "cannot look for holds whose time is over"),
+    }
+}
+
+async fn void(shared: &Shared, request: RequestId, reason: &'static str) {
+    match shared.store.hold_void(request, reason, clock::now()).await {
+        Ok(_) | Err(SettleError::UnknownRequest) => {}
+        Err(error) => tracing::error!(%request, %error, "cannot void a hold"),
+    }
+}

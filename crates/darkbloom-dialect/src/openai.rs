@@ -1,0 +1,9 @@
+//! OpenAI's chat-completions interface (platform.openai.com/docs/api-reference/chat).
+
+mod answer;
+mod fields;
+mod request;
+
+pub use answer::{ChunkWriter, ModelEntry, Usage, completion, keep_alive, model, models_list};
+pub use fields::{FIELDS, Field, FieldState, support_matrix};
+pub use request::{ChatCall, MAX_MODEL_NAME_BYTES, parse_chat};

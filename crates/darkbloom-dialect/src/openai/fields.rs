@@ -1,0 +1,309 @@
+//! What becomes of each field: the one table that the parser works by and the documentation is made from.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::error::ApiError;
+use crate::json::Json;
+
+/// What becomes of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FieldState {
+    /// It does what OpenAI's documentation says.
+    Honoured,
+    /// It may be sent with the value that it has anyway; another value is refused.
+    AcceptedAtDefault,
+    /// It may be sent, has no effect on the answer, and is listed in a response header.
+    Hint,
+    /// It is refused with 400, unless it is `null`.
+    Refused,
+}
+
+impl FieldState {
+    /// The name in the support matrix.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Honoured => "honoured",
+            Self::AcceptedAtDefault => "accepted at its default",
+            Self::Hint => "hint without effect",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// One field of the interface.
+pub struct Field {
+    path: &'static str,
+    rule: Rule,
+    note: &'static str,
+}
+
+/// How the parser treats a field.
+enum Rule {
+    /// Read by `request.rs`.
+    Honoured,
+    /// Must satisfy this.
+    Default(fn(&Json) -> bool),
+    /// Must satisfy this and is then listed.
+    Hint(fn(&Json) -> bool),
+    Refused,
+}
+
+impl std::fmt::Debug for Field {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Field").field("path", &self.path).field("state", &self.state()).finish_non_exhaustive()
+    }
+}
+
+impl Field {
+    /// Where it stands, as in `messages[].role`.
+    #[must_use]
+    pub fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// What becomes of it.
+    #[must_use]
+    pub fn state(&self) -> FieldState {
+        match self.rule {
+            Rule::Honoured => FieldState::Honoured,
+            Rule::Default(_) => FieldState::AcceptedAtDefault,
+            Rule::Hint(_) => FieldState::Hint,
+            Rule::Refused => FieldState::Refused,
+        }
+    }
+
+    /// Which values are taken, or what to do instead.
+    #[must_use]
+    pub fn note(&self) -> &'static str {
+        self.note
+    }
+
+    /// The object it stands in and its own name.
+    fn split(&self) -> (&'static str, &'static str) {
+        self.path.rsplit_once('.').unwrap_or(("", self.path))
+    }
+}
+
+const fn honoured(path: &'static str, note: &'static str) -> Field {
+    Field { path, rule: Rule::Honoured, note }
+}
+
+const fn default(path: &'static str, is_default: fn(&Json) -> bool, note: &'static str) -> Field {
+    Field { path, rule: Rule::Default(is_default), note }
+}
+
+const fn hint(path: &'static str, fits: fn(&Json) -> bool, note: &'static str) -> Field {
+    Field { path, rule: Rule::Hint(fits), note }
+}
+
+const fn refused(path: &'static str, note: &'static str) -> Field {
+    Field { path, rule: Rule::Refused, note }
+}
+
+/// Every field of a chat-completions request. `null` counts as absent everywhere but in `model`, `messages`,
+/// `messages[].role`, `messages[].content` and the parts of a content.
+pub static FIELDS: &[Field] = &[
+    honoured("model", "a model of the network; `GET /v1/models` lists them"),
+    honoured("messages", "1 to 1,024 messages"),
+    honoured("messages[].role", "`system`, `developer` (as `system`), `user` or `assistant`"),
+    honoured("messages[].content", "a text, or an array of text parts, which are joined by line ends"),
+    honoured("messages[].content[].type", "`text`; images, sound and files are refused"),
+    honoured("messages[].content[].text", "a text"),
+    refused("messages[].name", "write the name into `content`"),
+    default("messages[].refusal", never, "`null` only"),
+    default("messages[].audio", never, "`null` only"),
+    default("messages[].annotations", is_empty_array, "an empty array"),
+    default("messages[].tool_calls", is_empty_array, "an empty array: tools are not supported yet"),
+    default("messages[].function_call", never, "`null` only: tools are not supported yet"),
+    refused("messages[].tool_call_id", "tools are not supported yet"),
+    honoured("max_completion_tokens", "1 to 4,294,967,295"),
+    honoured("max_tokens", "the older name of `max_completion_tokens`; if both are given they must be equal"),
+    honoured("temperature", "0 to 2"),
+    honoured("top_p", "0 to 1"),
+    honoured("seed", "an integer of 64 bits"),
+    honoured("stop", "one text or up to four, each 1 to 256 bytes long"),
+    honoured("stream", "a boolean"),
+    honoured("stream_options", "with `stream` only"),
+    honoured("stream_options.include_usage", "a boolean"),
+    hint("stream_options.include_obfuscation", is_boolean, "a boolean; lengths are hidden by padding in any case"),
+    default("n", is_one, "1"),
+    default("frequency_penalty", is_zero, "0"),
+    default("presence_penalty", is_zero, "0"),
+    default("logit_bias", is_empty_object, "an empty object"),
+    default("logprobs", is_false, "`false`"),
+    default("top_logprobs", is_zero, "0"),
+    default("response_format", is_text_format, "`{\"type\": \"text\"}`"),
+    default("modalities", is_text_only, "`[\"text\"]`"),
+    default("audio", never, "`null` only"),
+    default("prediction", never, "`null` only"),
+    default("tools", is_empty_array, "an empty array: tools are not supported yet"),
+    default("tool_choice", is_free_choice, "`none` or `auto`, which mean the same without tools"),
+    default("parallel_tool_calls", is_boolean, "a boolean, which means nothing without tools"),
+    default("functions", is_empty_array, "an empty array: tools are not supported yet"),
+    default("function_call", is_free_choice, "`none` or `auto`, which mean the same without tools"),
+    default("service_tier", is_usual_tier, "`auto` or `default`"),
+    default("store", is_false, "`false`: the network keeps no answers"),
+    default("verbosity", is_medium, "`medium`"),
+    refused("reasoning_effort", "models of this network have no such setting"),
+    refused("web_search_options", "the network searches nothing"),
+    hint("user", is_text, "a text; it does not leave the client"),
+    hint("safety_identifier", is_text, "a text; it does not leave the client"),
+    hint("metadata", is_object, "an object; it does not leave the client"),
+    hint("prompt_cache_key", is_text, "a text"),
+    hint("prompt_cache_retention", is_text, "a text"),
+];
+
+fn never(_: &Json) -> bool {
+    false
+}
+
+fn is_text(value: &Json) -> bool {
+    value.text().is_some()
+}
+
+fn is_object(value: &Json) -> bool {
+    value.object().is_some()
+}
+
+fn is_boolean(value: &Json) -> bool {
+    value.boolean().is_some()
+}
+
+fn is_false(value: &Json) -> bool {
+    value.boolean() == Some(false)
+}
+
+fn is_zero(value: &Json) -> bool {
+    value.number() == Some(0.0)
+}
+
+fn is_one(value: &Json) -> bool {
+    value.integer() == Some(1)
+}
+
+fn is_empty_array(value: &Json) -> bool {
+    value.array().is_some_and(<[Json]>::is_empty)
+}
+
+fn is_empty_object(value: &Json) -> bool {
+    value.object().is_some_and(BTreeMap::is_empty)
+}
+
+fn is_free_choice(value: &Json) -> bool {
+    matches!(value.text(), Some("none" | "auto"))
+}
+
+fn is_usual_tier(value: &Json) -> bool {
+    matches!(value.text(), Some("auto" | "default"))
+}
+
+fn is_medium(value: &Json) -> bool {
+    value.text() == Some("medium")
+}
+
+fn is_text_only(value: &Json) -> bool {
+    matches!(value.array(), Some([only]) if only.text() == Some("text"))
+}
+
+fn is_text_format(value: &Json) -> bool {
+    let members = value.object();
+    members.is_some_and(|it| it.len() == 1 && it.get("type").and_then(Json::text) == Some("text"))
+}
+
+/// Goes through the fields of one object. `scope` is its place in [`FIELDS`], `place` its place in the request.
+/// Returns the hints among them.
+pub(super) fn check_object(
+    scope: &str,
+    place: &str,
+    members: &BTreeMap<String, Json>,
+) -> Result<Vec<&'static str>, ApiError> {
+    let mut hints = Vec::new();
+    for (name, value) in members {
+        let path = join(place, name);
+        let Some(field) = FIELDS.iter().find(|field| field.split() == (scope, name.as_str())) else {
+            return Err(unknown(scope, place, name));
+        };
+        let is_default = match field.rule {
+            Rule::Honoured => true,
+            Rule::Default(is_default) | Rule::Hint(is_default) => value.is_null() || is_default(value),
+            Rule::Refused => value.is_null(),
+        };
+        if !is_default {
+            return Err(not_taken(field, &path));
+        }
+        if matches!(field.rule, Rule::Hint(_)) && !value.is_null() {
+            hints.push(field.path);
+        }
+    }
+    Ok(hints)
+}
+
+/// A field's place in the request.
+pub(super) fn join(place: &str, name: &str) -> String {
+    if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") }
+}
+
+fn not_taken(field: &Field, path: &str) -> ApiError {
+    let note = field.note;
+    match field.rule {
+        Rule::Refused => ApiError::invalid("unsupported_parameter", path, format!("`{path}` is not supported; {note}")),
+        Rule::Hint(_) => ApiError::invalid("invalid_type", path, format!("`{path}` must be {note}")),
+        Rule::Honoured | Rule::Default(_) => {
+            let message = format!("this value of `{path}` is not supported; it may be left out or be {note}");
+            ApiError::invalid("unsupported_value", path, message)
+        }
+    }
+}
+
+/// Longest name of an unknown field that is repeated in an error: twice the longest there is.
+const MAX_SHOWN_NAME: usize = 64;
+
+fn unknown(scope: &str, place: &str, name: &str) -> ApiError {
+    let shown: String = name.chars().take(MAX_SHOWN_NAME).collect();
+    let path = join(place, &shown);
+    let mut message = format!("`{path}` is not a field of this interface");
+    if let Some(near) = nearest(scope, name) {
+        let _ = write!(message, "; did you mean `{near}`?");
+    }
+    ApiError::invalid("unknown_parameter", path, message)
+}
+
+/// The field of the same object whose name is nearest, if one is near.
+fn nearest(scope: &str, name: &str) -> Option<&'static str> {
+    if name.len() > MAX_SHOWN_NAME {
+        return None;
+    }
+    let names = FIELDS.iter().map(Field::split).filter(|(parent, _)| *parent == scope).map(|(_, name)| name);
+    let near = names.map(|known| (distance(name, known), known)).min()?;
+    // A third of the letters may be wrong, but never all of a short name.
+    (near.0 <= near.1.len().div_ceil(3)).then_some(near.1)
+}
+
+/// Levenshtein's distance: how many letters must be added, removed or changed.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (above, letter) in one.to_lowercase().chars().enumerate() {
+        let mut diagonal = above;
+        row[0] = above + 1;
+        for (at, known) in other.iter().enumerate() {
+            let change = diagonal + usize::from(letter != *known);
+            diagonal = row[at + 1];
+            row[at + 1] = change.min(row[at] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
+/// The support matrix as a Markdown page's table.
+#[must_use]
+pub fn support_matrix() -> String {
+    let mut table = String::from("| Field | State | Values and remarks |\n|---|---|---|\n");
+    for field in FIELDS {
+        let note = field.note.replace('|', "\\|");
+        let _ = writeln!(table, "| `{}` | {} | {note} |", field.path, field.state().name());
+    }
+    table
+}

@@ -1,0 +1,255 @@
+//! From a body to a request.
+
+use std::collections::BTreeMap;
+
+use darkbloom_content::{ChatRequest, MAX_MESSAGES, MAX_STOP_BYTES, MAX_STOPS, MAX_TEMPERATURE, Message, Role};
+use darkbloom_types::SecretString;
+
+use super::fields::{check_object, join};
+use crate::error::ApiError;
+use crate::json::Json;
+
+/// Longest name of a model in bytes; the longest of today have about 100.
+pub const MAX_MODEL_NAME_BYTES: usize = 256;
+
+/// What a consumer's program asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChatCall {
+    /// The model's name, as the caller wrote it.
+    pub model: String,
+    /// The request that is to be sealed.
+    pub request: ChatRequest,
+    /// Whether the answer is to come in pieces.
+    pub stream: bool,
+    /// Whether a stream is to end with its usage.
+    pub include_usage: bool,
+    /// The limit that the caller set on the answer.
+    pub max_output_tokens: Option<u32>,
+    /// The fields that were sent and have no effect on the answer.
+    pub hints: Vec<&'static str>,
+}
+
+/// Reads the body of a chat-completions request. How long a body may be is the caller's to limit.
+///
+/// # Errors
+/// [`ApiError`] with status 400 names the first field that cannot be served.
+pub fn parse_chat(body: &[u8]) -> Result<ChatCall, ApiError> {
+    let body: Json = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    let members = body.object().ok_or_else(|| ApiError::malformed("the body must be a JSON object"))?;
+    let mut hints = check_object("", "", members)?;
+    let fields = Fields(members);
+    let stream = fields.boolean("stream")?.unwrap_or(false);
+    let include_usage = match fields.present("stream_options") {
+        None => false,
+        Some(_) if !stream => {
+            let message = "`stream_options` may be sent only when `stream` is true";
+            return Err(ApiError::invalid("invalid_value", "stream_options", message));
+        }
+        Some(options) => {
+            let options = options.object().ok_or_else(|| wrong_type("stream_options", "an object"))?;
+            hints.extend(check_object("stream_options", "stream_options", options)?);
+            optional(options, "include_usage", "stream_options.include_usage", "a boolean", Json::boolean)?
+                .unwrap_or(false)
+        }
+    };
+    let request = ChatRequest {
+        messages: read_messages(members)?,
+        temperature: fields.fraction("temperature", MAX_TEMPERATURE)?.unwrap_or(1.0),
+        top_p: fields.fraction("top_p", 1.0)?.unwrap_or(1.0),
+        seed: fields.seed()?,
+        stop: fields.stop()?,
+    };
+    Ok(ChatCall {
+        model: read_model(members)?,
+        request,
+        stream,
+        include_usage,
+        max_output_tokens: fields.limit()?,
+        hints,
+    })
+}
+
+/// The parser says what is wrong and where, and quotes nothing.
+fn malformed(error: &serde_json::Error) -> ApiError {
+    if error.is_eof() {
+        ApiError::malformed("the body is not valid JSON: it ends too early")
+    } else {
+        ApiError::malformed(format!("the body is not valid JSON: {error}"))
+    }
+}
+
+fn missing(path: &str) -> ApiError {
+    ApiError::invalid("missing_required_parameter", path, format!("`{path}` is missing"))
+}
+
+fn wrong_type(path: &str, expected: &str) -> ApiError {
+    ApiError::invalid("invalid_type", path, format!("`{path}` must be {expected}"))
+}
+
+fn wrong_value(path: &str, expected: &str) -> ApiError {
+    ApiError::invalid("invalid_value", path, format!("`{path}` must be {expected}"))
+}
+
+fn read_model(members: &BTreeMap<String, Json>) -> Result<String, ApiError> {
+    let model = members.get("model").ok_or_else(|| missing("model"))?;
+    let model = model.text().ok_or_else(|| wrong_type("model", "a string"))?;
+    if (1..=MAX_MODEL_NAME_BYTES).contains(&model.len()) {
+        Ok(model.to_owned())
+    } else {
+        Err(wrong_value("model", &format!("1 to {MAX_MODEL_NAME_BYTES} bytes long")))
+    }
+}
+
+fn read_messages(members: &BTreeMap<String, Json>) -> Result<Vec<Message>, ApiError> {
+    let messages = members.get("messages").ok_or_else(|| missing("messages"))?;
+    let messages = messages.array().ok_or_else(|| wrong_type("messages", "an array of messages"))?;
+    if !(1..=MAX_MESSAGES).contains(&messages.len()) {
+        return Err(wrong_value("messages", &format!("an array of 1 to {MAX_MESSAGES} messages")));
+    }
+    messages.iter().enumerate().map(|(index, message)| read_message(&format!("messages[{index}]"), message)).collect()
+}
+
+fn read_message(place: &str, message: &Json) -> Result<Message, ApiError> {
+    let members = message.object().ok_or_else(|| wrong_type(place, "an object"))?;
+    check_object("messages[]", place, members)?;
+    let path = join(place, "role");
+    let role = members.get("role").ok_or_else(|| missing(&path))?;
+    let role = match role.text() {
+        Some("system" | "developer") => Role::System,
+        Some("user") => Role::User,
+        Some("assistant") => Role::Assistant,
+        Some("tool" | "function") => {
+            let message = format!("tools are not supported yet, so `{path}` cannot be `tool` or `function`");
+            return Err(ApiError::invalid("unsupported_value", path, message));
+        }
+        Some(_) => return Err(wrong_value(&path, "`system`, `developer`, `user` or `assistant`")),
+        None => return Err(wrong_type(&path, "a string")),
+    };
+    let path = join(place, "content");
+    let content = match members.get("content").ok_or_else(|| missing(&path))? {
+        Json::Text(text) => text.clone(),
+        Json::Array(parts) => read_parts(&path, parts)?,
+        Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Float(_) | Json::Object(_) => {
+            return Err(wrong_type(&path, "a string or an array of text parts"));
+        }
+    };
+    Ok(Message { role, content })
+}
+
+fn read_parts(place: &str, parts: &[Json]) -> Result<SecretString, ApiError> {
+    if parts.is_empty() {
+        return Err(wrong_value(place, "a string or an array of at least one text part"));
+    }
+    let mut content = SecretString::default();
+    for (index, part) in parts.iter().enumerate() {
+        let place = format!("{place}[{index}]");
+        let members = part.object().ok_or_else(|| wrong_type(&place, "an object"))?;
+        let path = join(&place, "type");
+        let kind = members.get("type").ok_or_else(|| missing(&path))?;
+        match kind.text() {
+            Some("text") => {}
+            // Before the part's own fields, so that an image is refused as an image.
+            Some(kind @ ("image_url" | "input_audio" | "file" | "refusal")) => {
+                let message = format!("parts of type `{kind}` are not supported; `{path}` must be `text`");
+                return Err(ApiError::invalid("unsupported_value", path, message));
+            }
+            Some(_) => return Err(wrong_value(&path, "`text`")),
+            None => return Err(wrong_type(&path, "a string")),
+        }
+        check_object("messages[].content[]", &place, members)?;
+        let path = join(&place, "text");
+        let text = members.get("text").ok_or_else(|| missing(&path))?;
+        let text = text.text().ok_or_else(|| wrong_type(&path, "a string"))?;
+        if index > 0 {
+            content.push_str("\n");
+        }
+        content.push_str(text);
+    }
+    Ok(content)
+}
+
+/// A field that may be left out or be `null`.
+fn optional<'j, T>(
+    members: &'j BTreeMap<String, Json>,
+    name: &str,
+    path: &str,
+    expected: &str,
+    read: impl Fn(&'j Json) -> Option<T>,
+) -> Result<Option<T>, ApiError> {
+    match members.get(name).filter(|value| !value.is_null()) {
+        None => Ok(None),
+        Some(value) => read(value).map(Some).ok_or_else(|| wrong_type(path, expected)),
+    }
+}
+
+/// The fields of the request itself.
+struct Fields<'j>(&'j BTreeMap<String, Json>);
+
+impl<'j> Fields<'j> {
+    fn present(&self, name: &str) -> Option<&'j Json> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    fn boolean(&self, name: &str) -> Result<Option<bool>, ApiError> {
+        optional(self.0, name, name, "a boolean", Json::boolean)
+    }
+
+    /// A number from 0 to `most`.
+    fn fraction(&self, name: &str, most: f32) -> Result<Option<f32>, ApiError> {
+        let Some(number) = optional(self.0, name, name, "a number", Json::number)? else { return Ok(None) };
+        if !(0.0..=f64::from(most)).contains(&number) {
+            return Err(wrong_value(name, &format!("between 0 and {most}")));
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "single precision is what the engine computes with")]
+        let number = number as f32;
+        // There is one zero.
+        Ok(Some(number + 0.0))
+    }
+
+    fn seed(&self) -> Result<Option<u64>, ApiError> {
+        let Some(seed) = optional(self.0, "seed", "seed", "an integer", Json::integer)? else { return Ok(None) };
+        let seed = i64::try_from(seed).map_err(|_| wrong_value("seed", "an integer of 64 bits"))?;
+        Ok(Some(seed.cast_unsigned()))
+    }
+
+    fn stop(&self) -> Result<Vec<SecretString>, ApiError> {
+        let expected = "a string or an array of strings";
+        let stops: Vec<(String, &Json)> = match self.present("stop") {
+            None => Vec::new(),
+            Some(Json::Array(stops)) => {
+                stops.iter().enumerate().map(|(index, stop)| (format!("stop[{index}]"), stop)).collect()
+            }
+            Some(stop) if stop.text().is_some() => vec![("stop".to_owned(), stop)],
+            Some(_) => return Err(wrong_type("stop", expected)),
+        };
+        if stops.len() > MAX_STOPS {
+            return Err(wrong_value("stop", &format!("at most {MAX_STOPS} strings")));
+        }
+        let read = |(path, stop): (String, &Json)| {
+            let stop = stop.text().ok_or_else(|| wrong_type(&path, "a string"))?;
+            if (1..=MAX_STOP_BYTES).contains(&stop.len()) {
+                Ok(SecretString::from(stop))
+            } else {
+                Err(wrong_value(&path, &format!("1 to {MAX_STOP_BYTES} bytes long")))
+            }
+        };
+        stops.into_iter().map(read).collect()
+    }
+
+    fn limit(&self) -> Result<Option<u32>, ApiError> {
+        let read = |name: &str| {
+            let Some(limit) = optional(self.0, name, name, "an integer", Json::integer)? else { return Ok(None) };
+            match u32::try_from(limit) {
+                Ok(limit @ 1..) => Ok(Some(limit)),
+                Ok(0) | Err(_) => Err(wrong_value(name, "an integer from 1 to 4294967295")),
+            }
+        };
+        match (read("max_completion_tokens")?, read("max_tokens")?) {
+            (Some(limit), Some(older)) if limit != older => {
+                let message = "`max_tokens` and `max_completion_tokens` differ; send only `max_completion_tokens`";
+                Err(ApiError::invalid("invalid_value", "max_tokens", message))
+            }
+            (limit, older) => Ok(limit.or(older)),
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Each field of the chat-completions request, one by one.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
+
+use std::collections::BTreeSet;
+
+use darkbloom_content::Role;
+use darkbloom_dialect::ApiError;
+use darkbloom_dialect::openai::{ChatCall, FIELDS, FieldState, parse_chat, support_matrix};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+/// A request with these fields set over a sound one.
+fn body(fields: Value) -> Value {
+    let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
+    for (name, value) in fields.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    body
+}
+
+fn parse(fields: Value) -> Result<ChatCall, ApiError> {
+    parse_chat(body(fields).to_string().as_bytes())
+}
+
+fn taken(fields: Value) -> ChatCall {
+    parse(fields.clone()).unwrap_or_else(|error| panic!("{fields}: {error:?}"))
+}
+
+/// The code and the field of the error.
+fn blamed(fields: Value) -> (String, String) {
+    let error = parse(fields.clone()).expect_err(&fields.to_string());
+    assert_eq!((error.status, error.kind), (400, "invalid_request_error"));
+    (error.code.unwrap_or_default().to_owned(), error.param.unwrap_or_default())
+}
+
+fn message(fields: Value) -> Value {
+    let mut message = json!({"role": "user", "content": "hi"});
+    for (name, value) in fields.as_object().unwrap() {
+        message[name] = value.clone();
+    }
+    json!({"messages": [{"role": "system", "content": ""}, message]})
+}
+
+#[test]
+fn a_request_of_every_day_is_read_whole() {
+    let call = taken(json!({
+        "model": "small",
+        "messages": [
+            {"role": "developer", "content": "be brief"},
+            {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]},
+            {"role": "assistant", "content": "", "refusal": null, "annotations": [], "tool_calls": []},
+        ],
+        "temperature": 0, "top_p": 0.25, "seed": -1, "stop": ["a", "b"], "stream": true, "max_tokens": 7,
+        "stream_options": {"include_usage": true}, "user": "u",
+    }));
+    let messages: Vec<_> = call.request.messages.iter().map(|it| (it.role, it.content.expose())).collect();
+    assert_eq!(messages, [(Role::System, "be brief"), (Role::User, "one\ntwo"), (Role::Assistant, "")]);
+    assert_eq!((call.request.temperature, call.request.top_p, call.request.seed), (0.0, 0.25, Some(u64::MAX)));
+    let stops: Vec<_> = call.request.stop.iter().map(|stop| stop.expose()).collect();
+    assert_eq!(stops, ["a", "b"]);
+    assert_eq!((call.model.as_str(), call.stream, call.include_usage), ("small", true, true));
+    assert_eq!((call.max_output_tokens, call.hints), (Some(7), vec!["user"]));
+}
+
+#[test]
+fn defaults_are_those_of_the_interface() {
+    let call = taken(json!({}));
+    assert_eq!((call.request.temperature, call.request.top_p, call.request.seed), (1.0, 1.0, None));
+    assert!(call.request.stop.is_empty() && !call.stream && !call.include_usage && call.hints.is_empty());
+    assert_eq!(call.max_output_tokens, None);
+}
+
+#[test]
+fn every_honoured_field_has_an_effect() {
+    let plain = taken(json!({}));
+    let stream = json!({"stream": true, "stream_options": {"include_usage": true}});
+    let effects = [
+        ("model", json!({"model": "other"})),
+        ("messages", json!({"messages": [{"role": "user", "content": "other"}]})),
+        ("messages[].role", json!({"messages": [{"role": "system", "content": "hi"}]})),
+        ("messages[].content", json!({"messages": [{"role": "user", "content": "other"}]})),
+        ("messages[].content[].type", message(json!({"content": [{"type": "text", "text": "x"}]}))),
+        ("messages[].content[].text", message(json!({"content": [{"type": "text", "text": "x"}]}))),
+        ("max_completion_tokens", json!({"max_completion_tokens": 1})),
+        ("max_tokens", json!({"max_tokens": 4_294_967_295u32})),
+        ("temperature", json!({"temperature": 2})),
+        ("top_p", json!({"top_p": 0})),
+        ("seed", json!({"seed": 0})),
+        ("stop", json!({"stop": "x"})),
+        ("stream", json!({"stream": true})),
+        ("stream_options", stream.clone()),
+        ("stream_options.include_usage", stream),
+    ];
+    for (_, fields) in &effects {
+        assert_ne!(taken(fields.clone()), plain, "{fields}");
+    }
+    let tested: BTreeSet<_> = effects.iter().map(|(path, _)| *path).collect();
+    let honoured = FIELDS.iter().filter(|field| field.state() == FieldState::Honoured).map(|field| field.path());
+    assert_eq!(tested, honoured.collect());
+}
+
+#[test]
+fn fields_at_their_default_change_nothing_and_others_are_refused_by_name() {
+    let cases = [
+        ("n", json!([1, 1.0]), json!([0, 2, "1", true])),
+        ("frequency_penalty", json!([0, 0.0, -0.0]), json!([0.1, -2, "0"])),
+        ("presence_penalty", json!([0]), json!([1])),
+        ("logit_bias", json!([{}]), json!([{"50256": -100}, []])),
+        ("logprobs", json!([false]), json!([true, 0])),
+        ("top_logprobs", json!([0]), json!([5])),
+        ("response_format", json!([{"type": "text"}]), json!([{"type": "json_object"}, {}, {"type": "text", "x": 1}])),
+        ("modalities", json!([["text"]]), json!([["text", "audio"], [], "text"])),
+        ("audio", json!([]), json!([{"voice": "alloy", "format": "wav"}])),
+        ("prediction", json!([]), json!([{"type": "content", "content": "x"}])),
+        ("tools", json!([[]]), json!([[{"type": "function"}]])),
+        ("tool_choice", json!(["none", "auto"]), json!(["required", {"type": "function"}])),
+        ("parallel_tool_calls", json!([true, false]), json!([1])),
+        ("functions", json!([[]]), json!([[{"name": "f"}]])),
+        ("function_call", json!(["none", "auto"]), json!([{"name": "f"}])),
+        ("service_tier", json!(["auto", "default"]), json!(["flex", "priority"])),
+        ("store", json!([false]), json!([true])),
+        ("verbosity", json!(["medium"]), json!(["low"])),
+    ];
+    let plain = taken(json!({}));
+    for (name, defaults, others) in &cases {
+        assert_eq!(taken(json!({ *name: null })), plain);
+        for value in defaults.as_array().unwrap() {
+            assert_eq!(taken(json!({ *name: value })), plain, "{name}: {value}");
+        }
+        for value in others.as_array().unwrap() {
+            let expected = ("unsupported_value".to_owned(), (*name).to_owned());
+            assert_eq!(blamed(json!({ *name: value })), expected, "{name}: {value}");
+        }
+    }
+    let in_messages = [
+        ("refusal", json!([]), json!(["no"])),
+        ("audio", json!([]), json!([{"id": "x"}])),
+        ("annotations", json!([[]]), json!([[1]])),
+        ("tool_calls", json!([[]]), json!([[{"id": "x"}]])),
+        ("function_call", json!([]), json!([{"name": "f"}])),
+    ];
+    for (name, defaults, others) in &in_messages {
+        taken(message(json!({ *name: null })));
+        for value in defaults.as_array().unwrap() {
+            taken(message(json!({ *name: value })));
+        }
+        for value in others.as_array().unwrap() {
+            let expected = ("unsupported_value".to_owned(), format!("messages[1].{name}"));
+            assert_eq!(blamed(message(json!({ *name: value }))), expected);
+        }
+    }
+    let tested = cases.iter().map(|(name, _, _)| (*name).to_owned());
+    let tested: BTreeSet<_> =
+        tested.chain(in_messages.iter().map(|(name, _, _)| format!("messages[].{name}"))).collect();
+    let fields = FIELDS.iter().filter(|field| field.state() == FieldState::AcceptedAtDefault);
+    assert_eq!(tested, fields.map(|field| field.path().to_owned()).collect());
+}
+
+#[test]
+fn hints_are_listed_and_change_nothing_else() {
+    let hints = json!({
+        "user": "u", "safety_identifier": "s", "metadata": {"k": "v"}, "prompt_cache_key": "k",
+        "prompt_cache_retention": "24h", "stream": true, "stream_options": {"include_obfuscation": false},
+    });
+    let mut call = taken(hints);
+    let listed: BTreeSet<_> = std::mem::take(&mut call.hints).into_iter().collect();
+    let known = FIELDS.iter().filter(|field| field.state() == FieldState::Hint).map(|field| field.path());
+    assert_eq!(listed, known.collect());
+    assert_eq!(call, taken(json!({"stream": true})));
+    for (name, wrong) in [("user", json!(1)), ("metadata", json!("x")), ("prompt_cache_key", json!([]))] {
+        assert_eq!(blamed(json!({ name: wrong })), ("invalid_type".to_owned(), name.to_owned()));
+    }
+    assert!(taken(json!({"user": null})).hints.is_empty());
+}
+
+#[test]
+fn refused_fields_are_refused_by_name_unless_they_are_null() {
+    let refused = [
+        ("reasoning_effort", json!({"reasoning_effort": "low"}), json!({"reasoning_effort": null})),
+        ("web_search_options", json!({"web_search_options": {}}), json!({"web_search_options": null})),
+        ("messages[1].name", message(json!({"name": "bob"})), message(json!({"name": null}))),
+        ("messages[1].tool_call_id", message(json!({"tool_call_id": "x"})), message(json!({"tool_call_id": null}))),
+    ];
+    for (path, wrong, null) in &refused {
+        assert_eq!(blamed(wrong.clone()), ("unsupported_parameter".to_owned(), (*path).to_owned()));
+        taken(null.clone());
+    }
+    let tested: BTreeSet<_> = refused.iter().map(|(path, _, _)| path.replace("[1]", "[]")).collect();
+    let fields = FIELDS.iter().filter(|field| field.state() == FieldState::Refused);
+    assert_eq!(tested, fields.map(|field| field.path().to_owned()).collect());
+}
+
+#[test]
+fn wrong_values_of_honoured_fields_name_their_place() {
+    let part = |part: Value| message(json!({"content": [{"type": "text", "text": "x"}, part]}));
+    let cases = [
+        (json!({"model": 1}), "invalid_type", "model"),
+        (json!({"model": ""}), "invalid_value", "model"),
+        (json!({"model": "m".repeat(257)}), "invalid_value", "model"),
+        (json!({"messages": null}), "invalid_type", "messages"),
+        (json!({"messages": []}), "invalid_value", "messages"),
+        (json!({"messages": ["hi"]}), "invalid_type", "messages[0]"),
+        (json!({"messages": [{"content": "hi"}]}), "missing_required_parameter", "messages[0].role"),
+        (json!({"messages": [{"role": "user"}]}), "missing_required_parameter", "messages[0].content"),
+        (message(json!({"role": "boss"})), "invalid_value", "messages[1].role"),
+        (message(json!({"role": "tool"})), "unsupported_value", "messages[1].role"),
+        (message(json!({"role": 1})), "invalid_type", "messages[1].role"),
+        (message(json!({"content": null})), "invalid_type", "messages[1].content"),
+        (message(json!({"content": []})), "invalid_value", "messages[1].content"),
+        (part(json!("x")), "invalid_type", "messages[1].content[1]"),
+        (part(json!({"text": "x"})), "missing_required_parameter", "messages[1].content[1].type"),
+        (part(json!({"type": "text"})), "missing_required_parameter", "messages[1].content[1].text"),
+        (part(json!({"type": "text", "text": 1})), "invalid_type", "messages[1].content[1].text"),
+        (
+            part(json!({"type": "image_url", "image_url": {"url": "x"}})),
+            "unsupported_value",
+            "messages[1].content[1].type",
+        ),
+        (part(json!({"type": "text", "text": "x", "a": 1})), "unknown_parameter", "messages[1].content[1].a"),
+        (json!({"temperature": "hot"}), "invalid_type", "temperature"),
+        (json!({"temperature": 2.01}), "invalid_value", "temperature"),
+        (json!({"temperature": -0.1}), "invalid_value", "temperature"),
+        (json!({"top_p": 1.1}), "invalid_value", "top_p"),
+        (json!({"seed": 1.5}), "invalid_type", "seed"),
+        (json!({"seed": 9_223_372_036_854_775_808u64}), "invalid_value", "seed"),
+        (json!({"stop": ""}), "invalid_value", "stop"),
+        (json!({"stop": ["a", 1]}), "invalid_type", "stop[1]"),
+        (json!({"stop": ["a", "x".repeat(257)]}), "invalid_value", "stop[1]"),
+        (json!({"stop": ["a", "b", "c", "d", "e"]}), "invalid_value", "stop"),
+        (json!({"stop": {}}), "invalid_type", "stop"),
+        (json!({"stream": "yes"}), "invalid_type", "stream"),
+        (json!({"stream_options": {}}), "invalid_value", "stream_options"),
+        (json!({"stream": true, "stream_options": 1}), "invalid_type", "stream_options"),
+        (
+            json!({"stream": true, "stream_options": {"include_usage": 1}}),
+            "invalid_type",
+            "stream_options.include_usage",
+        ),
+        (json!({"stream": true, "stream_options": {"x": 1}}), "unknown_parameter", "stream_options.x"),
+        (json!({"max_tokens": 0}), "invalid_value", "max_tokens"),
+        (json!({"max_tokens": 4_294_967_296u64}), "invalid_value", "max_tokens"),
+        (json!({"max_completion_tokens": -1}), "invalid_value", "max_completion_tokens"),
+        (json!({"max_completion_tokens": 5, "max_tokens": 6}), "invalid_value", "max_tokens"),
+    ];
+    for (fields, code, param) in cases {
+        assert_eq!(blamed(fields.clone()), (code.to_owned(), param.to_owned()), "{fields}");
+    }
+    assert_eq!(taken(json!({"max_completion_tokens": 5, "max_tokens": 5})).max_output_tokens, Some(5));
+    let missing = parse_chat(br#"{"messages": [{"role": "user", "content": "x"}]}"#).unwrap_err();
+    assert_eq!((missing.code, missing.param.as_deref()), (Some("missing_required_parameter"), Some("model")));
+    let many: Vec<_> = std::iter::repeat_n(json!({"role": "user", "content": "x"}), 1_025).collect();
+    assert_eq!(blamed(json!({ "messages": many })).1, "messages");
+}
+
+#[test]
+fn unknown_fields_get_a_suggestion() {
+    let said = |fields: Value| parse(fields).unwrap_err().message;
+    assert_eq!(
+        said(json!({"temprature": 1})),
+        "`temprature` is not a field of this interface; did you mean `temperature`?"
+    );
+    assert!(said(json!({"maxTokens": 1})).ends_with("did you mean `max_tokens`?"));
+    assert!(said(json!({"Top_P": 1})).ends_with("did you mean `top_p`?"));
+    assert!(said(message(json!({"contents": 1}))).ends_with("did you mean `content`?"));
+    assert_eq!(said(json!({"zzzzzzzz": 1})), "`zzzzzzzz` is not a field of this interface");
+    let long = "x".repeat(100_000);
+    assert!(said(json!({ long: 1 })).len() < 200);
+}
+
+#[test]
+fn bodies_that_are_no_request_are_explained_without_quoting_them() {
+    let said = |body: &[u8]| {
+        let error = parse_chat(body).unwrap_err();
+        assert_eq!((error.status, error.kind, &error.param), (400, "invalid_request_error", &None));
+        error.message
+    };
+    assert_eq!(said(b""), "the body is not valid JSON: it ends too early");
+    assert_eq!(said(b"[]"), "the body must be a JSON object");
+    assert!(said(br#"{"model": "violet" violet}"#).starts_with("the body is not valid JSON: expected"));
+    assert!(said(br#"{"model": "a", "model": "b"}"#).contains("a key stands twice"));
+    assert!(said(b"{\"a\": NaN}").contains("not valid JSON"));
+    assert!(said(b"{\"temperature\": 1e999}").contains("out of range"));
+    assert!(said(&b"[".repeat(100_000)).contains("recursion limit"));
+    assert!(said(b"{\"a\": \"\xff\"}").contains("not valid JSON"));
+    for bad in [json!({"messages": [{"role": "violet", "content": "violet"}]}), json!({"stop": [["violet"]]})] {
+        let error = parse(bad).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("violet"));
+    }
+    assert!(!format!("{:?}", taken(message(json!({"content": "violet"})))).contains("violet"));
+}
+
+#[test]
+fn the_support_matrix_has_a_row_for_every_field() {
+    let matrix = support_matrix();
+    assert_eq!(matrix.lines().count(), FIELDS.len() + 2);
+    assert!(matrix.contains("| `temperature` | honoured | 0 to 2 |\n"));
+    let paths: BTreeSet<_> = FIELDS.iter().map(|field| field.path()).collect();
+    assert_eq!(paths.len(), FIELDS.len());
+    // Every field of the interface's description of a chat-completions request.
+    let interface = "messages model modalities verbosity reasoning_effort max_completion_tokens frequency_penalty \
+        presence_penalty web_search_options top_logprobs response_format audio store stream stop logit_bias logprobs \
+        max_tokens n prediction seed stream_options tools tool_choice parallel_tool_calls function_call functions \
+        metadata temperature top_p user safety_identifier prompt_cache_key service_tier prompt_cache_retention";
+    for field in interface.split_whitespace() {
+        assert!(paths.contains(field), "{field}");
+    }
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+        prop::sample::select(vec!["user", "text", "auto", "none"]).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 32, 6, |inner| {
+        let names = FIELDS.iter().map(|field| field.path().rsplit('.').next().unwrap().to_owned()).collect::<Vec<_>>();
+        let name = prop_oneof![prop::sample::select(names), any::<String>()];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::hash_map(name, inner, 0..6).prop_map(Value::from_iter),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_give_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(parse_chat(&bytes).is_err());
+    }
+
+    #[test]
+    fn arbitrary_json_gives_a_call_or_an_error_of_the_caller(value in any_json(), field in 0..FIELDS.len()) {
+        let name = FIELDS[field].path().split(['.', '[']).next().unwrap().to_owned();
+        let bodies = [value.clone(), body(json!({ name: value })), body(json!({"messages": [value]}))];
+        for body in bodies {
+            match parse_chat(body.to_string().as_bytes()) {
+                Ok(call) => prop_assert_eq!(call.request.check(), Ok(())),
+                Err(error) => prop_assert_eq!(error.status, 400),
+            }
+        }
+    }
+
+    #[test]
+    fn content_arrives_unchanged(content in any::<String>()) {
+        let call = taken(json!({"messages": [{"role": "user", "content": content}]}));
+        prop_assert_eq!(call.request.messages[0].content.expose(), content);
+    }
+}

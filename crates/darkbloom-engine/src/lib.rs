@@ -1,0 +1,28 @@
+//! Models that run: executing planned steps, and the thread that keeps the steps coming.
+//!
+//! Owns the executor trait and its two executors ([`LlamaExecutor`] over llama.cpp, [`SimulatedExecutor`] with a scripted
+//! cost), and [`Engine`], the thread that plans, executes and tells each row what happened. It must never decide which
+//! row runs (that is `darkbloom-batch`), never see text, never write anything of a row to a file or a log, and never
+//! abort the process over a bad file. Apps may depend on it. `unsafe` is allowed in the module
+//! `llama::raw` only.
+//!
+//! ```text
+//!   EngineHandle ──submit, cancel──▶ scheduler (behind a lock that no step holds)
+//!                                        │ plan                      ▲ update
+//!                                        ▼                           │
+//!                                    engine thread ──step──▶ executor (one forward for all rows)
+//!                                        │
+//!                                        └──events──▶ each row's sink
+//! ```
+
+mod engine;
+mod executor;
+mod gguf;
+mod llama;
+mod simulated;
+
+pub use engine::{Engine, EngineHandle, EventSink, StartEngineError, Stats};
+pub use executor::{Capacity, ExecuteError, Executor, PlanFault};
+pub use gguf::GgufError;
+pub use llama::{Attention, LlamaExecutor, LlamaSettings, LoadModelError};
+pub use simulated::{CostModel, SimulatedCounters, SimulatedExecutor};

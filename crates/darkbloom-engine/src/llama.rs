@@ -1,0 +1,322 @@
+//! Models in the GGUF format, run by llama.cpp inside this process, on the CPU.
+
+mod raw;
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{BufReader, ErrorKind};
+use std::path::Path;
+use std::sync::Arc;
+
+use darkbloom_batch::{RowWork, Sampled, Sampler, StepOutput, StepPlan};
+use darkbloom_types::TokenId;
+
+use crate::executor::{check_plan, clear_held};
+use crate::{Capacity, ExecuteError, Executor, GgufError};
+use raw::{Batch, Context, ContextSettings, Model};
+
+/// Most idle slots between two decoding rows that are filled with a token of no consequence. llama.cpp computes only
+/// neighbouring slots in one pass over the weights; one more row costs a third of one more pass (0.6 B parameters, Q8_0).
+const GAP_FILLED_MAX: usize = 2;
+
+/// Most threads. ggml allows 512; beyond the number of cores they only wait for each other.
+const THREADS_MAX: usize = 512;
+
+/// Which attention kernels may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Attention {
+    /// A row's logits have the same bits whoever shares the batch, however its prompt is cut, with any number of threads.
+    ///
+    /// llama.cpp's CPU flash attention picks a tiled kernel for 64 query tokens and more, and one that splits the
+    /// context among threads for a single token over 512 cells and more; both add in another order than the plain
+    /// kernel. Both need keys in F16 or F32, so keys and values in BF16, the type that models are trained in, keep to
+    /// the plain kernel. Against F16 with one thread and 300 tokens of context this takes 7 to 16 % more time to decode
+    /// and 30 % more to prefill (0.6 B parameters, Q8_0, AVX2); the memory is the same.
+    #[default]
+    Exact,
+    /// Whichever kernel is fastest. Tokens then depend on the neighbours now and then.
+    Fastest,
+}
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LlamaSettings {
+    /// Rows at the same time; up to 256.
+    pub rows_max: usize,
+    /// Context of each row. Memory for it is taken at once: rows × tokens × what a token needs.
+    pub row_tokens_max: usize,
+    /// Tokens in one step.
+    pub step_tokens_max: usize,
+    /// Threads that compute. They spin while they wait for each other, so a core that is busy with something else slows
+    /// down all of them.
+    pub threads: usize,
+    /// Which attention kernels may run.
+    pub attention: Attention,
+    /// Whether the weights are mapped from the file, which is faster to load and lets the system drop pages, and lets
+    /// whoever can write to the file change a model that was verified. Otherwise they are read once.
+    pub map_weights: bool,
+}
+
+impl LlamaSettings {
+    /// For so many rows with so much context: exact, 512 tokens a step, one core left to others.
+    #[must_use]
+    pub fn new(rows_max: usize, row_tokens_max: usize) -> Self {
+        Self {
+            rows_max,
+            row_tokens_max,
+            step_tokens_max: rows_max.max(512),
+            threads: Self::threads_of_this_machine(),
+            attention: Attention::default(),
+            map_weights: false,
+        }
+    }
+
+    /// Cores less one, at least one.
+    #[must_use]
+    pub fn threads_of_this_machine() -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        cores.saturating_sub(1).clamp(1, THREADS_MAX)
+    }
+}
+
+/// Why a model was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadModelError {
+    /// There is no such file.
+    #[error("there is no model file at this path")]
+    Missing,
+    /// It is there and cannot be read.
+    #[error("the model file cannot be read: {0}")]
+    Unreadable(ErrorKind),
+    /// The path cannot be handed to llama.cpp.
+    #[error("the model file's path has characters that cannot be used")]
+    Path,
+    /// It is not a whole model file.
+    #[error("the model file is damaged: {0}")]
+    Damaged(#[from] GgufError),
+    /// Its header is sound, and llama.cpp refuses it: an architecture that it does not know, tensors that do not fit
+    /// together, weights that are not numbers, or too little memory.
+    #[error("llama.cpp refuses the model file")]
+    Refused,
+    /// Encoders, recurrent and diffusion models do not run in this batch.
+    #[error("this kind of model is not supported")]
+    UnsupportedKind,
+    /// A row's context is longer than the model was trained for.
+    #[error("a row's context of {asked} tokens is longer than the {trained} that the model was trained for")]
+    ContextTooLong {
+        /// What the settings ask for.
+        asked: usize,
+        /// What the model has.
+        trained: u64,
+    },
+    /// The settings make no sense.
+    #[error("the setting {0} is out of range")]
+    Setting(&'static str),
+    /// There is not enough memory for the rows' contexts, or llama.cpp refuses the settings for this model.
+    #[error("the memory for the rows could not be set up")]
+    Context,
+}
+
+/// The executor over llama.cpp.
+///
+/// Slots are llama.cpp's sequences. Plans are checked before llama.cpp sees them, since it aborts the process over some
+/// mistakes.
+pub struct LlamaExecutor {
+    context: Context,
+    model: Arc<Model>,
+    capacity: Capacity,
+    vocabulary: usize,
+    held: Vec<usize>,
+    batch: Batch,
+    sampler: Sampler,
+    forwards: u64,
+}
+
+impl LlamaExecutor {
+    /// Checks the file, loads the weights and takes the memory for all rows.
+    ///
+    /// # Errors
+    /// When the file is not a whole and supported model, or the settings do not fit it or the machine.
+    pub fn load(path: &Path, settings: &LlamaSettings) -> Result<Self, LoadModelError> {
+        check_settings(settings)?;
+        let trained = check_file(path)?;
+        if settings.row_tokens_max as u64 > trained {
+            return Err(LoadModelError::ContextTooLong { asked: settings.row_tokens_max, trained });
+        }
+        let model = Model::load(&c_path(path)?, settings.map_weights).ok_or(LoadModelError::Refused)?;
+        if !model.is_plain_decoder() || model.vocabulary() == 0 {
+            return Err(LoadModelError::UnsupportedKind);
+        }
+        let (vocabulary, model) = (model.vocabulary(), Arc::new(model));
+        let context = Context::new(
+            Arc::clone(&model),
+            &ContextSettings {
+                sequences: settings.rows_max,
+                sequence_tokens: settings.row_tokens_max,
+                // And room for the tokens that fill idle slots.
+                batch_tokens: settings.step_tokens_max + settings.rows_max,
+                threads: settings.threads,
+                cache_as_bf16: settings.attention == Attention::Exact,
+            },
+        )
+        .ok_or(LoadModelError::Context)?;
+        let capacity = Capacity {
+            rows_max: settings.rows_max,
+            row_tokens_max: settings.row_tokens_max,
+            step_tokens_max: settings.step_tokens_max,
+        };
+        Ok(Self {
+            context,
+            model,
+            capacity,
+            vocabulary,
+            held: vec![0; settings.rows_max],
+            batch: Batch::default(),
+            sampler: Sampler::new(),
+            forwards: 0,
+        })
+    }
+
+    /// Tokens that the model file names as ends of a generation: good stop tokens.
+    #[must_use]
+    pub fn end_tokens(&self) -> Vec<TokenId> {
+        self.model.end_tokens().into_iter().map(TokenId).collect()
+    }
+
+    /// Forwards since the start: one for each step.
+    #[must_use]
+    pub fn forwards(&self) -> u64 {
+        self.forwards
+    }
+
+    /// As [`Executor::step`], and shows the logits of each row that draws: to measure whether they depend on neighbours.
+    ///
+    /// # Errors
+    /// As [`Executor::step`].
+    pub fn step_observed(
+        &mut self,
+        plan: &StepPlan,
+        mut observe: impl FnMut(&RowWork, &[f32]),
+    ) -> Result<StepOutput, ExecuteError> {
+        clear_held(plan, &mut self.held)?;
+        for slot in &plan.clear {
+            self.context.forget(slot.0 as usize, 0);
+        }
+        check_plan(plan, &self.held, self.capacity, self.vocabulary)?;
+        if plan.rows.is_empty() {
+            return Ok(StepOutput::default());
+        }
+        let (last_places, filled) = self.fill_batch(plan);
+        let code = self.context.decode(&mut self.batch);
+        self.batch.clear();
+        self.forwards += 1;
+        if code != 0 {
+            self.forget_everything();
+            return Err(if code == 1 { ExecuteError::NoRoom } else { ExecuteError::Backend { code } });
+        }
+        for slot in filled {
+            self.context.forget(slot, self.held[slot]);
+        }
+        let mut output = StepOutput { sampled: Vec::with_capacity(plan.rows.len()) };
+        for (work, place) in plan.rows.iter().zip(last_places) {
+            self.held[work.slot.0 as usize] += work.tokens.len();
+            let Some(draw) = work.sample else { continue };
+            let logits = self.context.logits(place).unwrap_or_default();
+            observe(work, logits);
+            let token = self.sampler.sample(logits, &draw.sampling, draw.position);
+            output.sampled.push(Sampled { slot: work.slot, token });
+        }
+        Ok(output)
+    }
+
+    /// Puts the plan's tokens into the batch, by slot. Returns where each row's last token is, and the filled slots.
+    fn fill_batch(&mut self, plan: &StepPlan) -> (Vec<usize>, Vec<usize>) {
+        let mut order: Vec<usize> = (0..plan.rows.len()).collect();
+        order.sort_unstable_by_key(|&row| plan.rows[row].slot);
+        let mut last_places = vec![0; plan.rows.len()];
+        let mut filled = Vec::new();
+        let mut previous: Option<(usize, bool)> = None;
+        self.batch.clear();
+        for row in order {
+            let work = &plan.rows[row];
+            let (slot, decodes) = (work.slot.0 as usize, work.tokens.len() == 1);
+            if let Some((before, true)) = previous.filter(|_| decodes) {
+                let gap = before + 1..slot;
+                let room = |&slot: &usize| self.held[slot] < self.capacity.row_tokens_max;
+                if gap.len() <= std::env::var("GAP").map_or(GAP_FILLED_MAX, |x| x.parse().unwrap())
+                    && gap.clone().all(|slot| room(&slot))
+                {
+                    for slot in gap {
+                        self.batch.push(0, self.held[slot], slot, false);
+                        filled.push(slot);
+                    }
+                }
+            }
+            previous = Some((slot, decodes));
+            let tokens = work.tokens.expose();
+            for (at, &TokenId(token)) in tokens.iter().enumerate() {
+                let wanted = work.sample.is_some() && at + 1 == tokens.len();
+                last_places[row] = self.batch.push(token, work.start as usize + at, slot, wanted);
+            }
+        }
+        (last_places, filled)
+    }
+
+    /// After a failed forward nobody knows what the sequences hold.
+    fn forget_everything(&mut self) {
+        for slot in 0..self.held.len() {
+            self.context.forget(slot, 0);
+            self.held[slot] = 0;
+        }
+    }
+}
+
+impl Executor for LlamaExecutor {
+    fn step(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecuteError> {
+        self.step_observed(plan, |_, _| {})
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+}
+
+fn check_settings(settings: &LlamaSettings) -> Result<(), LoadModelError> {
+    /// Positions and batch places are 32-bit in llama.cpp; a million is beyond every model and every useful step.
+    const TOKENS_MAX: usize = 1 << 20;
+    let check = |holds: bool, name| if holds { Ok(()) } else { Err(LoadModelError::Setting(name)) };
+    check((1..=raw::SEQUENCES_MAX).contains(&settings.rows_max), "rows_max")?;
+    check((2..=TOKENS_MAX).contains(&settings.row_tokens_max), "row_tokens_max")?;
+    check((settings.rows_max..=TOKENS_MAX).contains(&settings.step_tokens_max), "step_tokens_max")?;
+    check((1..=THREADS_MAX).contains(&settings.threads), "threads")
+}
+
+/// The context that the model was trained for.
+fn check_file(path: &Path) -> Result<u64, LoadModelError> {
+    let unreadable = |error: std::io::Error| {
+        let kind = error.kind();
+        if kind == ErrorKind::NotFound { LoadModelError::Missing } else { LoadModelError::Unreadable(kind) }
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let facts = file.metadata().map_err(unreadable)?;
+    if !facts.is_file() {
+        return Err(LoadModelError::Unreadable(ErrorKind::InvalidInput));
+    }
+    Ok(crate::gguf::check(BufReader::new(file), facts.len())?.context_length)
+}
+
+#[cfg(unix)]
+fn c_path(path: &Path) -> Result<CString, LoadModelError> {
+    use std::os::unix::ffi::OsStrExt;
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| LoadModelError::Path)
+}
+
+#[cfg(not(unix))]
+fn c_path(path: &Path) -> Result<CString, LoadModelError> {
+    let path = path.to_str().ok_or(LoadModelError::Path)?;
+    CString::new(path).map_err(|_| LoadModelError::Path)
+}

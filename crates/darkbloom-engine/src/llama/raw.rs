@@ -1,0 +1,257 @@
+//! The part of llama.cpp's C interface that the executor needs, made safe: owned pointers, checked lengths.
+//!
+//! Two things decide whether a call can take the process down, and both are kept from happening here or in the callers:
+//! `GGML_ASSERT`, which aborts (a batch longer than the context was made for, a sequence number out of range), and C++
+//! exceptions, which must not cross into Rust (llama.cpp catches them itself while loading and making contexts).
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_char, c_void};
+use std::ptr::{self, NonNull};
+use std::sync::{Arc, Once};
+
+use llama_cpp_sys_2 as sys;
+
+/// Most sequences of a context: llama.cpp's own limit, beyond which it aborts.
+pub(super) const SEQUENCES_MAX: usize = 256;
+
+unsafe extern "C" fn discard_log(_level: sys::ggml_log_level, _text: *const c_char, _user: *mut c_void) {}
+
+/// Once in the process: no log (it could show file names, never content, but nobody reads it), then the backends.
+fn start_backend() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the callback has static lifetime and ignores its arguments; initialising comes before every other
+        // call, since every path to one leads through `Model::load`.
+        unsafe {
+            sys::llama_log_set(Some(discard_log), ptr::null_mut());
+            sys::llama_backend_init();
+        }
+    });
+}
+
+/// A loaded model.
+pub(super) struct Model(NonNull<sys::llama_model>);
+
+// SAFETY: a loaded model is not written to any more; llama.cpp lets contexts on different threads read it.
+unsafe impl Send for Model {}
+// SAFETY: as above; the methods of `Model` only read.
+unsafe impl Sync for Model {}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from loading and is freed only here; contexts hold the model alive.
+        unsafe { sys::llama_model_free(self.0.as_ptr()) }
+    }
+}
+
+impl Model {
+    /// Loads the weights for the CPU. Nothing when llama.cpp refuses the file.
+    pub(super) fn load(path: &CStr, map_weights: bool) -> Option<Self> {
+        start_backend();
+        // SAFETY: the parameters are llama.cpp's defaults with plain values changed; the path is a C string that lives
+        // over the call. Loading catches its own exceptions and returns null.
+        let model = unsafe {
+            let mut parameters = sys::llama_model_default_params();
+            parameters.n_gpu_layers = 0;
+            parameters.load_mode = if map_weights { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_NONE };
+            // Also looks at each block's scale, so that damaged weights are refused and not computed with.
+            parameters.check_tensors = true;
+            sys::llama_model_load_from_file(path.as_ptr(), parameters)
+        };
+        NonNull::new(model).map(Self)
+    }
+
+    /// Whether one forward gives the next token and the memory can be cleared by sequence: a plain decoder.
+    pub(super) fn is_plain_decoder(&self) -> bool {
+        let model = self.0.as_ptr();
+        // SAFETY: the model is alive; these only read.
+        unsafe {
+            sys::llama_model_has_decoder(model)
+                && !sys::llama_model_has_encoder(model)
+                && !sys::llama_model_is_recurrent(model)
+                && !sys::llama_model_is_hybrid(model)
+                && !sys::llama_model_is_diffusion(model)
+        }
+    }
+
+    /// Tokens in the vocabulary.
+    pub(super) fn vocabulary(&self) -> usize {
+        // SAFETY: the model is alive; the vocabulary is part of it and is only read.
+        let tokens = unsafe { sys::llama_vocab_n_tokens(sys::llama_model_get_vocab(self.0.as_ptr())) };
+        usize::try_from(tokens).unwrap_or(0)
+    }
+
+    /// Tokens that the model file names as ends of a generation.
+    pub(super) fn end_tokens(&self) -> Vec<u32> {
+        // SAFETY: as above; every id asked about is below the vocabulary's size.
+        let ends = |token: u32| unsafe {
+            sys::llama_vocab_is_eog(sys::llama_model_get_vocab(self.0.as_ptr()), token.cast_signed())
+        };
+        (0..u32::try_from(self.vocabulary()).unwrap_or(0)).filter(|&token| ends(token)).collect()
+    }
+}
+
+/// How a context is made.
+pub(super) struct ContextSettings {
+    pub(super) sequences: usize,
+    pub(super) sequence_tokens: usize,
+    pub(super) batch_tokens: usize,
+    pub(super) threads: usize,
+    pub(super) cache_as_bf16: bool,
+}
+
+/// A model's working memory.
+pub(super) struct Context {
+    context: NonNull<sys::llama_context>,
+    memory: sys::llama_memory_t,
+    batch_tokens: usize,
+    sequences: usize,
+    vocabulary: usize,
+    /// Freed after the context that uses it.
+    _model: Arc<Model>,
+}
+
+// SAFETY: a context has no ties to the thread that made it; it is used by one thread at a time, through `&mut`.
+unsafe impl Send for Context {}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from `llama_init_from_model` and is freed only here, before its model.
+        unsafe { sys::llama_free(self.context.as_ptr()) }
+    }
+}
+
+impl Context {
+    /// Nothing when llama.cpp refuses, for example for want of memory, or when it gives less than was asked for.
+    pub(super) fn new(model: Arc<Model>, settings: &ContextSettings) -> Option<Self> {
+        if settings.sequences == 0 || settings.sequences > SEQUENCES_MAX {
+            return None;
+        }
+        let cells = settings.sequences.checked_mul(settings.sequence_tokens.next_multiple_of(256))?;
+        // No batch can be longer than all cells, and llama.cpp grants no more.
+        let batch_tokens = settings.batch_tokens.min(cells);
+        let cells = u32::try_from(cells).ok()?;
+        let batch = u32::try_from(batch_tokens).ok()?;
+        let threads = i32::try_from(settings.threads).ok()?;
+        // SAFETY: the parameters are llama.cpp's defaults with plain values changed; the model is alive. Making a
+        // context catches its own exceptions and returns null.
+        let context = unsafe {
+            let mut parameters = sys::llama_context_default_params();
+            parameters.n_ctx = cells;
+            parameters.n_batch = batch;
+            // A decoding step is never cut in two, nor is a prompt's piece.
+            parameters.n_ubatch = batch;
+            parameters.n_seq_max = settings.sequences as u32;
+            parameters.n_outputs_max = settings.sequences as u32;
+            parameters.n_threads = threads;
+            parameters.n_threads_batch = threads;
+            // Each sequence has cells of its own: with shared ones the order of additions depends on the neighbours.
+            parameters.kv_unified = false;
+            parameters.flash_attn_type = sys::LLAMA_FLASH_ATTN_TYPE_ENABLED;
+            parameters.type_k = if settings.cache_as_bf16 { sys::GGML_TYPE_BF16 } else { sys::GGML_TYPE_F16 };
+            parameters.type_v = parameters.type_k;
+            parameters.no_perf = true;
+            sys::llama_init_from_model(model.0.as_ptr(), parameters)
+        };
+        let context = NonNull::new(context)?;
+        // SAFETY: the context is alive; these only read.
+        let (memory, granted, granted_batch) = unsafe {
+            let context = context.as_ptr();
+            (sys::llama_get_memory(context), sys::llama_n_ctx_seq(context), sys::llama_n_batch(context))
+        };
+        let vocabulary = model.vocabulary();
+        let context = Self {
+            context,
+            memory,
+            batch_tokens: granted_batch as usize,
+            sequences: settings.sequences,
+            vocabulary,
+            _model: model,
+        };
+        let enough = granted as usize >= settings.sequence_tokens && context.batch_tokens >= batch_tokens;
+        (enough && !memory.is_null()).then_some(context)
+    }
+
+    /// Forgets what a sequence holds from a position on.
+    pub(super) fn forget(&mut self, sequence: usize, from: usize) {
+        let (Ok(sequence_id), Ok(from)) = (i32::try_from(sequence), i32::try_from(from)) else { return };
+        if sequence < self.sequences {
+            // SAFETY: the memory belongs to the context, which is alive; the sequence is one of its own. Removing up to
+            // the end of a sequence's own cells always succeeds for a plain decoder.
+            unsafe { sys::llama_memory_seq_rm(self.memory, sequence_id, from, -1) };
+        }
+    }
+
+    /// One forward. 0 is success; see `llama_decode`.
+    pub(super) fn decode(&mut self, batch: &mut Batch) -> i32 {
+        let count = batch.tokens.len();
+        let in_range = batch.sequences.iter().all(|&sequence| (sequence as usize) < self.sequences);
+        if count == 0 || count > self.batch_tokens || !in_range {
+            return -1;
+        }
+        batch.sequence_counts.clear();
+        batch.sequence_counts.resize(count, 1);
+        batch.sequence_pointers.clear();
+        for sequence in &mut batch.sequences {
+            batch.sequence_pointers.push(ptr::from_mut(sequence));
+        }
+        let raw = sys::llama_batch {
+            n_tokens: i32::try_from(count).unwrap_or(0),
+            token: batch.tokens.as_mut_ptr(),
+            embd: ptr::null_mut(),
+            pos: batch.positions.as_mut_ptr(),
+            n_seq_id: batch.sequence_counts.as_mut_ptr(),
+            seq_id: batch.sequence_pointers.as_mut_ptr(),
+            logits: batch.outputs.as_mut_ptr(),
+        };
+        // SAFETY: every array has `count` elements, each sequence pointer points to one id, and all of them live over
+        // the call, which only reads them. The count and the ids are within what the context was made for.
+        unsafe { sys::llama_decode(self.context.as_ptr(), raw) }
+    }
+
+    /// The logits after the token at a place of the last batch, if they were asked for.
+    pub(super) fn logits(&mut self, place: usize) -> Option<&[f32]> {
+        let place = i32::try_from(place).ok()?;
+        // SAFETY: the context is alive; a place without logits gives null. Otherwise there are as many floats as the
+        // vocabulary has tokens, valid until the next decode, which needs the `&mut self` that the slice borrows.
+        unsafe {
+            let logits = sys::llama_get_logits_ith(self.context.as_ptr(), place);
+            (!logits.is_null()).then(|| std::slice::from_raw_parts(logits, self.vocabulary))
+        }
+    }
+}
+
+/// The tokens of one forward. Its arrays always have the same length.
+#[derive(Default)]
+pub(super) struct Batch {
+    tokens: Vec<i32>,
+    positions: Vec<i32>,
+    sequences: Vec<i32>,
+    outputs: Vec<i8>,
+    sequence_counts: Vec<i32>,
+    /// Rebuilt before each use, and never read after it.
+    sequence_pointers: Vec<*mut i32>,
+}
+
+// SAFETY: the pointers point into the batch's own buffers and are rebuilt before each use.
+unsafe impl Send for Batch {}
+
+impl Batch {
+    pub(super) fn clear(&mut self) {
+        self.tokens.clear();
+        self.positions.clear();
+        self.sequences.clear();
+        self.outputs.clear();
+    }
+
+    /// Adds a token and returns its place.
+    pub(super) fn push(&mut self, token: u32, position: usize, sequence: usize, output: bool) -> usize {
+        let place = self.tokens.len();
+        self.tokens.push(token.cast_signed());
+        self.positions.push(i32::try_from(position).unwrap_or(i32::MAX));
+        self.sequences.push(i32::try_from(sequence).unwrap_or(i32::MAX));
+        self.outputs.push(i8::from(output));
+        place
+    }
+}

@@ -1,0 +1,171 @@
+//! An executor without a model: its cost is scripted, its tokens are a function of each row's own history.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use darkbloom_batch::{Sampled, Sampler, StepOutput, StepPlan};
+use darkbloom_types::TokenId;
+
+use crate::executor::{check_plan, clear_held};
+use crate::{Capacity, ExecuteError, Executor};
+
+/// How long a step takes: the sum, slept. The default takes no time at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CostModel {
+    /// For the step itself: reading the weights.
+    pub step: Duration,
+    /// For each row that decodes one token.
+    pub decode_token: Duration,
+    /// For each token of a longer piece, a prompt's.
+    pub prefill_token: Duration,
+}
+
+impl CostModel {
+    /// What a step costs.
+    #[must_use]
+    pub fn cost(&self, plan: &StepPlan) -> Duration {
+        plan.rows.iter().fold(self.step, |sum, row| {
+            let each = if row.tokens.len() == 1 { self.decode_token } else { self.prefill_token };
+            sum + each * u32::try_from(row.tokens.len()).unwrap_or(u32::MAX)
+        })
+    }
+}
+
+/// What a simulated executor has done, readable while an engine runs it.
+#[derive(Debug, Default)]
+pub struct SimulatedCounters {
+    forwards: AtomicU64,
+    tokens: AtomicU64,
+    rows_widest: AtomicU64,
+}
+
+impl SimulatedCounters {
+    /// Forwards executed.
+    #[must_use]
+    pub fn forwards(&self) -> u64 {
+        self.forwards.load(Ordering::Relaxed)
+    }
+
+    /// Tokens taken in by all of them.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.tokens.load(Ordering::Relaxed)
+    }
+
+    /// Most rows that shared one.
+    #[must_use]
+    pub fn rows_widest(&self) -> u64 {
+        self.rows_widest.load(Ordering::Relaxed)
+    }
+}
+
+/// The simulated executor. It holds plans to the same rules as a real one, and draws with the real sampler from logits
+/// made of the row's own history: a row that depends on its neighbours shows.
+#[derive(Default)]
+pub struct SimulatedExecutor {
+    capacity: Capacity,
+    vocabulary: usize,
+    cost: CostModel,
+    failing_steps: BTreeSet<u64>,
+    steps: u64,
+    counters: Arc<SimulatedCounters>,
+    held: Vec<usize>,
+    histories: Vec<u64>,
+    sampler: Sampler,
+    logits: Vec<f32>,
+}
+
+impl Default for Capacity {
+    /// Eight rows of 1,024 tokens, 256 tokens a step: what the small model that ships with the repository runs with.
+    fn default() -> Self {
+        Self { rows_max: 8, row_tokens_max: 1_024, step_tokens_max: 256 }
+    }
+}
+
+impl SimulatedExecutor {
+    /// An executor with the given capacity and vocabulary.
+    #[must_use]
+    pub fn new(capacity: Capacity, vocabulary: usize, cost: CostModel) -> Self {
+        Self {
+            capacity,
+            vocabulary,
+            cost,
+            held: vec![0; capacity.rows_max],
+            histories: vec![0; capacity.rows_max],
+            logits: vec![0.0; vocabulary],
+            ..Self::default()
+        }
+    }
+
+    /// Makes the given steps fail, counted from 0.
+    #[must_use]
+    pub fn failing_at(mut self, steps: impl IntoIterator<Item = u64>) -> Self {
+        self.failing_steps.extend(steps);
+        self
+    }
+
+    /// Counts what it does.
+    #[must_use]
+    pub fn counters(&self) -> Arc<SimulatedCounters> {
+        Arc::clone(&self.counters)
+    }
+}
+
+impl Executor for SimulatedExecutor {
+    fn step(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecuteError> {
+        let step = self.steps;
+        self.steps += 1;
+        if self.failing_steps.contains(&step) {
+            return Err(ExecuteError::Injected);
+        }
+        clear_held(plan, &mut self.held)?;
+        check_plan(plan, &self.held, self.capacity, self.vocabulary)?;
+        let cost = self.cost.cost(plan);
+        if !cost.is_zero() {
+            std::thread::sleep(cost);
+        }
+        self.counters.forwards.fetch_add(1, Ordering::Relaxed);
+        self.counters.tokens.fetch_add(plan.token_count() as u64, Ordering::Relaxed);
+        self.counters.rows_widest.fetch_max(plan.rows.len() as u64, Ordering::Relaxed);
+
+        let mut output = StepOutput::default();
+        for row in &plan.rows {
+            let slot = row.slot.0 as usize;
+            if row.start == 0 {
+                self.histories[slot] = 0;
+            }
+            for &TokenId(token) in row.tokens.expose() {
+                self.histories[slot] = mix(self.histories[slot] ^ u64::from(token).wrapping_add(1));
+            }
+            self.held[slot] += row.tokens.len();
+            if let Some(draw) = row.sample {
+                let mut state = self.histories[slot];
+                for logit in &mut self.logits {
+                    state = mix(state);
+                    *logit = (state >> 40) as f32 / (1u64 << 22) as f32;
+                }
+                let token = self.sampler.sample(&self.logits, &draw.sampling, draw.position);
+                output.sampled.push(Sampled { slot: row.slot, token });
+            }
+        }
+        Ok(output)
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+}
+
+/// One step of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014).
+fn mix(state: u64) -> u64 {
+    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

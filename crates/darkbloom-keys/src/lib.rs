@@ -1,0 +1,43 @@
+//! Where a long-lived signing key lives.
+//!
+//! Owns loading and creating identity keys, and nothing else: what a signature means is `darkbloom-wire`'s and
+//! `darkbloom-attest`'s. It must never make a new identity because an old one could not be read: only "not found" creates.
+//! Providers and coordinators depend on it.
+
+mod software;
+
+pub use software::{SoftwareKey, SoftwareKeyError};
+
+use darkbloom_wire::{PublicKey, Signer};
+
+/// What backs a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyHome {
+    /// A file that its owner can copy: `self_signed` at most.
+    SoftwareFile,
+    /// This process's memory: a new identity for each run.
+    SoftwareMemory,
+}
+
+impl KeyHome {
+    /// One phrase for a person.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::SoftwareFile => "software key in a file; whoever can read the file can copy it",
+            Self::SoftwareMemory => "software key in memory; gone when the process ends",
+        }
+    }
+}
+
+/// A long-lived P-256 key that signs statements and challenges: rarely, and never on a request's path.
+pub trait IdentityKey: Signer + Send + Sync {
+    /// The public key as an uncompressed SEC 1 point.
+    fn public_point(&self) -> [u8; 65];
+    /// What backs it.
+    fn home(&self) -> KeyHome;
+    /// The public key, to verify with.
+    fn public_key(&self) -> PublicKey {
+        PublicKey::P256(self.public_point())
+    }
+}

@@ -1,0 +1,45 @@
+//! Who owes whom: double-entry books, holds, charges, settlement, and the auditor of all of them.
+//!
+//! Owns the rules by which money moves. Every movement is a [`Transfer`] whose legs sum to zero, so all books together
+//! always sum to zero. It must never read a clock, a file, a socket or global randomness, and never keeps anything
+//! itself: a keeper (the store, or the reference [`Model`]) shows it what stands in the books, and it answers with the
+//! transfers to write. The store, the coordinator and tests may depend on it.
+//!
+//! One hold's life:
+//!
+//! ```text
+//!              place (worst case: Available → Held)
+//!                │
+//!                ▼
+//!             ┌──────┐  settle: content was relayed     ┌─────────┐
+//!             │ Open │ ───────────────────────────────▶ │ Settled │   Held → Earned, Platform, rest → Available
+//!             └──────┘                                  └─────────┘
+//!                │                                           ▲
+//!                │ void: refused, silent, expired,           │ settle_late: a receipt presented again within
+//!                │ superseded, or nothing was relayed        │ 24 h, not superseded, operation not settled
+//!                ▼                                           │
+//!             ┌────────┐ ─────────────────────────────────────┘   Available → Earned, Platform
+//!             │ Voided │   Held → Available
+//!             └────────┘
+//! ```
+//!
+//! The first terminal event wins; every later one is answered with the first one's result. An operation belongs to
+//! the account that placed it: it has at most one open hold and is settled at most once, and the same operation id
+//! under another account is another operation.
+
+mod audit;
+mod book;
+mod charge;
+mod decide;
+mod hold;
+mod model;
+
+pub use audit::{AuditFinding, AuditReport, audit};
+pub use book::{Book, Leg, Transfer, TransferError};
+pub use charge::{BasisPoints, BasisPointsError, Charge, Delivered, ReceiptUsage, charge, divide};
+pub use decide::{
+    Closing, DepositRefusal, LATE_SETTLEMENT_WINDOW, LateRefusal, OperationView, PlaceRefusal, PlaceView, Placement,
+    Verdict, deposit, place, settle, settle_late, void,
+};
+pub use hold::{Balance, HoldRecord, HoldRequest, HoldState, HoldTerms, Settled, TermsError, worst_case};
+pub use model::Model;

@@ -1,0 +1,128 @@
+//! The provider's agent: dials the coordinator, opens sealed requests, answers them with the engine, signs receipts.
+//!
+//! Owns the connection, the epochs' keys and the models of one machine. It must never listen on a socket, write a prompt
+//! or an answer anywhere, or answer for a network that is not the pinned one. Only the command line depends on it.
+
+mod agent;
+mod answer;
+mod clock;
+mod model;
+mod request;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use darkbloom_keys::{IdentityKey as _, SoftwareKey, SoftwareKeyError};
+use darkbloom_store::{OpenStoreError, ReceiptOutbox};
+use darkbloom_types::{NetworkId, ProviderId, SecretString};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use crate::model::{LoadError, LoadedModel, ModelOptions, weights_of_file};
+
+/// What an owner decides.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The coordinator, such as `https://example.org` or `http://127.0.0.1:7700`.
+    pub coordinator: String,
+    /// The network to serve. Without it the first one met is pinned in the data folder.
+    pub network: Option<NetworkId>,
+    /// The join token, for the first time.
+    pub join_token: Option<SecretString>,
+    /// The folder of identity, pin and unacknowledged receipts.
+    pub data: PathBuf,
+    /// The model.
+    pub model: ModelOptions,
+}
+
+/// Why the provider does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The coordinator's address.
+    #[error("{0}")]
+    Address(String),
+    /// The identity key.
+    #[error(transparent)]
+    Key(#[from] SoftwareKeyError),
+    /// The receipts' file.
+    #[error(transparent)]
+    Outbox(#[from] OpenStoreError),
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] LoadError),
+    /// The pin's file.
+    #[error("cannot use {path}: {source}", path = .path.display())]
+    Pin {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The pin's file holds no pin.
+    #[error("{path} does not hold the 64 hex digits of a network", path = .path.display())]
+    PinDamaged {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+impl StartError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Address(_) => "give it as `--coordinator https://HOST` (plain http only on this machine)",
+            Self::Key(_) => "see the message; the identity key is what the coordinator knows this machine by",
+            Self::Outbox(OpenStoreError::Locked { .. }) => {
+                "another provider uses this folder; stop it, or choose another with `--data`"
+            }
+            Self::Outbox(_) | Self::Pin { .. } => {
+                "check the folder's permissions and disk, or choose another with `--data`"
+            }
+            Self::Model(error) => error.hint(),
+            Self::PinDamaged { .. } => {
+                "remove the file to pin the next coordinator that is met, or give `--coordinator-key`"
+            }
+        }
+    }
+}
+
+/// A running provider.
+#[derive(Debug)]
+pub struct Provider {
+    /// Its identity.
+    pub id: ProviderId,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Provider {
+    /// Loads identity and model, and serves in the background; the connection is kept up by itself.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing keeps running then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let endpoint = agent::endpoint(&config.coordinator).map_err(StartError::Address)?;
+        let load = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
+            let identity = SoftwareKey::load_or_create(&config.data.join("identity.key"))?;
+            let outbox = ReceiptOutbox::open(&config.data.join("receipts.sqlite"))?;
+            let pin = agent::Pin::load(config.network, config.data.join("coordinator.pin"))?;
+            let model = LoadedModel::load(&config.model)?;
+            Ok((identity, outbox, pin, model, config.join_token))
+        });
+        let (identity, outbox, pin, model, join_token) = load.await.expect("loading does not panic")?;
+        let id = ProviderId::of_public_key(&identity.public_point());
+        let (stop, stopped) = watch::channel(false);
+        let agent = agent::Agent::new(Arc::new(identity), outbox, pin, model, join_token, endpoint);
+        let task = tokio::spawn(agent.run(stopped));
+        Ok(Self { id, stop, task })
+    }
+
+    /// Takes no new work, lets running answers end, and disconnects.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the provider's task failed");
+        }
+    }
+}

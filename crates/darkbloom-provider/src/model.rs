@@ -1,0 +1,166 @@
+//! One model in memory: weights in the engine, text in the tokenizer, and the root that receipts name.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+
+use darkbloom_attest::{SINGLE_FILE, weights_root};
+use darkbloom_batch::LimitsError;
+use darkbloom_engine::{
+    Engine, EngineHandle, Executor as _, LlamaExecutor, LlamaSettings, LoadModelError, StartEngineError,
+};
+use darkbloom_text::{BuildTextModelError, ReadGgufError, TextModel, TextPack};
+use darkbloom_types::{Digest, TokenCount};
+use sha2::{Digest as _, Sha256};
+
+/// Requests that may wait for a row here. The coordinator offers no more than there are rows, so this covers rows that
+/// end while an offer travels.
+const WAITING_MAX: usize = 8;
+
+/// Which model, and how much of the machine it may use.
+#[derive(Debug, Clone)]
+pub struct ModelOptions {
+    /// The GGUF file.
+    pub path: PathBuf,
+    /// Batch rows.
+    pub rows: usize,
+    /// Most tokens of prompt and answer in one row; the model's own context when that is less.
+    pub row_tokens: usize,
+    /// Threads of the engine; by default cores minus one.
+    pub threads: Option<usize>,
+}
+
+/// Why a model was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read the model file {path}: {source}", path = .path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is no model file that this program knows.
+    #[error("{path} is not a usable model file: {source}", path = .path.display())]
+    Format {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ReadGgufError,
+    },
+    /// Its tokenizer or template is not usable.
+    #[error("the tokenizer in {path} is not usable: {source}", path = .path.display())]
+    Text {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: BuildTextModelError,
+    },
+    /// The engine refused it.
+    #[error(transparent)]
+    Weights(#[from] LoadModelError),
+    /// The file changed between hashing and loading.
+    #[error("the model file {path} changed while it was being loaded", path = .path.display())]
+    Changed {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The engine did not start.
+    #[error(transparent)]
+    Engine(#[from] StartEngineError),
+    /// The numbers given make no engine.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
+}
+
+impl LoadError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "check the path given with `--model`",
+            Self::Format { .. } | Self::Text { .. } | Self::Weights(_) => {
+                "get the file again and compare its digest with the catalogue's"
+            }
+            Self::Changed { .. } => "make sure that nothing writes to the file, and start again",
+            Self::Engine(_) | Self::Limits(_) => "lower `--rows` or `--context`",
+        }
+    }
+}
+
+/// A model that is ready to answer.
+pub struct LoadedModel {
+    /// The root of its weights' manifest.
+    pub weights: Digest,
+    /// The digest of its text pack.
+    pub text_pack: Digest,
+    /// Tokenizer and template.
+    pub text: TextModel,
+    /// The engine.
+    pub engine: EngineHandle,
+    /// Batch rows.
+    pub rows: u32,
+    /// Tokens that prompt and answer may take together in a row.
+    pub row_tokens: TokenCount,
+    /// Keeps the engine's thread.
+    _engine: Engine,
+}
+
+/// The weights root of a model file: its digest as a manifest of one file.
+///
+/// # Errors
+/// [`io::Error`] when it cannot be read.
+pub fn weights_of_file(path: &Path) -> io::Result<Digest> {
+    let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let mut hasher = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    loop {
+        let read = reader.read(&mut block)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&block[..read]);
+    }
+    let digest = Digest(hasher.finalize().into());
+    Ok(weights_root(&[(SINGLE_FILE, digest)]).expect("one file is a manifest"))
+}
+
+impl LoadedModel {
+    /// Hashes and loads a model file, and starts its engine. Blocks.
+    ///
+    /// # Errors
+    /// [`LoadError`] says what is wrong with the file or the numbers.
+    pub fn load(options: &ModelOptions) -> Result<Self, LoadError> {
+        let path = &options.path;
+        let unreadable = |source| LoadError::Read { path: path.clone(), source };
+        let weights = weights_of_file(path).map_err(unreadable)?;
+        let file = File::open(path).map_err(unreadable)?;
+        let pack = TextPack::from_gguf(BufReader::new(file));
+        let pack = pack.map_err(|source| LoadError::Format { path: path.clone(), source })?;
+        let text_pack = pack.digest();
+        let text = TextModel::new(pack).map_err(|source| LoadError::Text { path: path.clone(), source })?;
+
+        let row_tokens = options.row_tokens.min(text.context_length().0 as usize);
+        let mut settings = LlamaSettings::new(options.rows, row_tokens);
+        if let Some(threads) = options.threads {
+            settings.threads = threads;
+        }
+        let executor = LlamaExecutor::load(path, &settings)?;
+        // The engine reads the file by itself: whoever swapped it meanwhile is found out here.
+        if weights_of_file(path).map_err(unreadable)? != weights {
+            return Err(LoadError::Changed { path: path.clone() });
+        }
+        let limits = executor.capacity().limits(WAITING_MAX);
+        let engine = Engine::start(executor, limits)?;
+        Ok(Self {
+            weights,
+            text_pack,
+            text,
+            engine: engine.handle(),
+            rows: u32::try_from(limits.rows_max).unwrap_or(u32::MAX),
+            row_tokens: TokenCount(u32::try_from(limits.row_tokens_max).unwrap_or(u32::MAX)),
+            _engine: engine,
+        })
+    }
+}

@@ -1,0 +1,359 @@
+//! One offered request: open, admit, generate, seal, sign.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use darkbloom_batch::{EndReason, RowEvent, RowId, RowRequest, Sampling, SubmitError};
+use darkbloom_content::{AnswerEvent, ChatRequest, FinishReason};
+use darkbloom_seal::{Acceptance, AnswerError, AnswerSealer, Opened, SealedFrame, seal_refusal};
+use darkbloom_text::AnswerAssembler;
+use darkbloom_types::{
+    AttemptNumber, EpochId, Micros, Refusal, RefusalCode, SecretString, SecretTokens, StreamId, TokenCount,
+};
+use darkbloom_wire::{
+    Accepted, CancelAck, Data, Final, Offer, ProviderFrame, Receipt, Refused, RequestKind, SealedHeader, receipt_id,
+};
+use rand_core::Rng as _;
+use tokio::sync::mpsc::{self, UnboundedReceiver, error::TryRecvError};
+use tokio::sync::watch;
+
+use crate::agent::Serving;
+use crate::clock;
+
+/// Tokens that are coalesced when the consumer reads the whole answer at its end anyway.
+const COALESCE_UNSTREAMED: usize = 25;
+/// How long a cancelled row may take to be free: one step of a large model.
+const CANCEL_WAIT: Duration = Duration::from_secs(60);
+
+/// Works an offer off and reports its frames.
+pub struct Job {
+    pub serving: Arc<Serving>,
+    pub stream: StreamId,
+    pub attempt: AttemptNumber,
+    pub epoch: EpochId,
+    pub header: SealedHeader,
+    pub opened: Opened,
+    pub arrived: Instant,
+    pub row: RowId,
+    pub out: mpsc::Sender<Vec<u8>>,
+    pub cancelled: watch::Receiver<bool>,
+}
+
+/// What a row's life told the clock.
+#[derive(Default)]
+struct Stopwatch {
+    started: Option<Instant>,
+    first: Option<Instant>,
+    last: Option<Instant>,
+}
+
+/// Opens an offer.
+pub fn open(serving: &Serving, offer: &Offer) -> Result<(SealedHeader, Opened), Refusal> {
+    let now = clock::now();
+    let mut ring = serving.ring.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    ring.open(&offer.header, &offer.body, &offer.wrap, now)
+        .map_err(|error| Refusal::new(error.code(), error.to_string()))
+}
+
+/// A refusal's frame.
+pub fn refused(stream: StreamId, refusal: &Refusal, sealed: Option<Vec<u8>>) -> Vec<u8> {
+    let frame = Refused { stream, code: refusal.code.number(), detail: refusal.detail.clone(), sealed };
+    ProviderFrame::from(frame).encode()
+}
+
+impl Job {
+    /// Runs the request to its end; every way out has sent a refusal, or the end and a receipt.
+    pub async fn run(mut self) {
+        let outcome = match self.admit() {
+            Ok((events, request, prompt)) => self.answer(events, &request, prompt).await,
+            Err(refusal) => {
+                tracing::info!(request = %self.header.request, reason = %refusal.code, "request refused");
+                let sealed = self.sealed_words(&refusal);
+                self.send(refused(self.stream, &refusal, sealed)).await
+            }
+        };
+        if outcome.is_err() {
+            // The connection is gone: nobody waits for this row.
+            self.serving.model.engine.cancel(self.row);
+        }
+    }
+
+    fn sealed_words(&self, refusal: &Refusal) -> Option<Vec<u8>> {
+        let mut salt = [0; 32];
+        clock::rng().fill_bytes(&mut salt);
+        let words = AnswerEvent::Failure { code: refusal.code, detail: SecretString::new(refusal.message()) };
+        seal_refusal(&self.opened.response_secret, &self.opened.request_digest, &salt, words.to_cbor().expose()).ok()
+    }
+
+    /// Reads the plaintext, checks it against the header's limits, and submits its row.
+    fn admit(&self) -> Result<(UnboundedReceiver<RowEvent>, ChatRequest, TokenCount), Refusal> {
+        let model = &self.serving.model;
+        if self.header.model != self.serving.digest {
+            return Err(RefusalCode::ModelNotLoaded.into());
+        }
+        match self.header.kind {
+            RequestKind::Chat => {}
+        }
+        let invalid = |detail: String| Refusal::new(RefusalCode::InvalidRequest, detail);
+        let request =
+            ChatRequest::from_cbor(self.opened.plaintext.expose()).map_err(|error| invalid(error.to_string()))?;
+        let prompt = model.text.prompt_tokens(&request).map_err(|error| invalid(error.to_string()))?;
+        let count = TokenCount(u32::try_from(prompt.len()).unwrap_or(u32::MAX));
+        if count > self.header.input_ceiling {
+            return Err(invalid(format!(
+                "the prompt has {count} tokens, its header allows {}",
+                self.header.input_ceiling
+            )));
+        }
+        if count.0.saturating_add(1) > model.row_tokens.0 {
+            let detail = format!("{count} tokens, a row here takes {}", model.row_tokens);
+            return Err(Refusal::new(RefusalCode::ContextLengthExceeded, detail));
+        }
+        let max_output = self.header.output_ceiling.0.min(model.row_tokens.0 - count.0);
+        let events = self.submit(&request, prompt, TokenCount(max_output))?;
+        Ok((events, request, count))
+    }
+
+    fn submit(
+        &self,
+        request: &ChatRequest,
+        prompt: SecretTokens,
+        max_output: TokenCount,
+    ) -> Result<UnboundedReceiver<RowEvent>, Refusal> {
+        // Bounded by the ceiling: a row makes at most so many events.
+        let (sender, events) = mpsc::unbounded_channel();
+        let row = RowRequest {
+            id: self.row,
+            prompt,
+            max_output,
+            sampling: Sampling {
+                temperature: request.temperature,
+                top_p: request.top_p,
+                seed: request.seed.unwrap_or_else(|| clock::rng().next_u64()),
+            },
+            stop_tokens: self.serving.model.text.end_tokens().to_vec(),
+        };
+        let sink = Box::new(move |event| {
+            // The receiver is gone when the connection is; the row is cancelled then.
+            let _ = sender.send(event);
+        });
+        self.serving.model.engine.submit(row, sink).map_err(|error| submit_refusal(&error))?;
+        Ok(events)
+    }
+
+    async fn send(&self, frame: Vec<u8>) -> Result<(), Disconnected> {
+        self.out.send(frame).await.map_err(|_| Disconnected)
+    }
+
+    async fn answer(
+        &mut self,
+        mut events: UnboundedReceiver<RowEvent>,
+        request: &ChatRequest,
+        input_tokens: TokenCount,
+    ) -> Result<(), Disconnected> {
+        let mut salt = [0; 32];
+        clock::rng().fill_bytes(&mut salt);
+        let acceptance = Acceptance {
+            request_digest: self.opened.request_digest,
+            provider: self.serving.id,
+            epoch: self.epoch,
+            attempt: self.attempt,
+            salt,
+        };
+        let sealer = AnswerSealer::new(&self.opened.response_secret, &acceptance);
+        let assembler = AnswerAssembler::new(self.serving.model.text.decoder(), &request.stop);
+        let mut writer = crate::answer::AnswerWriter::new(sealer, assembler);
+        let accepted = Accepted { stream: self.stream, attempt: self.attempt, epoch: self.epoch, salt };
+        self.send(ProviderFrame::from(accepted).encode()).await?;
+
+        let mut watch = Stopwatch::default();
+        let end = self.generate(&mut events, &mut writer, &mut watch).await?;
+        let sealed = match end {
+            End::Finished(reason) => writer.finish(reason, input_tokens),
+            End::Failed => {
+                let failure = AnswerEvent::Failure { code: RefusalCode::Internal, detail: SecretString::default() };
+                writer.flush().and_then(|mut frames| {
+                    frames.push(writer.fail(&failure)?);
+                    Ok(frames)
+                })
+            }
+            End::Cancelled => {
+                if writer.total().0 > 0 {
+                    self.sign(&writer, input_tokens, &watch).await?;
+                }
+                return self.send(ProviderFrame::from(CancelAck { stream: self.stream }).encode()).await;
+            }
+        };
+        match sealed {
+            Ok(frames) => {
+                self.send_frames(frames).await?;
+                self.sign(&writer, input_tokens, &watch).await
+            }
+            Err(error) => self.broken(error).await,
+        }
+    }
+
+    /// Carries tokens from the engine into frames until the row ends.
+    async fn generate(
+        &mut self,
+        events: &mut UnboundedReceiver<RowEvent>,
+        writer: &mut crate::answer::AnswerWriter,
+        watch: &mut Stopwatch,
+    ) -> Result<End, Disconnected> {
+        let mut stopped = false;
+        let mut cancelled = self.cancelled.clone();
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                asked = asked_to_cancel(&mut cancelled) => {
+                    asked?;
+                    return self.cancel(events).await;
+                }
+            };
+            let mut next = event;
+            // Everything that is ready goes into the same frame.
+            loop {
+                match next {
+                    None => return Ok(End::Failed),
+                    Some(RowEvent::Started { .. }) => watch.started = Some(Instant::now()),
+                    Some(RowEvent::Token { token, .. }) if !stopped => {
+                        let now = Instant::now();
+                        watch.first.get_or_insert(now);
+                        watch.last = Some(now);
+                        if writer.push(token) {
+                            stopped = true;
+                            self.serving.model.engine.cancel(self.row);
+                        }
+                    }
+                    // Made in the step that was running when the stop string was complete.
+                    Some(RowEvent::Token { .. }) => {}
+                    Some(RowEvent::Ended { reason, .. }) => return Ok(ended(reason, stopped)),
+                }
+                match events.try_recv() {
+                    Ok(event) => next = Some(event),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => next = None,
+                }
+            }
+            if self.header.stream || writer.waiting() >= COALESCE_UNSTREAMED {
+                match writer.flush() {
+                    Ok(frames) => self.send_frames(frames).await?,
+                    Err(_) => return Ok(End::Failed),
+                }
+            }
+        }
+    }
+
+    async fn cancel(&self, events: &mut UnboundedReceiver<RowEvent>) -> Result<End, Disconnected> {
+        self.serving.model.engine.cancel(self.row);
+        let free = async {
+            while let Some(event) = events.recv().await {
+                if matches!(event, RowEvent::Ended { .. }) {
+                    break;
+                }
+            }
+        };
+        if tokio::time::timeout(CANCEL_WAIT, free).await.is_err() {
+            tracing::warn!(request = %self.header.request, "a cancelled row is still busy");
+        }
+        Ok(End::Cancelled)
+    }
+
+    async fn send_frames(&self, frames: Vec<SealedFrame>) -> Result<(), Disconnected> {
+        for SealedFrame { sequence, tokens, end, ciphertext } in frames {
+            let data = Data { stream: self.stream, sequence, tokens, end, ciphertext };
+            self.send(ProviderFrame::from(data).encode()).await?;
+        }
+        Ok(())
+    }
+
+    async fn broken(&self, error: AnswerError) -> Result<(), Disconnected> {
+        tracing::error!(request = %self.header.request, %error, "an answer could not be sealed");
+        self.serving.model.engine.cancel(self.row);
+        self.send(refused(self.stream, &RefusalCode::Internal.into(), None)).await
+    }
+
+    /// Signs the receipt, makes it durable, and sends it.
+    async fn sign(
+        &self,
+        writer: &crate::answer::AnswerWriter,
+        input_tokens: TokenCount,
+        watch: &Stopwatch,
+    ) -> Result<(), Disconnected> {
+        let between = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
+            (Some(from), Some(to)) => Micros::from(to.saturating_duration_since(from)),
+            _ => Micros(0),
+        };
+        let receipt = Receipt {
+            request: self.opened.request_digest,
+            request_id: self.header.request,
+            attempt: self.attempt,
+            transcript: writer.transcript(),
+            model: self.header.model,
+            weights: self.serving.model.weights,
+            provider: self.serving.id,
+            epoch: self.epoch,
+            input_tokens,
+            output_tokens: writer.total(),
+            queue_us: between(Some(self.arrived), watch.started),
+            prefill_us: between(watch.started, watch.first),
+            decode_us: between(watch.first, watch.last),
+            finished_at: clock::now(),
+        };
+        let signed = {
+            let ring = self.serving.ring.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            ring.by_id(&self.epoch).map(|epoch| receipt.sign(epoch.receipt_key()))
+        };
+        let Some(Ok(signed)) = signed else {
+            tracing::error!(request = %self.header.request, "the epoch ended before its receipt was signed");
+            return self.send(refused(self.stream, &RefusalCode::Internal.into(), None)).await;
+        };
+        if let Err(error) = self.serving.outbox.put(receipt_id(&signed), signed.clone(), clock::now()).await {
+            // The coordinator still gets it now; only presenting it again after a crash is lost.
+            tracing::error!(%error, "cannot keep a receipt");
+        }
+        let Receipt { input_tokens, output_tokens, prefill_us, decode_us, .. } = receipt;
+        tracing::info!(
+            request = %self.header.request,
+            input_tokens = input_tokens.0,
+            output_tokens = output_tokens.0,
+            prefill_us = prefill_us.0,
+            decode_us = decode_us.0,
+            "request answered"
+        );
+        self.send(ProviderFrame::from(Final { stream: self.stream, receipt: signed }).encode()).await
+    }
+}
+
+/// Nobody is there any more.
+struct Disconnected;
+
+/// Returns when the coordinator cancels; an error when the connection is gone.
+async fn asked_to_cancel(cancelled: &mut watch::Receiver<bool>) -> Result<(), Disconnected> {
+    cancelled.wait_for(|cancelled| *cancelled).await.map(|_| ()).map_err(|_| Disconnected)
+}
+
+enum End {
+    Finished(FinishReason),
+    Cancelled,
+    Failed,
+}
+
+fn ended(reason: EndReason, stopped: bool) -> End {
+    match reason {
+        _ if stopped => End::Finished(FinishReason::Stop),
+        EndReason::StopToken => End::Finished(FinishReason::Stop),
+        EndReason::Length => End::Finished(FinishReason::Length),
+        EndReason::Cancelled | EndReason::Failed => End::Failed,
+    }
+}
+
+fn submit_refusal(error: &SubmitError) -> Refusal {
+    let code = match error {
+        SubmitError::WaitingListFull { .. } => RefusalCode::Overloaded,
+        SubmitError::PromptTooLong { .. } => RefusalCode::ContextLengthExceeded,
+        SubmitError::Stopped => RefusalCode::Draining,
+        _ => RefusalCode::InvalidRequest,
+    };
+    Refusal::new(code, error.to_string())
+}

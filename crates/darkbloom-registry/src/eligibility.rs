@@ -1,0 +1,126 @@
+//! Whether a provider may get a request, and if not, why: one closed list.
+
+use darkbloom_types::{CatalogueDigest, Tier, UnixMillis};
+
+use crate::provider::{Provider, times};
+
+/// Why a provider gets no work. The name, sentence and next step reach the provider's owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Ineligible {
+    /// It said that it takes no new work.
+    Draining,
+    /// It has not been heard for too long.
+    Silent,
+    /// It has not answered the last challenge in time.
+    ChallengeMissed,
+    /// Its epoch is over and no next statement came.
+    EpochOver,
+    /// Too many failures in a row; it is tried again after a pause.
+    Failing,
+    /// It does not have this model in memory.
+    ModelNotLoaded,
+    /// Less is proven about it than the request demands.
+    TierTooLow,
+}
+
+impl Ineligible {
+    /// Every reason.
+    pub const ALL: [Self; 7] = [
+        Self::Draining,
+        Self::Silent,
+        Self::ChallengeMissed,
+        Self::EpochOver,
+        Self::Failing,
+        Self::ModelNotLoaded,
+        Self::TierTooLow,
+    ];
+
+    /// The name in frames and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::Silent => "silent",
+            Self::ChallengeMissed => "challenge_missed",
+            Self::EpochOver => "epoch_over",
+            Self::Failing => "failing",
+            Self::ModelNotLoaded => "model_not_loaded",
+            Self::TierTooLow => "tier_too_low",
+        }
+    }
+
+    /// What it means.
+    #[must_use]
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Draining => "the provider is stopping and takes no new work",
+            Self::Silent => "the provider has not been heard for too long",
+            Self::ChallengeMissed => "the provider did not answer the last challenge in time",
+            Self::EpochOver => "the provider's sealing key has expired and no next one came",
+            Self::Failing => "the provider failed several requests in a row",
+            Self::ModelNotLoaded => "the provider has no model of this network's catalogue loaded",
+            Self::TierTooLow => "less is proven about the provider than the network demands",
+        }
+    }
+
+    /// What to do.
+    #[must_use]
+    pub fn next_step(self) -> &'static str {
+        match self {
+            Self::Draining => "start it again when you want it to work",
+            Self::Silent => "check the machine's load and its network",
+            Self::ChallengeMissed => "check that the identity key is usable; it recovers with the next answer",
+            Self::EpochOver => "check the machine's clock; it recovers with the next statement",
+            Self::Failing => "look at the provider's log; it is tried again within a minute",
+            Self::ModelNotLoaded => "start it with a model file that the operator's catalogue names",
+            Self::TierTooLow => "see `darkbloom doctor` for what this machine can prove",
+        }
+    }
+}
+
+/// Whether the provider may get a request for the model at this tier. Room is not asked here: it comes and goes.
+pub(crate) fn eligible(
+    provider: &Provider,
+    model: Option<&CatalogueDigest>,
+    tier_min: Tier,
+    now: UnixMillis,
+) -> Result<(), Ineligible> {
+    if provider.draining {
+        return Err(Ineligible::Draining);
+    }
+    if now.since(provider.heard) >= times::SILENCE {
+        return Err(Ineligible::Silent);
+    }
+    if provider.challenge_missed(now) {
+        return Err(Ineligible::ChallengeMissed);
+    }
+    if now >= provider.registration.use_until {
+        return Err(Ineligible::EpochOver);
+    }
+    if provider.suspended_until.is_some_and(|until| now < until) {
+        return Err(Ineligible::Failing);
+    }
+    let loaded = match model {
+        Some(model) => provider.rows_max(model).is_some(),
+        None => !provider.registration.models.is_empty(),
+    };
+    if !loaded {
+        return Err(Ineligible::ModelNotLoaded);
+    }
+    if provider.registration.tier < tier_min {
+        return Err(Ineligible::TierTooLow);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_words() {
+        let names: std::collections::BTreeSet<_> = Ineligible::ALL.iter().map(|reason| reason.name()).collect();
+        let steps: std::collections::BTreeSet<_> = Ineligible::ALL.iter().map(|reason| reason.next_step()).collect();
+        assert_eq!((names.len(), steps.len()), (Ineligible::ALL.len(), Ineligible::ALL.len()));
+    }
+}

@@ -1,0 +1,380 @@
+//! All providers of a network.
+
+use std::collections::{BTreeMap, HashMap};
+
+use darkbloom_types::{
+    CatalogueDigest, ConnectionId, EpochId, Millis, ProviderId, RefusalCode, RequestId, Tier, UnixMillis,
+};
+use darkbloom_wire::{ModelLoad, limits};
+use rand_core::CryptoRng;
+
+use crate::eligibility::{Ineligible, eligible};
+use crate::provider::{Provider, Registration, times};
+use crate::queue::Queue;
+
+/// What a request asks of the router.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteRequest<'a> {
+    /// The sealed request.
+    pub request: RequestId,
+    /// Its model.
+    pub model: CatalogueDigest,
+    /// The least tier.
+    pub tier_min: Tier,
+    /// Who can open it, in the client's order.
+    pub recipients: &'a [(ProviderId, EpochId)],
+    /// Who was tried already.
+    pub tried: &'a [ProviderId],
+}
+
+/// Why a request goes nowhere now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteError {
+    /// A recipient could take it but has no room: the request is in the queue now.
+    Queued,
+    /// The queue is full too.
+    QueueFull,
+    /// No recipient can take it; other providers, or newer epochs, could.
+    OthersCould,
+    /// Nobody could.
+    Nobody,
+}
+
+impl RouteError {
+    /// The closed reason that a client sees.
+    #[must_use]
+    pub fn code(self) -> RefusalCode {
+        match self {
+            Self::Queued | Self::QueueFull => RefusalCode::NoCapacity,
+            Self::OthersCould | Self::Nobody => RefusalCode::NoEligibleProvider,
+        }
+    }
+}
+
+/// One candidate for a client's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CandidateView {
+    /// Who.
+    pub provider: ProviderId,
+    /// Its signed statement.
+    pub statement: Vec<u8>,
+    /// Rows free now.
+    pub rows_free: u32,
+    /// Requests waiting there.
+    pub waiting: u32,
+}
+
+/// One provider for people: connected or not, eligible or why not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderView {
+    /// Who.
+    pub provider: ProviderId,
+    /// What is proven.
+    pub tier: Tier,
+    /// Whether it gets work.
+    pub eligible: Result<(), Ineligible>,
+    /// Its models.
+    pub models: Vec<ModelLoad>,
+}
+
+/// Providers, reservations and the queue.
+#[derive(Debug, Default)]
+pub struct Registry {
+    providers: BTreeMap<ProviderId, Provider>,
+    by_connection: HashMap<ConnectionId, ProviderId>,
+    queue: Queue,
+    wakes: Vec<RequestId>,
+}
+
+impl Registry {
+    /// Takes in a provider that introduced itself and whose statement and proof were verified. The newest connection of an
+    /// identity counts; the one it replaces is returned, to be closed.
+    pub fn register(
+        &mut self,
+        registration: Registration,
+        now: UnixMillis,
+        rng: &mut impl CryptoRng,
+    ) -> Option<ConnectionId> {
+        let id = registration.provider;
+        let connection = registration.connection;
+        let replaced = self.providers.get(&id).map(|provider| provider.registration.connection);
+        if let Some(replaced) = replaced {
+            self.by_connection.remove(&replaced);
+        }
+        // Faults follow the identity, so that reconnecting cleans nobody.
+        let (faults, suspended_until) =
+            self.providers.get(&id).map_or((0, None), |provider| (provider.faults, provider.suspended_until));
+        let models: Vec<_> = registration.models.iter().map(|load| load.model).collect();
+        let provider = Provider {
+            registration,
+            previous_epoch: None,
+            heard: now,
+            draining: false,
+            reserved: Vec::new(),
+            faults,
+            suspended_until,
+            challenge: None,
+            challenge_at: next_challenge(now, rng),
+        };
+        self.providers.insert(id, provider);
+        self.by_connection.insert(connection, id);
+        self.wake(&models);
+        replaced
+    }
+
+    /// The provider on a connection.
+    #[must_use]
+    pub fn on_connection(&self, connection: &ConnectionId) -> Option<ProviderId> {
+        self.by_connection.get(connection).copied()
+    }
+
+    /// The connection of a provider.
+    #[must_use]
+    pub fn connection_of(&self, provider: &ProviderId) -> Option<ConnectionId> {
+        self.providers.get(provider).map(|provider| provider.registration.connection)
+    }
+
+    fn on(&mut self, connection: &ConnectionId) -> Option<&mut Provider> {
+        let id = self.by_connection.get(connection)?;
+        self.providers.get_mut(id)
+    }
+
+    /// A connection is gone. Returns the provider that is gone with it, unless a newer connection took its place.
+    pub fn disconnected(&mut self, connection: &ConnectionId) -> Option<ProviderId> {
+        let id = self.by_connection.remove(connection)?;
+        self.providers.remove(&id);
+        Some(id)
+    }
+
+    /// A heartbeat: what is loaded, what runs.
+    pub fn heartbeat(&mut self, connection: &ConnectionId, models: Vec<ModelLoad>, draining: bool, now: UnixMillis) {
+        let Some(provider) = self.on(connection) else { return };
+        provider.heard = now;
+        provider.draining = draining;
+        provider.registration.models = models;
+        let models: Vec<_> = provider.registration.models.iter().map(|load| load.model).collect();
+        self.wake(&models);
+    }
+
+    /// Any other frame shows as well that the provider lives.
+    pub fn heard(&mut self, connection: &ConnectionId, now: UnixMillis) {
+        if let Some(provider) = self.on(connection) {
+            provider.heard = now;
+        }
+    }
+
+    /// The verified statement of the next epoch. The previous one stays openable for requests in flight.
+    pub fn next_epoch(
+        &mut self,
+        connection: &ConnectionId,
+        statement: Vec<u8>,
+        epoch: EpochId,
+        use_until: UnixMillis,
+        previous_opens_until: UnixMillis,
+    ) {
+        let Some(provider) = self.on(connection) else { return };
+        provider.previous_epoch = Some((provider.registration.epoch, previous_opens_until));
+        provider.registration.statement = statement;
+        provider.registration.epoch = epoch;
+        provider.registration.use_until = use_until;
+        let models: Vec<_> = provider.registration.models.iter().map(|load| load.model).collect();
+        self.wake(&models);
+    }
+
+    /// Providers whose challenge is due, each with the fresh nonce that it is to be sent.
+    pub fn challenges_due(&mut self, now: UnixMillis, rng: &mut impl CryptoRng) -> Vec<(ConnectionId, [u8; 32])> {
+        let mut due = Vec::new();
+        for provider in self.providers.values_mut() {
+            if now < provider.challenge_at {
+                continue;
+            }
+            let mut nonce = [0; 32];
+            rng.fill_bytes(&mut nonce);
+            // An unanswered challenge keeps its time, so that asking again does not excuse the silence.
+            let sent = provider.challenge.map_or(now, |(_, sent)| sent);
+            provider.challenge = Some((nonce, sent));
+            provider.challenge_at = next_challenge(now, rng);
+            due.push((provider.registration.connection, nonce));
+        }
+        due
+    }
+
+    /// The signed statement of a connection's current epoch.
+    #[must_use]
+    pub fn statement(&self, connection: &ConnectionId) -> Option<Vec<u8>> {
+        let id = self.by_connection.get(connection)?;
+        self.providers.get(id).map(|provider| provider.registration.statement.clone())
+    }
+
+    /// The nonce that a provider has still to answer.
+    #[must_use]
+    pub fn open_challenge(&self, connection: &ConnectionId) -> Option<[u8; 32]> {
+        let id = self.by_connection.get(connection)?;
+        self.providers.get(id)?.challenge.map(|(nonce, _)| nonce)
+    }
+
+    /// The open challenge was answered and the answer verified.
+    pub fn challenge_answered(&mut self, connection: &ConnectionId, now: UnixMillis) {
+        let Some(provider) = self.on(connection) else { return };
+        provider.challenge = None;
+        provider.heard = now;
+        let models: Vec<_> = provider.registration.models.iter().map(|load| load.model).collect();
+        self.wake(&models);
+    }
+
+    /// Whether a provider gets work at all, and if not, why.
+    #[must_use]
+    pub fn verdict(&self, provider: &ProviderId, tier_min: Tier, now: UnixMillis) -> Option<Result<(), Ineligible>> {
+        self.providers.get(provider).map(|provider| eligible(provider, None, tier_min, now))
+    }
+
+    /// All connected providers.
+    #[must_use]
+    pub fn views(&self, tier_min: Tier, now: UnixMillis) -> Vec<ProviderView> {
+        let view = |provider: &Provider| ProviderView {
+            provider: provider.registration.provider,
+            tier: provider.registration.tier,
+            eligible: eligible(provider, None, tier_min, now),
+            models: provider.registration.models.clone(),
+        };
+        self.providers.values().map(view).collect()
+    }
+
+    /// Up to 32 eligible providers of a model, those with most room first; equals are shuffled.
+    pub fn candidates(&self, model: &CatalogueDigest, now: UnixMillis, rng: &mut impl CryptoRng) -> Vec<CandidateView> {
+        let mut found: Vec<_> = self
+            .providers
+            .values()
+            .filter(|provider| eligible(provider, Some(model), Tier::None, now).is_ok())
+            .map(|provider| (std::cmp::Reverse(provider.rows_free(model)), rng.next_u32(), provider))
+            .collect();
+        found.sort_by_key(|(free, chance, _)| (*free, *chance));
+        found.truncate(limits::CANDIDATES_MAX);
+        let view = |provider: &Provider| CandidateView {
+            provider: provider.registration.provider,
+            statement: provider.registration.statement.clone(),
+            rows_free: provider.rows_free(model),
+            waiting: provider.waiting(model),
+        };
+        found.into_iter().map(|(_, _, provider)| view(provider)).collect()
+    }
+
+    /// Chooses a provider among the recipients and reserves a row there: the one with the smallest share of its rows in
+    /// use, in the client's order among equals. Without room the request is queued.
+    ///
+    /// # Errors
+    /// [`RouteError`] says why there is none.
+    pub fn route(&mut self, request: &RouteRequest<'_>, now: UnixMillis) -> Result<ProviderId, RouteError> {
+        let mut best: Option<(u64, ProviderId)> = None;
+        let mut busy = false;
+        for (id, epoch) in request.recipients {
+            if request.tried.contains(id) {
+                continue;
+            }
+            let Some(provider) = self.providers.get(id) else { continue };
+            if !provider.opens(epoch, now) || eligible(provider, Some(&request.model), request.tier_min, now).is_err() {
+                continue;
+            }
+            let (free, all) = (provider.rows_free(&request.model), provider.rows_max(&request.model).unwrap_or(0));
+            if free == 0 {
+                busy = true;
+                continue;
+            }
+            // Used share in parts of a million: integers compare alike on every machine.
+            let used = u64::from(all - free) * 1_000_000 / u64::from(all.max(1));
+            if best.is_none_or(|(least, _)| used < least) {
+                best = Some((used, *id));
+            }
+        }
+        if let Some((_, id)) = best {
+            if let Some(provider) = self.providers.get_mut(&id) {
+                provider.reserve(&request.model);
+            }
+            return Ok(id);
+        }
+        if busy {
+            let queued = self.queue.push(request.model, request.request);
+            return Err(if queued { RouteError::Queued } else { RouteError::QueueFull });
+        }
+        Err(if self.others_could(request, now) { RouteError::OthersCould } else { RouteError::Nobody })
+    }
+
+    /// Whether a fresh sealing could reach somebody whom this one cannot.
+    fn others_could(&self, request: &RouteRequest<'_>, now: UnixMillis) -> bool {
+        self.providers.iter().any(|(id, provider)| {
+            let current = provider.registration.epoch;
+            let sealed_to = request.recipients.iter().any(|(p, epoch)| p == id && *epoch == current);
+            !sealed_to && eligible(provider, Some(&request.model), request.tier_min, now).is_ok()
+        })
+    }
+
+    /// A row that was reserved on this connection is free again. A fault counts against the provider, whichever connection
+    /// it has now; a success clears its record; a refusal or a cancel says nothing (`None`).
+    pub fn release(
+        &mut self,
+        provider: &ProviderId,
+        connection: &ConnectionId,
+        model: &CatalogueDigest,
+        at_fault: Option<bool>,
+        now: UnixMillis,
+    ) {
+        let Some(found) = self.providers.get_mut(provider) else { return };
+        if found.registration.connection == *connection {
+            found.release(model);
+        }
+        match at_fault {
+            Some(true) => {
+                found.faults = found.faults.saturating_add(1);
+                if found.faults >= times::FAULTS_MAX {
+                    found.suspended_until = Some(now.after(times::PAUSE));
+                }
+            }
+            Some(false) => {
+                found.faults = 0;
+                found.suspended_until = None;
+            }
+            None => {}
+        }
+        self.wake(&[*model]);
+    }
+
+    /// A request no longer waits.
+    pub fn leave_queue(&mut self, model: &CatalogueDigest, request: &RequestId) {
+        self.queue.remove(model, request);
+    }
+
+    /// Requests waiting for a model.
+    #[must_use]
+    pub fn queued(&self, model: &CatalogueDigest) -> usize {
+        self.queue.len(model)
+    }
+
+    fn wake(&mut self, models: &[CatalogueDigest]) {
+        for model in models {
+            if self.queue.len(model) == 0 {
+                continue;
+            }
+            let room: u32 = self.providers.values().map(|provider| provider.rows_free(model)).sum();
+            self.wakes.extend(self.queue.pop(model, room as usize));
+        }
+    }
+
+    /// Requests that left the queue because there may be room now; each must be routed again.
+    pub fn take_wakes(&mut self) -> Vec<RequestId> {
+        std::mem::take(&mut self.wakes)
+    }
+
+    /// Seconds after which a refused request may try again: a row's typical work is a few seconds.
+    #[must_use]
+    pub fn retry_after(&self, model: &CatalogueDigest) -> Millis {
+        Millis::from_secs(1 + self.queue.len(model) as u64 / 8)
+    }
+}
+
+fn next_challenge(now: UnixMillis, rng: &mut impl CryptoRng) -> UnixMillis {
+    let (least, most) = times::CHALLENGE_AFTER;
+    now.after(Millis(least.0 + rng.next_u64() % (most.0 - least.0)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,343 @@
+//! Sealing and opening an answer: numbered, padded frames with an authenticated end, chained into a transcript.
+
+use aes_gcm::Aes256Gcm;
+use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
+use darkbloom_types::{AttemptNumber, Digest, EpochId, ProviderId, SecretBytes, TokenCount};
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::padding::{PaddingError, pad, unpad};
+use crate::request::ResponseSecret;
+
+/// HKDF's info for an answer's key and nonce base.
+const ANSWER_INFO: &[u8] = b"darkbloom/v1/answer";
+/// HKDF's info for a refusal's key.
+const REFUSAL_INFO: &[u8] = b"darkbloom/v1/refusal";
+/// Where a transcript's hash chain begins.
+const TRANSCRIPT_DOMAIN: &[u8] = b"darkbloom/v1/transcript";
+/// Padded sizes and the most tokens that go into each: about 40 bytes of text a token beside its number.
+const SIZES: [(usize, u32); 5] = [(64, 1), (256, 6), (1_024, 25), (4_096, 100), (16_384, 400)];
+/// Size of the plaintext in a sealed refusal.
+const REFUSAL_SIZE: usize = 1_024;
+
+/// The padded size of a frame that carries so many tokens. It depends on that number alone, which travels in clear
+/// anyway: the lengths of texts do not show.
+#[must_use]
+pub fn frame_size(tokens: u32) -> usize {
+    SIZES.iter().find(|(_, most)| tokens <= *most).map_or(SIZES[SIZES.len() - 1].0, |(size, _)| *size)
+}
+
+/// Why an answer is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// A frame is missing, doubled or out of order.
+    #[error("frame {found} came where frame {expected} belongs")]
+    Order {
+        /// The number that belongs here.
+        expected: u32,
+        /// The number that came.
+        found: u32,
+    },
+    /// A frame does not authenticate.
+    #[error("a frame of the answer does not open")]
+    Frame,
+    /// A frame's padding is not valid.
+    #[error("a frame's padding is not valid")]
+    Padding,
+    /// A frame after the end.
+    #[error("a frame came after the end")]
+    AfterEnd,
+    /// The token count goes backwards.
+    #[error("the token count goes backwards")]
+    Count,
+    /// More content than the size holds.
+    #[error("the content does not fit into its frame")]
+    TooLong,
+    /// More frames than one key may seal.
+    #[error("too many frames")]
+    TooMany,
+}
+
+impl From<PaddingError> for AnswerError {
+    fn from(error: PaddingError) -> Self {
+        match error {
+            PaddingError::TooLong { .. } => Self::TooLong,
+            PaddingError::Invalid => Self::Padding,
+        }
+    }
+}
+
+/// One sealed piece of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedFrame {
+    /// Its number, from 0.
+    pub sequence: u32,
+    /// Output tokens so far, this piece included.
+    pub tokens: TokenCount,
+    /// Whether it is the last.
+    pub end: bool,
+    /// The ciphertext.
+    pub ciphertext: Vec<u8>,
+}
+
+impl SealedFrame {
+    fn aad(&self) -> [u8; 9] {
+        let mut aad = [0; 9];
+        aad[..4].copy_from_slice(&self.sequence.to_be_bytes());
+        aad[4..8].copy_from_slice(&self.tokens.0.to_be_bytes());
+        aad[8] = u8::from(self.end);
+        aad
+    }
+}
+
+/// One acceptance of one request: everything that makes its keys and its transcript different from any other's.
+#[derive(Debug, Clone, Copy)]
+pub struct Acceptance {
+    /// SHA-256(header ‖ body).
+    pub request_digest: Digest,
+    /// Who accepted.
+    pub provider: ProviderId,
+    /// In which epoch.
+    pub epoch: EpochId,
+    /// Which attempt.
+    pub attempt: AttemptNumber,
+    /// The provider's fresh randomness.
+    pub salt: [u8; 32],
+}
+
+/// The hash chain over an answer's ciphertext, from `Accepted` on. Needs no key: the coordinator computes it too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transcript(Digest);
+
+impl Transcript {
+    /// The chain's beginning.
+    #[must_use]
+    pub fn begin(of: &Acceptance) -> Self {
+        Self(Digest::of(&[
+            TRANSCRIPT_DOMAIN,
+            of.request_digest.as_bytes(),
+            of.provider.as_bytes(),
+            of.epoch.as_bytes(),
+            &of.attempt.0.to_be_bytes(),
+            &of.salt,
+        ]))
+    }
+
+    /// Takes the next frame in. Every part has a fixed length but the ciphertext, which is last.
+    pub fn push(&mut self, frame: &SealedFrame) {
+        self.0 = Digest::of(&[self.0.as_bytes(), &frame.aad(), &frame.ciphertext]);
+    }
+
+    /// The chain so far.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.0
+    }
+}
+
+/// Key, nonces and transcript of one answer; the same on both sides.
+struct Chain {
+    cipher: Aes256Gcm,
+    nonce_base: [u8; 12],
+    transcript: Transcript,
+    next: u32,
+    tokens: TokenCount,
+    ended: bool,
+}
+
+impl Chain {
+    fn new(secret: &ResponseSecret, of: &Acceptance) -> Self {
+        let mut info = Vec::with_capacity(128);
+        info.extend_from_slice(ANSWER_INFO);
+        info.extend_from_slice(of.request_digest.as_bytes());
+        info.extend_from_slice(of.provider.as_bytes());
+        info.extend_from_slice(of.epoch.as_bytes());
+        info.extend_from_slice(&of.attempt.0.to_be_bytes());
+        let mut okm = Zeroizing::new([0; 44]);
+        Hkdf::<Sha256>::new(Some(&of.salt), &secret.0)
+            .expand(&info, &mut *okm)
+            .expect("44 bytes are within HKDF's limit");
+        let (key, nonce) = okm.split_at(32);
+        let mut nonce_base = [0; 12];
+        nonce_base.copy_from_slice(nonce);
+        Self {
+            cipher: Aes256Gcm::new_from_slice(key).expect("the key has 32 bytes"),
+            nonce_base,
+            transcript: Transcript::begin(of),
+            next: 0,
+            tokens: TokenCount(0),
+            ended: false,
+        }
+    }
+
+    fn nonce(&self, sequence: u32) -> [u8; 12] {
+        let mut nonce = self.nonce_base;
+        for (byte, count) in nonce[8..].iter_mut().zip(sequence.to_be_bytes()) {
+            *byte ^= count;
+        }
+        nonce
+    }
+
+    /// Takes a frame into the transcript. Both sides call it once a frame, in order.
+    fn advance(&mut self, frame: &SealedFrame) -> Result<(), AnswerError> {
+        self.transcript.push(frame);
+        self.next = self.next.checked_add(1).ok_or(AnswerError::TooMany)?;
+        self.tokens = frame.tokens;
+        self.ended = frame.end;
+        Ok(())
+    }
+}
+
+/// The provider's side of one answer.
+pub struct AnswerSealer {
+    chain: Chain,
+}
+
+impl AnswerSealer {
+    /// The sealer of one acceptance. Its salt is fresh randomness; with it, no two acceptances share a key.
+    #[must_use]
+    pub fn new(secret: &ResponseSecret, acceptance: &Acceptance) -> Self {
+        Self { chain: Chain::new(secret, acceptance) }
+    }
+
+    /// Seals one piece, padded to `size`. `tokens` counts all output tokens so far.
+    ///
+    /// # Errors
+    /// [`AnswerError`] when the content does not fit or the answer is over.
+    pub fn seal(
+        &mut self,
+        content: &[u8],
+        size: usize,
+        tokens: TokenCount,
+        end: bool,
+    ) -> Result<SealedFrame, AnswerError> {
+        if self.chain.ended {
+            return Err(AnswerError::AfterEnd);
+        }
+        if tokens < self.chain.tokens {
+            return Err(AnswerError::Count);
+        }
+        let mut padded = pad(content, size)?;
+        let mut frame = SealedFrame { sequence: self.chain.next, tokens, end, ciphertext: Vec::new() };
+        let nonce = self.chain.nonce(frame.sequence);
+        self.chain
+            .cipher
+            .encrypt_in_place(&nonce.into(), &frame.aad(), &mut *padded)
+            .map_err(|_| AnswerError::TooLong)?;
+        frame.ciphertext = std::mem::take(&mut *padded);
+        self.chain.advance(&frame)?;
+        Ok(frame)
+    }
+
+    /// The hash chain so far: after the last frame, what the receipt names.
+    #[must_use]
+    pub fn transcript(&self) -> Digest {
+        self.chain.transcript.digest()
+    }
+
+    /// Most content bytes that a frame of this padded size holds.
+    #[must_use]
+    pub fn capacity(size: usize) -> usize {
+        size.saturating_sub(4)
+    }
+}
+
+/// The client's side of one answer.
+pub struct AnswerOpener {
+    chain: Chain,
+}
+
+impl AnswerOpener {
+    /// The opener of one acceptance, from what `Accepted` says.
+    #[must_use]
+    pub fn new(secret: &ResponseSecret, acceptance: &Acceptance) -> Self {
+        Self { chain: Chain::new(secret, acceptance) }
+    }
+
+    /// Opens the next piece. After an error the answer is worthless and the caller must stop.
+    ///
+    /// # Errors
+    /// [`AnswerError`] when it is not the next authentic piece.
+    pub fn open(&mut self, frame: &SealedFrame) -> Result<SecretBytes, AnswerError> {
+        if self.chain.ended {
+            return Err(AnswerError::AfterEnd);
+        }
+        if frame.sequence != self.chain.next {
+            return Err(AnswerError::Order { expected: self.chain.next, found: frame.sequence });
+        }
+        if frame.tokens < self.chain.tokens {
+            return Err(AnswerError::Count);
+        }
+        let mut padded = Zeroizing::new(frame.ciphertext.clone());
+        let nonce = self.chain.nonce(frame.sequence);
+        self.chain
+            .cipher
+            .decrypt_in_place(&nonce.into(), &frame.aad(), &mut *padded)
+            .map_err(|_| AnswerError::Frame)?;
+        self.chain.advance(frame)?;
+        Ok(SecretBytes::new(unpad(&padded)?.to_vec()))
+    }
+
+    /// Whether the authenticated end came.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.chain.ended
+    }
+
+    /// Output tokens that the frames so far carry.
+    #[must_use]
+    pub fn tokens(&self) -> TokenCount {
+        self.chain.tokens
+    }
+
+    /// The hash chain so far, to compare with the receipt.
+    #[must_use]
+    pub fn transcript(&self) -> Digest {
+        self.chain.transcript.digest()
+    }
+}
+
+fn refusal_cipher(secret: &ResponseSecret, request_digest: &Digest, salt: &[u8; 32]) -> Aes256Gcm {
+    let mut key = Zeroizing::new([0; 32]);
+    Hkdf::<Sha256>::new(Some(salt), &secret.0)
+        .expand_multi_info(&[REFUSAL_INFO, request_digest.as_bytes()], &mut *key)
+        .expect("32 bytes are within HKDF's limit");
+    Aes256Gcm::new((&*key).into())
+}
+
+/// Seals a refusal's words for the client alone: salt ‖ ciphertext.
+///
+/// # Errors
+/// [`AnswerError::TooLong`] when the words do not fit.
+pub fn seal_refusal(
+    secret: &ResponseSecret,
+    request_digest: &Digest,
+    salt: &[u8; 32],
+    words: &[u8],
+) -> Result<Vec<u8>, AnswerError> {
+    let mut padded = pad(words, REFUSAL_SIZE)?;
+    refusal_cipher(secret, request_digest, salt)
+        .encrypt_in_place(&[0; 12].into(), request_digest.as_bytes(), &mut *padded)
+        .map_err(|_| AnswerError::TooLong)?;
+    let mut sealed = salt.to_vec();
+    sealed.extend_from_slice(&padded);
+    Ok(sealed)
+}
+
+/// Opens what [`seal_refusal`] made.
+///
+/// # Errors
+/// [`AnswerError`] when it does not authenticate.
+pub fn open_refusal(
+    secret: &ResponseSecret,
+    request_digest: &Digest,
+    sealed: &[u8],
+) -> Result<SecretBytes, AnswerError> {
+    let (salt, ciphertext) = sealed.split_first_chunk::<32>().ok_or(AnswerError::Frame)?;
+    let mut padded = Zeroizing::new(ciphertext.to_vec());
+    refusal_cipher(secret, request_digest, salt)
+        .decrypt_in_place(&[0; 12].into(), request_digest.as_bytes(), &mut *padded)
+        .map_err(|_| AnswerError::Frame)?;
+    Ok(SecretBytes::new(unpad(&padded)?.to_vec()))
+}

@@ -1,0 +1,239 @@
+//! The client's view: submit, open, verify; seal again at most twice.
+
+use darkbloom_types::{Millis, RefusalCode, UnixMillis};
+use darkbloom_wire::{Relayed, RelayedAccepted, RelayedData, RelayedFinal, RelayedRefused, Reseal, limits};
+
+/// Longest silence: the coordinator sends keep-alives every few seconds.
+const SILENCE: Millis = Millis::from_secs(60);
+
+/// What a peer did that no honest peer does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Protocol {
+    /// Content before anybody accepted.
+    #[error("content came before an acceptance")]
+    DataBeforeAcceptance,
+    /// A second acceptance after content.
+    #[error("a second provider accepted after content had come")]
+    SecondAcceptance,
+    /// A settlement of an answer without its authenticated end.
+    #[error("the answer ended without its authenticated end")]
+    CutShort,
+    /// A frame after the last.
+    #[error("a frame came after the last one")]
+    AfterEnd,
+}
+
+impl Protocol {
+    /// The closed reason that the consumer sees.
+    #[must_use]
+    pub fn code(self) -> RefusalCode {
+        RefusalCode::VerificationFailed
+    }
+}
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientAction {
+    /// Derive the answer's keys for this provider; drop those of an earlier one.
+    Begin(RelayedAccepted),
+    /// Open the piece and hand it on.
+    Open(RelayedData),
+    /// Check receipt and bill; the answer is complete.
+    Verify(RelayedFinal),
+    /// Seal again to this list and submit it.
+    SealAgain(Reseal),
+    /// The request failed.
+    Fail(RelayedRefused),
+    /// Nothing: the peer is at work.
+    Wait,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Submitted,
+    Accepted { content: bool },
+    Ended,
+    Over,
+}
+
+/// The machine of one operation at the client.
+#[derive(Debug)]
+pub struct ClientSession {
+    state: State,
+    reseals: u32,
+    heard: UnixMillis,
+}
+
+impl ClientSession {
+    /// A machine for a request that was just submitted.
+    #[must_use]
+    pub fn submitted(now: UnixMillis) -> Self {
+        Self { state: State::Submitted, reseals: 0, heard: now }
+    }
+
+    /// How often the request was sealed again.
+    #[must_use]
+    pub fn reseals(&self) -> u32 {
+        self.reseals
+    }
+
+    /// When the silence becomes an error.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<UnixMillis> {
+        (self.state != State::Over).then(|| self.heard.after(SILENCE))
+    }
+
+    /// Whether the silence has lasted too long.
+    #[must_use]
+    pub fn is_silent(&self, now: UnixMillis) -> bool {
+        self.wake_at().is_some_and(|at| now >= at)
+    }
+
+    /// Takes a frame in.
+    ///
+    /// # Errors
+    /// [`Protocol`] when no honest peer sends this frame now.
+    pub fn handle(&mut self, frame: Relayed, now: UnixMillis) -> Result<ClientAction, Protocol> {
+        self.heard = now;
+        match (self.state, frame) {
+            (State::Over, _) => Err(Protocol::AfterEnd),
+            (_, Relayed::KeepAlive(_)) => Ok(ClientAction::Wait),
+            (State::Accepted { content: true } | State::Ended, Relayed::RelayedAccepted(_)) => {
+                Err(Protocol::SecondAcceptance)
+            }
+            (_, Relayed::RelayedAccepted(frame)) => {
+                self.state = State::Accepted { content: false };
+                Ok(ClientAction::Begin(frame))
+            }
+            (State::Submitted, Relayed::RelayedData(_)) => Err(Protocol::DataBeforeAcceptance),
+            (State::Ended, Relayed::RelayedData(_)) => Err(Protocol::AfterEnd),
+            (State::Accepted { .. }, Relayed::RelayedData(frame)) => {
+                self.state = if frame.end { State::Ended } else { State::Accepted { content: true } };
+                Ok(ClientAction::Open(frame))
+            }
+            (State::Ended, Relayed::RelayedFinal(frame)) => {
+                self.state = State::Over;
+                Ok(ClientAction::Verify(frame))
+            }
+            (_, Relayed::RelayedFinal(_)) => Err(Protocol::CutShort),
+            (State::Submitted | State::Accepted { content: false }, Relayed::Reseal(frame)) => Ok(self.reseal(frame)),
+            (_, Relayed::Reseal(_)) => Err(Protocol::AfterEnd),
+            (_, Relayed::RelayedRefused(frame)) => {
+                self.state = State::Over;
+                Ok(ClientAction::Fail(frame))
+            }
+        }
+    }
+
+    fn reseal(&mut self, frame: Reseal) -> ClientAction {
+        if self.reseals >= limits::RESEALS_MAX {
+            self.state = State::Over;
+            return ClientAction::Fail(RelayedRefused {
+                code: RefusalCode::ResealExhausted.number(),
+                detail: String::new(),
+                retry_after: None,
+                sealed: None,
+                attempts: Vec::new().into(),
+                bill: None,
+            });
+        }
+        self.reseals += 1;
+        self.state = State::Submitted;
+        ClientAction::SealAgain(frame)
+    }
+
+    /// The transport ended. Whether that is an error depends on what had come.
+    ///
+    /// # Errors
+    /// [`Protocol::CutShort`] unless the request was over.
+    pub fn transport_ended(&self) -> Result<(), Protocol> {
+        if self.state == State::Over { Ok(()) } else { Err(Protocol::CutShort) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use darkbloom_types::{AttemptNumber, EpochId, Micros, ProviderId, TokenCount};
+    use darkbloom_wire::{CoordinatorTiming, KeepAlive, List};
+
+    const NOW: UnixMillis = UnixMillis(1_000);
+
+    fn accepted() -> Relayed {
+        RelayedAccepted {
+            provider: ProviderId([1; 32]),
+            epoch: EpochId([2; 16]),
+            attempt: AttemptNumber(1),
+            salt: [3; 32],
+            attempts: List(Vec::new()),
+            timing: CoordinatorTiming {
+                reserve_us: Micros(0),
+                route_us: Micros(0),
+                queue_us: Micros(0),
+                dispatch_us: Micros(0),
+            },
+        }
+        .into()
+    }
+
+    fn data(end: bool) -> Relayed {
+        RelayedData { sequence: 0, tokens: TokenCount(1), end, ciphertext: vec![0; 80] }.into()
+    }
+
+    fn last() -> Relayed {
+        RelayedFinal { receipt: vec![1], bill: vec![2] }.into()
+    }
+
+    fn reseal() -> Relayed {
+        Reseal { candidates: vec![1], code: RefusalCode::UnknownEpoch.number() }.into()
+    }
+
+    #[test]
+    fn a_settlement_without_the_end_is_an_error() {
+        let mut session = ClientSession::submitted(NOW);
+        session.handle(accepted(), NOW).unwrap();
+        session.handle(data(false), NOW).unwrap();
+        assert_eq!(session.handle(last(), NOW), Err(Protocol::CutShort));
+    }
+
+    #[test]
+    fn content_must_follow_an_acceptance_and_none_may_follow_it() {
+        let mut session = ClientSession::submitted(NOW);
+        assert_eq!(session.handle(data(false), NOW), Err(Protocol::DataBeforeAcceptance));
+        let mut session = ClientSession::submitted(NOW);
+        session.handle(accepted(), NOW).unwrap();
+        session.handle(accepted(), NOW).expect("failover before content is allowed");
+        session.handle(data(false), NOW).unwrap();
+        assert_eq!(session.handle(accepted(), NOW), Err(Protocol::SecondAcceptance));
+        session.handle(data(true), NOW).unwrap();
+        assert_eq!(session.handle(data(true), NOW), Err(Protocol::AfterEnd));
+    }
+
+    #[test]
+    fn sealing_again_ends_after_two() {
+        let mut session = ClientSession::submitted(NOW);
+        assert!(matches!(session.handle(reseal(), NOW), Ok(ClientAction::SealAgain(_))));
+        assert!(matches!(session.handle(reseal(), NOW), Ok(ClientAction::SealAgain(_))));
+        let Ok(ClientAction::Fail(refused)) = session.handle(reseal(), NOW) else { panic!("a third reseal") };
+        assert_eq!(refused.refusal().code, RefusalCode::ResealExhausted);
+    }
+
+    #[test]
+    fn silence_ends_a_request_and_keep_alives_prevent_it() {
+        let mut session = ClientSession::submitted(NOW);
+        assert!(!session.is_silent(UnixMillis(60_999)));
+        assert!(session.is_silent(UnixMillis(61_000)));
+        session.handle(KeepAlive {}.into(), UnixMillis(60_000)).unwrap();
+        assert!(!session.is_silent(UnixMillis(119_999)));
+    }
+
+    #[test]
+    fn a_transport_that_ends_early_is_an_error() {
+        let mut session = ClientSession::submitted(NOW);
+        assert_eq!(session.transport_ended(), Err(Protocol::CutShort));
+        session.handle(accepted(), NOW).unwrap();
+        session.handle(data(true), NOW).unwrap();
+        session.handle(last(), NOW).unwrap();
+        assert_eq!(session.transport_ended(), Ok(()));
+    }
+}

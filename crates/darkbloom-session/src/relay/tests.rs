@@ -1,0 +1,213 @@
+use super::*;
+
+const P: ProviderId = ProviderId([1; 32]);
+const Q: ProviderId = ProviderId([2; 32]);
+const T0: UnixMillis = UnixMillis(1_000_000);
+
+fn begin() -> RelaySession {
+    RelaySession::begin(RelayTerms { output_ceiling: TokenCount(8) }, T0).0
+}
+
+/// A machine that has been accepted by `P`.
+fn accepted() -> RelaySession {
+    let mut session = begin();
+    assert_eq!(session.handle(RelayEvent::HoldPlaced, T0), [RelayAction::Route]);
+    assert_eq!(session.handle(RelayEvent::Routed(P), T0), [RelayAction::Offer(P, AttemptNumber(1))]);
+    assert_eq!(session.handle(RelayEvent::Accepted, T0), [RelayAction::RelayAccepted]);
+    session
+}
+
+fn data(sequence: u32, tokens: u32, end: bool) -> RelayEvent {
+    RelayEvent::Data { sequence, tokens: TokenCount(tokens), end }
+}
+
+fn release(provider: ProviderId, released: Released) -> RelayAction {
+    RelayAction::Release(provider, released)
+}
+
+fn settle(tokens: u32, receipt: bool) -> RelayAction {
+    RelayAction::Settle(Delivered { content_relayed: true, tokens_relayed: TokenCount(tokens), receipt })
+}
+
+#[test]
+fn an_answer_is_relayed_and_settled_by_its_receipt() {
+    let mut session = accepted();
+    assert_eq!(session.handle(data(0, 1, false), T0), [RelayAction::RelayData]);
+    assert_eq!(session.handle(data(1, 2, true), T0), [RelayAction::RelayData]);
+    assert_eq!(session.handle(RelayEvent::Receipt, T0), [release(P, Released::Served), settle(2, true)]);
+    assert_eq!(session.handle(RelayEvent::Settled, T0), [RelayAction::RelayFinal, RelayAction::Finish]);
+    assert!(session.is_over());
+}
+
+#[test]
+fn a_refusal_before_content_goes_to_another_provider_unseen() {
+    let mut session = begin();
+    session.handle(RelayEvent::HoldPlaced, T0);
+    session.handle(RelayEvent::Routed(P), T0);
+    let refused = RelayEvent::Refused(RefusalCode::Overloaded.into());
+    assert_eq!(session.handle(refused, T0), [release(P, Released::Unused), RelayAction::Route]);
+    assert_eq!(session.handle(RelayEvent::Routed(Q), T0), [RelayAction::Offer(Q, AttemptNumber(2))]);
+    session.handle(RelayEvent::Accepted, T0);
+    let outcomes: Vec<_> = session.attempts().iter().map(|attempt| (attempt.provider, attempt.outcome)).collect();
+    assert_eq!(outcomes, [(P, RefusalCode::Overloaded.number()), (Q, 0)]);
+}
+
+#[test]
+fn a_provider_lost_after_accepting_but_before_content_is_replaced() {
+    let mut session = accepted();
+    let actions = session.handle(RelayEvent::ProviderGone, T0);
+    assert_eq!(actions, [RelayAction::Cancel, release(P, Released::Failed), RelayAction::Route]);
+    assert_eq!(session.attempts().len(), 1);
+    assert_eq!(session.attempts()[0].outcome, RefusalCode::ProviderLost.number());
+}
+
+#[test]
+fn a_provider_lost_after_content_cuts_the_answer_and_charges_what_was_relayed() {
+    let mut session = accepted();
+    session.handle(data(0, 3, false), T0);
+    let actions = session.handle(RelayEvent::ProviderGone, T0);
+    assert_eq!(actions, [RelayAction::Cancel, release(P, Released::Failed), settle(3, false)]);
+    let actions = session.handle(RelayEvent::Settled, T0);
+    assert_eq!(actions, [RelayAction::Refuse(RefusalCode::AnswerCut.into()), RelayAction::Finish]);
+}
+
+#[test]
+fn three_attempts_are_the_most() {
+    let mut session = begin();
+    session.handle(RelayEvent::HoldPlaced, T0);
+    for provider in [P, Q] {
+        session.handle(RelayEvent::Routed(provider), T0);
+        session.handle(RelayEvent::ProviderGone, T0);
+    }
+    session.handle(RelayEvent::Routed(P), T0);
+    let actions = session.handle(RelayEvent::ProviderGone, T0);
+    assert_eq!(
+        actions,
+        [
+            release(P, Released::Failed),
+            RelayAction::Void(RefusalCode::ProviderLost),
+            RelayAction::Refuse(RefusalCode::ProviderLost.into()),
+            RelayAction::Finish
+        ]
+    );
+}
+
+#[test]
+fn a_final_refusal_is_not_tried_elsewhere() {
+    let mut session = begin();
+    session.handle(RelayEvent::HoldPlaced, T0);
+    session.handle(RelayEvent::Routed(P), T0);
+    let refusal = Refusal::new(RefusalCode::ContextLengthExceeded, "2000 of 1024");
+    let actions = session.handle(RelayEvent::Refused(refusal.clone()), T0);
+    assert_eq!(actions[1..], [RelayAction::Void(refusal.code), RelayAction::Refuse(refusal), RelayAction::Finish]);
+}
+
+#[test]
+fn counts_that_lie_cut_the_answer() {
+    for lie in [data(1, 2, false), data(2, 2, false), data(3, 0, false), data(1, 9, false)] {
+        let mut session = accepted();
+        session.handle(data(0, 1, false), T0);
+        // Sequence 1 with 2 tokens is honest; the others skip, or count down, or beyond the ceiling.
+        let honest = lie == data(1, 2, false);
+        let actions = session.handle(lie, T0);
+        assert_eq!(actions == [RelayAction::RelayData], honest);
+        if !honest {
+            assert_eq!(actions, [RelayAction::Cancel, release(P, Released::Failed), settle(1, false)]);
+        }
+    }
+}
+
+#[test]
+fn a_consumer_that_leaves_cancels_and_pays_what_was_relayed() {
+    let mut session = accepted();
+    session.handle(data(0, 4, false), T0);
+    assert_eq!(session.handle(RelayEvent::ConsumerGone, T0), [RelayAction::Cancel]);
+    assert_eq!(session.handle(data(1, 5, false), T0), [], "nothing is relayed after the cancel");
+    let actions = session.handle(RelayEvent::CancelAcknowledged, T0);
+    assert_eq!(actions, [release(P, Released::Unused), settle(4, false)]);
+}
+
+#[test]
+fn a_consumer_that_leaves_before_content_pays_nothing() {
+    let mut session = accepted();
+    session.handle(RelayEvent::ConsumerGone, T0);
+    let actions = session.handle(RelayEvent::CancelAcknowledged, T0);
+    assert_eq!(actions, [release(P, Released::Unused), RelayAction::Void(RefusalCode::Cancelled), RelayAction::Finish]);
+}
+
+#[test]
+fn a_consumer_that_leaves_while_the_hold_is_made_gets_it_back() {
+    let mut session = begin();
+    assert_eq!(session.handle(RelayEvent::ConsumerGone, T0), []);
+    let actions = session.handle(RelayEvent::HoldPlaced, T0);
+    assert_eq!(actions, [RelayAction::Void(RefusalCode::Cancelled), RelayAction::Finish]);
+}
+
+#[test]
+fn a_reservation_that_comes_too_late_is_released() {
+    let mut session = begin();
+    session.handle(RelayEvent::HoldPlaced, T0);
+    session.handle(RelayEvent::ConsumerGone, T0);
+    assert_eq!(session.handle(RelayEvent::Routed(P), T0), [release(P, Released::Unused)]);
+}
+
+#[test]
+fn busy_providers_are_waited_for_a_stated_time() {
+    let mut session = begin();
+    session.handle(RelayEvent::HoldPlaced, T0);
+    assert_eq!(session.handle(RelayEvent::NotRouted(RouteFailure::Busy), T0), [RelayAction::Queue]);
+    assert_eq!(session.wake_at(), Some(T0.after(waits::QUEUE)));
+    assert_eq!(session.handle(RelayEvent::Wake, T0), [RelayAction::Route]);
+    session.handle(RelayEvent::NotRouted(RouteFailure::Busy), T0);
+    let actions = session.handle(RelayEvent::Tick, T0.after(waits::QUEUE));
+    assert_eq!(
+        actions,
+        [
+            RelayAction::LeaveQueue,
+            RelayAction::Void(RefusalCode::NoCapacity),
+            RelayAction::Refuse(RefusalCode::NoCapacity.into()),
+            RelayAction::Finish
+        ]
+    );
+}
+
+#[test]
+fn every_wait_has_an_end() {
+    // Whatever the state, repeated ticks at each deadline bring the machine to its end.
+    let events = [
+        vec![RelayEvent::HoldPlaced],
+        vec![RelayEvent::HoldPlaced, RelayEvent::Routed(P)],
+        vec![RelayEvent::HoldPlaced, RelayEvent::Routed(P), RelayEvent::Accepted],
+        vec![RelayEvent::HoldPlaced, RelayEvent::Routed(P), RelayEvent::Accepted, data(0, 1, false)],
+        vec![RelayEvent::HoldPlaced, RelayEvent::Routed(P), RelayEvent::Accepted, data(0, 1, true)],
+        vec![RelayEvent::HoldPlaced, RelayEvent::Routed(P), RelayEvent::Accepted, RelayEvent::ConsumerGone],
+        vec![RelayEvent::HoldPlaced, RelayEvent::NotRouted(RouteFailure::Busy)],
+    ];
+    for path in events {
+        let mut session = begin();
+        for event in path.clone() {
+            session.handle(event, T0);
+        }
+        for _ in 0..10 {
+            let Some(at) = session.wake_at() else { break };
+            let actions = session.handle(RelayEvent::Tick, at);
+            if actions.iter().any(|action| matches!(action, RelayAction::Settle(_))) {
+                session.handle(RelayEvent::Settled, at);
+            }
+            if actions.contains(&RelayAction::Route) {
+                session.handle(RelayEvent::NotRouted(RouteFailure::Nobody(RefusalCode::NoEligibleProvider)), at);
+            }
+        }
+        assert!(session.is_over(), "stuck after {path:?}");
+    }
+}
+
+#[test]
+fn stale_recipients_ask_for_another_sealing_and_keep_the_hold() {
+    let mut session = begin();
+    session.handle(RelayEvent::HoldPlaced, T0);
+    session.handle(RelayEvent::Routed(P), T0);
+    session.handle(RelayEvent::Refused(RefusalCode::UnknownEpoch.into()), T0);
+    let actions = session.handle(RelayEvent::NotRouted(RouteFailure::OthersCould(RefusalCode::NoEligibleProvider)), T0);
+    assert_eq!(actions, [RelayAction::Reseal(RefusalCode::UnknownEpoch), RelayAction::Finish]);
+}

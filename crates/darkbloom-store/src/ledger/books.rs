@@ -1,0 +1,121 @@
+//! Books, transfers and legs as rows.
+
+use darkbloom_ledger::{Balance, Book, Transfer};
+use darkbloom_types::{AccountId, NanoDollars, ProviderId, RequestId, UnixMillis};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::error::StoreError;
+
+/// Why a transfer was made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum TransferKind {
+    Deposit,
+    Hold,
+    Settlement,
+    Void,
+    LateSettlement,
+}
+
+impl TransferKind {
+    fn code(self) -> i64 {
+        match self {
+            Self::Deposit => 0,
+            Self::Hold => 1,
+            Self::Settlement => 2,
+            Self::Void => 3,
+            Self::LateSettlement => 4,
+        }
+    }
+}
+
+/// Makes an account's books, empty. An account exists when its books do.
+pub(crate) fn open_account(connection: &Connection, account: AccountId) -> Result<(), StoreError> {
+    for book in [Book::Available(account), Book::Held(account)] {
+        insert_book(connection, book, NanoDollars::ZERO)?;
+    }
+    Ok(())
+}
+
+/// What stands in a book; `None` when nothing was ever written into it.
+pub(crate) fn book(connection: &Connection, book: Book) -> Result<Option<NanoDollars>, StoreError> {
+    let (kind, owner) = columns(book);
+    let mut statement = connection.prepare_cached("SELECT balance FROM book WHERE kind = ?1 AND owner = ?2")?;
+    Ok(statement.query_row(params![kind, owner], |row| row.get(0)).optional()?.map(NanoDollars))
+}
+
+/// What an account has; `None` when there is no such account.
+pub(crate) fn balance(connection: &Connection, account: AccountId) -> Result<Option<Balance>, StoreError> {
+    let (_, owner) = columns(Book::Available(account));
+    // One statement, so that both numbers are of the same moment.
+    let mut statement = connection
+        .prepare_cached("SELECT kind, balance FROM book WHERE kind IN (0, 1) AND owner = ?1 ORDER BY kind")?;
+    let mut rows = statement.query([owner])?;
+    let mut next = || -> Result<Option<NanoDollars>, StoreError> {
+        Ok(rows.next()?.map(|row| row.get(1)).transpose()?.map(NanoDollars))
+    };
+    match (next()?, next()?) {
+        (Some(available), Some(held)) => Ok(Some(Balance { available, held })),
+        (None, _) => Ok(None),
+        (Some(_), None) => Err(StoreError::ImpossibleRow { what: "account with one book" }),
+    }
+}
+
+/// Writes a transfer and moves its money; answers its number.
+pub(crate) fn post(
+    connection: &Connection,
+    kind: TransferKind,
+    request: Option<RequestId>,
+    at: UnixMillis,
+    transfer: &Transfer,
+) -> Result<i64, StoreError> {
+    connection.prepare_cached("INSERT INTO transfer (kind, request, at) VALUES (?1, ?2, ?3)")?.execute(params![
+        kind.code(),
+        request.map(|request| request.0),
+        at.0
+    ])?;
+    let number = connection.last_insert_rowid();
+    let mut insert_leg = connection
+        .prepare_cached("INSERT INTO leg (transfer, ordinal, kind, owner, amount) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut update_book =
+        connection.prepare_cached("UPDATE book SET balance = balance + ?3 WHERE kind = ?1 AND owner = ?2")?;
+    for (ordinal, leg) in (0i64..).zip(transfer.legs()) {
+        let (kind, owner) = columns(leg.book);
+        insert_leg.execute(params![number, ordinal, kind, owner, leg.amount.0])?;
+        if update_book.execute(params![kind, owner, leg.amount.0])? == 0 {
+            insert_book(connection, leg.book, leg.amount)?;
+        }
+    }
+    Ok(number)
+}
+
+fn insert_book(connection: &Connection, book: Book, balance: NanoDollars) -> Result<(), StoreError> {
+    let (kind, owner) = columns(book);
+    connection
+        .prepare_cached("INSERT INTO book (kind, owner, balance) VALUES (?1, ?2, ?3)")?
+        .execute(params![kind, owner, balance.0])?;
+    Ok(())
+}
+
+fn columns(book: Book) -> (i64, Vec<u8>) {
+    match book {
+        Book::Available(account) => (0, account.0.to_be_bytes().to_vec()),
+        Book::Held(account) => (1, account.0.to_be_bytes().to_vec()),
+        Book::Earned(provider) => (2, provider.0.to_vec()),
+        Book::Platform => (3, Vec::new()),
+        Book::Deposits => (4, Vec::new()),
+    }
+}
+
+/// The book of a row's kind and owner.
+pub(crate) fn from_columns(kind: i64, owner: &[u8]) -> Result<Book, StoreError> {
+    let impossible = StoreError::ImpossibleRow { what: "book" };
+    let account = || owner.try_into().map(i64::from_be_bytes).map(AccountId).map_err(|_| impossible.clone());
+    Ok(match kind {
+        0 => Book::Available(account()?),
+        1 => Book::Held(account()?),
+        2 => Book::Earned(ProviderId::try_from(owner).map_err(|_| impossible)?),
+        3 => Book::Platform,
+        4 => Book::Deposits,
+        _ => return Err(impossible),
+    })
+}

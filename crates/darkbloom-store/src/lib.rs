@@ -1,0 +1,42 @@
+//! What a coordinator must not forget: accounts, keys, holds, settlements, catalogue, prices; and what a provider must
+//! not: receipts that nobody has acknowledged.
+//!
+//! Owns the files, their schema and their durability: when a method of [`Store`] returns, what it did survives a crash
+//! of the process and of the machine. It decides nothing about money (`darkbloom-ledger` does) and must never be given
+//! a prompt, an answer, or a key in clear: keys arrive as SHA-256 digests. Applications may depend on it.
+//!
+//! ```text
+//!  callers ──bounded queue──▶ writer thread: BEGIN · job · job · … · COMMIT (one fsync) ──▶ replies, caches
+//!     │                          each job in its own savepoint: a refused one undoes nothing of the others
+//!     └─────bounded queue──▶ reader thread: sees the last COMMIT, so a caller reads what it was told was written
+//! ```
+//!
+//! Jobs that arrive while a COMMIT runs form the next group, so one fsync serves as many callers as there are waiting.
+//! A future that is dropped does not take its job back.
+
+mod accounts;
+mod cache;
+mod catalogue;
+mod database;
+mod error;
+mod folder;
+mod keys;
+mod ledger;
+mod maintenance;
+mod migrate;
+mod network;
+mod outbox;
+mod prices;
+mod reader;
+mod store;
+mod writer;
+
+pub use accounts::{AccountRow, CreateAccountError, DepositError, Deposited};
+pub use catalogue::{CatalogueRow, PutBlobError};
+pub use error::{OpenStoreError, StoreError};
+pub use keys::{CreateKeyError, KeyKind, KeyRecord, NewKey};
+pub use ledger::{PlaceHoldError, SettleError, Settlement, UsageRow};
+pub use maintenance::BackupError;
+pub use outbox::{OutboxPut, ReceiptOutbox};
+pub use prices::{PriceRow, PutPriceError};
+pub use store::{Store, StoreOptions};

@@ -1,0 +1,88 @@
+//! Which providers have ever joined, and small settings.
+
+use std::collections::HashSet;
+
+use darkbloom_types::{KeyId, ProviderId, UnixMillis};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::accounts::NAME_BYTES_MAX;
+use crate::cache::PROVIDERS_MAX;
+use crate::error::{StoreError, at_most};
+use crate::store::Store;
+
+/// Largest setting, in bytes; what is larger is a blob.
+const META_BYTES_MAX: usize = 64 << 10;
+
+impl Store {
+    /// Notes that a provider's identity was seen; the join token of the first time stays.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn provider_seen(
+        &self,
+        provider: ProviderId,
+        joined_with: KeyId,
+        at: UnixMillis,
+    ) -> Result<(), StoreError> {
+        let (for_work, for_cache) = (self.inner.cache.clone(), self.inner.cache.clone());
+        let seen = move |connection: &Connection| {
+            if !for_work.provider_known(&provider) {
+                at_most("the number of providers", for_work.providers_len() + 1, PROVIDERS_MAX)?;
+            }
+            connection
+                .prepare_cached(
+                    "INSERT INTO provider (id, joined_with, first_seen, last_seen) VALUES (?1, ?2, ?3, ?3)
+                     ON CONFLICT (id) DO UPDATE SET last_seen = max(last_seen, excluded.last_seen)",
+                )?
+                .execute(params![provider.0, joined_with.0, at.0])?;
+            Ok(())
+        };
+        self.inner.writer.write_then(seen, move |()| for_cache.provider_seen(provider)).await
+    }
+
+    /// Whether a provider has ever joined. From memory.
+    #[must_use]
+    pub fn provider_known(&self, provider: ProviderId) -> bool {
+        self.inner.cache.provider_known(&provider)
+    }
+
+    /// A setting.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn meta_get(&self, name: impl Into<String>) -> Result<Option<Vec<u8>>, StoreError> {
+        let name = name.into();
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
+            Ok(statement.query_row([name], |row| row.get(0)).optional()?)
+        })
+        .await
+    }
+
+    /// Changes a setting. Never a secret: the file is protected by its permissions only.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn meta_put(&self, name: impl Into<String>, value: Vec<u8>) -> Result<(), StoreError> {
+        let name = name.into();
+        at_most("a setting's name, in bytes,", name.len(), NAME_BYTES_MAX)?;
+        at_most("a setting, in bytes,", value.len(), META_BYTES_MAX)?;
+        self.write(move |connection| {
+            connection
+                .prepare_cached(
+                    "INSERT INTO meta (name, value) VALUES (?1, ?2)
+                     ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                )?
+                .execute(params![name, value])?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Every provider, for the cache.
+pub(crate) fn load(connection: &Connection) -> Result<HashSet<ProviderId>, StoreError> {
+    let mut statement = connection.prepare("SELECT id FROM provider")?;
+    let rows = statement.query_map([], |row| row.get(0).map(ProviderId))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

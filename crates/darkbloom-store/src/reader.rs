@@ -1,0 +1,58 @@
+//! The reader: a thread with its own connection, which sees what was last committed and never waits for a commit.
+
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::error::StoreError;
+
+/// Reads that may wait; a read takes some tens of microseconds, a large blob some tens of milliseconds.
+const QUEUE_MAX: usize = 4096;
+
+type Job = Box<dyn FnOnce(&Connection) + Send>;
+
+/// A handle to the reader thread. Dropping it waits for the reads that are queued.
+pub(crate) struct Reader {
+    queue: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reader {
+    /// Starts the thread.
+    pub(crate) fn start(connection: Connection, thread_name: &str) -> std::io::Result<Self> {
+        let (queue, jobs) = sync_channel::<Job>(QUEUE_MAX);
+        let thread = std::thread::Builder::new().name(thread_name.to_owned()).spawn(move || {
+            for job in jobs {
+                job(&connection);
+            }
+        })?;
+        Ok(Self { queue: Some(queue), thread: Some(thread) })
+    }
+
+    /// Reads.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        // A caller that has gone away wants no answer.
+        let job: Job = Box::new(move |connection| drop(reply.send(work(connection))));
+        self.queue.as_ref().ok_or(StoreError::Closed)?.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => StoreError::Busy,
+            TrySendError::Disconnected(_) => StoreError::Closed,
+        })?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has already answered everybody with `Closed`.
+            drop(thread.join());
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Between text and tokens: tokenizer, chat template, stop strings, assembly of characters.
+//!
+//! Owns how a conversation becomes the model's tokens and how tokens become an answer's text. Client and provider run
+//! this same code on the same [`TextPack`], named by its digest, so their counts agree. It must never read a file or a
+//! clock, keep a cache of anything it was given to read, or let text that somebody wrote become a control token.
+//! Client, provider and engine may depend on it; the coordinator must not reach it.
+//!
+//! ```text
+//! GGUF metadata ─▶ TextPack ─▶ TextModel ── prompt_tokens(request) ─▶ tokens of the prompt
+//!                  (digest)        └────── decoder() ─▶ TokenDecoder ─▶ StopScanner ─▶ text of the answer
+//!                                                       └──── AnswerAssembler ────┘
+//! ```
+
+mod alphabet;
+mod answer;
+mod bpe;
+mod decoder;
+pub mod gguf;
+mod model;
+mod pack;
+mod split;
+mod stop;
+mod template;
+mod unicode;
+
+pub use answer::AnswerAssembler;
+pub use decoder::TokenDecoder;
+pub use gguf::ReadGgufError;
+pub use model::{BuildTextModelError, RenderPromptError, TextModel};
+pub use pack::{DecodePackError, InvalidPackError, TextPack};
+pub use split::PreTokenizer;
+pub use stop::{Scan, StopScanner};

@@ -1,0 +1,22 @@
+//! The network's vocabulary: ids, digests, money, token counts, times, tiers, and the wrappers that keep secrets unprintable.
+//!
+//! Owns the meaning and the units of every value that more than one part exchanges. It must never read a clock, a file,
+//! a socket or global randomness, and must never offer a way to print a secret. Everything may depend on it; it depends
+//! on nothing of ours.
+
+mod id;
+mod money;
+mod refusal;
+mod secret;
+mod tier;
+mod time;
+
+pub use id::{
+    AccountId, AttemptNumber, CatalogueDigest, ConnectionId, Digest, EpochId, KeyId, NetworkId, OperationId,
+    ParseIdError, ProviderId, ReceiptId, RequestId, StreamId,
+};
+pub use money::{MoneyError, NanoDollars, Price, TokenCount};
+pub use refusal::{Refusal, RefusalClass, RefusalCode};
+pub use secret::{SecretBytes, SecretString, SecretTokens, TokenId};
+pub use tier::{ParseTierError, Tier};
+pub use time::{Micros, Millis, UnixMillis};

@@ -1,0 +1,37 @@
+//! Every frame and every signed encoding of the network, and their limits.
+//!
+//! Owns the bytes: deterministic CBOR (RFC 8949 section 4.2.1) maps with integer keys, COSE_Sign1 envelopes (RFC 9052)
+//! with one domain string a kind, length prefixes. It must never decide anything, open anything, or know what a prompt
+//! is: bodies, wraps and answer frames are opaque bytes here. Every part that speaks to another depends on it; it
+//! depends on `darkbloom-types` alone.
+//!
+//! Three rules for what a reader does with a key that it does not know:
+//!
+//! | where | unknown key ≥ 0 | unknown key < 0 |
+//! |---|---|---|
+//! | frames | skipped, counted | skipped, counted |
+//! | signed objects | tolerated: the signature covers the bytes as received | critical: refused |
+//! | sealed objects (the request header) | refused | refused |
+
+mod cbor;
+mod cose;
+mod frame;
+mod header;
+pub mod limits;
+mod record;
+mod signed;
+
+pub use cbor::{DecodeError, Reader, Writer};
+pub use cose::{Algorithm, Domain, PublicKey, SignError, Signer, VerifyError, open_signed, sign};
+pub use frame::{
+    Accepted, AttemptOutcome, AttemptRecord, Cancel, CancelAck, Challenge, ChallengeAnswer, ClientFrame,
+    CoordinatorFrame, CoordinatorTiming, Data, Decoded, EpochUpdate, Final, Heartbeat, Hello, KeepAlive,
+    LengthPrefixed, ModelLoad, Offer, ProviderFrame, ReceiptAck, Receipts, Refused, Relayed, RelayedAccepted,
+    RelayedData, RelayedFinal, RelayedRefused, Reseal, Submit, VerdictNotice, Welcome, Wrap,
+};
+pub use header::{RequestKind, SealedHeader, Suite, recipient_list_digest};
+pub use record::List;
+pub use signed::{
+    Bill, Candidate, CandidateList, CatalogueEntry, ChallengeProof, Evidence, Receipt, Statement, catalogue_digest,
+    challenge_digest, epoch_nonce, receipt_id,
+};

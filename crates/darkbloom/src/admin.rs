@@ -1,0 +1,239 @@
+//! What administrators do from the command line, over the coordinator's HTTP interface.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use darkbloom_client::check_address;
+use darkbloom_provider::weights_of_file;
+use darkbloom_text::TextPack;
+use darkbloom_types::{Digest, NanoDollars, SecretString};
+use serde_json::{Value, json};
+
+use crate::arguments::{Accounts, AccountsAction, AdminOptions, Catalogue, CatalogueAction, KeyKind, Keys, KeysAction};
+use crate::error::{Failure, say};
+
+/// An administrator's connection to a coordinator.
+pub struct Admin {
+    http: reqwest::Client,
+    coordinator: String,
+    key: SecretString,
+}
+
+/// A model's file as the catalogue names it.
+pub struct ModelFile {
+    weights: Digest,
+    text_pack: Vec<u8>,
+    context: u32,
+}
+
+/// What a model is offered as.
+pub struct Offer<'a> {
+    /// The name in requests.
+    pub name: &'a str,
+    /// How the weights are stored.
+    pub quantisation: &'a str,
+    /// Edition of the price.
+    pub price_version: u32,
+    /// Nano-dollars for one input token.
+    pub input_price: u32,
+    /// Nano-dollars for one output token.
+    pub output_price: u32,
+}
+
+impl ModelFile {
+    /// Hashes a model's file and reads its tokenizer. Blocks.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let cannot = |why: String| {
+            Failure::new(format!("cannot use the model file {}: {why}", path.display()), "check the path")
+        };
+        let weights = weights_of_file(path).map_err(|error| cannot(error.to_string()))?;
+        let file = File::open(path).map_err(|error| cannot(error.to_string()))?;
+        let pack = TextPack::from_gguf(BufReader::new(file)).map_err(|error| cannot(error.to_string()))?;
+        Ok(Self { weights, context: pack.context_length().0, text_pack: pack.to_bytes() })
+    }
+}
+
+impl Admin {
+    /// A connection with this key.
+    pub fn new(coordinator: &str, key: SecretString) -> Result<Self, Failure> {
+        check_address(coordinator)?;
+        let http = reqwest::Client::builder().timeout(std::time::Duration::from_secs(60)).build();
+        let http = http.map_err(|error| Failure::new(error.to_string(), ""))?;
+        Ok(Self { http, coordinator: coordinator.trim_end_matches('/').to_owned(), key })
+    }
+
+    async fn call(&self, method: reqwest::Method, path: &str, body: Option<Body>) -> Result<Value, Failure> {
+        let mut request =
+            self.http.request(method, format!("{}{path}", self.coordinator)).bearer_auth(self.key.expose());
+        request = match body {
+            Some(Body::Json(value)) => request.header("content-type", "application/json").body(value.to_string()),
+            Some(Body::Bytes(bytes)) => request.body(bytes),
+            None => request,
+        };
+        let unreachable = |_| {
+            Failure::new(
+                format!("cannot reach the coordinator at {}", self.coordinator),
+                "check `--coordinator` and that it runs",
+            )
+        };
+        let response = request.send().await.map_err(unreachable)?;
+        let ok = response.status().is_success();
+        let bytes = response.bytes().await.map_err(unreachable)?;
+        let value: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        if ok {
+            return Ok(value);
+        }
+        let message = value["error"]["message"].as_str().unwrap_or("the coordinator refused").to_owned();
+        Err(Failure::new(message, ""))
+    }
+
+    /// Asks for something.
+    pub async fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.call(reqwest::Method::GET, path, None).await
+    }
+
+    /// Makes something.
+    pub async fn post(&self, path: &str, body: Value) -> Result<Value, Failure> {
+        self.call(reqwest::Method::POST, path, Some(Body::Json(body))).await
+    }
+
+    /// Makes a key and returns it.
+    pub async fn create_key(&self, kind: &str, account: Option<&str>, name: &str) -> Result<SecretString, Failure> {
+        let answer = self.post("/admin/v1/keys", json!({"kind": kind, "account": account, "name": name})).await?;
+        let key = answer["key"].as_str().ok_or_else(|| Failure::new("the coordinator sent no key", ""))?;
+        Ok(SecretString::from(key))
+    }
+
+    /// Puts a model on offer and returns its catalogue digest.
+    pub async fn offer_model(&self, file: &ModelFile, offer: &Offer<'_>) -> Result<String, Failure> {
+        let blob =
+            self.call(reqwest::Method::PUT, "/admin/v1/blobs", Some(Body::Bytes(file.text_pack.clone()))).await?;
+        let entry = json!({
+            "name": offer.name,
+            "weights": file.weights,
+            "text_pack": blob["digest"],
+            "context": file.context,
+            "quantisation": offer.quantisation,
+            "price_version": offer.price_version,
+            "input_nano_per_token": offer.input_price,
+            "output_nano_per_token": offer.output_price,
+        });
+        let answer = self.call(reqwest::Method::PUT, "/admin/v1/catalogue", Some(Body::Json(entry))).await?;
+        Ok(answer["digest"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+enum Body {
+    Json(Value),
+    Bytes(Vec<u8>),
+}
+
+fn admin(options: &AdminOptions) -> Result<Admin, Failure> {
+    Admin::new(&options.coordinator, SecretString::from(options.admin_key.as_str()))
+}
+
+/// `darkbloom keys`.
+pub async fn keys(options: Keys) -> Result<(), Failure> {
+    match options.action {
+        KeysAction::Create { kind, account, name, admin: at } => {
+            let kind = match kind {
+                KeyKind::Consumer => "consumer",
+                KeyKind::Admin => "admin",
+                KeyKind::Join => "join",
+            };
+            let key = admin(&at)?.create_key(kind, account.as_deref(), &name).await?;
+            say(key.expose())
+        }
+        KeysAction::List { admin: at } => {
+            let answer = admin(&at)?.get("/admin/v1/keys").await?;
+            for key in answer["data"].as_array().into_iter().flatten() {
+                let state = if key["revoked"] == true { "revoked" } else { "active" };
+                say(format!(
+                    "{:>6}  {:<8}  {:<7}  {}",
+                    key["id"],
+                    key["kind"].as_str().unwrap_or("?"),
+                    state,
+                    key["name"].as_str().unwrap_or("?")
+                ))?;
+            }
+            Ok(())
+        }
+        KeysAction::Revoke { id, admin: at } => {
+            admin(&at)?.call(reqwest::Method::DELETE, &format!("/admin/v1/keys/{id}"), None).await?;
+            say(format!("key {id} opens nothing any more"))
+        }
+    }
+}
+
+/// `darkbloom accounts`.
+pub async fn accounts(options: Accounts) -> Result<(), Failure> {
+    match options.action {
+        AccountsAction::Create { name, admin: at } => {
+            let answer = admin(&at)?.post("/admin/v1/accounts", json!({"name": name})).await?;
+            say(format!("account {} `{name}`", answer["account"]))
+        }
+        AccountsAction::Credit { name, dollars, reference, admin: at } => {
+            let amount = parse_dollars(&dollars).ok_or_else(|| {
+                Failure::new(
+                    format!("`{dollars}` is not an amount"),
+                    "give dollars with up to nine decimal places, such as 2.50",
+                )
+            })?;
+            let body = json!({"account": name, "amount_nano_usd": amount, "reference": reference});
+            let answer = admin(&at)?.post("/admin/v1/deposits", body).await?;
+            let already =
+                if answer["already"] == true { " (this reference was credited before; nothing changed)" } else { "" };
+            say(format!("available {}{already}", NanoDollars(answer["available_nano_usd"].as_i64().unwrap_or(0))))
+        }
+        AccountsAction::List { admin: at } => {
+            let answer = admin(&at)?.get("/admin/v1/accounts").await?;
+            for row in answer["data"].as_array().into_iter().flatten() {
+                let available = NanoDollars(row["available_nano_usd"].as_i64().unwrap_or(0));
+                let held = NanoDollars(row["held_nano_usd"].as_i64().unwrap_or(0));
+                say(format!(
+                    "{:>6}  {available:>16}  held {held:>16}  {}",
+                    row["account"],
+                    row["name"].as_str().unwrap_or("?")
+                ))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// `darkbloom catalogue`.
+pub async fn catalogue(options: Catalogue) -> Result<(), Failure> {
+    let CatalogueAction::Add { model, name, quantisation, price_version, input_price, output_price, admin: at } =
+        options.action;
+    let file = ModelFile::read(&model)?;
+    let offer = Offer { name: &name, quantisation: &quantisation, price_version, input_price, output_price };
+    let digest = admin(&at)?.offer_model(&file, &offer).await?;
+    say(format!("`{name}` is on offer as {digest}"))
+}
+
+/// Dollars with up to nine decimal places, exactly.
+fn parse_dollars(text: &str) -> Option<NanoDollars> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 9 {
+        return None;
+    }
+    let nanos: i64 = format!("{fraction:0<9}").parse().ok()?;
+    let dollars = NanoDollars::from_dollars(whole.parse().ok()?).ok()?;
+    dollars.plus(NanoDollars(nanos)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dollars_are_read_exactly() {
+        assert_eq!(parse_dollars("2.5"), Some(NanoDollars(2_500_000_000)));
+        assert_eq!(parse_dollars("0.000000001"), Some(NanoDollars(1)));
+        for wrong in ["", ".5", "1.0000000001", "-1", "1e9", "1.2.3", "99999999999999"] {
+            assert_eq!(parse_dollars(wrong), None, "{wrong}");
+        }
+    }
+}

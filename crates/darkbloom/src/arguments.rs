@@ -1,0 +1,314 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use darkbloom_types::{NetworkId, ProviderId, Tier};
+
+/// Private inference on machines you do not own, that anyone can check.
+#[derive(Debug, Parser)]
+#[command(name = "darkbloom", version, about, arg_required_else_help = true)]
+pub struct Arguments {
+    /// A TOML file with a table for each role; flags win over it.
+    #[arg(long, global = true, env = "DARKBLOOM_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a whole network on this machine: coordinator, gateway and a provider with the model that ships.
+    Dev(Dev),
+    /// Run a coordinator. The first start prints an administrator key.
+    Coordinator(Coordinator),
+    /// Run a gateway: OpenAI clients send it their key, it seals on their behalf.
+    Gateway(Gateway),
+    /// Run a local OpenAI endpoint that verifies and seals on this machine.
+    Proxy(Proxy),
+    /// Run a provider.
+    Start(Start),
+    /// Make, list and revoke API keys and join tokens.
+    Keys(Keys),
+    /// Make accounts and give them credit.
+    Accounts(Accounts),
+    /// Put models on offer.
+    Catalogue(Catalogue),
+}
+
+/// Options of `dev`.
+#[derive(Debug, Args)]
+pub struct Dev {
+    /// Ask this, print the answer and what was verified, and stop.
+    #[arg(long)]
+    pub prompt: Option<String>,
+    /// With --prompt: print one JSON object.
+    #[arg(long, requires = "prompt")]
+    pub json: bool,
+    /// Keep the network's data here; by default it is gone afterwards.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Where the gateway listens; by default 127.0.0.1:7700, with --prompt any free port.
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// Another GGUF model than the one that ships.
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+    /// Batch rows of the provider.
+    #[arg(long, default_value_t = 8)]
+    pub rows: usize,
+}
+
+/// Options of `coordinator`.
+#[derive(Debug, Args)]
+pub struct Coordinator {
+    /// Where to listen.
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// The folder of database and key.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Least tier of providers that get work.
+    #[arg(long)]
+    pub tier_min: Option<Tier>,
+    /// How it is run by another program.
+    #[command(flatten)]
+    pub run: Supervised,
+}
+
+/// For programs that start a role.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Supervised {
+    /// Say on standard output, as JSON, when it is ready.
+    #[arg(long)]
+    pub json: bool,
+    /// Stop when standard input ends, so that it never outlives whoever started it.
+    #[arg(long)]
+    pub until_stdin_closes: bool,
+}
+
+/// Which network a client trusts and how much it demands.
+#[derive(Debug, Args)]
+pub struct TrustOptions {
+    /// The coordinator's address.
+    #[arg(long)]
+    pub coordinator: Option<String>,
+    /// The coordinator's pin: 64 hex digits, as it prints them at its start. Without it the first one met is pinned.
+    #[arg(long)]
+    pub coordinator_key: Option<NetworkId>,
+    /// Least tier of providers to seal to.
+    #[arg(long)]
+    pub tier_min: Option<Tier>,
+    /// A provider to trust by name, whatever its tier; may be given again.
+    #[arg(long = "pin-provider")]
+    pub pinned: Vec<ProviderId>,
+}
+
+/// Options of `gateway`.
+#[derive(Debug, Args)]
+pub struct Gateway {
+    /// Where to listen.
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// Whom to trust.
+    #[command(flatten)]
+    pub trust: TrustOptions,
+    /// How it is run by another program.
+    #[command(flatten)]
+    pub run: Supervised,
+}
+
+/// Options of `proxy`.
+#[derive(Debug, Args)]
+pub struct Proxy {
+    /// Where to listen.
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// The API key; better by DARKBLOOM_API_KEY than by a flag that others can see.
+    #[arg(long, env = "DARKBLOOM_API_KEY", hide_env_values = true)]
+    pub key: Option<String>,
+    /// Whom to trust.
+    #[command(flatten)]
+    pub trust: TrustOptions,
+    /// How it is run by another program.
+    #[command(flatten)]
+    pub run: Supervised,
+}
+
+/// Options of `start`.
+#[derive(Debug, Args)]
+pub struct Start {
+    /// Stay in the foreground. The only way so far.
+    #[arg(long)]
+    pub foreground: bool,
+    /// The coordinator's address.
+    #[arg(long)]
+    pub coordinator: Option<String>,
+    /// The coordinator's pin: 64 hex digits. Without it the first one met is pinned.
+    #[arg(long)]
+    pub coordinator_key: Option<NetworkId>,
+    /// The join token, for the first time; better by DARKBLOOM_JOIN_TOKEN.
+    #[arg(long, env = "DARKBLOOM_JOIN_TOKEN", hide_env_values = true)]
+    pub join_token: Option<String>,
+    /// The folder of identity and receipts.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// The GGUF model.
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+    /// Batch rows: requests that are answered at the same time.
+    #[arg(long)]
+    pub rows: Option<usize>,
+    /// Most tokens of prompt and answer together.
+    #[arg(long)]
+    pub context: Option<usize>,
+    /// Threads of the engine; by default cores minus one.
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// How it is run by another program.
+    #[command(flatten)]
+    pub run: Supervised,
+}
+
+/// How an administrator reaches the coordinator.
+#[derive(Debug, Args)]
+pub struct AdminOptions {
+    /// The coordinator's address.
+    #[arg(long, env = "DARKBLOOM_COORDINATOR", default_value = "http://127.0.0.1:7701")]
+    pub coordinator: String,
+    /// The administrator's key; better by DARKBLOOM_ADMIN_KEY.
+    #[arg(long, env = "DARKBLOOM_ADMIN_KEY", hide_env_values = true)]
+    pub admin_key: String,
+}
+
+/// What a key opens.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum KeyKind {
+    /// Requests, paid by an account.
+    Consumer,
+    /// Administration.
+    Admin,
+    /// A provider's first joining.
+    Join,
+}
+
+/// Options of `keys`.
+#[derive(Debug, Args)]
+pub struct Keys {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: KeysAction,
+}
+
+/// What can be done with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysAction {
+    /// Make a key; it is shown once.
+    Create {
+        /// What it opens.
+        #[arg(long, value_enum, default_value = "consumer")]
+        kind: KeyKind,
+        /// The account that pays; needed for a consumer key.
+        #[arg(long)]
+        account: Option<String>,
+        /// What people call it.
+        #[arg(long, default_value = "key")]
+        name: String,
+        /// Where.
+        #[command(flatten)]
+        admin: AdminOptions,
+    },
+    /// List the keys; their secrets are known to nobody.
+    List {
+        /// Where.
+        #[command(flatten)]
+        admin: AdminOptions,
+    },
+    /// Make a key open nothing any more.
+    Revoke {
+        /// Its id, from `keys list`.
+        id: i64,
+        /// Where.
+        #[command(flatten)]
+        admin: AdminOptions,
+    },
+}
+
+/// Options of `accounts`.
+#[derive(Debug, Args)]
+pub struct Accounts {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: AccountsAction,
+}
+
+/// What can be done with accounts.
+#[derive(Debug, Subcommand)]
+pub enum AccountsAction {
+    /// Open an account.
+    Create {
+        /// Its name.
+        name: String,
+        /// Where.
+        #[command(flatten)]
+        admin: AdminOptions,
+    },
+    /// Give an account credit.
+    Credit {
+        /// Its name.
+        name: String,
+        /// How much, in US dollars, with up to nine decimal places.
+        dollars: String,
+        /// A reference; the same one never counts twice.
+        #[arg(long)]
+        reference: String,
+        /// Where.
+        #[command(flatten)]
+        admin: AdminOptions,
+    },
+    /// List the accounts and what they have.
+    List {
+        /// Where.
+        #[command(flatten)]
+        admin: AdminOptions,
+    },
+}
+
+/// Options of `catalogue`.
+#[derive(Debug, Args)]
+pub struct Catalogue {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: CatalogueAction,
+}
+
+/// What can be done with the catalogue.
+#[derive(Debug, Subcommand)]
+pub enum CatalogueAction {
+    /// Put a model on offer: hash the file here, sign the entry at the coordinator.
+    Add {
+        /// The GGUF file.
+        model: PathBuf,
+        /// The name in requests.
+        #[arg(long)]
+        name: String,
+        /// How the weights are stored, such as Q8_0.
+        #[arg(long)]
+        quantisation: String,
+        /// Edition of the price; a new price needs a higher one.
+        #[arg(long, default_value_t = 1)]
+        price_version: u32,
+        /// Nano-dollars for one input token.
+        #[arg(long)]
+        input_price: u32,
+        /// Nano-dollars for one output token.
+        #[arg(long)]
+        output_price: u32,
+        /// Where.
+        #[command(flatten)]
+        admin: AdminOptions,
+    },
+}

@@ -1,0 +1,326 @@
+//! `darkbloom dev`: a whole network on this machine, each role its own process.
+
+mod ask;
+mod child;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use darkbloom_types::{NanoDollars, SecretString};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::{Admin, ModelFile, Offer};
+use crate::arguments::Dev;
+use crate::error::{Failure, say};
+use child::Child;
+
+/// The model that ships, inside the program.
+const MODEL: &[u8] = include_bytes!("../../../models/darkbloom-tiny-q8_0.gguf");
+/// Its name in requests.
+const MODEL_NAME: &str = "darkbloom-tiny";
+/// Where the gateway listens unless told otherwise.
+const LISTEN: &str = "127.0.0.1:7700";
+/// Credit of the account that `dev` makes.
+const CREDIT: NanoDollars = NanoDollars(10 * NanoDollars::PER_DOLLAR);
+/// The price on which it runs: $0.05 and $0.20 a million tokens.
+const PRICE: (u32, u32) = (50, 200);
+/// A role is up within this time; loading the model is the longest part.
+const READY_WAIT: Duration = Duration::from_secs(60);
+/// How often it looks whether the provider is eligible.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A running network.
+struct Network {
+    coordinator: Child,
+    provider: Child,
+    gateway: Child,
+    coordinator_url: String,
+    base_url: String,
+    network: String,
+    provider_id: String,
+    key: SecretString,
+    model: String,
+    ready_after: Duration,
+    /// Removed when the network is, unless the data is to be kept.
+    folder: Folder,
+}
+
+/// Where the network's data is.
+struct Folder {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !self.keep {
+            // Nothing depends on it any more; what cannot be removed is in the system's folder for such things.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+impl Folder {
+    fn open(data: Option<PathBuf>) -> Result<Self, Failure> {
+        let keep = data.is_some();
+        let path = data.unwrap_or_else(|| std::env::temp_dir().join(format!("darkbloom-dev-{}", std::process::id())));
+        let cannot = |error: std::io::Error| {
+            Failure::new(
+                format!("cannot use the data folder {}: {error}", path.display()),
+                "choose another with `--data`",
+            )
+        };
+        if keep {
+            std::fs::create_dir_all(&path).map_err(cannot)?;
+        } else {
+            // Created here and by nobody else: the system's folder is open to all.
+            use std::os::unix::fs::DirBuilderExt as _;
+            std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(cannot)?;
+        }
+        Ok(Self { path, keep })
+    }
+}
+
+/// `darkbloom dev`.
+pub async fn run(options: Dev) -> Result<(), Failure> {
+    let quiet = options.prompt.is_some();
+    let default = if quiet { "127.0.0.1:0" } else { LISTEN };
+    let listen = options.listen.unwrap_or_else(|| default.parse().expect("the default address is valid"));
+    let failed = |error: std::io::Error| Failure::new(format!("cannot listen for signals: {error}"), "");
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?);
+    let told = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    tokio::pin!(told);
+    let network = tokio::select! {
+        network = Network::start(&options, listen, quiet) => network?,
+        // The roles notice that their standard input ended.
+        () = &mut told => return Ok(()),
+    };
+    let outcome = match &options.prompt {
+        Some(prompt) => tokio::select! {
+            asked = ask::ask(&network, prompt, options.json) => asked,
+            () = &mut told => Ok(()),
+        },
+        None => {
+            network.introduce()?;
+            network.watch(told).await
+        }
+    };
+    network.stop().await;
+    outcome
+}
+
+impl Network {
+    async fn start(options: &Dev, listen: SocketAddr, quiet: bool) -> Result<Self, Failure> {
+        let began = Instant::now();
+        let folder = Folder::open(options.data.clone())?;
+        let data = &folder.path;
+        let (model_path, name) = model(options, data)?;
+        let admin_file = data.join("admin.key");
+
+        let coordinator_data = data.join("coordinator");
+        let (coordinator, ready) = Child::start(
+            "coordinator",
+            &["coordinator", "--listen", "127.0.0.1:0", "--data", path(&coordinator_data)?],
+            &[],
+            quiet,
+            READY_WAIT,
+        )
+        .await?;
+        let coordinator_url = format!("http://{}", text(&ready, "address"));
+        let network = text(&ready, "network");
+        let admin_key = admin_key(&ready, &admin_file)?;
+        let admin = Admin::new(&coordinator_url, admin_key)?;
+
+        let read = model_path.clone();
+        let file = tokio::task::spawn_blocking(move || ModelFile::read(&read)).await;
+        let file = file.map_err(|error| Failure::new(error.to_string(), ""))??;
+        let offer =
+            Offer { name: &name, quantisation: "Q8_0", price_version: 1, input_price: PRICE.0, output_price: PRICE.1 };
+        admin.offer_model(&file, &offer).await?;
+        let join_token = admin.create_key("join", None, "dev provider").await?;
+        let provider_data = data.join("provider");
+        let rows = options.rows.to_string();
+        let arguments = [
+            "start",
+            "--foreground",
+            "--coordinator",
+            &coordinator_url,
+            "--coordinator-key",
+            &network,
+            "--data",
+            path(&provider_data)?,
+            "--model",
+            path(&model_path)?,
+            "--rows",
+            &rows,
+        ];
+        let environment = [("DARKBLOOM_JOIN_TOKEN", join_token.expose())];
+        let start = Child::start("provider", &arguments, &environment, quiet, READY_WAIT);
+        let (started, key) = tokio::join!(start, consumer(&admin));
+        let ((provider, ready), key) = (started?, key?);
+        let provider_id = text(&ready, "provider");
+        let listen = listen.to_string();
+        let (gateway, ready) = Child::start(
+            "gateway",
+            &[
+                "gateway",
+                "--listen",
+                &listen,
+                "--coordinator",
+                &coordinator_url,
+                "--coordinator-key",
+                &network,
+                "--pin-provider",
+                &provider_id,
+            ],
+            &[],
+            quiet,
+            READY_WAIT,
+        )
+        .await?;
+        let base_url = format!("http://{}/v1", text(&ready, "address"));
+        eligible(&admin, &provider_id).await?;
+        Ok(Self {
+            coordinator,
+            provider,
+            gateway,
+            coordinator_url,
+            base_url,
+            network,
+            provider_id,
+            key,
+            model: name,
+            ready_after: began.elapsed(),
+            folder,
+        })
+    }
+
+    /// Says how to use it.
+    fn introduce(&self) -> Result<(), Failure> {
+        let (base, key, model) = (&self.base_url, self.key.expose(), &self.model);
+        say(format!("ready after {:.1} s\n", self.ready_after.as_secs_f64()))?;
+        say(format!("base URL     {base}"))?;
+        say(format!("API key      {key}"))?;
+        say(format!("model        {model}"))?;
+        say(format!("coordinator  {}  (pin {})", self.coordinator_url, self.network))?;
+        say(format!("provider     {}", self.provider_id))?;
+        say(
+            "trust        the provider's software key is pinned for this run: that is `self_signed`, not proof of hardware\n",
+        )?;
+        say(format!(
+            "curl {base}/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n  -d '{{\"model\": \"{model}\", \"messages\": [{{\"role\": \"user\", \"content\": \"What is 17 + 25?\"}}]}}'\n"
+        ))?;
+        say("from openai import OpenAI")?;
+        say(format!("client = OpenAI(base_url=\"{base}\", api_key=\"{key}\")"))?;
+        say(format!(
+            "print(client.chat.completions.create(model=\"{model}\", messages=[{{\"role\": \"user\", \"content\": \"What is 17 + 25?\"}}]).choices[0].message.content)\n"
+        ))?;
+        if self.folder.keep {
+            say(format!("data in {}; Ctrl-C stops everything", self.folder.path.display()))
+        } else {
+            say("Ctrl-C stops everything and removes its data")
+        }
+    }
+
+    /// Runs until told to stop, or until a role ends by itself.
+    async fn watch(&self, told: impl Future<Output = ()>) -> Result<(), Failure> {
+        let ended = |child: &Child, status: String| {
+            Failure::new(format!("the {} ended by itself ({status})", child.role()), "see its log above")
+        };
+        tokio::select! {
+            () = told => Ok(()),
+            status = self.coordinator.ended() => Err(ended(&self.coordinator, status)),
+            status = self.provider.ended() => Err(ended(&self.provider, status)),
+            status = self.gateway.ended() => Err(ended(&self.gateway, status)),
+        }
+    }
+
+    /// Stops what consumers see first, then the provider, then the coordinator.
+    async fn stop(self) {
+        self.gateway.stop().await;
+        self.provider.stop().await;
+        self.coordinator.stop().await;
+    }
+}
+
+/// The model's file and name: the one that ships, or another.
+fn model(options: &Dev, data: &Path) -> Result<(PathBuf, String), Failure> {
+    if let Some(path) = &options.model {
+        let name =
+            path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_else(|| "model".to_owned());
+        return Ok((path.clone(), name));
+    }
+    let path = data.join("darkbloom-tiny-q8_0.gguf");
+    std::fs::write(&path, MODEL).map_err(|error| {
+        Failure::new(format!("cannot write {}: {error}", path.display()), "choose another folder with `--data`")
+    })?;
+    Ok((path, MODEL_NAME.to_owned()))
+}
+
+fn path(path: &Path) -> Result<&str, Failure> {
+    path.to_str().ok_or_else(|| Failure::new(format!("{} is not valid UTF-8", path.display()), "choose another path"))
+}
+
+fn text(ready: &Value, key: &str) -> String {
+    ready[key].as_str().unwrap_or_default().to_owned()
+}
+
+/// The administrator's key: shown by the first start, kept beside the data for the next.
+fn admin_key(ready: &Value, file: &Path) -> Result<SecretString, Failure> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let cannot = |error: std::io::Error| {
+        Failure::new(format!("cannot use {}: {error}", file.display()), "choose another folder with `--data`")
+    };
+    match ready["admin_key"].as_str() {
+        Some(key) => {
+            let mut out = std::fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(file)
+                .map_err(cannot)?;
+            out.write_all(key.as_bytes()).map_err(cannot)?;
+            Ok(SecretString::from(key))
+        }
+        None => std::fs::read_to_string(file).map(SecretString::new).map_err(cannot),
+    }
+}
+
+/// An account with credit, and a key of it.
+async fn consumer(admin: &Admin) -> Result<SecretString, Failure> {
+    let accounts = admin.get("/admin/v1/accounts").await?;
+    let known = accounts["data"].as_array().into_iter().flatten().any(|row| row["name"] == "dev");
+    if !known {
+        admin.post("/admin/v1/accounts", json!({"name": "dev"})).await?;
+    }
+    let deposit = json!({"account": "dev", "amount_nano_usd": CREDIT, "reference": "darkbloom dev"});
+    admin.post("/admin/v1/deposits", deposit).await?;
+    admin.create_key("consumer", Some("dev"), "dev").await
+}
+
+/// Waits until the provider gets work.
+async fn eligible(admin: &Admin, provider: &str) -> Result<(), Failure> {
+    let until = Instant::now() + READY_WAIT;
+    loop {
+        let answer = admin.get("/admin/v1/providers").await?;
+        let found = answer["data"].as_array().into_iter().flatten().find(|row| row["provider"] == provider);
+        match found {
+            Some(row) if row["eligible"] == true => return Ok(()),
+            other if Instant::now() >= until => {
+                let reason = other.map_or("it did not connect", |row| row["reason"].as_str().unwrap_or("unknown"));
+                return Err(Failure::new(format!("the provider is not eligible: {reason}"), "see its log above"));
+            }
+            _ => tokio::time::sleep(LOOK).await,
+        }
+    }
+}

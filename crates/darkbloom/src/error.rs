@@ -1,0 +1,55 @@
+//! How the program says no: what, why, and what to do.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use darkbloom_types::Refusal;
+
+/// A failure for a person.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    hint: String,
+}
+
+impl Failure {
+    /// What went wrong, and a next step.
+    pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into() }
+    }
+
+    /// Prints it. Exit status 1.
+    pub fn report(&self) -> ExitCode {
+        let mut out = std::io::stderr().lock();
+        // Nobody is left to tell when standard error is closed.
+        let _ = writeln!(out, "error: {}", self.message);
+        if !self.hint.is_empty() {
+            let _ = writeln!(out, "hint: {}", self.hint);
+        }
+        ExitCode::FAILURE
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let sentence = refusal.code.sentence();
+        let message =
+            if refusal.detail.is_empty() { sentence.to_owned() } else { format!("{sentence}: {}", refusal.detail) };
+        Self::new(message, refusal.code.next_step())
+    }
+}
+
+/// Writes a line to standard output.
+pub fn say(line: impl AsRef<str>) -> Result<(), Failure> {
+    writeln!(std::io::stdout().lock(), "{}", line.as_ref()).map_err(closed)
+}
+
+/// Writes a piece of text to standard output at once.
+pub fn say_piece(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(closed)
+}
+
+fn closed(error: std::io::Error) -> Failure {
+    Failure::new(format!("cannot write to standard output: {error}"), "")
+}

@@ -1,0 +1,199 @@
+//! The roles, each until it is told to stop.
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use darkbloom_client::{CANDIDATES_DEFAULT, Client, Config as ClientConfig, Role, Surface, SurfaceConfig};
+use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
+use darkbloom_provider::{Config as ProviderConfig, ModelOptions, Provider};
+use darkbloom_types::{ProviderId, SecretString, Tier};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::arguments::{self, Supervised, TrustOptions};
+use crate::error::{Failure, say};
+use crate::settings::{ClientSettings, CoordinatorSettings, ProviderSettings};
+
+/// Where roles listen by default.
+const COORDINATOR_LISTEN: &str = "127.0.0.1:7701";
+const GATEWAY_LISTEN: &str = "127.0.0.1:7700";
+const PROXY_LISTEN: &str = "127.0.0.1:7702";
+/// A provider's defaults: eight rows of up to 8,192 tokens.
+const ROWS: usize = 8;
+const ROW_TOKENS: usize = 8_192;
+
+/// Waits for a signal to stop, or for the end of standard input where that counts.
+async fn told_to_stop(run: Supervised) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(format!("cannot listen for signals: {error}"), "");
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?);
+    let stdin_closes = async {
+        if !run.until_stdin_closes {
+            std::future::pending::<()>().await;
+        }
+        let (closed, told) = tokio::sync::oneshot::channel();
+        // A thread of its own: a read of standard input cannot be cancelled, and must not hold up the end of the process.
+        std::thread::spawn(move || {
+            let mut block = [0; 64];
+            while !matches!(std::io::stdin().read(&mut block), Ok(0) | Err(_)) {}
+            let _ = closed.send(());
+        });
+        let _ = told.await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = stdin_closes => {}
+    }
+    Ok(())
+}
+
+fn parsed<T: FromStr>(text: Option<String>, what: &str) -> Result<Option<T>, Failure>
+where
+    T::Err: std::fmt::Display,
+{
+    text.map(|text| {
+        text.parse().map_err(|error| Failure::new(format!("{what}: {error}"), "correct the configuration file"))
+    })
+    .transpose()
+}
+
+fn default_address(text: &str) -> SocketAddr {
+    text.parse().expect("the default addresses are valid")
+}
+
+fn default_data(role: &str) -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home).unwrap_or_else(|| PathBuf::from("."));
+    base.join("darkbloom").join(role)
+}
+
+/// `darkbloom coordinator`.
+pub async fn coordinator(options: arguments::Coordinator, settings: CoordinatorSettings) -> Result<(), Failure> {
+    let tier_min = match options.tier_min {
+        Some(tier) => tier,
+        None => parsed(settings.tier_min, "tier_min")?.unwrap_or(Tier::None),
+    };
+    let config = CoordinatorConfig {
+        listen: options.listen.or(settings.listen).unwrap_or_else(|| default_address(COORDINATOR_LISTEN)),
+        data: options.data.or(settings.data).unwrap_or_else(|| default_data("coordinator")),
+        tier_min,
+    };
+    let data = config.data.clone();
+    let running = Coordinator::start(config).await.map_err(|error| Failure::new(error.to_string(), error.hint()))?;
+    if options.run.json {
+        let admin_key = running.admin_key.as_ref().map(SecretString::expose);
+        say(json!({"ready": "coordinator", "address": running.address, "network": running.network, "admin_key": admin_key}).to_string())?;
+    } else {
+        say(format!("coordinator   http://{}", running.address))?;
+        say(format!("pin           --coordinator-key {}", running.network))?;
+        say(format!("data          {}", data.display()))?;
+        if let Some(key) = &running.admin_key {
+            say(format!("administrator {}   (shown this once)", key.expose()))?;
+        }
+    }
+    told_to_stop(options.run).await?;
+    running.stop().await;
+    Ok(())
+}
+
+fn client(trust: TrustOptions, settings: &ClientSettings, role: &str) -> Result<Client, Failure> {
+    let coordinator = trust.coordinator.or_else(|| settings.coordinator.clone());
+    let coordinator =
+        coordinator.ok_or_else(|| Failure::new("no coordinator is given", "add `--coordinator https://HOST`"))?;
+    let network = match trust.coordinator_key {
+        Some(network) => Some(network),
+        None => parsed(settings.coordinator_key.clone(), "coordinator_key")?,
+    };
+    let tier_min = match trust.tier_min {
+        Some(tier) => tier,
+        None => parsed(settings.tier_min.clone(), "tier_min")?.unwrap_or(Tier::Hardware),
+    };
+    let mut pinned: BTreeSet<_> = trust.pinned.into_iter().collect();
+    for text in &settings.pin_providers {
+        pinned.extend(parsed::<ProviderId>(Some(text.clone()), "pin_providers")?);
+    }
+    let pin_file = if network.is_none() {
+        let folder = default_data(role);
+        std::fs::create_dir_all(&folder).map_err(|error| {
+            Failure::new(
+                format!("cannot create {}: {error}", folder.display()),
+                "give the coordinator's pin with `--coordinator-key`",
+            )
+        })?;
+        Some(folder.join("coordinator.pin"))
+    } else {
+        None
+    };
+    let config = ClientConfig { coordinator, network, pin_file, tier_min, pinned, candidates: CANDIDATES_DEFAULT };
+    Ok(Client::new(config)?)
+}
+
+async fn surface(client: Client, config: SurfaceConfig, run: Supervised, name: &str) -> Result<(), Failure> {
+    let running =
+        Surface::start(client, config).await.map_err(|error| Failure::new(error.to_string(), error.hint()))?;
+    if run.json {
+        say(json!({"ready": name, "address": running.address}).to_string())?;
+    } else {
+        say(format!("{name}  base URL http://{}/v1", running.address))?;
+    }
+    told_to_stop(run).await?;
+    running.stop().await;
+    Ok(())
+}
+
+/// `darkbloom gateway`.
+pub async fn gateway(options: arguments::Gateway, settings: ClientSettings) -> Result<(), Failure> {
+    let listen = options.listen.or(settings.listen).unwrap_or_else(|| default_address(GATEWAY_LISTEN));
+    let client = client(options.trust, &settings, "gateway")?;
+    surface(client, SurfaceConfig { listen, role: Role::Gateway }, options.run, "gateway").await
+}
+
+/// `darkbloom proxy`.
+pub async fn proxy(options: arguments::Proxy, settings: ClientSettings) -> Result<(), Failure> {
+    let key = options.key.ok_or_else(|| {
+        Failure::new("no API key is given", "set DARKBLOOM_API_KEY to a key from `darkbloom keys create`")
+    })?;
+    let listen = options.listen.or(settings.listen).unwrap_or_else(|| default_address(PROXY_LISTEN));
+    let client = client(options.trust, &settings, "proxy")?;
+    let role = Role::Proxy { key: SecretString::new(key) };
+    surface(client, SurfaceConfig { listen, role }, options.run, "proxy").await
+}
+
+/// `darkbloom start`.
+pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> Result<(), Failure> {
+    if !options.foreground {
+        return Err(Failure::new("running in the background is not there yet", "add `--foreground`"));
+    }
+    let missing = |what: &str, hint: &str| Failure::new(format!("no {what} is given"), hint);
+    let coordinator = options.coordinator.or(settings.coordinator);
+    let model = options.model.or(settings.model);
+    let network = match options.coordinator_key {
+        Some(network) => Some(network),
+        None => parsed(settings.coordinator_key, "coordinator_key")?,
+    };
+    let config = ProviderConfig {
+        coordinator: coordinator.ok_or_else(|| missing("coordinator", "add `--coordinator https://HOST`"))?,
+        network,
+        join_token: options.join_token.map(SecretString::new),
+        data: options.data.or(settings.data).unwrap_or_else(|| default_data("provider")),
+        model: ModelOptions {
+            path: model.ok_or_else(|| missing("model", "add `--model FILE.gguf`"))?,
+            rows: options.rows.or(settings.rows).unwrap_or(ROWS),
+            row_tokens: options.context.or(settings.context).unwrap_or(ROW_TOKENS),
+            threads: options.threads.or(settings.threads),
+        },
+    };
+    let running = Provider::start(config).await.map_err(|error| Failure::new(error.to_string(), error.hint()))?;
+    if options.run.json {
+        say(json!({"ready": "provider", "provider": running.id}).to_string())?;
+    } else {
+        say(format!("provider  {}", running.id))?;
+    }
+    told_to_stop(options.run).await?;
+    running.stop().await;
+    Ok(())
+}
