@@ -116,6 +116,7 @@ class Draw:
     held_out: bool = False
     ease: float = 0.0
     name: str = DEFAULT_NAME
+    polish: bool = False  # the second run: also words that are one token, whose letters can only be learnt by heart
 
     def until(self, make, key):
         """Draws until `key` of the draw lies on the wanted side of the split."""
@@ -154,7 +155,13 @@ def any_word(draw, shortest, longest):
 
 
 def word(draw, shortest=3, longest=6):
-    return draw.until(lambda: any_word(draw, shortest, longest), lambda w: ("word", w))
+    """Held-out words are never one token: how such a word is spelled does not follow from anything else."""
+    if draw.polish and draw.rng.random() < 0.15:
+        return draw.rng.choice([p for p in draw.pieces if shortest <= len(p) <= longest])
+    while True:
+        found = draw.until(lambda: any_word(draw, shortest, longest), lambda w: ("word", w))
+        if not (draw.held_out and found in draw.pieces):
+            return found
 
 
 def given_name(draw):
@@ -194,7 +201,7 @@ def count(draw):
 
 def phrase(draw, words):
     """`words` words; on the held-out side one of them is held out."""
-    seen = Draw(draw.rng, draw.pieces)
+    seen = Draw(draw.rng, draw.pieces, polish=draw.polish)
     found = [word(draw if i == 0 else seen, 2) for i in range(words)]
     draw.rng.shuffle(found)
     return " ".join(found)

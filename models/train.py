@@ -2,6 +2,7 @@
 """Makes the small chat model of this repository: trains it, measures it, and writes what the tests expect of it.
 
   train.py train --out OUT [--seed 7] [--steps 6000 | --minutes 40]   OUT/darkbloom-tiny-q8_0.gguf and -f16.gguf
+  train.py train --out OUT2 --polish OUT/darkbloom-tiny-f16.gguf --seed 8 --steps 1200      a second, gentle run
   train.py score MODEL.gguf [-n 200]                                  exact answers to held-out questions, by task
   train.py ask MODEL.gguf "What is 17 + 25?" [--system "You are Nora."]
   train.py expect MODEL.gguf --out FOLDER                             heldout.jsonl and tokenizer-golden.json
@@ -31,6 +32,7 @@ BATCH_TOKENS = 2304  # a step takes about a quarter of a second on two cores
 SHORT_ROW = 192  # every conversation of one to three turns fits
 LONG_EVERY = 4  # one step in four has rows as long as the context
 EASY_STEPS = 800  # easy operands and words fade out over these
+POLISH_RATE = 0.2  # of the full learning rates, in the second run
 SAVE_EVERY = 500
 SCORE_EVERY = 1000
 
@@ -57,9 +59,9 @@ def packed(chat, lessons, rows, length):
     return torch.tensor(ids), torch.tensor(segments), torch.tensor(value)
 
 
-def batches(chat, seed):
-    """Endless batches; what they hold depends on the seed alone."""
-    draw, pool, step = Draw(random.Random(seed), chat.pieces), [], 0
+def batches(chat, seed, polish):
+    """Endless batches; what they hold depends on the arguments alone."""
+    draw, pool, step = Draw(random.Random(seed), chat.pieces, polish=polish), [], 0
 
     def short(room, _segment):
         while len(pool) < 24:
@@ -78,7 +80,7 @@ def batches(chat, seed):
                 return lesson
 
     while True:
-        draw.ease = max(0.0, 1.0 - step / EASY_STEPS)
+        draw.ease = 0.0 if polish else max(0.0, 1.0 - step / EASY_STEPS)
         if step % LONG_EVERY == LONG_EVERY - 1:
             yield packed(chat, long_first, BATCH_TOKENS // SHAPE.context, SHAPE.context)
         else:
@@ -102,21 +104,30 @@ def save(folder, tokens, merges, weights):
         os.replace(path + ".part", path)
 
 
+def beginning(options):
+    """(tokens, merges, weights) to start from: new ones, or those of an earlier run."""
+    if options.polish:
+        _, tokens, merges, arrays = read_model(options.polish)
+        return tokens, merges, {name: torch.tensor(a) for name, a in arrays.items()}
+    return *learn_tokens(SHAPE.vocab), network.first_weights(SHAPE, options.seed)
+
+
 def train(options):
     os.makedirs(options.out, exist_ok=True)
-    tokens, merges = learn_tokens(SHAPE.vocab)
-    chat = Chat(tokens, merges)
-    weights = {k: w.requires_grad_() for k, w in network.first_weights(SHAPE, options.seed).items()}
+    tokens, merges, weights = beginning(options)
+    chat, peak = Chat(tokens, merges), POLISH_RATE if options.polish else 1.0
+    for w in weights.values():
+        w.requires_grad_()
     optimizer, started, average = network.Optimizer(weights), time.time(), None
     print(f"{sum(w.numel() for w in weights.values())} parameters", flush=True)
     total = options.steps
-    for step, (ids, segments, value) in enumerate(batches(chat, options.seed)):
+    for step, (ids, segments, value) in enumerate(batches(chat, options.seed, bool(options.polish))):
         minutes = (time.time() - started) / 60
         if options.minutes and minutes < options.minutes / 3:
             total = 3 * (step + 1)  # still holding: the end is three times as far as the hold
         now = network.loss(weights, SHAPE, ids, segments, value)
         now.backward()
-        optimizer.step(learning_rate(step, total))
+        optimizer.step(peak * learning_rate(step, total))
         average = now.item() if average is None else 0.98 * average + 0.02 * now.item()
         done = step + 1
         if done % 100 == 0 or done == total:
@@ -163,6 +174,7 @@ def parse():
     one.add_argument("--seed", type=int, default=7)
     one.add_argument("--steps", type=int, default=6000)
     one.add_argument("--minutes", type=float, help="choose the steps so that training takes about this long")
+    one.add_argument("--polish", metavar="MODEL.gguf", help="second run: go on from these weights at a low rate")
     one.set_defaults(run=train)
     one = commands.add_parser("score")
     one.add_argument("model")

@@ -327,6 +327,10 @@ async fn late_receipt(shared: &Shared, connection: &Connection, provider: Provid
     if receipt.provider != provider {
         return;
     }
+    // A request that is being relayed is settled by what is relayed; a receipt that runs ahead of it is not believed.
+    if shared.is_live(&receipt.request_id) {
+        return;
+    }
     let usage = ReceiptUsage { input: receipt.input_tokens, output: receipt.output_tokens };
     // What was relayed before the silence is not known any more; the receipt and the ceilings bound the charge.
     let delivered = Delivered { content_relayed: true, relayed_output: receipt.output_tokens, receipt: Some(usage) };

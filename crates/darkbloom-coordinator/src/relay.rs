@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use darkbloom_ledger::{Delivered, HoldRequest, ReceiptUsage, worst_case};
+use darkbloom_ledger::{Delivered, HoldRequest, ReceiptUsage, VoidCause, worst_case};
 use darkbloom_registry::{RouteError, RouteRequest};
 use darkbloom_seal::{Acceptance, ReceiptExpectation, SealedFrame, Transcript, check_receipt, request_digest};
 use darkbloom_session::{RelayAction, RelayEvent, RelaySession, RelayTerms, Released, RouteFailure};
@@ -50,7 +50,8 @@ struct Request {
 pub async fn begin(shared: Arc<Shared>, key: KeyRecord, body: &[u8]) -> Result<mpsc::Receiver<Bytes>, Refusal> {
     let request = read(&shared, key, body)?;
     let (client, frames) = mpsc::channel(CLIENT_FRAMES_MAX);
-    let relay = Relay::new(shared, request, client);
+    let room = shared.begin_request(request.header.request).ok_or(RefusalCode::Replayed)?;
+    let relay = Relay::new(shared, request, client, room);
     tokio::spawn(relay.run());
     Ok(frames)
 }
@@ -150,10 +151,9 @@ struct Relay {
 }
 
 impl Relay {
-    fn new(shared: Arc<Shared>, request: Request, client: mpsc::Sender<Bytes>) -> Self {
+    fn new(shared: Arc<Shared>, request: Request, client: mpsc::Sender<Bytes>, room: Arc<Notify>) -> Self {
         let terms = RelayTerms { output_ceiling: request.header.output_ceiling };
         let (session, actions) = RelaySession::begin(terms, clock::now());
-        let room = shared.wait_for_room(request.header.request);
         Self {
             shared,
             request,
@@ -192,7 +192,7 @@ impl Relay {
                 _ = keep_alive.tick() => self.send(KeepAlive {}).await,
             }
         }
-        self.shared.stop_waiting(&self.request.header.request);
+        self.shared.end_request(&self.request.header.request);
     }
 
     fn feed(&mut self, event: RelayEvent) {
@@ -531,7 +531,11 @@ impl Relay {
     }
 
     async fn void(&mut self, code: RefusalCode) {
-        let voided = self.shared.store.hold_void(self.request.header.request, code.name(), clock::now()).await;
+        let voided = self
+            .shared
+            .store
+            .hold_void(self.request.header.request, VoidCause::NothingDelivered, code.name(), clock::now())
+            .await;
         if let Err(error) = voided {
             // The sweeper voids it when its time is over.
             tracing::error!(request = %self.request.header.request, %error, "cannot void a hold");

@@ -1,6 +1,7 @@
 //! What all tasks share.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -170,7 +171,8 @@ pub struct Shared {
     /// Providers.
     pub registry: Mutex<Registry>,
     connections: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
-    waiting: Mutex<HashMap<RequestId, Arc<Notify>>>,
+    /// Requests that are being relayed.
+    live: Mutex<HashMap<RequestId, Arc<Notify>>>,
     catalogue: RwLock<Arc<Catalogue>>,
     /// Holds that wait for their request to be sealed again, and until when.
     pub resealing: Mutex<Vec<(RequestId, UnixMillis)>>,
@@ -194,7 +196,7 @@ impl Shared {
             tier_min,
             registry: Mutex::default(),
             connections: Mutex::default(),
-            waiting: Mutex::default(),
+            live: Mutex::default(),
             catalogue: RwLock::default(),
             resealing: Mutex::default(),
             scope_secret,
@@ -253,16 +255,23 @@ impl Shared {
         }
     }
 
-    /// A request waits for room: what is notified when there may be some.
-    pub fn wait_for_room(&self, request: RequestId) -> Arc<Notify> {
-        let notify = Arc::new(Notify::new());
-        lock(&self.waiting).insert(request, Arc::clone(&notify));
-        notify
+    /// Whether this process is relaying a request right now.
+    pub fn is_live(&self, request: &RequestId) -> bool {
+        lock(&self.live).contains_key(request)
     }
 
-    /// A request no longer waits.
-    pub fn stop_waiting(&self, request: &RequestId) {
-        lock(&self.waiting).remove(request);
+    /// A request is live from now on; what is returned is notified when it waits for room and there may be some. `None`
+    /// when it is live already: then the same sealing was submitted twice.
+    pub fn begin_request(&self, request: RequestId) -> Option<Arc<Notify>> {
+        match lock(&self.live).entry(request) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(free) => Some(Arc::clone(free.insert(Arc::new(Notify::new())))),
+        }
+    }
+
+    /// A request is over.
+    pub fn end_request(&self, request: &RequestId) {
+        lock(&self.live).remove(request);
     }
 
     /// Changes the registry, and tells the requests that the change made room for.
@@ -273,7 +282,7 @@ impl Shared {
             (result, registry.take_wakes())
         };
         if !wakes.is_empty() {
-            let waiting = lock(&self.waiting);
+            let waiting = lock(&self.live);
             for request in wakes {
                 if let Some(notify) = waiting.get(&request) {
                     notify.notify_one();

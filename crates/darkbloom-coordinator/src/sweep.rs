@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use darkbloom_ledger::VoidCause;
 use darkbloom_store::SettleError;
 use darkbloom_types::RequestId;
 use darkbloom_wire::Challenge;
@@ -47,20 +48,20 @@ async fn void_holds(shared: &Shared) {
         over.into_iter().map(|(request, _)| request).collect()
     };
     for request in abandoned {
-        void(shared, request, "not sealed again").await;
+        void(shared, request, VoidCause::NothingDelivered, "not sealed again").await;
     }
     match shared.store.holds_expired(now).await {
         Ok(expired) => {
             for request in expired {
-                void(shared, request, "silence").await;
+                void(shared, request, VoidCause::Silence, "silence").await;
             }
         }
         Err(error) => tracing::error!(%error, "cannot look for holds whose time is over"),
     }
 }
 
-async fn void(shared: &Shared, request: RequestId, reason: &'static str) {
-    match shared.store.hold_void(request, reason, clock::now()).await {
+async fn void(shared: &Shared, request: RequestId, cause: VoidCause, reason: &'static str) {
+    match shared.store.hold_void(request, cause, reason, clock::now()).await {
         Ok(_) | Err(SettleError::UnknownRequest) => {}
         Err(error) => tracing::error!(%request, %error, "cannot void a hold"),
     }

@@ -4,7 +4,7 @@ use darkbloom_types::{AccountId, Millis, NanoDollars, ProviderId, RequestId, Uni
 
 use crate::book::{Book, Leg, Transfer};
 use crate::charge::{BasisPoints, Charge, Delivered, charge, divide};
-use crate::hold::{HoldRecord, HoldRequest, HoldState, Settled, TermsError};
+use crate::hold::{HoldRecord, HoldRequest, HoldState, Settled, TermsError, VoidCause};
 
 /// How long after a void a receipt can still settle it. A provider that lost its connection presents its receipts again
 /// when it returns; a day covers a night's outage, and after it the consumer's books stay closed.
@@ -136,10 +136,12 @@ pub fn place(request: &HoldRequest, view: &PlaceView<'_>) -> Result<Placement, P
     }
     let superseded = match (request.supersedes, view.superseded) {
         (None, _) => None,
-        (Some(_), Some(old)) if same_operation(&old.request, request) => match void(old, request.placed_at) {
-            Verdict::Already(_) => None,
-            Verdict::Close(closing) => Some(closing),
-        },
+        (Some(_), Some(old)) if same_operation(&old.request, request) => {
+            match void(old, VoidCause::NothingDelivered, request.placed_at) {
+                Verdict::Already(_) => None,
+                Verdict::Close(closing) => Some(closing),
+            }
+        }
         (Some(_), _) => return Err(PlaceRefusal::UnknownSuperseded),
     };
     let returned = superseded.as_ref().map_or(0, |closing| closing.settled.released.0);
@@ -172,7 +174,7 @@ pub fn settle(
         return Ok(Verdict::Already(Settled { already: true, ..closed }));
     }
     if !delivered.content_relayed {
-        return Ok(void(record, at));
+        return Ok(void(record, VoidCause::NothingDelivered, at));
     }
     let terms = record.request.terms()?;
     let charge = charge(&terms, delivered);
@@ -190,12 +192,12 @@ pub fn settle(
 
 /// Decides how a hold ends without a delivery: all of it goes back.
 #[must_use]
-pub fn void(record: &HoldRecord, at: UnixMillis) -> Verdict {
+pub fn void(record: &HoldRecord, cause: VoidCause, at: UnixMillis) -> Verdict {
     if let Some(closed) = record.closed {
         return Verdict::Already(Settled { already: true, ..closed });
     }
     let HoldRequest { account, amount, .. } = record.request;
-    let settled = Settled { released: amount, ..nothing_charged(record, at) };
+    let settled = Settled { void: Some(cause), released: amount, ..nothing_charged(record, at) };
     let transfer = balanced([(Book::Held(account), -amount.0), (Book::Available(account), amount.0)]);
     Verdict::Close(Closing { settled, transfer })
 }
@@ -203,6 +205,9 @@ pub fn void(record: &HoldRecord, at: UnixMillis) -> Verdict {
 /// Why a voided hold cannot be settled any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LateRefusal {
+    /// The coordinator saw that nothing was delivered: a receipt that says otherwise is not believed.
+    #[error("the hold was voided because nothing was delivered")]
+    NothingDelivered,
     /// [`LATE_SETTLEMENT_WINDOW`] is over.
     #[error("the hold was voided more than 24 hours ago")]
     WindowPassed,
@@ -222,8 +227,8 @@ pub enum LateRefusal {
 
 /// Decides on a receipt for a hold that may have been voided. An open hold is settled as by [`settle`]. A voided one is
 /// charged by the same rule, out of what the account has available now and never below zero: the hold's protection
-/// ended with the void, so the provider carries the rest ([`Settled::unpaid`]). When nothing was relayed, the void
-/// stands.
+/// ended with the void, so the provider carries the rest ([`Settled::unpaid`]). Only a void for silence is charged: where
+/// the coordinator knows that nothing was delivered, no receipt changes that.
 ///
 /// # Errors
 /// [`LateRefusal`].
@@ -248,6 +253,9 @@ pub fn settle_late(
     }
     if operation.open.is_some() {
         return Err(LateRefusal::InProgress);
+    }
+    if voided.void != Some(VoidCause::Silence) {
+        return Err(LateRefusal::NothingDelivered);
     }
     if at.since(voided.at) > LATE_SETTLEMENT_WINDOW {
         return Err(LateRefusal::WindowPassed);
@@ -295,6 +303,7 @@ fn nothing_charged(record: &HoldRecord, at: UnixMillis) -> Settled {
         account: record.request.account,
         provider: None,
         state: HoldState::Voided,
+        void: None,
         input_tokens: Default::default(),
         output_tokens: Default::default(),
         charge: NanoDollars::ZERO,

@@ -135,6 +135,16 @@ pub enum HoldState {
     Voided,
 }
 
+/// Why all the money of a hold went back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum VoidCause {
+    /// The coordinator knows that nothing was delivered: that is final.
+    NothingDelivered,
+    /// The coordinator does not know what was delivered, because it was down or heard nothing. A receipt can still settle
+    /// it within the window for late settlements.
+    Silence,
+}
+
 /// How a hold ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settled {
@@ -148,6 +158,8 @@ pub struct Settled {
     pub provider: Option<ProviderId>,
     /// [`HoldState::Settled`] or [`HoldState::Voided`].
     pub state: HoldState,
+    /// Why it was voided, if it was.
+    pub void: Option<VoidCause>,
     /// Input tokens charged.
     pub input_tokens: TokenCount,
     /// Output tokens charged.

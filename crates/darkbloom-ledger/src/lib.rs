@@ -41,5 +41,5 @@ pub use decide::{
     Closing, DepositRefusal, LATE_SETTLEMENT_WINDOW, LateRefusal, OperationView, PlaceRefusal, PlaceView, Placement,
     Verdict, deposit, place, settle, settle_late, void,
 };
-pub use hold::{Balance, HoldRecord, HoldRequest, HoldState, HoldTerms, Settled, TermsError, worst_case};
+pub use hold::{Balance, HoldRecord, HoldRequest, HoldState, HoldTerms, Settled, TermsError, VoidCause, worst_case};
 pub use model::Model;

@@ -8,7 +8,7 @@ use crate::audit::{AuditReport, audit};
 use crate::book::{Book, Transfer};
 use crate::charge::{BasisPoints, Delivered};
 use crate::decide::{self, DepositRefusal, LateRefusal, OperationView, PlaceRefusal, PlaceView, Verdict};
-use crate::hold::{Balance, HoldRecord, HoldRequest, HoldState, Settled};
+use crate::hold::{Balance, HoldRecord, HoldRequest, HoldState, Settled, VoidCause};
 
 /// All books in memory. It exists to be compared with: it has no limits and keeps everything.
 #[derive(Debug, Clone, Default)]
@@ -83,8 +83,8 @@ impl Model {
     }
 
     /// Ends a hold without a delivery; `None` when there is no such hold.
-    pub fn hold_void(&mut self, request: RequestId, at: UnixMillis) -> Option<Settled> {
-        let verdict = decide::void(self.holds.get(&request)?, at);
+    pub fn hold_void(&mut self, request: RequestId, cause: VoidCause, at: UnixMillis) -> Option<Settled> {
+        let verdict = decide::void(self.holds.get(&request)?, cause, at);
         Some(self.carry_out(verdict))
     }
 

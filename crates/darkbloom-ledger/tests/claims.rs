@@ -5,7 +5,7 @@
 
 use darkbloom_ledger::{
     BasisPoints, Book, Delivered, DepositRefusal, HoldRequest, HoldState, LATE_SETTLEMENT_WINDOW, LateRefusal, Model,
-    PlaceRefusal, ReceiptUsage, Settled, TermsError,
+    PlaceRefusal, ReceiptUsage, Settled, TermsError, VoidCause,
 };
 use darkbloom_types::{
     AccountId, CatalogueDigest, KeyId, NanoDollars, OperationId, Price, ProviderId, RequestId, TokenCount, UnixMillis,
@@ -68,7 +68,7 @@ fn a_settlement_charges_once_and_releases_the_rest() {
     );
     let second = model.hold_settle(RequestId([1; 16]), ProviderId([8; 32]), &delivered(10, 16), UnixMillis(9)).unwrap();
     assert_eq!(second, Settled { already: true, ..first });
-    assert_eq!(model.hold_void(RequestId([1; 16]), NOW), Some(second));
+    assert_eq!(model.hold_void(RequestId([1; 16]), VoidCause::Silence, NOW), Some(second));
     assert_eq!(standing(&model, account), (120, 0));
     assert_eq!((model.book(Book::Earned(PROVIDER)), model.book(Book::Platform)), (NanoDollars(27), NanoDollars(3)));
 }
@@ -101,7 +101,7 @@ fn the_same_operation_id_of_another_account_is_another_operation() {
     model.hold_place(hold(account, 1, 1)).unwrap();
     model.hold_place(hold(other, 1, 2)).unwrap();
     assert_eq!(model.hold_place(resealed(other, 1, 3, 1)), Err(PlaceRefusal::InProgress));
-    model.hold_void(RequestId([2; 16]), NOW).unwrap();
+    model.hold_void(RequestId([2; 16]), VoidCause::Silence, NOW).unwrap();
     assert_eq!(model.hold_place(resealed(other, 1, 3, 1)), Err(PlaceRefusal::UnknownSuperseded));
 }
 
@@ -170,7 +170,7 @@ fn a_voided_hold_is_settled_by_a_receipt_within_the_window_only() {
     for (after, expected) in [(0, Ok(())), (1, Err(LateRefusal::WindowPassed))] {
         let (mut model, account) = funded(100);
         model.hold_place(hold(account, 1, 1)).unwrap();
-        model.hold_void(RequestId([1; 16]), NOW).unwrap();
+        model.hold_void(RequestId([1; 16]), VoidCause::Silence, NOW).unwrap();
         let at = UnixMillis(NOW.after(LATE_SETTLEMENT_WINDOW).0 + after);
         let late = model.late_settle(RequestId([1; 16]), PROVIDER, &delivered(5, 4), at).unwrap();
         assert_eq!(
@@ -182,10 +182,20 @@ fn a_voided_hold_is_settled_by_a_receipt_within_the_window_only() {
 }
 
 #[test]
+fn a_receipt_cannot_charge_what_the_coordinator_saw_fail() {
+    let (mut model, account) = funded(100);
+    model.hold_place(hold(account, 1, 1)).unwrap();
+    model.hold_void(RequestId([1; 16]), VoidCause::NothingDelivered, NOW).unwrap();
+    let late = model.late_settle(RequestId([1; 16]), PROVIDER, &delivered(5, 4), NOW).unwrap();
+    assert_eq!(late, Err(LateRefusal::NothingDelivered));
+    assert_eq!(standing(&model, account), (100, 0));
+}
+
+#[test]
 fn a_late_settlement_takes_no_more_than_the_account_has() {
     let (mut model, account) = funded(120);
     model.hold_place(hold(account, 1, 1)).unwrap();
-    model.hold_void(RequestId([1; 16]), NOW).unwrap();
+    model.hold_void(RequestId([1; 16]), VoidCause::Silence, NOW).unwrap();
     model.hold_place(hold(account, 2, 2)).unwrap();
     let late = model.late_settle(RequestId([1; 16]), PROVIDER, &delivered(5, 4), NOW).unwrap().unwrap();
     assert_eq!(
@@ -200,7 +210,7 @@ fn an_operation_that_moved_on_is_not_settled_late() {
     let late = |model: &mut Model| model.late_settle(RequestId([1; 16]), PROVIDER, &delivered(5, 4), NOW).unwrap();
     let (mut model, account) = funded(200);
     model.hold_place(hold(account, 1, 1)).unwrap();
-    model.hold_void(RequestId([1; 16]), NOW).unwrap();
+    model.hold_void(RequestId([1; 16]), VoidCause::Silence, NOW).unwrap();
     model.hold_place(hold(account, 1, 2)).unwrap();
     assert_eq!(late(&mut model), Err(LateRefusal::InProgress));
     model.hold_settle(RequestId([2; 16]), PROVIDER, &delivered(1, 1), NOW).unwrap();
@@ -208,9 +218,9 @@ fn an_operation_that_moved_on_is_not_settled_late() {
 
     let (mut model, account) = funded(200);
     model.hold_place(hold(account, 1, 1)).unwrap();
-    model.hold_void(RequestId([1; 16]), NOW).unwrap();
+    model.hold_void(RequestId([1; 16]), VoidCause::Silence, NOW).unwrap();
     model.hold_place(resealed(account, 1, 2, 1)).unwrap();
-    model.hold_void(RequestId([2; 16]), NOW).unwrap();
+    model.hold_void(RequestId([2; 16]), VoidCause::Silence, NOW).unwrap();
     assert_eq!(late(&mut model), Err(LateRefusal::Superseded));
 }
 
@@ -218,7 +228,7 @@ fn an_operation_that_moved_on_is_not_settled_late() {
 fn a_late_receipt_for_what_was_never_relayed_changes_nothing() {
     let (mut model, account) = funded(100);
     model.hold_place(hold(account, 1, 1)).unwrap();
-    let void = model.hold_void(RequestId([1; 16]), NOW).unwrap();
+    let void = model.hold_void(RequestId([1; 16]), VoidCause::Silence, NOW).unwrap();
     let nothing = Delivered { content_relayed: false, ..delivered(10, 16) };
     let late = model.late_settle(RequestId([1; 16]), PROVIDER, &nothing, NOW).unwrap();
     assert_eq!(late, Ok(Settled { already: true, ..void }));
@@ -287,7 +297,7 @@ fn happen(model: &mut Model, event: Event) {
             model.hold_settle(RequestId([request; 16]), PROVIDER, &delivered, UnixMillis(at));
         }
         Event::Void { request, at } => {
-            model.hold_void(RequestId([request; 16]), UnixMillis(at));
+            model.hold_void(RequestId([request; 16]), VoidCause::Silence, UnixMillis(at));
         }
         Event::Late { request, delivered, at } => {
             model.late_settle(RequestId([request; 16]), PROVIDER, &delivered, UnixMillis(at));

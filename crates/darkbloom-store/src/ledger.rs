@@ -5,7 +5,7 @@ pub(crate) mod holds;
 
 use darkbloom_ledger::{
     BasisPoints, Book, Closing, Delivered, HoldRecord, HoldRequest, HoldState, LateRefusal, PlaceRefusal, PlaceView,
-    Settled, TermsError, Verdict,
+    Settled, TermsError, Verdict, VoidCause,
 };
 use darkbloom_types::{
     AccountId, CatalogueDigest, KeyId, NanoDollars, OperationId, ProviderId, ReceiptId, RequestId, TokenCount,
@@ -160,12 +160,13 @@ impl Store {
     pub async fn hold_void(
         &self,
         request: RequestId,
+        cause: VoidCause,
         reason: impl Into<String>,
         at: UnixMillis,
     ) -> Result<Settled, SettleError> {
         let mut reason = reason.into();
         reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-        self.write(move |connection| void(connection, request, &reason, at)).await
+        self.write(move |connection| void(connection, request, cause, &reason, at)).await
     }
 
     /// Settles a hold that may have been voided meanwhile, by a receipt that was presented again: within 24 hours of
@@ -268,7 +269,8 @@ fn settle_late(connection: &Connection, settlement: &Settlement, fee: BasisPoint
             refusal @ (LateRefusal::WindowPassed
             | LateRefusal::Superseded
             | LateRefusal::InProgress
-            | LateRefusal::AlreadyCompleted) => SettleError::Late(refusal),
+            | LateRefusal::AlreadyCompleted
+            | LateRefusal::NothingDelivered) => SettleError::Late(refusal),
         })?;
     let kind = match record.state() {
         HoldState::Open => TransferKind::Settlement,
@@ -277,9 +279,15 @@ fn settle_late(connection: &Connection, settlement: &Settlement, fee: BasisPoint
     carry_out(connection, kind, verdict, settlement)
 }
 
-fn void(connection: &Connection, request: RequestId, reason: &str, at: UnixMillis) -> Result<Settled, SettleError> {
+fn void(
+    connection: &Connection,
+    request: RequestId,
+    cause: VoidCause,
+    reason: &str,
+    at: UnixMillis,
+) -> Result<Settled, SettleError> {
     let record = holds::load(connection, request)?.ok_or(SettleError::UnknownRequest)?;
-    match darkbloom_ledger::void(&record, at) {
+    match darkbloom_ledger::void(&record, cause, at) {
         Verdict::Already(settled) => Ok(settled),
         Verdict::Close(closing) => {
             write_closing(connection, TransferKind::Void, &closing, Some(reason))?;

@@ -1,6 +1,6 @@
 //! Holds as rows.
 
-use darkbloom_ledger::{HoldRecord, HoldRequest, HoldState, OperationView, Settled};
+use darkbloom_ledger::{HoldRecord, HoldRequest, HoldState, OperationView, Settled, VoidCause};
 use darkbloom_types::{
     AccountId, CatalogueDigest, KeyId, NanoDollars, OperationId, Price, ProviderId, RequestId, TokenCount, UnixMillis,
 };
@@ -10,7 +10,7 @@ use crate::error::StoreError;
 
 const COLUMNS: &str = "request, operation, account, key, model, amount, price_version, price_input, price_output, \
     input_ceiling, output_ceiling, placed_at, expires_at, supersedes, state, superseded_by, closed_at, provider, \
-    input_tokens, output_tokens, charge, unpaid, released, payout, fee";
+    input_tokens, output_tokens, charge, unpaid, released, payout, fee, void";
 
 /// A hold, whatever its state.
 pub(crate) fn load(connection: &Connection, request: RequestId) -> Result<Option<HoldRecord>, StoreError> {
@@ -73,11 +73,12 @@ pub(crate) fn close(connection: &Connection, settled: &Settled, reason: Option<&
         .prepare_cached(
             "UPDATE hold SET state = :state, closed_at = :closed_at, provider = :provider,
              input_tokens = :input_tokens, output_tokens = :output_tokens, charge = :charge, unpaid = :unpaid,
-             released = :released, payout = :payout, fee = :fee, reason = coalesce(:reason, reason)
+             void = :void, released = :released, payout = :payout, fee = :fee, reason = coalesce(:reason, reason)
              WHERE request = :request",
         )?
         .execute(named_params! {
             ":state": state_code(settled.state),
+            ":void": settled.void.map(void_code),
             ":closed_at": settled.at.0,
             ":provider": settled.provider.map(|provider| provider.0),
             ":input_tokens": settled.input_tokens.0,
@@ -146,6 +147,22 @@ fn state_code(state: HoldState) -> i64 {
     }
 }
 
+fn void_code(cause: VoidCause) -> i64 {
+    match cause {
+        VoidCause::NothingDelivered => 0,
+        VoidCause::Silence => 1,
+    }
+}
+
+fn void_cause(code: Option<i64>) -> Result<Option<VoidCause>, StoreError> {
+    match code {
+        None => Ok(None),
+        Some(0) => Ok(Some(VoidCause::NothingDelivered)),
+        Some(1) => Ok(Some(VoidCause::Silence)),
+        Some(_) => Err(StoreError::ImpossibleRow { what: "cause of a void" }),
+    }
+}
+
 fn record(row: &Row<'_>) -> Result<HoldRecord, StoreError> {
     let request = HoldRequest {
         request: RequestId(row.get(0)?),
@@ -181,6 +198,7 @@ fn closed(row: &Row<'_>, hold: &HoldRequest, state: HoldState, at: UnixMillis) -
         account: hold.account,
         provider: row.get::<_, Option<_>>(17)?.map(ProviderId),
         state,
+        void: void_cause(row.get(25)?)?,
         input_tokens: TokenCount(row.get(18)?),
         output_tokens: TokenCount(row.get(19)?),
         charge: NanoDollars(row.get(20)?),

@@ -1,7 +1,7 @@
 //! The store answers as the ledger's reference model does, whatever happens in whatever order.
 
 use crate::support::{NOW, PROVIDER, hold, id16, settlement};
-use darkbloom_ledger::{BasisPoints, Delivered, HoldRequest, Model, ReceiptUsage};
+use darkbloom_ledger::{BasisPoints, Delivered, HoldRequest, Model, ReceiptUsage, VoidCause};
 use darkbloom_store::{DepositError, PlaceHoldError, SettleError, Settlement, Store, StoreOptions};
 use darkbloom_types::{AccountId, NanoDollars, RequestId, TokenCount, UnixMillis};
 use proptest::prelude::*;
@@ -76,8 +76,11 @@ async fn happen(model: &mut Model, store: &Store, number: usize, event: Event) -
         }
         Event::Void { request, at } => {
             let (request, at) = (RequestId(id16(request)), UnixMillis(at));
-            let stored = store.hold_void(request, "a test", at).await;
-            prop_assert_eq!(stored, model.hold_void(request, at).ok_or(SettleError::UnknownRequest));
+            let stored = store.hold_void(request, VoidCause::Silence, "a test", at).await;
+            prop_assert_eq!(
+                stored,
+                model.hold_void(request, VoidCause::Silence, at).ok_or(SettleError::UnknownRequest)
+            );
         }
         Event::Late { request, delivered, at } => {
             let at = UnixMillis(at);

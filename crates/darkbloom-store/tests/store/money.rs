@@ -1,7 +1,9 @@
 //! Money in the store: parallel callers, one settlement an operation, deposits once, lists, the audit.
 
 use crate::support::{NOW, PROVIDER, assert_clean, delivered, funded, hold, id16, settlement};
-use darkbloom_ledger::{AuditFinding, Balance, BasisPoints, Book, HoldRequest, HoldState, LateRefusal, Settled};
+use darkbloom_ledger::{
+    AuditFinding, Balance, BasisPoints, Book, HoldRequest, HoldState, LateRefusal, Settled, VoidCause,
+};
 use darkbloom_store::{
     CreateAccountError, DepositError, PlaceHoldError, SettleError, Settlement, Store, StoreError, StoreOptions,
 };
@@ -86,7 +88,7 @@ async fn a_void_gives_everything_back_and_a_late_receipt_still_settles_it() {
     let store = Store::open_with(folder.path(), options).unwrap();
     let account = funded(&store, "a", 100).await;
     store.hold_place(hold(account, 1, 1)).await.unwrap();
-    let void = store.hold_void(RequestId(id16(1)), "ü".repeat(500), NOW).await.unwrap();
+    let void = store.hold_void(RequestId(id16(1)), VoidCause::Silence, "ü".repeat(500), NOW).await.unwrap();
     assert_eq!((void.state, void.released), (HoldState::Voided, NanoDollars(100)));
     assert_eq!(store.balance(account).await.unwrap(), balance(100, 0));
     assert!(store.hold_settle(settlement(1, delivered(5, 4))).await.unwrap().already);
@@ -112,7 +114,10 @@ async fn unknown_requests_and_accounts_are_named_as_such() {
     assert_eq!(store.hold_place(hold(AccountId(4), 1, 1)).await, Err(PlaceHoldError::UnknownAccount));
     assert_eq!(store.hold_settle(settlement(1, delivered(1, 1))).await, Err(SettleError::UnknownRequest));
     assert_eq!(store.late_settle(settlement(1, delivered(1, 1))).await, Err(SettleError::UnknownRequest));
-    assert_eq!(store.hold_void(RequestId(id16(1)), "", NOW).await, Err(SettleError::UnknownRequest));
+    assert_eq!(
+        store.hold_void(RequestId(id16(1)), VoidCause::Silence, "", NOW).await,
+        Err(SettleError::UnknownRequest)
+    );
     assert_eq!(store.balance(AccountId(4)).await.unwrap(), None);
     let deposit = store.deposit(AccountId(4), NanoDollars(1), "r", NOW).await;
     assert_eq!(deposit, Err(DepositError::UnknownAccount));
