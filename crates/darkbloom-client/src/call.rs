@@ -307,6 +307,8 @@ impl Call {
     fn seal(&mut self, supersedes: Option<RequestId>) -> Result<Sealing, Refusal> {
         let began = Instant::now();
         let chosen = self.candidates.choose(self.network.config.candidates)?;
+        // A pinned provider may be below the demanded tier: then the request demands what the recipients have.
+        let tier_min = chosen.iter().map(|verdict| verdict.tier).fold(self.network.config.tier_min, Tier::min);
         let recipients: Vec<_> = chosen.into_iter().map(recipient).collect();
         let (price, ceilings) = (self.candidates.price, self.ceilings);
         let price_max = price
@@ -326,7 +328,7 @@ impl Call {
             output_ceiling: ceilings.output,
             price_version: price.version,
             price_max,
-            tier_min: self.network.config.tier_min,
+            tier_min,
             affinity: self.affinity,
             sealed_at: clock::now(),
             recipients: Digest([0; 32]),

@@ -5,6 +5,8 @@
 //! operator. It must never seal to a provider below the demanded tier, hand on an answer that does not verify, or fall
 //! back to anything weaker unasked; it never reaches the coordinator's crate.
 
+#![forbid(unsafe_code)]
+
 mod call;
 mod candidates;
 mod clock;

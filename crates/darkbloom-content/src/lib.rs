@@ -11,6 +11,8 @@
 //! that `to_cbor` gives and refuse unknown, repeated or misplaced keys, wide integers, indefinite lengths and trailing
 //! bytes.
 
+#![forbid(unsafe_code)]
+
 pub mod cbor;
 mod event;
 mod request;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -144,11 +145,26 @@ async fn candidates(
     Ok(([(header::CONTENT_TYPE, FRAMES)], list).into_response())
 }
 
-async fn sealed(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
-    let key = match consumer(&shared, &headers) {
-        Ok(key) => key,
-        Err(Refused(refusal)) => return refused_frame(&refusal),
-    };
+/// A consumer whose key was checked. As the first argument of a handler it is checked before the body is read, so that
+/// nobody without a key can make this process buffer anything.
+struct Consumer(KeyRecord);
+
+impl FromRequestParts<Arc<Shared>> for Consumer {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Response> {
+        match auth::bearer(&shared.store, &parts.headers, KeyKind::Consumer) {
+            Ok(key) if shared.is_draining() => {
+                tracing::debug!(key = key.id.0, "refused while stopping");
+                Err(refused_frame(&RefusalCode::Draining.into()))
+            }
+            Ok(key) => Ok(Self(key)),
+            Err(refusal) => Err(refused_frame(&refusal)),
+        }
+    }
+}
+
+async fn sealed(Consumer(key): Consumer, State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     let mut frames = match relay::begin(shared, key, &body).await {
         Ok(frames) => frames,
         Err(refusal) => return refused_frame(&refusal),

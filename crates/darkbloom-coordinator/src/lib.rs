@@ -4,6 +4,8 @@
 //! `darkbloom-registry` and `darkbloom-ledger`. It must never depend on a crate that knows what a prompt is; a test over
 //! the dependency graph holds it to that. Only the command line depends on it.
 
+#![forbid(unsafe_code)]
+
 mod admin;
 mod api;
 mod auth;
@@ -17,6 +19,7 @@ mod sweep;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
 use darkbloom_keys::{IdentityKey as _, SoftwareKey, SoftwareKeyError};
@@ -29,6 +32,9 @@ use tokio::task::JoinHandle;
 pub use auth::KEY_PREFIXES;
 
 use crate::state::Shared;
+
+/// How long running requests may take when the coordinator stops.
+const DRAIN: Duration = Duration::from_secs(30);
 
 /// What an operator decides.
 #[derive(Debug, Clone)]
@@ -147,6 +153,7 @@ impl Coordinator {
             let graceful = axum::serve(listener, app).with_graceful_shutdown(async move {
                 // An error means that the handle was dropped: stop as well.
                 let _ = signal.wait_for(|stop| *stop).await;
+                shared.drain(DRAIN).await;
                 shared.close_connections();
             });
             if let Err(error) = graceful.await {

@@ -386,7 +386,7 @@ impl Relay {
         let request = RouteRequest {
             request: self.request.header.request,
             model: self.request.header.model,
-            tier_min: self.shared.tier_min,
+            tier_min: self.shared.tier_min.max(self.request.header.tier_min),
             recipients: &recipients,
             tried: &tried,
         };

@@ -5,6 +5,8 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use std::time::{Duration, Instant};
+
 use darkbloom_keys::IdentityKey;
 use darkbloom_registry::Registry;
 use darkbloom_store::Store;
@@ -25,6 +27,8 @@ const OUTGOING_MAX: usize = 256;
 const STREAM_FRAMES_MAX: usize = 256;
 /// Places in a stream's queue that content may not take, so that refusals, receipts and acknowledgements always arrive.
 const STREAM_RESERVE: usize = 8;
+/// How often a stopping process looks whether its requests are over.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// Epochs of one connection whose receipts are still checked.
 const EPOCHS_MAX: usize = 8;
 
@@ -63,13 +67,16 @@ pub struct Stream {
     pub overflowed: Arc<AtomicBool>,
 }
 
+/// Where a stream's frames go, and the mark that some were lost.
+type StreamSink = (mpsc::Sender<StreamFrame>, Arc<AtomicBool>);
+
 /// One provider's connection, as the rest of the program sees it.
 #[derive(Debug)]
 pub struct Connection {
     /// Its name.
     pub id: ConnectionId,
     outgoing: mpsc::Sender<Vec<u8>>,
-    streams: Mutex<HashMap<StreamId, (mpsc::Sender<StreamFrame>, Arc<AtomicBool>)>>,
+    streams: Mutex<HashMap<StreamId, StreamSink>>,
     next_stream: AtomicU64,
     epochs: Mutex<Vec<KnownEpoch>>,
     /// Notified when the connection must close.
@@ -173,6 +180,7 @@ pub struct Shared {
     connections: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
     /// Requests that are being relayed.
     live: Mutex<HashMap<RequestId, Arc<Notify>>>,
+    draining: AtomicBool,
     catalogue: RwLock<Arc<Catalogue>>,
     /// Holds that wait for their request to be sealed again, and until when.
     pub resealing: Mutex<Vec<(RequestId, UnixMillis)>>,
@@ -197,6 +205,7 @@ impl Shared {
             registry: Mutex::default(),
             connections: Mutex::default(),
             live: Mutex::default(),
+            draining: AtomicBool::new(false),
             catalogue: RwLock::default(),
             resealing: Mutex::default(),
             scope_secret,
@@ -253,6 +262,20 @@ impl Shared {
         for connection in lock(&self.connections).values() {
             connection.close.notify_one();
         }
+    }
+
+    /// From now on new requests are refused; returns when the running ones are over, or after the longest wait.
+    pub async fn drain(&self, most: Duration) {
+        self.draining.store(true, Ordering::Release);
+        let until = Instant::now() + most;
+        while !lock(&self.live).is_empty() && Instant::now() < until {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    }
+
+    /// Whether the process is about to stop.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     /// Whether this process is relaying a request right now.

@@ -5,6 +5,8 @@
 //! anything, or know where a request goes. The client (and with it the gateway) may depend on it; provider and
 //! coordinator have no use for it, and the coordinator must not reach it.
 
+#![forbid(unsafe_code)]
+
 mod error;
 mod json;
 pub mod openai;

@@ -4,6 +4,8 @@
 //! `darkbloom-attest`'s. It must never make a new identity because an old one could not be read: only "not found" creates.
 //! Providers and coordinators depend on it.
 
+#![forbid(unsafe_code)]
+
 mod software;
 
 pub use software::{SoftwareKey, SoftwareKeyError};

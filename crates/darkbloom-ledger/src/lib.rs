@@ -27,6 +27,8 @@
 //! the account that placed it: it has at most one open hold and is settled at most once, and the same operation id
 //! under another account is another operation.
 
+#![forbid(unsafe_code)]
+
 mod audit;
 mod book;
 mod charge;

@@ -142,8 +142,6 @@ enum Broken {
     OtherNetwork(NetworkId),
     #[error("the coordinator's catalogue does not name the loaded model (weights {0})")]
     ModelNotInCatalogue(String),
-    #[error("the coordinator refused this provider: {0}")]
-    Refused(String),
     #[error("the coordinator sent what no coordinator sends: {0}")]
     Protocol(String),
     #[error("{0}")]
@@ -470,18 +468,9 @@ impl Link {
                     tracing::info!("eligible: the provider gets work");
                     return Ok(());
                 }
+                // A reason of the registry passes; after any other the coordinator closes the connection.
                 tracing::warn!(reason = notice.reason, "not eligible: {}; {}", notice.sentence, notice.next_step);
-                // Reasons of the registry come and go; any other closes the connection.
-                let passing = [
-                    "draining",
-                    "silent",
-                    "challenge_missed",
-                    "epoch_over",
-                    "failing",
-                    "model_not_loaded",
-                    "tier_too_low",
-                ];
-                if passing.contains(&notice.reason.as_str()) { Ok(()) } else { Err(Broken::Refused(notice.sentence)) }
+                Ok(())
             }
         }
     }
@@ -498,7 +487,7 @@ impl Link {
             self.streams.finished(stream);
             return self.refuse(stream, &RefusalCode::Draining.into()).await;
         }
-        let (header, opened) = match request::open(&self.serving, &offer) {
+        let (header, opened, receipt_key) = match request::open(&self.serving, &offer) {
             Ok(opened) => opened,
             Err(refusal) => {
                 self.streams.finished(stream);
@@ -514,6 +503,7 @@ impl Link {
             epoch: offer.wrap.epoch,
             header,
             opened,
+            receipt_key,
             arrived,
             row: RowId(self.next_row.fetch_add(1, Ordering::Relaxed)),
             out: self.out.clone(),

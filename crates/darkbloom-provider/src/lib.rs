@@ -3,6 +3,8 @@
 //! Owns the connection, the epochs' keys and the models of one machine. It must never listen on a socket, write a prompt
 //! or an answer anywhere, or answer for a network that is not the pinned one. Only the command line depends on it.
 
+#![forbid(unsafe_code)]
+
 mod agent;
 mod answer;
 mod clock;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use darkbloom_batch::{EndReason, RowEvent, RowId, RowRequest, Sampling, SubmitError};
 use darkbloom_content::{AnswerEvent, ChatRequest, FinishReason};
-use darkbloom_seal::{Acceptance, AnswerError, AnswerSealer, Opened, SealedFrame, seal_refusal};
+use darkbloom_seal::{Acceptance, AnswerError, AnswerSealer, Opened, ReceiptKey, SealedFrame, seal_refusal};
 use darkbloom_text::AnswerAssembler;
 use darkbloom_types::{
     AttemptNumber, EpochId, Micros, Refusal, RefusalCode, SecretString, SecretTokens, StreamId, TokenCount,
@@ -33,6 +33,7 @@ pub struct Job {
     pub epoch: EpochId,
     pub header: SealedHeader,
     pub opened: Opened,
+    pub receipt_key: Arc<ReceiptKey>,
     pub arrived: Instant,
     pub row: RowId,
     pub out: mpsc::Sender<Vec<u8>>,
@@ -47,12 +48,15 @@ struct Stopwatch {
     last: Option<Instant>,
 }
 
-/// Opens an offer.
-pub fn open(serving: &Serving, offer: &Offer) -> Result<(SealedHeader, Opened), Refusal> {
+/// Opens an offer. The epoch's receipt key comes with it: it lives until the last request that was admitted with it ends,
+/// also when the epoch itself is erased before that.
+pub fn open(serving: &Serving, offer: &Offer) -> Result<(SealedHeader, Opened, Arc<ReceiptKey>), Refusal> {
     let now = clock::now();
     let mut ring = serving.ring.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    ring.open(&offer.header, &offer.body, &offer.wrap, now)
-        .map_err(|error| Refusal::new(error.code(), error.to_string()))
+    let opened = ring.open(&offer.header, &offer.body, &offer.wrap, now);
+    let (header, opened) = opened.map_err(|error| Refusal::new(error.code(), error.to_string()))?;
+    let epoch = ring.by_id(&offer.wrap.epoch).ok_or(RefusalCode::UnknownEpoch)?;
+    Ok((header, opened, epoch.receipt_key()))
 }
 
 /// A refusal's frame.
@@ -300,13 +304,12 @@ impl Job {
             decode_us: between(watch.first, watch.last),
             finished_at: clock::now(),
         };
-        let signed = {
-            let ring = self.serving.ring.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            ring.by_id(&self.epoch).map(|epoch| receipt.sign(epoch.receipt_key()))
-        };
-        let Some(Ok(signed)) = signed else {
-            tracing::error!(request = %self.header.request, "the epoch ended before its receipt was signed");
-            return self.send(refused(self.stream, &RefusalCode::Internal.into(), None)).await;
+        let signed = match receipt.sign(&*self.receipt_key) {
+            Ok(signed) => signed,
+            Err(error) => {
+                tracing::error!(request = %self.header.request, %error, "a receipt could not be signed");
+                return self.send(refused(self.stream, &RefusalCode::Internal.into(), None)).await;
+            }
         };
         if let Err(error) = self.serving.outbox.put(receipt_id(&signed), signed.clone(), clock::now()).await {
             // The coordinator still gets it now; only presenting it again after a crash is lost.
@@ -353,7 +356,12 @@ fn submit_refusal(error: &SubmitError) -> Refusal {
         SubmitError::WaitingListFull { .. } => RefusalCode::Overloaded,
         SubmitError::PromptTooLong { .. } => RefusalCode::ContextLengthExceeded,
         SubmitError::Stopped => RefusalCode::Draining,
-        _ => RefusalCode::InvalidRequest,
+        SubmitError::EmptyPrompt
+        | SubmitError::UnknownToken
+        | SubmitError::NoOutput
+        | SubmitError::DuplicateRow
+        | SubmitError::TooManyStopTokens { .. }
+        | SubmitError::Sampling(_) => RefusalCode::InvalidRequest,
     };
     Refusal::new(code, error.to_string())
 }

@@ -12,6 +12,8 @@
 //!   gone                   not eligible, reason said            untrusted until it answers
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod eligibility;
 mod provider;
 mod queue;

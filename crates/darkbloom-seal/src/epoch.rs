@@ -1,6 +1,7 @@
 //! Epochs: a provider's short-lived keys, their overlap, and what was already opened with them.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use darkbloom_types::{CatalogueDigest, Digest, EpochId, Millis, NetworkId, RefusalCode, UnixMillis};
 use darkbloom_wire::{Evidence, SealedHeader, Statement, Wrap, epoch_nonce, limits};
@@ -15,12 +16,15 @@ pub const EPOCH_OPEN: Millis = Millis::from_minutes(70);
 /// Encapsulations that one epoch remembers: 32 bytes each, so 4 MiB; about 31 requests a second for 70 minutes.
 pub const REPLAYS_MAX: usize = 1 << 17;
 
+/// An epoch's receipt key: Ed25519 (RFC 8032), erased on drop.
+pub type ReceiptKey = ed25519_dalek::SigningKey;
+
 /// One epoch's keys. They exist in this memory alone and are erased on drop.
 pub struct Epoch {
     id: EpochId,
     sealing_secret: SealingSecret,
     sealing_key: Vec<u8>,
-    receipt_secret: ed25519_dalek::SigningKey,
+    receipt_secret: Arc<ReceiptKey>,
     identity: [u8; 65],
     not_before: UnixMillis,
     seen: HashSet<[u8; 32]>,
@@ -38,7 +42,7 @@ impl Epoch {
         let (sealing_secret, sealing_key) = sealing_pair(rng);
         let mut seed = zeroize::Zeroizing::new([0; 32]);
         rng.fill_bytes(&mut *seed);
-        let receipt_secret = ed25519_dalek::SigningKey::from_bytes(&seed);
+        let receipt_secret = Arc::new(ReceiptKey::from_bytes(&seed));
         let nonce = epoch_nonce(&sealing_key, receipt_secret.verifying_key().as_bytes(), &identity, now);
         let mut id = [0; 16];
         id.copy_from_slice(&nonce.0[..16]);
@@ -59,10 +63,11 @@ impl Epoch {
         self.id
     }
 
-    /// The key that signs this epoch's receipts.
+    /// The key that signs this epoch's receipts. Whoever was admitted in this epoch keeps it until its receipt is signed,
+    /// which may be after the epoch was erased; the last holder erases it.
     #[must_use]
-    pub fn receipt_key(&self) -> &ed25519_dalek::SigningKey {
-        &self.receipt_secret
+    pub fn receipt_key(&self) -> Arc<ReceiptKey> {
+        Arc::clone(&self.receipt_secret)
     }
 
     /// The nonce that hardware evidence for this epoch must carry.

@@ -16,6 +16,8 @@
 //! provider:     Offered ─▶ Running ─▶ Finished                     (cancel: acknowledged once, row freed)
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod client;
 mod provider;
 mod relay;

@@ -14,6 +14,8 @@
 //! Jobs that arrive while a COMMIT runs form the next group, so one fsync serves as many callers as there are waiting.
 //! A future that is dropped does not take its job back.
 
+#![forbid(unsafe_code)]
+
 mod accounts;
 mod cache;
 mod catalogue;

@@ -11,6 +11,8 @@
 //!                                                       └──── AnswerAssembler ────┘
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod alphabet;
 mod answer;
 mod bpe;

@@ -4,6 +4,8 @@
 //! a socket or global randomness, and must never offer a way to print a secret. Everything may depend on it; it depends
 //! on nothing of ours.
 
+#![forbid(unsafe_code)]
+
 mod id;
 mod money;
 mod refusal;

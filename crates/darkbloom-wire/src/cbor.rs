@@ -55,6 +55,8 @@ pub enum DecodeError {
     Trailing,
 }
 
+/// How deep the value at an unknown key may nest: our own records nest three deep.
+const SKIP_DEPTH: usize = 8;
 /// Writing into memory cannot fail; the encoder's error type says so.
 const IN_MEMORY: &str = "writing CBOR into memory cannot fail";
 
@@ -134,17 +136,52 @@ fn head_len(argument: u64) -> usize {
     }
 }
 
+/// What a reader does with keys that it does not know.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// Frames: skip and count.
+    Skip,
+    /// Signed objects: tolerate keys from zero up, refuse negative ones.
+    RefuseCritical,
+    /// Sealed objects: refuse.
+    Refuse,
+}
+
 /// Reads deterministic CBOR. `key` is the map key being read, for messages.
 pub struct Reader<'a> {
     input: Decoder<'a>,
     key: i64,
+    // The rule holds for the whole object: a record inside a signed object is as strict as the object.
+    rule: Unknown,
+    skipped: u32,
 }
 
 impl<'a> Reader<'a> {
-    /// A reader over exactly one item.
+    /// A reader over exactly one item that refuses keys it does not know.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { input: Decoder::new(bytes), key: 0 }
+        Self::with_rule(bytes, Unknown::Refuse)
+    }
+
+    /// A reader over exactly one item, with the rule for keys that it does not know.
+    pub(crate) fn with_rule(bytes: &'a [u8], rule: Unknown) -> Self {
+        Self { input: Decoder::new(bytes), key: 0, rule, skipped: 0 }
+    }
+
+    /// Unknown keys that were passed over so far, in this object and in everything inside it.
+    pub(crate) fn skipped(&self) -> u32 {
+        self.skipped
+    }
+
+    /// What happens at a key that the record does not have: its value is passed over, or the object is refused.
+    pub(crate) fn unknown_key(&mut self, key: i64) -> Result<(), DecodeError> {
+        match self.rule {
+            Unknown::Refuse => return Err(DecodeError::UnknownKey { key }),
+            Unknown::RefuseCritical if key < 0 => return Err(DecodeError::CriticalKey { key }),
+            Unknown::RefuseCritical | Unknown::Skip => {}
+        }
+        self.skipped = self.skipped.saturating_add(1);
+        self.skip(SKIP_DEPTH)
     }
 
     /// Succeeds when nothing is left.

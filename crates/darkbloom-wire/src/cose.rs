@@ -135,7 +135,12 @@ fn protected_header(algorithm: Algorithm) -> Vec<u8> {
 /// [`SignError`] when the key fails.
 pub fn sign(domain: Domain, signer: &dyn Signer, payload: &[u8]) -> Result<Vec<u8>, SignError> {
     let protected = protected_header(signer.algorithm());
-    let signature = signer.sign(&to_be_signed(domain, &protected, payload))?;
+    let mut signature = signer.sign(&to_be_signed(domain, &protected, payload))?;
+    if signer.algorithm() == Algorithm::Es256 {
+        // Devices return either of the two forms; one is spoken here.
+        let either = p256::ecdsa::Signature::from_slice(&signature).map_err(|error| SignError(error.to_string()))?;
+        signature = either.normalize_s().to_bytes().into();
+    }
     let mut writer = Writer::with_capacity(payload.len() + 96);
     writer.tag(TAG_SIGN1);
     writer.array(4);
@@ -191,6 +196,10 @@ pub fn open_signed<'a>(
         PublicKey::P256(point) => {
             let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(point).map_err(|_| VerifyError::PublicKey)?;
             let signature = p256::ecdsa::Signature::from_slice(signature).map_err(|_| VerifyError::Signature)?;
+            // With s also n − s verifies. Objects are named by their bytes, so only the lower one is a signature here.
+            if signature.normalize_s() != signature {
+                return Err(VerifyError::Signature);
+            }
             key.verify_prehash(&Sha256::digest(&message), &signature).map_err(|_| VerifyError::Signature)?;
         }
         PublicKey::Ed25519(point) => {
@@ -217,8 +226,8 @@ impl Signer for p256::ecdsa::SigningKey {
         Algorithm::Es256
     }
     fn sign(&self, message: &[u8]) -> Result<[u8; 64], SignError> {
-        // Deterministic (RFC 6979), so no randomness is needed. Low s only: a signature has one form.
+        // Deterministic (RFC 6979), so no randomness is needed.
         let signature: p256::ecdsa::Signature = p256::ecdsa::signature::Signer::sign(self, message);
-        Ok(signature.normalize_s().to_bytes().into())
+        Ok(signature.to_bytes().into())
     }
 }

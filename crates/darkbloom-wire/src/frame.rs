@@ -5,13 +5,13 @@ use darkbloom_types::{
     TokenCount, UnixMillis,
 };
 
-use crate::cbor::{DecodeError, Reader};
+use crate::cbor::{DecodeError, Reader, Unknown};
 use crate::limits::{
     ANSWER_FRAME_BYTES_MAX, ATTEMPTS_MAX, BODY_BYTES_MAX, CANDIDATES_MAX, CATALOGUE_ENTRY_BYTES_MAX, FRAME_BYTES_MAX,
     HEADER_BYTES_MAX, MODELS_PER_PROVIDER_MAX, RECEIPT_BYTES_MAX, RECEIPTS_PER_FRAME_MAX, STATEMENT_BYTES_MAX,
     TEXT_BYTES_MAX, WRAPS_MAX,
 };
-use crate::record::{List, Record, Unknown, nested, read_kind, record};
+use crate::record::{List, Record, nested, read_kind, record};
 
 /// Capabilities that one side may name; bounded because they come from the network.
 const CAPABILITIES_MAX: usize = 32;
@@ -36,9 +36,9 @@ record! {
         /// What the provider's first statement must answer.
         4 nonce: [u8; 32],
         /// The signed catalogue entries.
-        5 catalogue: List<Vec<u8>> [ENTRIES_MAX],
+        5 catalogue: List<Vec<u8>> [ENTRIES_MAX, CATALOGUE_ENTRY_BYTES_MAX],
         /// Features that the coordinator speaks.
-        6 capabilities: List<String> [CAPABILITIES_MAX],
+        6 capabilities: List<String> [CAPABILITIES_MAX, TEXT_BYTES_MAX],
     }
 }
 
@@ -126,7 +126,7 @@ record! {
         /// What it has loaded.
         4 models: List<ModelLoad> [MODELS_PER_PROVIDER_MAX],
         /// Features that the provider speaks.
-        5 capabilities: List<String> [CAPABILITIES_MAX],
+        5 capabilities: List<String> [CAPABILITIES_MAX, TEXT_BYTES_MAX],
     }
 }
 
@@ -214,7 +214,7 @@ record! {
     /// Receipts that were never acknowledged, presented again after a reconnect.
     Receipts kind 9 {
         /// Signed receipts.
-        1 receipts: List<Vec<u8>> [RECEIPTS_PER_FRAME_MAX],
+        1 receipts: List<Vec<u8>> [RECEIPTS_PER_FRAME_MAX, RECEIPT_BYTES_MAX],
     }
 }
 
@@ -416,12 +416,12 @@ macro_rules! frames {
                 if bytes.len() > FRAME_BYTES_MAX {
                     return Err(DecodeError::TooLong { key: 0, max: FRAME_BYTES_MAX });
                 }
-                let mut reader = Reader::new(bytes);
+                let mut reader = Reader::with_rule(bytes, Unknown::Skip);
                 let (pairs, kind) = read_kind(&mut reader)?;
                 let decoded = match Some(kind) {
                     $(<$variant as Record>::KIND => {
-                        let (frame, skipped) = <$variant>::read_pairs(&mut reader, pairs, Some(0), Unknown::Skip)?;
-                        Decoded::Known(Self::$variant(frame), skipped)
+                        let frame = <$variant>::read_pairs(&mut reader, pairs, Some(0))?;
+                        Decoded::Known(Self::$variant(frame), reader.skipped())
                     })*
                     _ => return Ok(Decoded::Unknown(kind)),
                 };

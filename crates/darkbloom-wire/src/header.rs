@@ -5,9 +5,9 @@ use darkbloom_types::{
     UnixMillis,
 };
 
-use crate::cbor::{DecodeError, Reader, Writer};
+use crate::cbor::{DecodeError, Reader, Unknown, Writer};
 use crate::limits;
-use crate::record::{Field, Record, Unknown, record};
+use crate::record::{Bound, Field, Record, record};
 
 /// How requests and answers are sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,7 +22,7 @@ impl Field for Suite {
             Self::XWingAes256Gcm => to.uint(1),
         }
     }
-    fn take(from: &mut Reader<'_>, _: usize) -> Result<Self, DecodeError> {
+    fn take(from: &mut Reader<'_>, _: Bound) -> Result<Self, DecodeError> {
         let key = from.key();
         match from.uint()? {
             1 => Ok(Self::XWingAes256Gcm),
@@ -44,7 +44,7 @@ impl Field for RequestKind {
             Self::Chat => to.uint(1),
         }
     }
-    fn take(from: &mut Reader<'_>, _: usize) -> Result<Self, DecodeError> {
+    fn take(from: &mut Reader<'_>, _: Bound) -> Result<Self, DecodeError> {
         let key = from.key();
         match from.uint()? {
             1 => Ok(Self::Chat),

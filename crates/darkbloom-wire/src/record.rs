@@ -5,30 +5,26 @@ use darkbloom_types::{
     Price, ProviderId, ReceiptId, RequestId, StreamId, Tier, TokenCount, UnixMillis,
 };
 
-use crate::cbor::{DecodeError, Reader, Writer};
+use crate::cbor::{DecodeError, Reader, Unknown, Writer};
 
 /// Most pairs in one map: no record has half as many.
-const PAIRS_MAX: usize = 64;
-/// How deep a skipped value may nest.
-const SKIP_DEPTH: usize = 8;
+pub(crate) const PAIRS_MAX: usize = 64;
 
-/// What a reader does with keys that it does not know.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Unknown {
-    /// Frames: skip and count.
-    Skip,
-    /// Signed objects: tolerate keys from zero up, refuse negative ones.
-    RefuseCritical,
-    /// Sealed objects: refuse.
-    Refuse,
+/// Limits on a value whose type has none of its own.
+#[derive(Clone, Copy)]
+pub struct Bound {
+    /// Bytes of a string, items of a list.
+    pub own: usize,
+    /// Bytes of each item of a list.
+    pub item: usize,
 }
 
 /// A value at a key.
 pub trait Field: Sized {
     /// Writes the value.
     fn put(&self, to: &mut Writer);
-    /// Reads the value; `max` bounds bytes or items where the type has no bound of its own.
-    fn take(from: &mut Reader<'_>, max: usize) -> Result<Self, DecodeError>;
+    /// Reads the value within its bound.
+    fn take(from: &mut Reader<'_>, bound: Bound) -> Result<Self, DecodeError>;
     /// Whether the key is left out.
     fn absent(&self) -> bool {
         false
@@ -45,7 +41,7 @@ macro_rules! byte_fields {
             fn put(&self, to: &mut Writer) {
                 to.bytes(self.as_bytes());
             }
-            fn take(from: &mut Reader<'_>, _: usize) -> Result<Self, DecodeError> {
+            fn take(from: &mut Reader<'_>, _: Bound) -> Result<Self, DecodeError> {
                 let key = from.key();
                 from.bytes(Self::LEN)?.try_into().map_err(|_| DecodeError::BadValue { key })
             }
@@ -58,7 +54,7 @@ impl<const N: usize> Field for [u8; N] {
     fn put(&self, to: &mut Writer) {
         to.bytes(self);
     }
-    fn take(from: &mut Reader<'_>, _: usize) -> Result<Self, DecodeError> {
+    fn take(from: &mut Reader<'_>, _: Bound) -> Result<Self, DecodeError> {
         let key = from.key();
         from.bytes(N)?.try_into().map_err(|_| DecodeError::BadValue { key })
     }
@@ -70,7 +66,7 @@ macro_rules! uint_fields {
             fn put(&self, to: &mut Writer) {
                 to.uint(u64::from(self.0));
             }
-            fn take(from: &mut Reader<'_>, _: usize) -> Result<Self, DecodeError> {
+            fn take(from: &mut Reader<'_>, _: Bound) -> Result<Self, DecodeError> {
                 let key = from.key();
                 <$number>::try_from(from.uint()?).map($name).map_err(|_| DecodeError::BadValue { key })
             }
@@ -83,7 +79,7 @@ impl Field for UnixMillis {
     fn put(&self, to: &mut Writer) {
         to.int(self.0);
     }
-    fn take(from: &mut Reader<'_>, _: usize) -> Result<Self, DecodeError> {
+    fn take(from: &mut Reader<'_>, _: Bound) -> Result<Self, DecodeError> {
         from.int().map(Self)
     }
 }
@@ -92,7 +88,7 @@ impl Field for NanoDollars {
     fn put(&self, to: &mut Writer) {
         to.int(self.0);
     }
-    fn take(from: &mut Reader<'_>, _: usize) -> Result<Self, DecodeError> {
+    fn take(from: &mut Reader<'_>, _: Bound) -> Result<Self, DecodeError> {
         from.int().map(Self)
     }
 }
@@ -101,7 +97,7 @@ impl Field for u64 {
     fn put(&self, to: &mut Writer) {
         to.uint(*self);
     }
-    fn take(from: &mut Reader<'_>, _: usize) -> Result<Self, DecodeError> {
+    fn take(from: &mut Reader<'_>, _: Bound) -> Result<Self, DecodeError> {
         from.uint()
     }
 }
@@ -112,7 +108,7 @@ macro_rules! narrow_fields {
             fn put(&self, to: &mut Writer) {
                 to.uint(u64::from(*self));
             }
-            fn take(from: &mut Reader<'_>, _: usize) -> Result<Self, DecodeError> {
+            fn take(from: &mut Reader<'_>, _: Bound) -> Result<Self, DecodeError> {
                 let key = from.key();
                 Self::try_from(from.uint()?).map_err(|_| DecodeError::BadValue { key })
             }
@@ -125,7 +121,7 @@ impl Field for bool {
     fn put(&self, to: &mut Writer) {
         to.bool(*self);
     }
-    fn take(from: &mut Reader<'_>, _: usize) -> Result<Self, DecodeError> {
+    fn take(from: &mut Reader<'_>, _: Bound) -> Result<Self, DecodeError> {
         from.bool()
     }
 }
@@ -134,8 +130,8 @@ impl Field for String {
     fn put(&self, to: &mut Writer) {
         to.text(self);
     }
-    fn take(from: &mut Reader<'_>, max: usize) -> Result<Self, DecodeError> {
-        from.text(max).map(ToOwned::to_owned)
+    fn take(from: &mut Reader<'_>, bound: Bound) -> Result<Self, DecodeError> {
+        from.text(bound.own).map(ToOwned::to_owned)
     }
 }
 
@@ -143,8 +139,8 @@ impl Field for Vec<u8> {
     fn put(&self, to: &mut Writer) {
         to.bytes(self);
     }
-    fn take(from: &mut Reader<'_>, max: usize) -> Result<Self, DecodeError> {
-        from.bytes(max).map(ToOwned::to_owned)
+    fn take(from: &mut Reader<'_>, bound: Bound) -> Result<Self, DecodeError> {
+        from.bytes(bound.own).map(ToOwned::to_owned)
     }
 }
 
@@ -152,7 +148,7 @@ impl Field for Tier {
     fn put(&self, to: &mut Writer) {
         to.uint(u64::from(self.code()));
     }
-    fn take(from: &mut Reader<'_>, _: usize) -> Result<Self, DecodeError> {
+    fn take(from: &mut Reader<'_>, _: Bound) -> Result<Self, DecodeError> {
         let key = from.key();
         u8::try_from(from.uint()?).ok().and_then(Self::from_code).ok_or(DecodeError::BadValue { key })
     }
@@ -165,15 +161,15 @@ impl Field for Price {
         to.uint(u64::from(self.input_nano_per_token));
         to.uint(u64::from(self.output_nano_per_token));
     }
-    fn take(from: &mut Reader<'_>, max: usize) -> Result<Self, DecodeError> {
+    fn take(from: &mut Reader<'_>, bound: Bound) -> Result<Self, DecodeError> {
         let key = from.key();
         if from.array(3)? != 3 {
             return Err(DecodeError::BadValue { key });
         }
         Ok(Self {
-            version: u32::take(from, max)?,
-            input_nano_per_token: u32::take(from, max)?,
-            output_nano_per_token: u32::take(from, max)?,
+            version: u32::take(from, bound)?,
+            input_nano_per_token: u32::take(from, bound)?,
+            output_nano_per_token: u32::take(from, bound)?,
         })
     }
 }
@@ -184,8 +180,8 @@ impl<T: Field> Field for Option<T> {
             value.put(to);
         }
     }
-    fn take(from: &mut Reader<'_>, max: usize) -> Result<Self, DecodeError> {
-        T::take(from, max).map(Some)
+    fn take(from: &mut Reader<'_>, bound: Bound) -> Result<Self, DecodeError> {
+        T::take(from, bound).map(Some)
     }
     fn absent(&self) -> bool {
         self.is_none()
@@ -195,12 +191,9 @@ impl<T: Field> Field for Option<T> {
     }
 }
 
-/// A list of at most `max` items; each item's own variable parts are bounded by [`ITEM_BYTES_MAX`].
+/// A list. Its field's bound says how many items it may hold, and how long each may be where items have no bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List<T>(pub Vec<T>);
-
-/// Bound on one variable-length item of a list: a statement with evidence is the longest.
-const ITEM_BYTES_MAX: usize = crate::limits::STATEMENT_BYTES_MAX;
 
 impl<T> Default for List<T> {
     fn default() -> Self {
@@ -221,12 +214,13 @@ impl<T: Field> Field for List<T> {
             item.put(to);
         }
     }
-    fn take(from: &mut Reader<'_>, max: usize) -> Result<Self, DecodeError> {
+    fn take(from: &mut Reader<'_>, bound: Bound) -> Result<Self, DecodeError> {
         let key = from.key();
-        let count = from.array(max)?;
+        let count = from.array(bound.own)?;
+        let bound = Bound { own: bound.item, item: 0 };
         let mut items = Vec::new();
         for _ in 0..count {
-            items.push(T::take(from, ITEM_BYTES_MAX)?);
+            items.push(T::take(from, bound)?);
             from.at_key(key);
         }
         Ok(Self(items))
@@ -239,13 +233,8 @@ pub trait Record: Sized {
     const KIND: Option<u64>;
     /// Writes the map.
     fn write(&self, to: &mut Writer);
-    /// Reads the pairs after the map's head and, for frames, its kind; returns the record and how many keys were skipped.
-    fn read_pairs(
-        from: &mut Reader<'_>,
-        pairs: usize,
-        after: Option<i64>,
-        unknown: Unknown,
-    ) -> Result<(Self, u32), DecodeError>;
+    /// Reads the pairs after the map's head and, for frames, its kind. The reader knows what to do with unknown keys.
+    fn read_pairs(from: &mut Reader<'_>, pairs: usize, after: Option<i64>) -> Result<Self, DecodeError>;
 
     /// The map's bytes.
     fn to_bytes(&self) -> Vec<u8> {
@@ -259,9 +248,9 @@ pub trait Record: Sized {
     /// # Errors
     /// Anything but that.
     fn from_bytes(bytes: &[u8], unknown: Unknown) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = Reader::with_rule(bytes, unknown);
         let pairs = reader.map(PAIRS_MAX)?;
-        let (record, _) = Self::read_pairs(&mut reader, pairs, None, unknown)?;
+        let record = Self::read_pairs(&mut reader, pairs, None)?;
         reader.end()?;
         Ok(record)
     }
@@ -288,23 +277,12 @@ pub fn next_key(from: &mut Reader<'_>, last: &mut Option<i64>) -> Result<i64, De
     Ok(key)
 }
 
-/// What happens at a key that the record does not have.
-pub fn unknown_key(from: &mut Reader<'_>, key: i64, rule: Unknown, skipped: &mut u32) -> Result<(), DecodeError> {
-    match rule {
-        Unknown::Refuse => return Err(DecodeError::UnknownKey { key }),
-        Unknown::RefuseCritical if key < 0 => return Err(DecodeError::CriticalKey { key }),
-        Unknown::RefuseCritical | Unknown::Skip => {}
-    }
-    *skipped += 1;
-    from.skip(SKIP_DEPTH)
-}
-
 /// Declares a record: its fields with key and, for variable lengths, limit.
 macro_rules! record {
     (
         $(#[$doc:meta])*
         $name:ident $(kind $kind:literal)? {
-            $( $(#[$fdoc:meta])* $key:literal $field:ident : $ty:ty $([$max:expr])? , )*
+            $( $(#[$fdoc:meta])* $key:literal $field:ident : $ty:ty $([$max:expr $(, $item:expr)?])? , )*
         }
     ) => {
         $(#[$doc])*
@@ -317,7 +295,6 @@ macro_rules! record {
             const KIND: Option<u64> = $crate::record::record!(@kind $($kind)?);
 
             fn write(&self, to: &mut $crate::cbor::Writer) {
-
                 let pairs = usize::from(Self::KIND.is_some()) $( + usize::from(!$crate::record::Field::absent(&self.$field)) )*;
                 to.map(pairs);
                 if let Some(kind) = Self::KIND {
@@ -334,23 +311,22 @@ macro_rules! record {
                 from: &mut $crate::cbor::Reader<'_>,
                 pairs: usize,
                 after: Option<i64>,
-                unknown: $crate::record::Unknown,
-            ) -> Result<(Self, u32), $crate::cbor::DecodeError> {
-                let (mut last, mut skipped) = (after, 0);
+            ) -> Result<Self, $crate::cbor::DecodeError> {
+                let mut last = after;
                 $( let mut $field: Option<$ty> = None; )*
                 for _ in 0..pairs {
                     match $crate::record::next_key(from, &mut last)? {
                         $( $key => {
-                            let max: usize = 0 $( + $max )?;
-                            $field = Some(<$ty as $crate::record::Field>::take(from, max)?);
+                            let bound = $crate::record::Bound { own: 0 $( + $max )?, item: 0 $($( + $item )?)? };
+                            $field = Some(<$ty as $crate::record::Field>::take(from, bound)?);
                         } )*
-                        key => $crate::record::unknown_key(from, key, unknown, &mut skipped)?,
+                        key => from.unknown_key(key)?,
                     }
                 }
                 $( let $field = $field
                     .or_else(<$ty as $crate::record::Field>::missing)
                     .ok_or($crate::cbor::DecodeError::MissingKey { key: $key })?; )*
-                Ok((Self { $($field,)* }, skipped))
+                Ok(Self { $($field,)* })
             }
         }
     };
@@ -359,16 +335,16 @@ macro_rules! record {
 }
 pub(crate) use record;
 
-/// Lets a record stand inside a frame. Records inside frames follow the frame's rule: unknown keys are skipped.
+/// Lets a record stand inside another. It follows the rule of the whole for unknown keys.
 macro_rules! nested {
     ($($name:ident)*) => { $(
         impl $crate::record::Field for $name {
             fn put(&self, to: &mut $crate::cbor::Writer) {
                 $crate::record::Record::write(self, to);
             }
-            fn take(from: &mut $crate::cbor::Reader<'_>, _: usize) -> Result<Self, $crate::cbor::DecodeError> {
-                let pairs = from.map(64)?;
-                <Self as $crate::record::Record>::read_pairs(from, pairs, None, $crate::record::Unknown::Skip).map(|read| read.0)
+            fn take(from: &mut $crate::cbor::Reader<'_>, _: $crate::record::Bound) -> Result<Self, $crate::cbor::DecodeError> {
+                let pairs = from.map($crate::record::PAIRS_MAX)?;
+                <Self as $crate::record::Record>::read_pairs(from, pairs, None)
             }
         }
     )* };

@@ -5,13 +5,13 @@ use darkbloom_types::{
     ProviderId, ReceiptId, RequestId, TokenCount, UnixMillis,
 };
 
-use crate::cbor::DecodeError;
+use crate::cbor::{DecodeError, Unknown};
 use crate::cose::{Domain, PublicKey, SignError, Signer, VerifyError, open_signed, sign, unverified_payload};
 use crate::limits::{
     CANDIDATES_MAX, CATALOGUE_ENTRY_BYTES_MAX, FRAME_BYTES_MAX, MODELS_PER_PROVIDER_MAX, RECEIPT_BYTES_MAX,
     STATEMENT_BYTES_MAX, TEXT_BYTES_MAX,
 };
-use crate::record::{List, Record, Unknown, nested, record};
+use crate::record::{List, Record, nested, record};
 
 /// Most pieces of evidence in one statement: one a platform module, and room for a second of each kind.
 const EVIDENCE_MAX: usize = 8;

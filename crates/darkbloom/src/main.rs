@@ -1,5 +1,7 @@
 //! `darkbloom`: one program, every role. A thin shell around the roles' crates: arguments, settings, signals, output.
 
+#![forbid(unsafe_code)]
+
 mod admin;
 mod arguments;
 mod dev;

@@ -1,0 +1,12 @@
+//! Whole networks for tests and measurements: real roles over real sockets, in one process.
+//!
+//! Owns how a network is put together for a purpose of ours and how two things are timed side by side. It must never be a
+//! dependency of what ships.
+
+mod bare;
+mod network;
+mod rounds;
+
+pub use bare::{BareError, BareLoop};
+pub use network::{Network, NetworkError, sampled_request};
+pub use rounds::{Comparison, median};

@@ -1,0 +1,189 @@
+//! A coordinator, a provider and a client in one process, over loopback sockets, with a real ledger in a folder of its own.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use darkbloom_client::{Client, Config as ClientConfig, Operation, Part};
+use darkbloom_content::{ChatRequest, Message, Role};
+use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
+use darkbloom_provider::{Config as ProviderConfig, ModelOptions, Provider, weights_of_file};
+use darkbloom_text::TextPack;
+use darkbloom_types::{Refusal, SecretString, Tier};
+use serde_json::{Value, json};
+
+/// Why there is no network.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The coordinator.
+    #[error(transparent)]
+    Coordinator(#[from] darkbloom_coordinator::StartError),
+    /// The provider.
+    #[error(transparent)]
+    Provider(#[from] darkbloom_provider::StartError),
+    /// A request.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Files.
+    #[error(transparent)]
+    Files(#[from] std::io::Error),
+    /// The model's file.
+    #[error(transparent)]
+    Model(#[from] darkbloom_text::ReadGgufError),
+    /// Administration.
+    #[error("the coordinator's administration failed: {0}")]
+    Admin(String),
+    /// The provider never became eligible.
+    #[error("the provider was not eligible in time")]
+    NotEligible,
+}
+
+impl From<reqwest::Error> for NetworkError {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Admin(error.to_string())
+    }
+}
+
+/// A running network.
+pub struct Network {
+    coordinator: Coordinator,
+    provider: Provider,
+    client: Client,
+    key: SecretString,
+    _folder: tempfile::TempDir,
+}
+
+/// The model's name in this network.
+const MODEL: &str = "model";
+
+/// A request that decodes greedily, or with a seed.
+#[must_use]
+pub fn sampled_request(prompt: &str, temperature: f32) -> ChatRequest {
+    let mut request = ChatRequest::new(vec![Message { role: Role::User, content: prompt.into() }]);
+    request.temperature = temperature;
+    request.seed = Some(7);
+    request
+}
+
+impl Network {
+    /// Starts a network around a model.
+    ///
+    /// # Errors
+    /// [`NetworkError`] says which part failed.
+    pub async fn start(model: &Path, rows: usize, row_tokens: usize, threads: usize) -> Result<Self, NetworkError> {
+        let folder = tempfile::tempdir()?;
+        let coordinator = Coordinator::start(CoordinatorConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            data: folder.path().join("coordinator"),
+            tier_min: Tier::None,
+        })
+        .await?;
+        let url = format!("http://{}", coordinator.address);
+        let admin = coordinator.admin_key.clone().ok_or_else(|| NetworkError::Admin("no key".to_owned()))?;
+        let admin = Admin { http: reqwest::Client::new(), url: url.clone(), key: admin };
+        admin.offer(model).await?;
+        admin.send("POST", "/admin/v1/accounts", &json!({"name": "bench"})).await?;
+        let deposit = json!({"account": "bench", "amount_nano_usd": 1_000_000_000_000_i64, "reference": "bench"});
+        admin.send("POST", "/admin/v1/deposits", &deposit).await?;
+        let key = admin.key("consumer", Some("bench")).await?;
+        let provider = Provider::start(ProviderConfig {
+            coordinator: url.clone(),
+            network: Some(coordinator.network),
+            join_token: Some(admin.key("join", None).await?),
+            data: folder.path().join("provider"),
+            model: ModelOptions { path: model.to_owned(), rows, row_tokens, threads: Some(threads) },
+        })
+        .await?;
+        admin.eligible().await?;
+        let client = Client::new(ClientConfig {
+            coordinator: url,
+            network: Some(coordinator.network),
+            pin_file: None,
+            tier_min: Tier::Hardware,
+            pinned: BTreeSet::from([provider.id]),
+            candidates: darkbloom_client::CANDIDATES_DEFAULT,
+        })?;
+        Ok(Self { coordinator, provider, client, key, _folder: folder })
+    }
+
+    /// Sends one request through the whole sealed path and returns its verified output tokens and the time to its first
+    /// text.
+    ///
+    /// # Errors
+    /// [`NetworkError::Refused`].
+    pub async fn ask(&self, request: ChatRequest, output: u32) -> Result<(u32, Duration), NetworkError> {
+        let began = Instant::now();
+        let operation = Operation {
+            key: self.key.clone(),
+            model: MODEL.to_owned(),
+            request,
+            stream: true,
+            max_output_tokens: Some(output),
+            idempotency_key: None,
+            parse: Duration::ZERO,
+        };
+        let mut answer = self.client.chat(operation).await?;
+        let first = began.elapsed();
+        loop {
+            match answer.parts.recv().await {
+                Some(Part::Text(_)) => {}
+                Some(Part::Completed(completed)) => return Ok((completed.output_tokens.0, first)),
+                Some(Part::Failed(refusal)) => return Err(refusal.into()),
+                None => return Err(NetworkError::Admin("the answer broke off".to_owned())),
+            }
+        }
+    }
+
+    /// Stops provider and coordinator.
+    pub async fn stop(self) {
+        self.provider.stop().await;
+        self.coordinator.stop().await;
+    }
+}
+
+struct Admin {
+    http: reqwest::Client,
+    url: String,
+    key: SecretString,
+}
+
+impl Admin {
+    async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Value, NetworkError> {
+        self.send_bytes(method, path, "application/json", body.to_string().into_bytes()).await
+    }
+
+    async fn send_bytes(&self, method: &str, path: &str, kind: &str, body: Vec<u8>) -> Result<Value, NetworkError> {
+        let method = method.parse().map_err(|_| NetworkError::Admin("bad method".to_owned()))?;
+        let request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(self.key.expose());
+        let response = request.header("content-type", kind).body(body).send().await?;
+        let ok = response.status().is_success();
+        let value: Value = serde_json::from_slice(&response.bytes().await?).unwrap_or(Value::Null);
+        if ok { Ok(value) } else { Err(NetworkError::Admin(value.to_string())) }
+    }
+
+    async fn key(&self, kind: &str, account: Option<&str>) -> Result<SecretString, NetworkError> {
+        let answer = self.send("POST", "/admin/v1/keys", &json!({"kind": kind, "account": account, "name": kind})).await?;
+        answer["key"].as_str().map(SecretString::from).ok_or_else(|| NetworkError::Admin("no key".to_owned()))
+    }
+
+    async fn offer(&self, model: &Path) -> Result<(), NetworkError> {
+        let pack = TextPack::from_gguf(std::io::BufReader::new(std::fs::File::open(model)?))?;
+        let blob = self.send_bytes("PUT", "/admin/v1/blobs", "application/octet-stream", pack.to_bytes()).await?;
+        let entry = json!({
+            "name": MODEL, "weights": weights_of_file(model)?, "text_pack": blob["digest"], "context": pack.context_length(),
+            "quantisation": "as in the file", "price_version": 1, "input_nano_per_token": 1, "output_nano_per_token": 1,
+        });
+        self.send("PUT", "/admin/v1/catalogue", &entry).await.map(drop)
+    }
+
+    async fn eligible(&self) -> Result<(), NetworkError> {
+        for _ in 0..1_000 {
+            let answer = self.send("GET", "/admin/v1/providers", &Value::Null).await?;
+            if answer["data"][0]["eligible"] == true {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Err(NetworkError::NotEligible)
+    }
+}
