@@ -3,6 +3,8 @@
 //! Owns the verification of statements and challenge proofs and the meaning of tiers. It must never read a clock, touch a
 //! network, or take a provider's word for a claim that raises its tier. Client and coordinator run this same code.
 
+#![forbid(unsafe_code)]
+
 mod limits;
 mod manifest;
 mod statement;

@@ -17,6 +17,8 @@
 //! A row's slot is free for the next plan as soon as the row ended; the plan that reuses a slot, or the next one at the
 //! latest, names it in `clear`, so that nothing of an earlier row can be seen by a later one.
 
+#![forbid(unsafe_code)]
+
 mod plan;
 mod row;
 mod sampler;

@@ -1,6 +1,7 @@
 //! Verified candidates, cached for a short time.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use darkbloom_attest::{TrustPolicy, Verdict, verify_statement};
@@ -12,8 +13,10 @@ use rand_core::Rng as _;
 use crate::clock;
 use crate::network::{Coordinator, Network, open_entry};
 
-/// A list older than this is fetched again before it is used: load hints age quickly, epochs do not.
-const FRESH: Millis = Millis::from_secs(30);
+/// A list older than this is fetched again beside the request that uses it: load hints age quickly, epochs do not.
+const FRESH: Millis = Millis::from_secs(10);
+/// A list older than this is not used any more.
+const USABLE: Millis = Millis::from_minutes(5);
 /// Models whose candidates are kept.
 const MODELS_MAX: usize = 64;
 
@@ -31,6 +34,7 @@ pub struct Candidates {
     /// Providers whose statements verify but are below the demanded tier.
     pub below: usize,
     read_at: UnixMillis,
+    refreshing: AtomicBool,
 }
 
 impl Candidates {
@@ -64,7 +68,7 @@ impl Candidates {
                 Err(error) => tracing::warn!(%error, "a candidate's statement does not verify"),
             }
         }
-        Ok(Self { digest, entry, price: list.price, usable, below, read_at: now })
+        Ok(Self { digest, entry, price: list.price, usable, below, read_at: now, refreshing: AtomicBool::new(false) })
     }
 
     /// Chooses recipients: the best, and one at random, so that newcomers are found and no list order is a monopoly.
@@ -96,13 +100,16 @@ pub struct CandidateCache {
 }
 
 impl CandidateCache {
-    fn fresh(&self, model: &str, now: UnixMillis) -> Option<Arc<Candidates>> {
+    /// The usable list of a model, and whether the caller is the one who should fetch the next.
+    fn get(&self, model: &str, now: UnixMillis) -> Option<(Arc<Candidates>, bool)> {
         let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         let list = lists.get(model)?;
-        let usable = now.since(list.read_at) < FRESH
+        let age = now.since(list.read_at);
+        let usable = age < USABLE
             && !list.usable.is_empty()
             && list.usable.iter().all(|verdict| now < verdict.statement.use_until);
-        usable.then(|| Arc::clone(list))
+        let refresh = age >= FRESH && !list.refreshing.swap(true, Ordering::AcqRel);
+        usable.then(|| (Arc::clone(list), refresh))
     }
 
     fn put(&self, model: String, list: Arc<Candidates>) {
@@ -125,16 +132,36 @@ impl Network {
         TrustPolicy { network: coordinator.network, tier_min: self.config.tier_min, pinned: self.config.pinned.clone() }
     }
 
-    /// Verified candidates of a model, from the cache or fresh.
+    /// Verified candidates of a model. After the first request they come from the cache: a list that ages is replaced
+    /// beside the request, so that no request waits for it.
     pub async fn candidates_of(
+        self: &Arc<Self>,
+        model: &str,
+        key: &SecretString,
+        coordinator: &Coordinator,
+    ) -> Result<Arc<Candidates>, Refusal> {
+        let Some((list, refresh)) = self.candidates.get(model, clock::now()) else {
+            return self.fetch_candidates(model, key, coordinator).await;
+        };
+        if refresh {
+            let (network, model) = (Arc::clone(self), model.to_owned());
+            let (key, coordinator) = (key.clone(), coordinator.clone());
+            tokio::spawn(async move {
+                if let Err(error) = network.fetch_candidates(&model, &key, &coordinator).await {
+                    tracing::debug!(%error, "cannot refresh the candidates");
+                    network.candidates.forget(&model);
+                }
+            });
+        }
+        Ok(list)
+    }
+
+    async fn fetch_candidates(
         &self,
         model: &str,
         key: &SecretString,
         coordinator: &Coordinator,
     ) -> Result<Arc<Candidates>, Refusal> {
-        if let Some(list) = self.candidates.fresh(model, clock::now()) {
-            return Ok(list);
-        }
         let signed = self.candidate_list(model, key).await?;
         let list = Candidates::read(&signed, coordinator, &self.policy(coordinator), clock::now())?;
         if list.entry.name != model {

@@ -40,6 +40,9 @@ pub struct Job {
     pub cancelled: watch::Receiver<bool>,
 }
 
+/// An event, and when the engine made it: reading it may come later.
+type Timed = (Instant, RowEvent);
+
 /// What a row's life told the clock.
 #[derive(Default)]
 struct Stopwatch {
@@ -90,7 +93,7 @@ impl Job {
     }
 
     /// Reads the plaintext, checks it against the header's limits, and submits its row.
-    fn admit(&self) -> Result<(UnboundedReceiver<RowEvent>, ChatRequest, TokenCount), Refusal> {
+    fn admit(&self) -> Result<(UnboundedReceiver<Timed>, ChatRequest, TokenCount), Refusal> {
         let model = &self.serving.model;
         if self.header.model != self.serving.digest {
             return Err(RefusalCode::ModelNotLoaded.into());
@@ -123,7 +126,7 @@ impl Job {
         request: &ChatRequest,
         prompt: SecretTokens,
         max_output: TokenCount,
-    ) -> Result<UnboundedReceiver<RowEvent>, Refusal> {
+    ) -> Result<UnboundedReceiver<Timed>, Refusal> {
         // Bounded by the ceiling: a row makes at most so many events.
         let (sender, events) = mpsc::unbounded_channel();
         let row = RowRequest {
@@ -139,7 +142,7 @@ impl Job {
         };
         let sink = Box::new(move |event| {
             // The receiver is gone when the connection is; the row is cancelled then.
-            let _ = sender.send(event);
+            let _ = sender.send((Instant::now(), event));
         });
         self.serving.model.engine.submit(row, sink).map_err(|error| submit_refusal(&error))?;
         Ok(events)
@@ -151,7 +154,7 @@ impl Job {
 
     async fn answer(
         &mut self,
-        mut events: UnboundedReceiver<RowEvent>,
+        mut events: UnboundedReceiver<Timed>,
         request: &ChatRequest,
         input_tokens: TokenCount,
     ) -> Result<(), Disconnected> {
@@ -200,7 +203,7 @@ impl Job {
     /// Carries tokens from the engine into frames until the row ends.
     async fn generate(
         &mut self,
-        events: &mut UnboundedReceiver<RowEvent>,
+        events: &mut UnboundedReceiver<Timed>,
         writer: &mut crate::answer::AnswerWriter,
         watch: &mut Stopwatch,
     ) -> Result<End, Disconnected> {
@@ -219,19 +222,18 @@ impl Job {
             loop {
                 match next {
                     None => return Ok(End::Failed),
-                    Some(RowEvent::Started { .. }) => watch.started = Some(Instant::now()),
-                    Some(RowEvent::Token { token, .. }) if !stopped => {
-                        let now = Instant::now();
-                        watch.first.get_or_insert(now);
-                        watch.last = Some(now);
+                    Some((at, RowEvent::Started { .. })) => watch.started = Some(at),
+                    Some((at, RowEvent::Token { token, .. })) if !stopped => {
+                        watch.first.get_or_insert(at);
+                        watch.last = Some(at);
                         if writer.push(token) {
                             stopped = true;
                             self.serving.model.engine.cancel(self.row);
                         }
                     }
                     // Made in the step that was running when the stop string was complete.
-                    Some(RowEvent::Token { .. }) => {}
-                    Some(RowEvent::Ended { reason, .. }) => return Ok(ended(reason, stopped)),
+                    Some((_, RowEvent::Token { .. })) => {}
+                    Some((_, RowEvent::Ended { reason, .. })) => return Ok(ended(reason, stopped)),
                 }
                 match events.try_recv() {
                     Ok(event) => next = Some(event),
@@ -248,10 +250,10 @@ impl Job {
         }
     }
 
-    async fn cancel(&self, events: &mut UnboundedReceiver<RowEvent>) -> Result<End, Disconnected> {
+    async fn cancel(&self, events: &mut UnboundedReceiver<Timed>) -> Result<End, Disconnected> {
         self.serving.model.engine.cancel(self.row);
         let free = async {
-            while let Some(event) = events.recv().await {
+            while let Some((_, event)) = events.recv().await {
                 if matches!(event, RowEvent::Ended { .. }) {
                     break;
                 }

@@ -16,6 +16,8 @@
 //! The answer never uses the content key, and its key depends on a salt that the provider draws for each acceptance: two
 //! providers, or one provider that opens the same request twice, never encrypt under one key.
 
+#![forbid(unsafe_code)]
+
 mod answer;
 mod epoch;
 mod padding;

@@ -13,6 +13,8 @@
 //! | signed objects | tolerated: the signature covers the bytes as received | critical: refused |
 //! | sealed objects (the request header) | refused | refused |
 
+#![forbid(unsafe_code)]
+
 mod cbor;
 mod cose;
 mod frame;

@@ -9,6 +9,7 @@ mod error;
 mod roles;
 mod settings;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -51,5 +52,7 @@ async fn run(arguments: Arguments) -> Result<(), error::Failure> {
 fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("DARKBLOOM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(colours).with_target(false).init();
 }
