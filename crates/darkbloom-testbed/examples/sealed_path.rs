@@ -32,8 +32,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut settings = LlamaSettings::new(most, row_tokens);
     settings.threads = LlamaSettings::threads_of_this_machine();
     let mut out = std::io::stdout().lock();
-    writeln!(out, "model {}, {} prompt tokens, {output} output tokens, {} engine thread(s), {rounds} rounds", model.display(), prompt.len(), settings.threads)?;
-    writeln!(out, "{:>7}  {:>12}  {:>12}  {:>22}  {:>14}", "streams", "sealed tok/s", "bare tok/s", "ratio (least, largest)", "first text ms")?;
+    writeln!(
+        out,
+        "model {}, {} prompt tokens, {output} output tokens, {} engine thread(s), {rounds} rounds",
+        model.display(),
+        prompt.len(),
+        settings.threads
+    )?;
+    writeln!(
+        out,
+        "{:>7}  {:>12}  {:>12}  {:>22}  {:>14}",
+        "streams", "sealed tok/s", "bare tok/s", "ratio (least, largest)", "first text ms"
+    )?;
     let mut bare = BareLoop::load(&model, &settings)?;
     let network = runtime.block_on(Network::start(&model, most, row_tokens, settings.threads))?;
     for streams in streams {
@@ -61,7 +71,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
         let (ratio, least, largest) = comparison.ratio();
-        writeln!(out, "{streams:>7}  {:>12.1}  {:>12.1}  {ratio:>8.3} ({least:.3}, {largest:.3})  {:>14.2}", comparison.a(), comparison.b(), median(&firsts))?;
+        writeln!(
+            out,
+            "{streams:>7}  {:>12.1}  {:>12.1}  {ratio:>8.3} ({least:.3}, {largest:.3})  {:>14.2}",
+            comparison.a(),
+            comparison.b(),
+            median(&firsts)
+        )?;
     }
     runtime.block_on(network.stop());
     Ok(())

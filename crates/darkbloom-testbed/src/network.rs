@@ -48,8 +48,11 @@ impl From<reqwest::Error> for NetworkError {
 pub struct Network {
     coordinator: Coordinator,
     provider: Provider,
+    /// What the provider is started with again.
+    provider_config: ProviderConfig,
     client: Client,
     key: SecretString,
+    admin: Admin,
     _folder: tempfile::TempDir,
 }
 
@@ -86,14 +89,14 @@ impl Network {
         let deposit = json!({"account": "bench", "amount_nano_usd": 1_000_000_000_000_i64, "reference": "bench"});
         admin.send("POST", "/admin/v1/deposits", &deposit).await?;
         let key = admin.key("consumer", Some("bench")).await?;
-        let provider = Provider::start(ProviderConfig {
+        let provider_config = ProviderConfig {
             coordinator: url.clone(),
             network: Some(coordinator.network),
             join_token: Some(admin.key("join", None).await?),
             data: folder.path().join("provider"),
             model: ModelOptions { path: model.to_owned(), rows, row_tokens, threads: Some(threads) },
-        })
-        .await?;
+        };
+        let provider = Provider::start(provider_config.clone()).await?;
         admin.eligible().await?;
         let client = Client::new(ClientConfig {
             coordinator: url,
@@ -103,7 +106,7 @@ impl Network {
             pinned: BTreeSet::from([provider.id]),
             candidates: darkbloom_client::CANDIDATES_DEFAULT,
         })?;
-        Ok(Self { coordinator, provider, client, key, _folder: folder })
+        Ok(Self { coordinator, provider, provider_config, client, key, admin, _folder: folder })
     }
 
     /// Sends one request through the whole sealed path and returns its verified output tokens and the time to its first
@@ -134,6 +137,39 @@ impl Network {
         }
     }
 
+    /// Stops the provider and starts it again: the same identity in a new epoch.
+    ///
+    /// # Errors
+    /// [`NetworkError`] when it does not come back.
+    pub async fn restart_provider(self) -> Result<Self, NetworkError> {
+        self.provider.stop().await;
+        let mut config = self.provider_config.clone();
+        // A known identity needs no token.
+        config.join_token = None;
+        let provider = Provider::start(config).await?;
+        self.admin.eligible().await?;
+        Ok(Self { provider, ..self })
+    }
+
+    /// What the consumer's account has: available and held, in nano-dollars.
+    ///
+    /// # Errors
+    /// [`NetworkError`] when the coordinator does not answer.
+    pub async fn balance(&self) -> Result<(i64, i64), NetworkError> {
+        let answer = self.admin.send("GET", "/admin/v1/accounts", &Value::Null).await?;
+        let number = |key: &str| answer["data"][0][key].as_i64().unwrap_or(i64::MIN);
+        Ok((number("available_nano_usd"), number("held_nano_usd")))
+    }
+
+    /// Whether the books add up, and how many holds are open.
+    ///
+    /// # Errors
+    /// [`NetworkError`] when the coordinator does not answer.
+    pub async fn audit(&self) -> Result<(bool, u64), NetworkError> {
+        let answer = self.admin.send("GET", "/admin/v1/audit", &Value::Null).await?;
+        Ok((answer["clean"] == true, answer["open_holds"].as_u64().unwrap_or(u64::MAX)))
+    }
+
     /// Stops provider and coordinator.
     pub async fn stop(self) {
         self.provider.stop().await;
@@ -162,7 +198,8 @@ impl Admin {
     }
 
     async fn key(&self, kind: &str, account: Option<&str>) -> Result<SecretString, NetworkError> {
-        let answer = self.send("POST", "/admin/v1/keys", &json!({"kind": kind, "account": account, "name": kind})).await?;
+        let answer =
+            self.send("POST", "/admin/v1/keys", &json!({"kind": kind, "account": account, "name": kind})).await?;
         answer["key"].as_str().map(SecretString::from).ok_or_else(|| NetworkError::Admin("no key".to_owned()))
     }
 
