@@ -2,7 +2,7 @@
 """Makes the small chat model of this repository: trains it, measures it, and writes what the tests expect of it.
 
   train.py train --out OUT [--seed 7] [--steps 6000 | --minutes 40]   OUT/darkbloom-tiny-q8_0.gguf and -f16.gguf
-  train.py train --out OUT2 --polish OUT/darkbloom-tiny-f16.gguf --seed 8 --steps 1200      a second, gentle run
+  train.py train --out OUT2 --polish OUT/darkbloom-tiny-f16.gguf --seed 8 --steps 1383      a second, gentle run
   train.py score MODEL.gguf [-n 200]                                  exact answers to held-out questions, by task
   train.py ask MODEL.gguf "What is 17 + 25?" [--system "You are Nora."]
   train.py expect MODEL.gguf --out FOLDER                             heldout.jsonl and tokenizer-golden.json

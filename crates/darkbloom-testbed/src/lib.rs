@@ -3,6 +3,8 @@
 //! Owns how a network is put together for a purpose of ours and how two things are timed side by side. It must never be a
 //! dependency of what ships.
 
+#![forbid(unsafe_code)]
+
 mod bare;
 mod network;
 mod rounds;

@@ -76,17 +76,14 @@ fn links_lead_somewhere() {
 
 #[test]
 fn files_named_in_sources_exist() {
-    // Errors and comments send people to pages: `docs/x.md`.
+    // Errors and comments send people to pages, in backquotes.
     let mut wrong = Vec::new();
     for source in files(&root().join("crates"), "rs") {
         let text = fs::read_to_string(&source).unwrap();
-        for rest in text.split("docs/").skip(1) {
-            let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || "-_./".contains(*c)).collect();
-            if let Some(page) = name.strip_suffix(".md").or_else(|| name.strip_suffix(".md.")) {
-                let page = format!("docs/{page}.md");
-                if page != "docs/x.md" && !root().join(&page).exists() {
-                    wrong.push(format!("{}: {page}", source.display()));
-                }
+        for rest in text.split("`docs/").skip(1) {
+            let name = rest.split('`').next().unwrap_or_default();
+            if !root().join("docs").join(name).exists() {
+                wrong.push(format!("{}: docs/{name}", source.display()));
             }
         }
     }

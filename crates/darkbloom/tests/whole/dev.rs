@@ -1,0 +1,188 @@
+//! `darkbloom dev`: the one command that a stranger runs.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::http::{self, bearer};
+use crate::support::network::{MODEL, ask, model_file};
+use crate::support::process::{Process, command, run};
+use crate::support::until;
+
+/// `darkbloom dev` whose temporary data is in this folder.
+fn dev(temporary: &Path, arguments: &[&str]) -> Command {
+    let mut command = command(&["dev"]);
+    command.args(arguments).env("TMPDIR", temporary).env("DARKBLOOM_LOG", "info");
+    command
+}
+
+fn is_empty(folder: &Path) -> bool {
+    std::fs::read_dir(folder).unwrap().next().is_none()
+}
+
+/// The processes that this one started.
+fn children(parent: u32) -> Vec<u32> {
+    let parent_of = |pid: u32| -> Option<u32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    };
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    all.filter(|pid| parent_of(*pid) == Some(parent)).collect()
+}
+
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.trim_start().starts_with('Z'))
+}
+
+#[test]
+fn one_question_gets_an_answer_and_what_was_verified() {
+    let temporary = tempfile::tempdir().unwrap();
+    let ended = run(&mut dev(temporary.path(), &["--prompt", "What is 17 + 25?"]));
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(ended.stdout.lines().next(), Some("42"), "{}", ended.stdout);
+    for line in [
+        "  provider     ",
+        "  tier         self_signed",
+        "  trust        pinned",
+        "  owner_physical_access  not_defended",
+        "  key epoch    ",
+        "  catalogue    ",
+        "  receipt      ",
+        "  attempts     1",
+        "  parse        ",
+        "  reserve      ",
+        "  route        ",
+        "  queue        ",
+        "  encrypt      ",
+        "  dispatch     ",
+        "  provider     ",
+    ] {
+        assert!(ended.stdout.lines().any(|each| each.starts_with(line)), "no `{line}` in:\n{}", ended.stdout);
+    }
+    assert!(is_empty(temporary.path()), "data stays behind");
+}
+
+#[test]
+fn the_same_as_json_has_every_documented_key() {
+    let temporary = tempfile::tempdir().unwrap();
+    let ended = run(&mut dev(temporary.path(), &["--prompt", "What is 17 + 25?", "--json"]));
+    assert!(ended.status.success(), "{ended:?}");
+    let said: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    assert_eq!(said["answer"], "42");
+    assert_eq!(said["model"], MODEL);
+    assert_eq!(keys(&said), "answer first_text_us model ready_us timing total_us usage verified");
+    assert_eq!(
+        keys(&said["verified"]),
+        "attempts by catalogue epoch provider receipt tier trust undefended"
+    );
+    assert_eq!(keys(&said["verified"]["undefended"]), "dishonest_coordinator owner_physical_access owner_root");
+    assert_eq!(said["verified"]["by"], "client");
+    assert_eq!(said["verified"]["attempts"].as_array().unwrap().len(), 1);
+    assert_eq!(keys(&said["usage"]), "charge_nano_usd input_tokens output_tokens");
+    assert_eq!(
+        keys(&said["timing"]),
+        "dispatch_us encrypt_us parse_us provider_us queue_us reserve_us route_us",
+        "a zero is a value, so all seven are there"
+    );
+    let sum: u64 = said["timing"].as_object().unwrap().values().map(|part| part.as_u64().unwrap()).sum();
+    let total = said["total_us"].as_u64().unwrap();
+    assert!(sum <= total, "the parts are disjoint: {sum} of {total} µs");
+    let tokens = |name: &str| said["usage"][name].as_i64().unwrap();
+    assert_eq!(tokens("charge_nano_usd"), 50 * tokens("input_tokens") + 200 * tokens("output_tokens"));
+}
+
+#[test]
+fn it_introduces_itself_answers_and_stops_everything_on_ctrl_c() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut process = Process::start(&mut dev(temporary.path(), &["--listen", "127.0.0.1:0"]));
+    let mut lines = Vec::new();
+    while !lines.last().is_some_and(|line: &String| line.starts_with("Ctrl-C stops everything")) {
+        lines.push(process.line().unwrap_or_else(|| panic!("it ended: {}", process.log())));
+    }
+    let said = |name: &str| {
+        let line = lines.iter().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no `{name}` in {lines:#?}")).trim().to_owned()
+    };
+    let (base, key) = (said("base URL"), said("API key"));
+    let address = base.strip_prefix("http://").unwrap().strip_suffix("/v1").unwrap();
+    let headers = [("authorization", &*bearer(&key))];
+    let body = ask("What is 17 + 25?").to_string();
+    let answer = http::request(address, "POST", "/v1/chat/completions", &headers, body.as_bytes());
+    assert_eq!(answer.answer(), "42");
+    process.logged("request settled");
+
+    // The lines are for pasting, so they are run as they stand.
+    let at = lines.iter().position(|line| line.starts_with("curl ")).expect("a curl line");
+    let curl = lines[at..at + 2].join("\n");
+    if Command::new("curl").arg("--version").output().is_ok() {
+        let output = Command::new("sh").args(["-c", &curl]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(answer["object"], "chat.completion", "{answer}");
+    } else {
+        eprintln!("SKIPPED: the curl line is not run, because there is no curl here");
+    }
+    let at = lines.iter().position(|line| line.starts_with("from openai")).expect("a Python example");
+    crate::python::example(&lines[at..at + 3].join("\n"));
+
+    let roles = children(process.pid());
+    assert_eq!(roles.len(), 3, "coordinator, provider, gateway");
+    process.signal("INT");
+    assert!(process.ended().success(), "{}", process.log());
+    for role in roles {
+        assert!(!is_running(role), "a role outlives the command");
+    }
+    assert!(is_empty(temporary.path()), "data stays behind");
+    assert!(!process.log().contains("panicked"), "{}", process.log());
+}
+
+#[test]
+fn roles_do_not_outlive_a_killed_dev() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut process = Process::start(&mut dev(temporary.path(), &["--listen", "127.0.0.1:0"]));
+    while !process.line().unwrap().starts_with("Ctrl-C stops everything") {}
+    let roles = children(process.pid());
+    assert_eq!(roles.len(), 3);
+    process.kill();
+    until("the roles notice", || (!roles.iter().any(|role| is_running(*role))).then_some(()));
+}
+
+#[test]
+fn a_busy_port_is_named_and_nothing_stays_behind() {
+    let temporary = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ended = run(&mut dev(temporary.path(), &["--listen", &address]));
+    ended.failed_saying(&["cannot listen on", &address, "hint: choose another address with `--listen`"]);
+    assert!(is_empty(temporary.path()), "data stays behind");
+}
+
+#[test]
+fn a_kept_data_folder_serves_again() {
+    let temporary = tempfile::tempdir().unwrap();
+    let data = temporary.path().join("kept");
+    let identity = || std::fs::read(data.join("provider/identity.key")).unwrap();
+    let ask = || {
+        let ended = run(dev(temporary.path(), &["--prompt", "What is 17 + 25?"]).arg("--data").arg(&data));
+        assert!(ended.status.success(), "{ended:?}");
+        assert_eq!(ended.stdout.lines().next(), Some("42"), "{}", ended.stdout);
+    };
+    ask();
+    let first = identity();
+    ask();
+    assert_eq!(identity(), first, "the same provider");
+}
+
+#[test]
+fn another_model_file_serves_under_its_own_name() {
+    let temporary = tempfile::tempdir().unwrap();
+    let model = temporary.path().join("other-name.gguf");
+    std::fs::copy(model_file(), &model).unwrap();
+    let ended = run(dev(temporary.path(), &["--prompt", "What is 17 + 25?", "--json"]).arg("--model").arg(&model));
+    let said: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!((said["answer"].as_str(), said["model"].as_str()), (Some("42"), Some("other-name")));
+}

@@ -1,0 +1,19 @@
+//! The whole program from outside: the real binary as real processes, over real sockets, with the model that ships.
+//!
+//! One test binary, so that it is linked once. Each test starts the roles it needs on free ports with data in a
+//! temporary folder, and ends them. Nothing of the program is called from here but its command line and its sockets.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests fail by panicking and tell people what is skipped")]
+
+mod bad_start;
+mod concurrency;
+mod dev;
+mod errors;
+mod failure;
+mod http;
+mod python;
+mod restart;
+mod roles;
+mod secrecy;
+mod sockets;
+mod support;
