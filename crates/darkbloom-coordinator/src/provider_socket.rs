@@ -40,7 +40,6 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket) {
     let writer = tokio::spawn(write(sink, queue));
     match introduce(&shared, &connection, &mut stream).await {
         Ok(provider) => {
-            shared.add_connection(Arc::clone(&connection));
             read(&shared, &connection, provider, &mut stream).await;
             shared.remove_connection(&connection.id);
             let gone = shared.with_registry(|registry| registry.disconnected(&connection.id));
@@ -127,6 +126,8 @@ async fn introduce(
     verify_challenge(&hello.proof, &verdict, &nonce, &connection.id)?;
     admit(shared, &hello, &verdict).await.map_err(Introduction::Refused)?;
     learn(shared, connection, &verdict).await;
+    // Before the registry knows the provider: from then on requests are routed to this connection.
+    shared.add_connection(Arc::clone(connection));
     register(shared, connection, hello, &verdict);
     Ok(verdict.provider)
 }

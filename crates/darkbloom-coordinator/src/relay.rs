@@ -407,16 +407,15 @@ impl Relay {
         let connection = connection.and_then(|id| self.shared.connection(&id));
         let wrap: Option<Wrap> = self.request.submit.wraps.0.iter().find(|wrap| wrap.provider == provider).cloned();
         let (Some(connection), Some(wrap)) = (connection, wrap) else { return Some(RelayEvent::ProviderGone) };
-        let stream = connection.open_stream();
-        let offer = Offer {
-            stream: stream.id,
+        let scope = self.shared.scope(self.request.account, &provider);
+        let (stream, sent) = connection.offer(|stream| Offer {
+            stream,
             attempt,
             header: self.request.submit.header.clone(),
             body: self.request.submit.body.clone(),
             wrap: wrap.clone(),
-            scope: self.shared.scope(self.request.account, &provider),
-        };
-        let sent = connection.send(offer);
+            scope,
+        });
         self.current = Some(Current {
             provider,
             epoch: wrap.epoch,

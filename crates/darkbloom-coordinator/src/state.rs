@@ -13,7 +13,7 @@ use darkbloom_store::Store;
 use darkbloom_types::{
     AccountId, ConnectionId, Digest, EpochId, NetworkId, ProviderId, RequestId, StreamId, Tier, UnixMillis,
 };
-use darkbloom_wire::{Accepted, CoordinatorFrame, Data, Final, Refused};
+use darkbloom_wire::{Accepted, CoordinatorFrame, Data, Final, Offer, Refused};
 use rand_core::Rng as _;
 use tokio::sync::{Notify, mpsc};
 
@@ -107,13 +107,18 @@ impl Connection {
         sent
     }
 
-    /// Opens a stream.
-    pub fn open_stream(&self) -> Stream {
+    /// Opens a stream with the offer that `make` writes for its number. False when the provider does not read. Numbers
+    /// reach the provider in ascending order, which is how it knows that none is used twice: so numbering and queueing
+    /// are one step.
+    pub fn offer(&self, make: impl FnOnce(StreamId) -> Offer) -> (Stream, bool) {
+        let mut streams = lock(&self.streams);
         let id = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
         let (sender, frames) = mpsc::channel(STREAM_FRAMES_MAX);
         let overflowed = Arc::new(AtomicBool::new(false));
-        lock(&self.streams).insert(id, (sender, Arc::clone(&overflowed)));
-        Stream { id, frames, overflowed }
+        streams.insert(id, (sender, Arc::clone(&overflowed)));
+        let sent = self.send(make(id));
+        drop(streams);
+        (Stream { id, frames, overflowed }, sent)
     }
 
     /// Forgets a stream.

@@ -57,9 +57,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let took = began.elapsed().as_secs_f64();
             let (mut tokens, mut first_ms) = (0, Vec::new());
             for answer in answers {
-                let (count, first) = answer?;
-                tokens += count;
-                first_ms.push(first.as_secs_f64() * 1_000.0);
+                let answer = answer?;
+                tokens += answer.tokens;
+                first_ms.push(answer.first.as_secs_f64() * 1_000.0);
             }
             let sealed = f64::from(tokens) / took;
             // The bare loop makes as many tokens a row as the sealed path did.

@@ -10,5 +10,5 @@ mod network;
 mod rounds;
 
 pub use bare::{BareError, BareLoop};
-pub use network::{Network, NetworkError, sampled_request};
+pub use network::{Answered, Network, NetworkError, sampled_request};
 pub use rounds::{Comparison, median};

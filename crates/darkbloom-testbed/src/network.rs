@@ -44,6 +44,17 @@ impl From<reqwest::Error> for NetworkError {
     }
 }
 
+/// A verified answer.
+#[derive(Debug)]
+pub struct Answered {
+    /// What it says.
+    pub text: SecretString,
+    /// Output tokens.
+    pub tokens: u32,
+    /// Time to the first content.
+    pub first: Duration,
+}
+
 /// A running network.
 pub struct Network {
     coordinator: Coordinator,
@@ -109,12 +120,11 @@ impl Network {
         Ok(Self { coordinator, provider, provider_config, client, key, admin, _folder: folder })
     }
 
-    /// Sends one request through the whole sealed path and returns its verified output tokens and the time to its first
-    /// text.
+    /// Sends one request through the whole sealed path and returns its verified answer.
     ///
     /// # Errors
     /// [`NetworkError::Refused`].
-    pub async fn ask(&self, request: ChatRequest, output: u32) -> Result<(u32, Duration), NetworkError> {
+    pub async fn ask(&self, request: ChatRequest, output: u32) -> Result<Answered, NetworkError> {
         let began = Instant::now();
         let operation = Operation {
             key: self.key.clone(),
@@ -127,10 +137,13 @@ impl Network {
         };
         let mut answer = self.client.chat(operation).await?;
         let first = began.elapsed();
+        let mut text = SecretString::default();
         loop {
             match answer.parts.recv().await {
-                Some(Part::Text(_)) => {}
-                Some(Part::Completed(completed)) => return Ok((completed.output_tokens.0, first)),
+                Some(Part::Text(piece)) => text.push_str(piece.expose()),
+                Some(Part::Completed(completed)) => {
+                    return Ok(Answered { text, tokens: completed.output_tokens.0, first });
+                }
                 Some(Part::Failed(refusal)) => return Err(refusal.into()),
                 None => return Err(NetworkError::Admin("the answer broke off".to_owned())),
             }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use darkbloom_content::{ChatRequest, Message, Role};
 use darkbloom_testbed::{Network, sampled_request};
 
 fn model() -> PathBuf {
@@ -9,8 +10,50 @@ fn model() -> PathBuf {
 }
 
 async fn network(rows: usize) -> Network {
+    network_of(rows, 256).await
+}
+
+async fn network_of(rows: usize, row_tokens: usize) -> Network {
+    // `DARKBLOOM_LOG=debug` shows what the roles say; without it they are silent.
+    let filter = tracing_subscriber::EnvFilter::from_env("DARKBLOOM_LOG");
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Network::start(&model(), rows, 256, 1).await.unwrap()
+    Network::start(&model(), rows, row_tokens, 1).await.unwrap()
+}
+
+/// One held-out question: it was never trained on, and the training framework answers it right by a margin.
+fn heldout() -> Vec<(ChatRequest, String)> {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/heldout.jsonl");
+    let read = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let message = |message: &serde_json::Value| Message {
+            role: Role::ALL.into_iter().find(|role| role.name() == message["role"]).unwrap(),
+            content: message["content"].as_str().unwrap().into(),
+        };
+        let mut request = ChatRequest::new(line["messages"].as_array().unwrap().iter().map(message).collect());
+        request.temperature = 0.0;
+        (request, line["answer"].as_str().unwrap().to_owned())
+    };
+    std::fs::read_to_string(file).unwrap().lines().map(read).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_held_out_question_is_answered_as_in_training_alone_and_in_company() {
+    let network = network_of(8, 1_024).await;
+    let questions = heldout();
+    assert!(questions.len() >= 100);
+    // Eight at a time: long and short prompts share the batch, join it and leave it.
+    for group in questions.chunks(8) {
+        let asks = group.iter().map(|(request, _)| network.ask(request.clone(), 64));
+        for ((_, expected), answer) in group.iter().zip(futures_util::future::join_all(asks).await) {
+            assert_eq!(answer.unwrap().text.expose(), expected);
+        }
+    }
+    for (request, expected) in questions.iter().take(10) {
+        assert_eq!(network.ask(request.clone(), 64).await.unwrap().text.expose(), expected);
+    }
+    assert_eq!(network.audit().await.unwrap(), (true, 0));
+    network.stop().await;
 }
 
 /// Money in the account of a fresh network, in nano-dollars.
@@ -19,13 +62,13 @@ const CREDIT: i64 = 1_000_000_000_000;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_to_a_restarted_provider_is_sealed_again_unseen_and_paid_once() {
     let network = network(4).await;
-    let (first, _) = network.ask(sampled_request("What is 17 + 25?", 0.0), 16).await.unwrap();
+    let first = network.ask(sampled_request("What is 17 + 25?", 0.0), 16).await.unwrap();
     let (after_one, held) = network.balance().await.unwrap();
     assert_eq!(held, 0);
     // The client still holds the statement of the epoch that dies here.
     let network = network.restart_provider().await.unwrap();
-    let (second, _) = network.ask(sampled_request("What is 17 + 25?", 0.0), 16).await.unwrap();
-    assert_eq!(first, second);
+    let second = network.ask(sampled_request("What is 17 + 25?", 0.0), 16).await.unwrap();
+    assert_eq!((first.text.expose(), second.text.expose()), ("42", "42"));
     let (after_two, held) = network.balance().await.unwrap();
     assert_eq!(
         (CREDIT - after_one, held),
@@ -39,9 +82,11 @@ async fn a_request_to_a_restarted_provider_is_sealed_again_unseen_and_paid_once(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_requests_than_rows_wait_in_the_queue_and_all_are_answered() {
     let network = network(2).await;
-    let asks = (10..26).map(|n| network.ask(sampled_request(&format!("What is {n} + 3?"), 0.0), 16));
-    for answer in futures_util::future::join_all(asks).await {
-        assert!(answer.unwrap().0 > 0);
+    let questions = heldout();
+    let questions = &questions[..16];
+    let asks = questions.iter().map(|(request, _)| network.ask(request.clone(), 64));
+    for ((_, expected), answer) in questions.iter().zip(futures_util::future::join_all(asks).await) {
+        assert_eq!(answer.unwrap().text.expose(), expected);
     }
     assert_eq!(network.audit().await.unwrap(), (true, 0));
     network.stop().await;

@@ -118,3 +118,13 @@ fn the_program_ships_one_tls_stack_and_one_runtime() {
 fn the_program_needs_no_test_bed() {
     GRAPH.refuse("darkbloom", Edges::Shipped, &["darkbloom-testbed", "proptest", "insta", "tempfile"]);
 }
+
+#[test]
+fn a_forbidden_arrow_is_found() {
+    // Both ends of long paths: the graph is really read, and through other crates.
+    assert!(GRAPH.reach("darkbloom", Edges::Linked).contains_key("minicbor"));
+    let path = &GRAPH.reach("darkbloom-coordinator", Edges::Linked)["rusqlite"];
+    assert!(path.starts_with("darkbloom-coordinator → darkbloom-store → "), "{path}");
+    let refused = std::panic::catch_unwind(|| GRAPH.refuse("darkbloom-coordinator", Edges::Linked, &["rusqlite"]));
+    assert!(refused.is_err());
+}

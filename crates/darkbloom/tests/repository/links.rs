@@ -80,9 +80,10 @@ fn files_named_in_sources_exist() {
     let mut wrong = Vec::new();
     for source in files(&root().join("crates"), "rs") {
         let text = fs::read_to_string(&source).unwrap();
-        for rest in text.split("`docs/").skip(1) {
+        for rest in text.split(concat!("`", "docs/")).skip(1) {
             let name = rest.split('`').next().unwrap_or_default();
-            if !root().join("docs").join(name).exists() {
+            // The specification of the GGUF format has this path in its own repository.
+            if name != "gguf.md" && !root().join("docs").join(name).exists() {
                 wrong.push(format!("{}: docs/{name}", source.display()));
             }
         }

@@ -83,11 +83,44 @@ pub fn open(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> std::io::Result<Reading> {
-    let mut stream = TcpStream::connect(address)?;
+    let mut input = connect(address)?;
+    let headers = [headers, &[("connection", "close")]].concat();
+    send(&mut input, address, method, path, &headers, body)?;
+    read_head(input)
+}
+
+/// A connection for one request after the other.
+pub fn connect(address: &str) -> std::io::Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut head = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    Ok(BufReader::new(stream))
+}
+
+/// One request over a connection that stays open.
+pub fn over(
+    input: BufReader<TcpStream>,
+    address: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> std::io::Result<(Response, BufReader<TcpStream>)> {
+    let mut input = input;
+    send(&mut input, address, "POST", path, headers, body)?;
+    read_head(input)?.keep()
+}
+
+fn send(
+    input: &mut BufReader<TcpStream>,
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> std::io::Result<()> {
+    let stream = input.get_mut();
+    let mut head = format!("{method} {path} HTTP/1.1\r\ncontent-length: {}\r\n", body.len());
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         head.push_str(&format!("host: {address}\r\n"));
     }
@@ -98,7 +131,7 @@ pub fn open(
     stream.write_all(head.as_bytes())?;
     // A server that refuses by the head alone may close before it took the body.
     let _ = stream.write_all(body);
-    read_head(BufReader::new(stream))
+    Ok(())
 }
 
 fn read_head(mut input: BufReader<TcpStream>) -> std::io::Result<Reading> {
@@ -137,7 +170,11 @@ impl Reading {
     }
 
     /// Reads the rest.
-    pub fn finish(mut self) -> std::io::Result<Response> {
+    pub fn finish(self) -> std::io::Result<Response> {
+        Ok(self.keep()?.0)
+    }
+
+    fn keep(mut self) -> std::io::Result<(Response, BufReader<TcpStream>)> {
         let mut body = Vec::new();
         if self.chunked {
             while let Some(piece) = self.chunk()? {
@@ -149,7 +186,7 @@ impl Reading {
         } else {
             self.input.read_to_end(&mut body)?;
         }
-        Ok(Response { status: self.status, headers: self.headers, body })
+        Ok((Response { status: self.status, headers: self.headers, body }, self.input))
     }
 }
 

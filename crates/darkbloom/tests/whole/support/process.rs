@@ -63,7 +63,7 @@ pub fn run(command: &mut Command) -> Ended {
 pub struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
-    lines: Receiver<String>,
+    lines: Mutex<Receiver<String>>,
     readers: Vec<std::thread::JoinHandle<()>>,
     stdout: Arc<Mutex<String>>,
     log: Arc<Mutex<String>>,
@@ -76,7 +76,7 @@ impl Process {
         let out = read(child.stdout.take().unwrap(), Arc::clone(&stdout), move |line| drop(sender.send(line)));
         let err = read(child.stderr.take().unwrap(), Arc::clone(&log), |_| {});
         let stdin = child.stdin.take();
-        Self { child, stdin, lines, readers: vec![out, err], stdout, log }
+        Self { child, stdin, lines: Mutex::new(lines), readers: vec![out, err], stdout, log }
     }
 
     /// Starts something that keeps running.
@@ -102,7 +102,8 @@ impl Process {
 
     /// The next line of standard output; none when it ended.
     pub fn line(&mut self) -> Option<String> {
-        match self.lines.recv_timeout(PATIENCE) {
+        let said = self.lines.get_mut().unwrap().recv_timeout(PATIENCE);
+        match said {
             Ok(line) => Some(line),
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => None,
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("says nothing; its log:\n{}", self.log()),
@@ -176,7 +177,11 @@ impl Process {
 
     /// Waits for something in the log.
     pub fn logged(&self, text: &str) {
-        until(text, || self.log.lock().unwrap().contains(text).then_some(()));
+        let began = Instant::now();
+        while !self.log.lock().unwrap().contains(text) {
+            assert!(began.elapsed() < PATIENCE, "`{text}` does not come up in:\n{}", self.log());
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
     }
 }
 

@@ -1,0 +1,199 @@
+//! Bad input gets a clear error: status, `type`, `code`, `param`, a request id, and nothing that claims a verification.
+
+use serde_json::{Value, json};
+
+use crate::support::http::{self, Response, bearer};
+use crate::support::network::{CREDIT, Coordinator, Network, Surface, ask, ask_with, model_file};
+
+/// The error in OpenAI's shape.
+#[track_caller]
+fn error(response: &Response, status: u16, code: &str) -> Value {
+    assert_eq!(response.status, status, "{}", response.text());
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    let error = response.json()["error"].clone();
+    assert_eq!(error["code"], code, "{error}");
+    assert!(!error["message"].as_str().unwrap().is_empty());
+    assert!(error.as_object().unwrap().contains_key("param"));
+    let id = response.header("x-request-id").expect("a request id in the header");
+    assert!(id.starts_with("req_"), "{id}");
+    assert_eq!(error["request_id"], id, "the same id in the body");
+    for (name, _) in &response.headers {
+        assert!(!name.starts_with("x-darkbloom-"), "an error verifies nothing, but says {name}");
+    }
+    error
+}
+
+fn post(network: &Network, body: &[u8]) -> Response {
+    let headers = [("authorization", &*bearer(&network.key)), ("content-type", "application/json")];
+    http::request(&network.gateway.address, "POST", "/v1/chat/completions", &headers, body)
+}
+
+#[test]
+fn what_is_wrong_with_a_body_is_said_by_name() {
+    let network = Network::start();
+    for malformed in ["", "{", "not JSON", "[]", "{\"model\": \"darkbloom-tiny\",}", "\u{feff}{}"] {
+        let response = post(&network, malformed.as_bytes());
+        assert_eq!(response.status, 400, "{malformed}");
+        assert_eq!(response.json()["error"]["type"], "invalid_request_error", "{malformed}");
+        assert!(response.header("x-request-id").is_some());
+    }
+    assert_eq!(post(&network, b"{\"model\": \"\xff\"}").status, 400, "not UTF-8");
+    let cases = [
+        (json!({"temperature": "hot"}), "invalid_type", "temperature"),
+        (json!({"temperature": 3}), "invalid_value", "temperature"),
+        (json!({"max_tokens": 0}), "invalid_value", "max_tokens"),
+        (json!({"max_tokens": 1.5}), "invalid_type", "max_tokens"),
+        (json!({"stream": "yes"}), "invalid_type", "stream"),
+        (json!({"stop": ["a", "b", "c", "d", "e"]}), "invalid_value", "stop"),
+        (json!({"seed": "one"}), "invalid_type", "seed"),
+        (json!({"messages": "Hi"}), "invalid_type", "messages"),
+        (json!({"messages": []}), "invalid_value", "messages"),
+        (json!({"messages": [{"role": "wizard", "content": "Hi"}]}), "invalid_value", "messages[0].role"),
+        (json!({"messages": [{"role": "user"}]}), "missing_required_parameter", "messages[0].content"),
+        (json!({"model": 7}), "invalid_type", "model"),
+        (json!({"temprature": 1}), "unknown_parameter", "temprature"),
+        (json!({"stream_options": {"include_usage": true}}), "invalid_value", "stream_options"),
+    ];
+    for (more, code, param) in cases {
+        let error = error(&post(&network, ask_with("Hi", more).to_string().as_bytes()), 400, code);
+        assert_eq!((error["param"].as_str(), error["type"].as_str()), (Some(param), Some("invalid_request_error")));
+    }
+    assert_eq!(network.coordinator.balance(&network.key), (CREDIT, 0), "none of this cost anything");
+}
+
+#[test]
+fn what_is_not_supported_yet_is_refused_by_name() {
+    let network = Network::start();
+    let image = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]);
+    for (more, param) in [
+        (json!({"n": 2}), "n"),
+        (json!({"tools": [{"type": "function", "function": {"name": "f"}}]}), "tools"),
+        (json!({"response_format": {"type": "json_object"}}), "response_format"),
+        (json!({"logprobs": true}), "logprobs"),
+        (json!({"frequency_penalty": 0.5}), "frequency_penalty"),
+        (json!({"reasoning_effort": "high"}), "reasoning_effort"),
+        (json!({"store": true}), "store"),
+        (json!({"messages": image}), "messages[0].content[0].type"),
+    ] {
+        let response = post(&network, ask_with("Hi", more).to_string().as_bytes());
+        let code = response.json()["error"]["code"].as_str().unwrap().to_owned();
+        assert!(code.starts_with("unsupported_"), "{param}: {code}");
+        let error = error(&response, 400, &code);
+        assert_eq!(error["param"], param);
+        assert!(error["message"].as_str().unwrap().contains(param), "{error}");
+    }
+    // At their defaults the same fields are taken.
+    let defaults = json!({"n": 1, "tools": [], "response_format": {"type": "text"}, "logprobs": false, "store": false});
+    assert_eq!(network.chat(&ask_with("What is 17 + 25?", defaults)).answer(), "42");
+}
+
+#[test]
+fn a_prompt_or_limit_beyond_the_context_is_refused_with_both_numbers() {
+    let network = Network::start();
+    let long = ask(&"apple ".repeat(2_000));
+    for body in [long.clone(), ask_with(&"apple ".repeat(2_000), json!({"stream": true}))] {
+        let error = error(&network.chat(&body), 400, "context_length_exceeded");
+        let message = error["message"].as_str().unwrap();
+        let numbers: Vec<u64> = message.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
+        assert!(matches!(numbers[..], [prompt, 1024] if prompt > 2_000), "{message}");
+        assert_eq!(error["param"], "messages");
+    }
+    let error = error(&network.chat(&ask_with("Hi", json!({"max_tokens": 1_024}))), 400, "context_length_exceeded");
+    assert!(error["message"].as_str().unwrap().contains("1024 tokens"), "{error}");
+    assert_eq!(network.coordinator.balance(&network.key), (CREDIT, 0));
+}
+
+#[test]
+fn unknown_models_keys_and_paths_are_told_apart() {
+    let network = Network::start();
+    let mut nobody = ask("Hi");
+    nobody["model"] = "nobody/none".into();
+    let said = error(&network.chat(&nobody), 404, "model_not_found");
+    assert_eq!(said["param"], "model");
+    error(&network.gateway.chat("db-key-of-nobody", &ask("Hi")), 401, "invalid_api_key");
+    let gone = network.coordinator.account("gone", CREDIT);
+    let keys = network.coordinator.admin("GET", "/admin/v1/keys", &Value::Null);
+    let id = keys["data"].as_array().unwrap().iter().filter_map(|key| key["id"].as_i64()).max().unwrap();
+    assert_eq!(network.gateway.chat(&gone, &ask("What is 17 + 25?")).answer(), "42");
+    network.coordinator.admin("DELETE", &format!("/admin/v1/keys/{id}"), &Value::Null);
+    error(&network.gateway.chat(&gone, &ask("What is 17 + 25?")), 401, "invalid_api_key");
+
+    let address = &network.gateway.address;
+    for (method, path) in [
+        ("GET", "/v1/nothing"),
+        ("POST", "/v1/completions"),
+        ("GET", "/"),
+        ("GET", "/v1/chat/completions"),
+        ("DELETE", "/v1/models"),
+    ] {
+        let response = http::request(address, method, path, &[], b"");
+        assert!(matches!(response.status, 404 | 405), "{method} {path}: {}", response.status);
+        let (status, code) = (response.status, response.json()["error"]["code"].as_str().unwrap().to_owned());
+        error(&response, status, &code);
+    }
+    assert_eq!(http::request(&network.coordinator.address, "GET", "/v1/chat/completions", &[], b"").status, 404);
+}
+
+#[test]
+fn no_money_is_402_before_any_provider_is_asked() {
+    let network = Network::start();
+    let poor = network.coordinator.account("poor", 1_000);
+    let said = error(&network.gateway.chat(&poor, &ask("What is 17 + 25?")), 402, "insufficient_quota");
+    assert_eq!(said["type"], "insufficient_quota");
+    let streamed = network.gateway.chat(&poor, &ask_with("What is 17 + 25?", json!({"stream": true})));
+    error(&streamed, 402, "insufficient_quota");
+    assert_eq!(network.coordinator.balance(&poor), (1_000, 0));
+    assert!(!network.providers[0].process.log().contains("request answered"));
+    // 256 tokens of input at 50 and 4 of output at 200 nano-dollars: the worst case of a small request.
+    let enough = network.coordinator.account("enough", 256 * 50 + 4 * 200);
+    let answer = network.gateway.chat(&enough, &ask_with("What is 17 + 25?", json!({"max_tokens": 4})));
+    assert_eq!(answer.answer(), "42");
+    network.coordinator.books_close(&enough, 256 * 50 + 4 * 200);
+}
+
+#[test]
+fn no_provider_is_503_and_costs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(&folder.path().join("coordinator"));
+    coordinator.offer_model(&model_file());
+    let key = coordinator.account("first", CREDIT);
+    let gateway = Surface::gateway(&coordinator, &[]);
+    let refused = gateway.chat(&key, &ask("What is 17 + 25?"));
+    error(&refused, 503, "no_eligible_provider");
+    assert!(refused.header("retry-after").is_some());
+    coordinator.books_close(&key, CREDIT);
+}
+
+#[test]
+fn no_coordinator_is_502() {
+    let mut network = Network::start();
+    network.coordinator.process.kill();
+    error(&network.chat(&ask("What is 17 + 25?")), 502, "coordinator_unreachable");
+}
+
+#[test]
+fn a_body_over_the_limit_is_413() {
+    let network = Network::start();
+    let body = ask(&"a".repeat(5 << 20)).to_string();
+    error(&post(&network, body.as_bytes()), 413, "request_too_large");
+    let below = ask(&"a".repeat(3 << 20)).to_string();
+    assert_ne!(post(&network, below.as_bytes()).status, 413);
+}
+
+#[test]
+fn an_error_quotes_nothing_of_the_prompt() {
+    let network = Network::start();
+    let secret = "wormwood-candle";
+    for body in [
+        ask_with(secret, json!({"temperature": 9})),
+        ask_with("Hi", json!({"messages": [{"role": "user", "content": secret, "name": secret}]})),
+        ask_with(&format!("{secret} ").repeat(1_000), json!({})),
+        ask_with("Hi", json!({"stop": [secret, secret, secret, secret, secret]})),
+    ] {
+        let response = network.chat(&body);
+        assert_eq!(response.status, 400);
+        assert!(!response.text().contains(secret), "{}", response.text());
+    }
+    let cut = format!("{{\"messages\": [{{\"role\": \"user\", \"content\": \"{secret}\"");
+    assert!(!post(&network, cut.as_bytes()).text().contains(secret));
+}
