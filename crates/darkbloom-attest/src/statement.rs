@@ -9,8 +9,12 @@ use crate::limits::{Undefended, undefended};
 
 /// Longest epoch that a statement may claim: 70 minutes, so that forward secrecy begins within a stated time.
 const EPOCH_MAX: Millis = Millis::from_minutes(70);
-/// An X-Wing public key.
+/// An X-Wing public key: one of ML-KEM-768 (1,184), then one of X25519 (32).
 const SEALING_KEY_BYTES: usize = 1_216;
+/// Of these, the bytes that hold ML-KEM's coefficients, twelve bits each.
+const COEFFICIENT_BYTES: usize = 1_152;
+/// ML-KEM's modulus.
+const MODULUS: u16 = 3_329;
 
 /// Why a statement proves nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +44,7 @@ pub enum StatementError {
     /// Times out of order, or an epoch longer than allowed.
     #[error("the statement's times are not valid")]
     Times,
-    /// The sealing key has the wrong length.
+    /// The sealing key has the wrong length, or encodes no ML-KEM key.
     #[error("the statement's sealing key is not valid")]
     SealingKey,
     /// A challenge was answered for something else.
@@ -170,7 +174,7 @@ pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> 
     if begin > now.after(limits::CLOCK_SKEW_MAX) {
         return Err(StatementError::Future { not_before: begin.0, now: now.0 });
     }
-    if statement.sealing_key.len() != SEALING_KEY_BYTES {
+    if !is_sealing_key(&statement.sealing_key) {
         return Err(StatementError::SealingKey);
     }
     let provider = statement.provider();
@@ -190,6 +194,16 @@ pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> 
         source: ClaimSource::Provider,
     }));
     Ok(Verdict { provider, epoch: statement.epoch(), tier: Tier::SelfSigned, trust, claims, statement })
+}
+
+/// Whether a client can encapsulate to it: length and modulus check of FIPS 203 section 7.2. Without it, one provider with
+/// a malformed key would make every request fail that is sealed to it and to others.
+fn is_sealing_key(key: &[u8]) -> bool {
+    key.len() == SEALING_KEY_BYTES
+        && key[..COEFFICIENT_BYTES].chunks_exact(3).all(|three| {
+            let [a, b, c] = [three[0], three[1], three[2]].map(u16::from);
+            (a | (b & 0x0f) << 8) < MODULUS && (b >> 4 | c << 4) < MODULUS
+        })
 }
 
 /// Verifies that the holder of a statement's identity answered this challenge on this connection in this epoch.

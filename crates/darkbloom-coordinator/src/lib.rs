@@ -135,6 +135,7 @@ impl Coordinator {
         let network = NetworkId::of_coordinator_key(&key.public_point());
         let admin_key = auth::first_admin_key(&store).await?;
         let shared = Arc::new(Shared::new(store, Box::new(key), network, config.tier_min).await?);
+        sweep::end_orphans(&shared).await;
 
         let failed = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;

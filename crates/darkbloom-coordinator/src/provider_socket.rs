@@ -47,12 +47,7 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket) {
         }
         Err(Introduction::Refused(refusal)) => {
             tracing::info!(reason = %refusal.code, detail = %refusal.detail, "provider refused");
-            connection.send(VerdictNotice {
-                eligible: false,
-                reason: refusal.code.name().to_owned(),
-                sentence: refusal.message(),
-                next_step: refusal.code.next_step().to_owned(),
-            });
+            connection.send(refusal_notice(&refusal));
         }
         Err(Introduction::Gone) => {}
     }
@@ -144,12 +139,7 @@ async fn admit(shared: &Shared, hello: &Hello, verdict: &Verdict) -> Result<(), 
     if shared.store.provider_known(verdict.provider) {
         return Ok(());
     }
-    let token = hello.join_token.as_deref().ok_or_else(|| {
-        Refusal::new(
-            RefusalCode::InvalidApiKey,
-            "a new provider needs a join token from `darkbloom keys create --kind join`",
-        )
-    })?;
+    let token = hello.join_token.as_deref().ok_or_else(|| Refusal::from(RefusalCode::InvalidApiKey))?;
     let key = auth::lookup(&shared.store, token, KeyKind::Join)?;
     let seen = shared.store.provider_seen(verdict.provider, key.id, clock::now()).await;
     seen.map_err(|error| {
@@ -236,6 +226,24 @@ async fn read(
             }
         }
     }
+}
+
+/// A refusal in an owner's words: the key that is missing or wrong is a join token.
+fn refusal_notice(refusal: &Refusal) -> VerdictNotice {
+    let next_step = if matches!(refusal.code, RefusalCode::InvalidApiKey | RefusalCode::Forbidden) {
+        "set DARKBLOOM_JOIN_TOKEN to a token from `darkbloom keys create --kind join`"
+    } else {
+        refusal.code.next_step()
+    };
+    let sentence = if refusal.code == RefusalCode::InvalidApiKey {
+        "a new provider needs a join token, and none or no valid one came"
+    } else {
+        refusal.code.sentence()
+    };
+    let sentence =
+        if refusal.detail.is_empty() { sentence.to_owned() } else { format!("{sentence}: {}", refusal.detail) };
+    let reason = refusal.code.name().to_owned();
+    VerdictNotice { eligible: false, reason, sentence, next_step: next_step.to_owned() }
 }
 
 fn notice(verdict: Result<(), darkbloom_registry::Ineligible>) -> VerdictNotice {

@@ -29,6 +29,27 @@ pub async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     }
 }
 
+/// Ends the holds that an earlier run left open: nobody relays for them any more. A provider that has a receipt for one
+/// presents it again, which settles it still.
+pub async fn end_orphans(shared: &Shared) {
+    loop {
+        let open = match shared.store.holds_open().await {
+            Ok(open) if open.is_empty() => return,
+            Ok(open) => open,
+            // Their time ends them.
+            Err(error) => return tracing::error!(%error, "cannot look for holds of an earlier run"),
+        };
+        tracing::info!(count = open.len(), "giving back the holds that an earlier run left open");
+        for hold in open {
+            let voided =
+                shared.store.hold_void(hold.request, VoidCause::Silence, "coordinator restarted", clock::now());
+            if let Err(error) = voided.await {
+                return tracing::error!(request = %hold.request, %error, "cannot void a hold");
+            }
+        }
+    }
+}
+
 fn challenge(shared: &Shared) {
     let due = shared.with_registry(|registry| registry.challenges_due(clock::now(), &mut clock::rng()));
     for (connection, nonce) in due {

@@ -58,8 +58,13 @@ pub enum LoadError {
         source: BuildTextModelError,
     },
     /// The engine refused it.
-    #[error(transparent)]
-    Weights(#[from] LoadModelError),
+    #[error("cannot load {path}: {source}", path = .path.display())]
+    Weights {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: LoadModelError,
+    },
     /// The file changed between hashing and loading.
     #[error("the model file {path} changed while it was being loaded", path = .path.display())]
     Changed {
@@ -80,7 +85,7 @@ impl LoadError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Read { .. } => "check the path given with `--model`",
-            Self::Format { .. } | Self::Text { .. } | Self::Weights(_) => {
+            Self::Format { .. } | Self::Text { .. } | Self::Weights { .. } => {
                 "get the file again and compare its digest with the catalogue's"
             }
             Self::Changed { .. } => "make sure that nothing writes to the file, and start again",
@@ -146,7 +151,8 @@ impl LoadedModel {
         if let Some(threads) = options.threads {
             settings.threads = threads;
         }
-        let executor = LlamaExecutor::load(path, &settings)?;
+        let executor =
+            LlamaExecutor::load(path, &settings).map_err(|source| LoadError::Weights { path: path.clone(), source })?;
         // The engine reads the file by itself: whoever swapped it meanwhile is found out here.
         if weights_of_file(path).map_err(unreadable)? != weights {
             return Err(LoadError::Changed { path: path.clone() });

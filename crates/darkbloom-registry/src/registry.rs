@@ -73,7 +73,7 @@ pub struct ProviderView {
     pub tier: Tier,
     /// Whether it gets work.
     pub eligible: Result<(), Ineligible>,
-    /// Its models.
+    /// Its models; `rows_used` is what is reserved here, which is newer than the last heartbeat.
     pub models: Vec<ModelLoad>,
 }
 
@@ -231,11 +231,15 @@ impl Registry {
     /// All connected providers.
     #[must_use]
     pub fn views(&self, tier_min: Tier, now: UnixMillis) -> Vec<ProviderView> {
+        let load = |provider: &Provider, said: &ModelLoad| ModelLoad {
+            rows_used: provider.rows_reserved(&said.model),
+            ..said.clone()
+        };
         let view = |provider: &Provider| ProviderView {
             provider: provider.registration.provider,
             tier: provider.registration.tier,
             eligible: eligible(provider, None, tier_min, now),
-            models: provider.registration.models.clone(),
+            models: provider.registration.models.iter().map(|said| load(provider, said)).collect(),
         };
         self.providers.values().map(view).collect()
     }

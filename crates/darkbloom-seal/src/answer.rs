@@ -57,6 +57,9 @@ pub enum AnswerError {
     /// More frames than one key may seal.
     #[error("too many frames")]
     TooMany,
+    /// An earlier frame was refused: nothing after it is part of an answer.
+    #[error("an earlier frame of this answer was refused")]
+    Broken,
 }
 
 impl From<PaddingError> for AnswerError {
@@ -246,20 +249,30 @@ impl AnswerSealer {
 /// The client's side of one answer.
 pub struct AnswerOpener {
     chain: Chain,
+    broken: bool,
 }
 
 impl AnswerOpener {
     /// The opener of one acceptance, from what `Accepted` says.
     #[must_use]
     pub fn new(secret: &ResponseSecret, acceptance: &Acceptance) -> Self {
-        Self { chain: Chain::new(secret, acceptance) }
+        Self { chain: Chain::new(secret, acceptance), broken: false }
     }
 
-    /// Opens the next piece. After an error the answer is worthless and the caller must stop.
+    /// Opens the next piece. After an error the answer is worthless: nothing more of it opens, and it never ends.
     ///
     /// # Errors
     /// [`AnswerError`] when it is not the next authentic piece.
     pub fn open(&mut self, frame: &SealedFrame) -> Result<SecretBytes, AnswerError> {
+        if self.broken {
+            return Err(AnswerError::Broken);
+        }
+        let opened = self.open_next(frame);
+        self.broken = opened.is_err();
+        opened
+    }
+
+    fn open_next(&mut self, frame: &SealedFrame) -> Result<SecretBytes, AnswerError> {
         if self.chain.ended {
             return Err(AnswerError::AfterEnd);
         }
@@ -275,14 +288,15 @@ impl AnswerOpener {
             .cipher
             .decrypt_in_place(&nonce.into(), &frame.aad(), &mut *padded)
             .map_err(|_| AnswerError::Frame)?;
+        let content = SecretBytes::new(unpad(&padded)?.to_vec());
         self.chain.advance(frame)?;
-        Ok(SecretBytes::new(unpad(&padded)?.to_vec()))
+        Ok(content)
     }
 
-    /// Whether the authenticated end came.
+    /// Whether the authenticated end came, and nothing that was refused.
     #[must_use]
     pub fn ended(&self) -> bool {
-        self.chain.ended
+        self.chain.ended && !self.broken
     }
 
     /// Output tokens that the frames so far carry.

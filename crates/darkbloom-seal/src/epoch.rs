@@ -209,11 +209,12 @@ impl EpochRing {
 
     /// Begins the next epoch and erases those that no longer open.
     pub fn rotate(&mut self, next: Epoch, now: UnixMillis) {
+        self.epochs.push(next);
+        // After the push: a machine that slept through an epoch's end erases it now, not an hour later.
         self.expire(now);
-        if self.epochs.len() >= EPOCHS_MAX {
+        if self.epochs.len() > EPOCHS_MAX {
             self.epochs.remove(0);
         }
-        self.epochs.push(next);
     }
 
     /// Erases epochs that no longer open; the current one stays until it is replaced.

@@ -33,6 +33,9 @@ pub enum SealError {
     /// No recipients, or more than allowed.
     #[error("a request is sealed to 1 to {max} recipients, not {0}", max = limits::WRAPS_MAX)]
     Recipients(usize),
+    /// The same provider and epoch twice: their answers could not be told apart.
+    #[error("provider {} stands among the recipients twice", .0.short())]
+    Twice(ProviderId),
     /// A candidate's sealing key is not valid.
     #[error("the sealing key of provider {} is not valid", .0.short())]
     SealingKey(ProviderId),
@@ -139,6 +142,11 @@ pub fn seal_request(
 ) -> Result<RequestSeal, SealError> {
     if recipients.is_empty() || recipients.len() > limits::WRAPS_MAX {
         return Err(SealError::Recipients(recipients.len()));
+    }
+    for (index, one) in recipients.iter().enumerate() {
+        if recipients[..index].iter().any(|other| (other.provider, other.epoch) == (one.provider, one.epoch)) {
+            return Err(SealError::Twice(one.provider));
+        }
     }
     let mut content_key = Zeroizing::new([0; 32]);
     rng.fill_bytes(&mut *content_key);

@@ -92,10 +92,10 @@ struct Ledger {
 
 impl Ledger {
     fn event(&mut self, event: &RelayEvent, holding: bool) {
-        match event {
-            RelayEvent::HoldPlaced if holding => self.hold_placed = true,
-            RelayEvent::Routed(_) => self.reserved += 1,
-            _ => {}
+        if holding && matches!(event, RelayEvent::HoldPlaced) {
+            self.hold_placed = true;
+        } else if matches!(event, RelayEvent::Routed(_)) {
+            self.reserved += 1;
         }
     }
 

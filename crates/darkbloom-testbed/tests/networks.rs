@@ -1,5 +1,7 @@
 //! What only a whole network shows: real roles, real sockets, a real ledger, the model that ships.
 
+#![allow(clippy::unwrap_used, reason = "an unwrap is how a test fails, also in its own functions")]
+
 use std::path::PathBuf;
 
 use darkbloom_content::{ChatRequest, Message, Role};

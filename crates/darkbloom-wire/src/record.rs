@@ -291,6 +291,11 @@ macro_rules! record {
             $( $(#[$fdoc])* pub $field: $ty, )*
         }
 
+        impl $name {
+            /// Its keys and their names, in order. Frames have their kind at key 0 beside these.
+            pub const FIELDS: &'static [(i64, &'static str)] = &[$(($key, stringify!($field)),)*];
+        }
+
         impl $crate::record::Record for $name {
             const KIND: Option<u64> = $crate::record::record!(@kind $($kind)?);
 

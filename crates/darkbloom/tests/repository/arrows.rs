@@ -98,7 +98,8 @@ fn arrows_between_our_crates_run_one_way() {
     assert!(homeless.is_empty(), "say in this test and in ARCHITECTURE.md where these belong: {homeless:?}");
     for (index, row) in rows.iter().enumerate() {
         for name in row.iter().filter(|name| members.contains(*name)) {
-            let later: Vec<_> = rows[index..].iter().copied().flatten().copied().filter(|other| other != name).collect();
+            let later: Vec<_> =
+                rows[index..].iter().copied().flatten().copied().filter(|other| other != name).collect();
             GRAPH.refuse(name, Edges::Shipped, &later);
         }
     }
@@ -106,7 +107,8 @@ fn arrows_between_our_crates_run_one_way() {
 
 #[test]
 fn the_program_ships_one_tls_stack_and_one_runtime() {
-    let other_tls = ["openssl", "openssl-sys", "native-tls", "aws-lc-rs", "aws-lc-sys", "boring", "boring-sys", "mbedtls"];
+    let other_tls =
+        ["openssl", "openssl-sys", "native-tls", "aws-lc-rs", "aws-lc-sys", "boring", "boring-sys", "mbedtls"];
     let other_runtimes = ["async-std", "smol", "async-executor", "glommio", "monoio", "actix-rt"];
     let other_codecs = ["ciborium", "serde_cbor", "cbor4ii", "coset"];
     for banned in [&other_tls[..], &other_runtimes, &other_codecs] {

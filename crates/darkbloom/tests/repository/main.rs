@@ -3,6 +3,8 @@
 //!
 //! `./x pages` runs these tests with `DARKBLOOM_WRITE_DOCS=1`, which writes stale pages instead of failing.
 
+#![allow(clippy::unwrap_used, reason = "an unwrap is how a test fails, also in its own functions")]
+
 mod arrows;
 mod graph;
 mod links;

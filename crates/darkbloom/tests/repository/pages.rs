@@ -44,7 +44,8 @@ fn the_support_matrix_is_current() {
 
 /// What the program prints for `--help` of a command, in an environment that adds nothing to it.
 fn help(command: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_darkbloom")).args(command).arg("--help").env_clear().output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_darkbloom")).args(command).arg("--help").env_clear().output().unwrap();
     assert!(output.status.success(), "darkbloom {command:?} --help failed");
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")

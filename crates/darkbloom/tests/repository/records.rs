@@ -132,7 +132,10 @@ fn in_cbor(of: &str, limits: &[String]) -> String {
         "u64" | "StreamId" | "Micros" | "Millis" => "unsigned, 64 bits".to_owned(),
         "UnixMillis" => "integer, milliseconds since 1970 UTC".to_owned(),
         "NanoDollars" => "integer, nano-dollars".to_owned(),
-        "Price" => "price: array of version, nano-dollars for an input token, for an output token; each unsigned, 32 bits".to_owned(),
+        "Price" => {
+            "price: array of version, nano-dollars for an input token, for an output token; each unsigned, 32 bits"
+                .to_owned()
+        }
         "Tier" => "tier: 0 `none`, 1 `self_signed`, 2 `hardware`, 3 `measured`, 4 `confidential`".to_owned(),
         "Suite" => "suite: 1".to_owned(),
         "RequestKind" => "kind of request: 1, chat".to_owned(),
@@ -197,7 +200,10 @@ fn the_tables_of_the_protocol_are_current() {
 fn a_declaration_is_read_in_full() {
     let source = "const A_MAX: usize = 1_000;\n\nrecord! {\n    /// What\n    /// it is.\n    Thing kind 7 {\n        /// One.\n        1 one: [u8; 32],\n        /// Two.\n        2 two: Option<List<Vec<u8>>> [A_MAX, TEXT_BYTES_MAX],\n    }\n}\n";
     let record = &records(source)[0];
-    assert_eq!((record.name.as_str(), record.kind.as_deref(), record.doc.as_str()), ("Thing", Some("7"), "What it is."));
+    assert_eq!(
+        (record.name.as_str(), record.kind.as_deref(), record.doc.as_str()),
+        ("Thing", Some("7"), "What it is.")
+    );
     assert_eq!(in_cbor(&record.fields[0].of, &record.fields[0].limits), "byte string of 32");
     let two = &record.fields[1];
     assert_eq!(in_cbor(&two.of, &two.limits), "array of at most 1,000: byte string of at most 512; may be absent");

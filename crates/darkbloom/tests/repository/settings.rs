@@ -44,7 +44,8 @@ fn the_examples_are_valid() {
 fn every_key_is_described() {
     let page = read(PAGE);
     for table in TABLES {
-        let (_, section) = page.split_once(&format!("## `[{table}]`")).unwrap_or_else(|| panic!("no section on {table}"));
+        let (_, section) =
+            page.split_once(&format!("## `[{table}]`")).unwrap_or_else(|| panic!("no section on {table}"));
         let section = section.split("\n## ").next().unwrap_or_default();
         let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         let described: BTreeSet<String> = rows.map(str::to_owned).collect();

@@ -50,7 +50,10 @@ fn has_word(code: &str, word: &str) -> bool {
 #[test]
 fn words_in_comments_and_texts_are_not_code() {
     assert!(has_word(&code("fn f() { unsafe { g() } }"), "unsafe"));
-    assert!(!has_word(&code("// unsafe\n/* unsafe */ let a = \"unsafe \\\" unsafe\"; let unsafe_code = '\"';"), "unsafe"));
+    assert!(!has_word(
+        &code("// unsafe\n/* unsafe */ let a = \"unsafe \\\" unsafe\"; let unsafe_code = '\"';"),
+        "unsafe"
+    ));
 }
 
 fn crates() -> Vec<std::path::PathBuf> {

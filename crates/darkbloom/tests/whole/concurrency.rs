@@ -16,8 +16,7 @@ fn sixteen_at_once_are_all_right_and_all_paid() {
         if streamed { answer.streamed() } else { answer.answer() }
     };
     thread::scope(|scope| {
-        let calls: Vec<_> =
-            questions.iter().map(|&(a, b)| (a + b, scope.spawn(move || ask_sum((a, b))))).collect();
+        let calls: Vec<_> = questions.iter().map(|&(a, b)| (a + b, scope.spawn(move || ask_sum((a, b))))).collect();
         for (sum, call) in calls {
             assert_eq!(call.join().unwrap(), sum.to_string());
         }
@@ -50,10 +49,7 @@ fn two_holds_cannot_overdraw() {
 fn an_operation_in_progress_is_not_begun_twice() {
     let network = Network::endless(1);
     let call = || {
-        let headers = [
-            ("authorization", &*crate::support::http::bearer(&network.key)),
-            ("idempotency-key", "once"),
-        ];
+        let headers = [("authorization", &*crate::support::http::bearer(&network.key)), ("idempotency-key", "once")];
         let body = ask_with("Count from 1 to 9.", json!({"max_tokens": 50})).to_string();
         crate::support::http::request(
             &network.gateway.address,
@@ -67,7 +63,9 @@ fn an_operation_in_progress_is_not_begun_twice() {
     network.providers[0].process.pause();
     thread::scope(|scope| {
         let first = scope.spawn(call);
-        crate::support::until("the first holds its money", || (network.coordinator.balance(&network.key).1 > 0).then_some(()));
+        crate::support::until("the first holds its money", || {
+            (network.coordinator.balance(&network.key).1 > 0).then_some(())
+        });
         let second = call();
         assert_eq!((second.status, second.json()["error"]["code"].as_str()), (409, Some("operation_in_progress")));
         network.providers[0].process.resume();

@@ -75,10 +75,7 @@ fn the_same_as_json_has_every_documented_key() {
     assert_eq!(said["answer"], "42");
     assert_eq!(said["model"], MODEL);
     assert_eq!(keys(&said), "answer first_text_us model ready_us timing total_us usage verified");
-    assert_eq!(
-        keys(&said["verified"]),
-        "attempts by catalogue epoch provider receipt tier trust undefended"
-    );
+    assert_eq!(keys(&said["verified"]), "attempts by catalogue epoch provider receipt tier trust undefended");
     assert_eq!(keys(&said["verified"]["undefended"]), "dishonest_coordinator owner_physical_access owner_root");
     assert_eq!(said["verified"]["by"], "client");
     assert_eq!(said["verified"]["attempts"].as_array().unwrap().len(), 1);

@@ -90,8 +90,8 @@ fn what_is_not_supported_yet_is_refused_by_name() {
 #[test]
 fn a_prompt_or_limit_beyond_the_context_is_refused_with_both_numbers() {
     let network = Network::start();
-    let long = ask(&"apple ".repeat(2_000));
-    for body in [long.clone(), ask_with(&"apple ".repeat(2_000), json!({"stream": true}))] {
+    let long = "apple ".repeat(2_000);
+    for body in [ask(&long), ask_with(&long, json!({"stream": true}))] {
         let error = error(&network.chat(&body), 400, "context_length_exceeded");
         let message = error["message"].as_str().unwrap();
         let numbers: Vec<u64> = message.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();

@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 use crate::support::http::{self, Response, bearer};
 use crate::support::network::{CREDIT, MODEL, Network, PRICE, ask, ask_with};
 
-const PARTS: [&str; 7] =
-    ["dispatch_us", "encrypt_us", "parse_us", "provider_us", "queue_us", "reserve_us", "route_us"];
+const PARTS: [&str; 7] = ["dispatch_us", "encrypt_us", "parse_us", "provider_us", "queue_us", "reserve_us", "route_us"];
 
 fn parts(timing: &Value) -> Vec<&str> {
     timing.as_object().unwrap().iter().map(|(name, value)| (value.as_u64().unwrap(), name.as_str()).1).collect()

@@ -2,8 +2,13 @@
 //!
 //! One test binary, so that it is linked once. Each test starts the roles it needs on free ports with data in a
 //! temporary folder, and ends them. Nothing of the program is called from here but its command line and its sockets.
+//! They look at processes through `/proc`, so they run on Linux.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests fail by panicking and tell people what is skipped")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests fail by panicking and tell people what is skipped"
+)]
 
 mod bad_start;
 mod concurrency;

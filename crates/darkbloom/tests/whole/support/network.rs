@@ -58,7 +58,13 @@ pub struct Coordinator {
 impl Coordinator {
     /// A new one.
     pub fn start(data: &Path) -> Self {
-        let (process, ready) = Self::launch(data, "127.0.0.1:0").unwrap();
+        Self::start_with(data, &|_: &mut std::process::Command| {})
+    }
+
+    fn start_with(data: &Path, change: &impl Fn(&mut std::process::Command)) -> Self {
+        let mut command = Self::command(data, "127.0.0.1:0");
+        change(&mut command);
+        let (process, ready) = Process::role(&mut command).unwrap();
         let admin_key = ready["admin_key"].as_str().expect("a first start makes an administrator key").to_owned();
         Self::running(process, &ready, admin_key, data)
     }
@@ -66,11 +72,24 @@ impl Coordinator {
     fn running(process: Process, ready: &Value, admin_key: String, data: &Path) -> Self {
         let text = |name: &str| ready[name].as_str().unwrap().to_owned();
         let address = text("address");
-        Self { process, url: format!("http://{address}"), address, pin: text("network"), admin_key, data: data.to_owned() }
+        Self {
+            process,
+            url: format!("http://{address}"),
+            address,
+            pin: text("network"),
+            admin_key,
+            data: data.to_owned(),
+        }
     }
 
     pub fn launch(data: &Path, listen: &str) -> Result<(Process, Value), Ended> {
-        Process::role(command(&["coordinator", "--listen", listen]).arg("--data").arg(data))
+        Process::role(&mut Self::command(data, listen))
+    }
+
+    fn command(data: &Path, listen: &str) -> std::process::Command {
+        let mut command = command(&["coordinator", "--listen", listen]);
+        command.arg("--data").arg(data);
+        command
     }
 
     /// Starts it again at the same address with the same data.
@@ -116,7 +135,8 @@ impl Coordinator {
     pub fn account(&self, name: &str, nano_usd: i64) -> String {
         self.admin("POST", "/admin/v1/accounts", &json!({"name": name}));
         if nano_usd > 0 {
-            let deposit = json!({"account": name, "amount_nano_usd": nano_usd, "reference": format!("first of {name}")});
+            let deposit =
+                json!({"account": name, "amount_nano_usd": nano_usd, "reference": format!("first of {name}")});
             self.admin("POST", "/admin/v1/deposits", &deposit);
         }
         self.key("consumer", Some(name))
@@ -179,7 +199,18 @@ impl Provider {
     }
 
     pub fn start(coordinator: &Coordinator, data: &Path, join_token: Option<&str>, model: &Path) -> Self {
+        Self::start_with(coordinator, data, join_token, model, &|_: &mut std::process::Command| {})
+    }
+
+    fn start_with(
+        coordinator: &Coordinator,
+        data: &Path,
+        join_token: Option<&str>,
+        model: &Path,
+        change: &impl Fn(&mut std::process::Command),
+    ) -> Self {
         let mut command = Self::command(&coordinator.url, &coordinator.pin, data, model);
+        change(&mut command);
         if let Some(token) = join_token {
             command.env("DARKBLOOM_JOIN_TOKEN", token);
         }
@@ -239,8 +270,13 @@ pub struct Network {
 impl Network {
     /// One provider with the model that ships.
     pub fn start() -> Self {
+        Self::with(1)
+    }
+
+    /// Several providers with the model that ships.
+    pub fn with(providers: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self::of(folder, 1, model_file())
+        Self::of(folder, providers, model_file())
     }
 
     /// Providers whose answers never end by themselves.
@@ -251,16 +287,29 @@ impl Network {
     }
 
     pub fn of(folder: tempfile::TempDir, providers: usize, model: PathBuf) -> Self {
-        let coordinator = Coordinator::start(&folder.path().join("coordinator"));
+        Self::changed(folder, providers, model, |_| {})
+    }
+
+    /// With something changed about every role's process.
+    pub fn changed(
+        folder: tempfile::TempDir,
+        providers: usize,
+        model: PathBuf,
+        change: impl Fn(&mut std::process::Command),
+    ) -> Self {
+        let coordinator = Coordinator::start_with(&folder.path().join("coordinator"), &change);
         coordinator.offer_model(&model);
         let key = coordinator.account("first", CREDIT);
         let start = |number| {
             let token = coordinator.key("join", None);
-            Provider::start(&coordinator, &folder.path().join(format!("provider-{number}")), Some(&token), &model)
+            let data = folder.path().join(format!("provider-{number}"));
+            Provider::start_with(&coordinator, &data, Some(&token), &model, &change)
         };
         let providers: Vec<_> = (0..providers).map(start).collect();
         let ids: Vec<_> = providers.iter().map(|provider| &*provider.id).collect();
-        let gateway = Surface::gateway(&coordinator, &ids);
+        let mut gateway = command(&["gateway"]);
+        change(&mut gateway);
+        let gateway = Surface::start(&mut gateway, &coordinator, &ids);
         coordinator.eligible(ids.len());
         Self { gateway, providers, coordinator, key, model, folder }
     }

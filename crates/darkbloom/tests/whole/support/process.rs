@@ -1,6 +1,7 @@
 //! The binary as a child process.
 
 use std::io::{BufRead as _, BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -24,6 +25,16 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// A library that, preloaded into a process, changes what the system tells it. Built here, so that the tests need no
+/// package beyond the compiler that the program needs anyway.
+pub fn preloaded(folder: &Path, name: &str) -> PathBuf {
+    let library = folder.join(name).with_extension("so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/whole/support").join(name).with_extension("c");
+    let status = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).status();
+    assert!(status.unwrap().success(), "cc builds {name}");
+    library
+}
+
 /// What a command that ended said.
 #[derive(Debug)]
 pub struct Ended {
@@ -33,10 +44,10 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// The lines for people at the end of standard error, without the log.
-    pub fn said(&self) -> String {
-        let lines = self.stderr.lines().filter(|line| line.starts_with("error: ") || line.starts_with("hint: "));
-        lines.collect::<Vec<_>>().join("\n")
+    /// The words for people at the end of standard error, without the log.
+    pub fn said(&self) -> &str {
+        let at = self.stderr.find("error: ").unwrap_or(self.stderr.len());
+        &self.stderr[at..]
     }
 
     /// Fails the test unless the command failed with status 1 and its message holds all of this.
@@ -161,10 +172,6 @@ impl Process {
             reader.join().unwrap();
         }
         status
-    }
-
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
     }
 
     pub fn stdout(&self) -> String {

@@ -1,0 +1,11 @@
+//! What the wire promises, checked through its public surface.
+
+mod cose;
+mod golden;
+mod hostile;
+mod keys;
+mod known_answers;
+mod make;
+mod round_trips;
+mod unknown_keys;
+mod vectors;
