@@ -32,6 +32,13 @@ const INPUT_BUCKET: u32 = 256;
 /// Parts of an answer that may wait for the consumer; then reading from the network waits.
 const PARTS_MAX: usize = 64;
 
+/// A consumer that takes nothing for this long is gone.
+const CONSUMER_WAIT: Duration = Duration::from_secs(30);
+/// Text that an answer may hold beyond what its tokens account for.
+const TEXT_SLACK_BYTES: usize = 64 << 10;
+/// Most text of one token: the longest tokens of public vocabularies have a few hundred bytes.
+const TOKEN_TEXT_BYTES_MAX: usize = 1 << 10;
+
 /// What a consumer asks for.
 #[derive(Debug)]
 pub struct Operation {
@@ -149,7 +156,10 @@ impl Consumer {
     }
 
     async fn part(&self, part: Part) -> Result<(), Gone> {
-        self.parts.send(part).await.map_err(|_| Gone)
+        match tokio::time::timeout(CONSUMER_WAIT, self.parts.send(part)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Gone),
+        }
     }
 
     /// The last word: an error in place of the answer, or behind what came of it. Nobody may be there to hear it.
@@ -222,6 +232,7 @@ struct Live {
     verdict: Verdict,
     opener: AnswerOpener,
     tokens: u32,
+    text_bytes: usize,
     begun: bool,
     finish: Option<(FinishReason, TokenCount)>,
 }
@@ -410,7 +421,7 @@ impl Call {
             salt: accepted.salt,
         };
         let opener = AnswerOpener::new(secret, &acceptance);
-        Ok(Live { verdict: verdict.clone(), accepted, opener, tokens: 0, begun: false, finish: None })
+        Ok(Live { verdict: verdict.clone(), accepted, opener, tokens: 0, text_bytes: 0, begun: false, finish: None })
     }
 
     async fn open(
@@ -433,6 +444,10 @@ impl Call {
                 // The count in clear is what is paid for: it must be that of the tokens that came.
                 if live.tokens != tokens.0 {
                     return Err(lie("the token count in clear is not that of the tokens").into());
+                }
+                live.text_bytes += text.len();
+                if live.text_bytes > TEXT_SLACK_BYTES + live.tokens as usize * TOKEN_TEXT_BYTES_MAX {
+                    return Err(lie("more text than the tokens can hold").into());
                 }
                 self.start(live, sealing, consumer)?;
                 consumer.part(Part::Text(text)).await?;

@@ -19,6 +19,8 @@ use crate::candidates::CandidateCache;
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// A small question is answered within this time.
 const ASK_WAIT: Duration = Duration::from_secs(20);
+/// A submission's answer begins within this time: the coordinator sends a keep-alive every ten seconds.
+const SUBMIT_WAIT: Duration = Duration::from_secs(60);
 /// Largest text pack that is taken: the vocabulary of 256 K tokens takes about 6 MiB.
 const TEXT_PACK_BYTES_MAX: usize = 32 << 20;
 /// Largest list or description that is taken.
@@ -256,7 +258,10 @@ impl Network {
             .bearer_auth(key.expose())
             .header(reqwest::header::CONTENT_TYPE, "application/vnd.darkbloom.frames")
             .body(Bytes::from(frame));
-        request.send().await.map_err(unreachable)
+        match tokio::time::timeout(SUBMIT_WAIT, request.send()).await {
+            Ok(sent) => sent.map_err(unreachable),
+            Err(_) => Err(Refusal::new(RefusalCode::Timeout, "the coordinator did not begin to answer")),
+        }
     }
 }
 

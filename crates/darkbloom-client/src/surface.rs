@@ -23,6 +23,8 @@ use crate::{Client, clock};
 
 /// Largest body of a consumer: what seals into the largest bucket, JSON escapes included.
 const BODY_BYTES_MAX: usize = 4 << 20;
+/// How long running requests may take when the surface stops.
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(30);
 /// Requests worked on at once; more are refused.
 const REQUESTS_MAX: usize = 1_024;
 
@@ -119,12 +121,25 @@ impl Surface {
         let shared = Arc::new(Shared { client, role: config.role, room: Arc::new(Semaphore::new(REQUESTS_MAX)) });
         let app = router(shared);
         let (stop, mut stopped) = watch::channel(false);
+        let mut late = stopped.clone();
+        let overdue = async move {
+            let _ = late.wait_for(|stop| *stop).await;
+            tokio::time::sleep(DRAIN).await;
+        };
         let server = tokio::spawn(async move {
             let graceful = axum::serve(listener, app).with_graceful_shutdown(async move {
                 let _ = stopped.wait_for(|stop| *stop).await;
             });
-            if let Err(error) = graceful.await {
-                tracing::error!(%error, "the listener failed");
+            let graceful = graceful.into_future();
+            tokio::pin!(graceful);
+            // A connection that never ends its request must not keep the process from ending.
+            tokio::select! {
+                ended = &mut graceful => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "the listener failed");
+                    }
+                }
+                () = overdue => tracing::warn!("connections that did not end in time were dropped"),
             }
         });
         Ok(Self { address, stop, server })

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
-use axum::http::HeaderMap;
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
 use darkbloom_store::{
     CatalogueRow, CreateAccountError, CreateKeyError, DepositError, KeyKind, PutBlobError, PutPriceError,
 };
@@ -27,9 +27,16 @@ const ACCOUNTS_MAX: u32 = 1_000;
 type Answer = Result<Json<Value>, Refused>;
 type Asked<T> = Result<Json<T>, JsonRejection>;
 
-fn administrator(shared: &Shared, headers: &HeaderMap) -> Result<(), Refused> {
-    auth::bearer(&shared.store, headers, KeyKind::Admin)?;
-    Ok(())
+/// An administrator whose key was checked; as the first argument of a handler, before the body is read.
+pub struct Administrator;
+
+impl FromRequestParts<Arc<Shared>> for Administrator {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Refused> {
+        auth::bearer(&shared.store, &parts.headers, KeyKind::Admin)?;
+        Ok(Self)
+    }
 }
 
 fn body<T>(asked: Asked<T>) -> Result<T, Refused> {
@@ -46,8 +53,7 @@ pub struct NewAccount {
     name: String,
 }
 
-pub async fn account_create(State(shared): State<Arc<Shared>>, headers: HeaderMap, asked: Asked<NewAccount>) -> Answer {
-    administrator(&shared, &headers)?;
+pub async fn account_create(_: Administrator, State(shared): State<Arc<Shared>>, asked: Asked<NewAccount>) -> Answer {
     let asked = body(asked)?;
     match shared.store.account_create(asked.name.clone()).await {
         Ok(id) => Ok(Json(json!({"account": id, "name": asked.name}))),
@@ -56,8 +62,7 @@ pub async fn account_create(State(shared): State<Arc<Shared>>, headers: HeaderMa
     }
 }
 
-pub async fn accounts(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Answer {
-    administrator(&shared, &headers)?;
+pub async fn accounts(_: Administrator, State(shared): State<Arc<Shared>>) -> Answer {
     let rows = shared.store.accounts_list(AccountId(0), ACCOUNTS_MAX).await.map_err(internal)?;
     let rows: Vec<_> = rows
         .into_iter()
@@ -85,8 +90,7 @@ pub struct NewKeyRequest {
     name: String,
 }
 
-pub async fn key_create(State(shared): State<Arc<Shared>>, headers: HeaderMap, asked: Asked<NewKeyRequest>) -> Answer {
-    administrator(&shared, &headers)?;
+pub async fn key_create(_: Administrator, State(shared): State<Arc<Shared>>, asked: Asked<NewKeyRequest>) -> Answer {
     let asked = body(asked)?;
     let kind = match asked.kind {
         Kind::Consumer => KeyKind::Consumer,
@@ -107,8 +111,7 @@ pub async fn key_create(State(shared): State<Arc<Shared>>, headers: HeaderMap, a
     }
 }
 
-pub async fn keys(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Answer {
-    administrator(&shared, &headers)?;
+pub async fn keys(_: Administrator, State(shared): State<Arc<Shared>>) -> Answer {
     let keys = shared.store.keys_list().await.map_err(internal)?;
     let keys: Vec<_> = keys
         .into_iter()
@@ -117,8 +120,7 @@ pub async fn keys(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Answ
     Ok(Json(json!({"data": keys})))
 }
 
-pub async fn key_revoke(State(shared): State<Arc<Shared>>, headers: HeaderMap, Path(id): Path<i64>) -> Answer {
-    administrator(&shared, &headers)?;
+pub async fn key_revoke(_: Administrator, State(shared): State<Arc<Shared>>, Path(id): Path<i64>) -> Answer {
     if shared.store.key_revoke(KeyId(id)).await.map_err(internal)? {
         Ok(Json(json!({"id": id, "revoked": true})))
     } else {
@@ -134,8 +136,7 @@ pub struct NewDeposit {
     reference: String,
 }
 
-pub async fn deposit(State(shared): State<Arc<Shared>>, headers: HeaderMap, asked: Asked<NewDeposit>) -> Answer {
-    administrator(&shared, &headers)?;
+pub async fn deposit(_: Administrator, State(shared): State<Arc<Shared>>, asked: Asked<NewDeposit>) -> Answer {
     let asked = body(asked)?;
     let account = shared.store.account_by_name(asked.account).await.map_err(internal)?;
     let account = account.ok_or_else(|| invalid("there is no account of this name"))?;
@@ -146,8 +147,7 @@ pub async fn deposit(State(shared): State<Arc<Shared>>, headers: HeaderMap, aske
     }
 }
 
-pub async fn blob_put(State(shared): State<Arc<Shared>>, headers: HeaderMap, bytes: Bytes) -> Answer {
-    administrator(&shared, &headers)?;
+pub async fn blob_put(_: Administrator, State(shared): State<Arc<Shared>>, bytes: Bytes) -> Answer {
     let digest = Digest::of(&[&bytes]);
     match shared.store.blob_put(digest, bytes.to_vec()).await {
         Ok(()) => Ok(Json(json!({"digest": digest}))),
@@ -170,8 +170,7 @@ pub struct NewModel {
 }
 
 /// Puts a model on offer: the entry is signed here, with the coordinator's key.
-pub async fn catalogue_put(State(shared): State<Arc<Shared>>, headers: HeaderMap, asked: Asked<NewModel>) -> Answer {
-    administrator(&shared, &headers)?;
+pub async fn catalogue_put(_: Administrator, State(shared): State<Arc<Shared>>, asked: Asked<NewModel>) -> Answer {
     let asked = body(asked)?;
     let digest = |text: &str, what: &str| text.parse::<Digest>().map_err(|error| invalid(format!("{what}: {error}")));
     let text_pack = digest(&asked.text_pack, "text_pack")?;
@@ -207,8 +206,7 @@ pub async fn catalogue_put(State(shared): State<Arc<Shared>>, headers: HeaderMap
     Ok(Json(json!({"digest": model})))
 }
 
-pub async fn providers(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Answer {
-    administrator(&shared, &headers)?;
+pub async fn providers(_: Administrator, State(shared): State<Arc<Shared>>) -> Answer {
     let views = shared.with_registry(|registry| registry.views(shared.tier_min, clock::now()));
     let catalogue = shared.catalogue();
     let views: Vec<_> = views
@@ -236,8 +234,7 @@ pub async fn providers(State(shared): State<Arc<Shared>>, headers: HeaderMap) ->
     Ok(Json(json!({"data": views})))
 }
 
-pub async fn audit(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Answer {
-    administrator(&shared, &headers)?;
+pub async fn audit(_: Administrator, State(shared): State<Arc<Shared>>) -> Answer {
     let report = shared.store.audit().await.map_err(internal)?;
     let findings: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
     Ok(Json(json!({

@@ -33,6 +33,8 @@ pub use auth::KEY_PREFIXES;
 
 use crate::state::Shared;
 
+/// How long connections may take to close after that.
+const CLOSE: Duration = Duration::from_secs(5);
 /// How long running requests may take when the coordinator stops.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -149,7 +151,12 @@ impl Coordinator {
         let (stop, stopped) = watch::channel(false);
         let sweeper = tokio::spawn(sweep::run(Arc::clone(&shared), stopped.clone()));
         let app = api::router(Arc::clone(&shared));
-        let mut signal = stopped;
+        let mut signal = stopped.clone();
+        let mut late = stopped;
+        let overdue = async move {
+            let _ = late.wait_for(|stop| *stop).await;
+            tokio::time::sleep(DRAIN + CLOSE).await;
+        };
         let server = tokio::spawn(async move {
             let graceful = axum::serve(listener, app).with_graceful_shutdown(async move {
                 // An error means that the handle was dropped: stop as well.
@@ -157,8 +164,16 @@ impl Coordinator {
                 shared.drain(DRAIN).await;
                 shared.close_connections();
             });
-            if let Err(error) = graceful.await {
-                tracing::error!(%error, "the coordinator's listener failed");
+            let graceful = graceful.into_future();
+            tokio::pin!(graceful);
+            // A connection that never ends its request must not keep the process from ending.
+            tokio::select! {
+                ended = &mut graceful => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "the coordinator's listener failed");
+                    }
+                }
+                () = overdue => tracing::warn!("connections that did not end in time were dropped"),
             }
             sweeper.abort();
         });

@@ -337,7 +337,17 @@ async fn late_receipt(shared: &Shared, connection: &Connection, provider: Provid
         return;
     }
     // A request that is being relayed is settled by what is relayed; a receipt that runs ahead of it is not believed.
-    if shared.is_live(&receipt.request_id) {
+    if shared.is_live(&receipt.request_id) || shared.is_resealing(&receipt.request_id) {
+        return;
+    }
+    let hold = match shared.store.hold(receipt.request_id).await {
+        Ok(hold) => hold,
+        Err(error) => return tracing::error!(%error, "cannot look up the hold of a late receipt"),
+    };
+    let of_model = hold.is_some_and(|hold| hold.request.model == receipt.model);
+    let weights = shared.catalogue().by_digest(&receipt.model).map(|item| item.entry.weights);
+    if !of_model || weights.is_some_and(|weights| weights != receipt.weights) {
+        connection.send(ReceiptAck { receipt: id });
         return;
     }
     let usage = ReceiptUsage { input: receipt.input_tokens, output: receipt.output_tokens };

@@ -24,7 +24,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::catalogue::Item;
 use crate::clock;
-use crate::state::{Connection, Shared, Stream, StreamFrame, lock};
+use crate::state::{Connection, Resealing, Shared, Stream, StreamFrame};
 
 /// Frames that may wait for the consumer before the relay itself waits.
 const CLIENT_FRAMES_MAX: usize = 64;
@@ -147,7 +147,21 @@ struct Relay {
     answered_by: Option<(ProviderId, Arc<Connection>)>,
     bill: Option<Vec<u8>>,
     sealed_refusal: Option<Vec<u8>>,
+    /// Whose acceptance was written down.
+    noted: Option<ProviderId>,
     client_gone: bool,
+}
+
+impl Drop for Relay {
+    /// Whatever ends the task, a panic included, nothing of the request stays behind.
+    fn drop(&mut self) {
+        let (model, request) = (self.request.header.model, self.request.header.request);
+        self.shared.with_registry(|registry| registry.leave_queue(&model, &request));
+        if let Some(provider) = self.current.as_ref().map(|current| current.provider) {
+            self.release(provider, Released::Unused);
+        }
+        self.shared.end_request(&request);
+    }
 }
 
 impl Relay {
@@ -168,6 +182,7 @@ impl Relay {
             answered_by: None,
             bill: None,
             sealed_refusal: None,
+            noted: None,
             client_gone: false,
         }
     }
@@ -192,7 +207,6 @@ impl Relay {
                 _ = keep_alive.tick() => self.send(KeepAlive {}).await,
             }
         }
-        self.shared.end_request(&self.request.header.request);
     }
 
     fn feed(&mut self, event: RelayEvent) {
@@ -266,8 +280,12 @@ impl Relay {
             request_id: self.request.header.request,
             attempt: current.attempt,
             // Frames that were lost on the way to a slow consumer are missing from the chain.
-            transcript: (!current.stream.overflowed.load(Ordering::Acquire))
-                .then(|| current.transcript.map(|transcript| transcript.digest()))?,
+            transcript: if current.stream.overflowed.load(Ordering::Acquire) {
+                None
+            } else {
+                // A receipt before the acceptance has nothing to be about.
+                Some(current.transcript?.digest())
+            },
             model: self.request.header.model,
             weights: Some(self.request.item.entry.weights),
             provider: current.provider,
@@ -307,6 +325,7 @@ impl Relay {
                 None
             }
             RelayAction::RelayData => {
+                self.note_acceptance();
                 let data = self.current.as_mut()?.last_data.take()?;
                 let Data { sequence, tokens, end, ciphertext, .. } = data;
                 self.send(RelayedData { sequence, tokens, end, ciphertext }).await;
@@ -349,6 +368,17 @@ impl Relay {
             return RelayEvent::HoldRefused(RefusalCode::InvalidRequest.into());
         };
         self.hold = amount;
+        let (account, operation) = (self.request.account, header.operation);
+        let superseded = match self.request.submit.supersedes {
+            None => None,
+            Some(old) => match self.shared.take_reseal(&old, account, operation) {
+                Some(waiting) => Some((old, waiting)),
+                None => {
+                    let detail = "the superseded request does not wait to be sealed again";
+                    return RelayEvent::HoldRefused(Refusal::new(RefusalCode::InvalidRequest, detail));
+                }
+            },
+        };
         let placed = self.shared.store.hold_place(HoldRequest {
             request: header.request,
             operation: header.operation,
@@ -366,13 +396,13 @@ impl Relay {
         let placed = placed.await;
         self.clocks.reserve = began.elapsed();
         match placed {
-            Ok(()) => {
-                if let Some(old) = self.request.submit.supersedes {
-                    lock(&self.shared.resealing).retain(|(request, _)| *request != old);
+            Ok(()) => RelayEvent::HoldPlaced,
+            Err(error) => {
+                if let Some((old, waiting)) = superseded {
+                    self.shared.begin_reseal(old, waiting);
                 }
-                RelayEvent::HoldPlaced
+                RelayEvent::HoldRefused(hold_refusal(error))
             }
-            Err(error) => RelayEvent::HoldRefused(hold_refusal(error)),
         }
     }
 
@@ -442,6 +472,21 @@ impl Relay {
         self.shared.with_registry(|registry| registry.release(&provider, &connection, &model, fault, clock::now()));
     }
 
+    /// At the first content: writes down whose answer it is, beside the answer itself. After a crash no other provider's
+    /// receipt settles the hold; a crash before it is written leaves the hold to its owner.
+    fn note_acceptance(&mut self) {
+        let Some(provider) = self.current.as_ref().map(|current| current.provider) else { return };
+        if std::mem::replace(&mut self.noted, Some(provider)) == Some(provider) {
+            return;
+        }
+        let (shared, request) = (Arc::clone(&self.shared), self.request.header.request);
+        tokio::spawn(async move {
+            if let Err(error) = shared.store.hold_accepted(request, provider).await {
+                tracing::error!(%request, %error, "cannot note whose answer is relayed");
+            }
+        });
+    }
+
     fn timing(&self) -> CoordinatorTiming {
         CoordinatorTiming {
             reserve_us: Micros::from(self.clocks.reserve),
@@ -468,7 +513,7 @@ impl Relay {
         let usage = self.receipt.as_ref().filter(|_| delivered.receipt);
         let usage =
             usage.map(|(_, receipt)| ReceiptUsage { input: receipt.input_tokens, output: receipt.output_tokens });
-        let receipt_bytes = self.receipt.as_ref().map(|(bytes, _)| bytes.clone());
+        let receipt_bytes = self.receipt.as_ref().filter(|_| delivered.receipt).map(|(bytes, _)| bytes.clone());
         let id = receipt_bytes.as_deref().map(receipt_id);
         let settlement = Settlement {
             request: self.request.header.request,
@@ -483,6 +528,9 @@ impl Relay {
             at: clock::now(),
         };
         match self.shared.store.hold_settle(settlement).await {
+            Ok(settled) if settled.already && settled.void.is_some() => {
+                tracing::error!(request = %self.request.header.request, "the hold of a delivered answer was void");
+            }
             Ok(settled) => {
                 tracing::info!(
                     request = %self.request.header.request,
@@ -560,8 +608,12 @@ impl Relay {
     async fn reseal(&mut self, code: RefusalCode) {
         match candidate_list(&self.shared, &self.request.item) {
             Ok(candidates) => {
-                let until = clock::now().after(RESEAL_WAIT);
-                lock(&self.shared.resealing).push((self.request.header.request, until));
+                let waiting = Resealing {
+                    account: self.request.account,
+                    operation: self.request.header.operation,
+                    until: clock::now().after(RESEAL_WAIT),
+                };
+                self.shared.begin_reseal(self.request.header.request, waiting);
                 self.send(Reseal { candidates, code: code.number() }).await;
             }
             Err(error) => {
@@ -590,7 +642,8 @@ async fn next_frame(current: &mut Option<Current>) -> Option<StreamFrame> {
 }
 
 fn accepted(current: &mut Current, request: &Request, frame: &Accepted) -> RelayEvent {
-    if frame.attempt != current.attempt || frame.epoch != current.epoch {
+    // A second acceptance would begin the transcript anew in the middle of an answer.
+    if frame.attempt != current.attempt || frame.epoch != current.epoch || current.transcript.is_some() {
         return RelayEvent::BadReceipt;
     }
     current.salt = frame.salt;
@@ -604,8 +657,23 @@ fn accepted(current: &mut Current, request: &Request, frame: &Accepted) -> Relay
     RelayEvent::Accepted
 }
 
+/// What a provider may say no with. Anything else is not its to say: clock, network and price were checked here, and a
+/// provider that claims otherwise has failed.
 fn refusal_of(frame: Refused) -> Refusal {
-    Refusal::new(RefusalCode::from_number(frame.code).unwrap_or(RefusalCode::Internal), frame.detail)
+    let code = RefusalCode::from_number(frame.code).unwrap_or(RefusalCode::Internal);
+    match code {
+        RefusalCode::InvalidRequest
+        | RefusalCode::ContextLengthExceeded
+        | RefusalCode::CannotOpen
+        | RefusalCode::TooLarge
+        | RefusalCode::UnknownEpoch
+        | RefusalCode::Overloaded
+        | RefusalCode::ModelNotLoaded
+        | RefusalCode::Draining
+        | RefusalCode::Internal
+        | RefusalCode::Unsupported => Refusal::new(code, frame.detail),
+        _ => RefusalCode::ProviderLost.into(),
+    }
 }
 
 fn hold_refusal(error: PlaceHoldError) -> Refusal {

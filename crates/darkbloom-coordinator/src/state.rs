@@ -11,7 +11,7 @@ use darkbloom_keys::IdentityKey;
 use darkbloom_registry::Registry;
 use darkbloom_store::Store;
 use darkbloom_types::{
-    AccountId, ConnectionId, Digest, EpochId, NetworkId, ProviderId, RequestId, StreamId, Tier, UnixMillis,
+    AccountId, ConnectionId, Digest, EpochId, NetworkId, OperationId, ProviderId, RequestId, StreamId, Tier, UnixMillis,
 };
 use darkbloom_wire::{Accepted, CoordinatorFrame, Data, Final, Offer, Refused};
 use rand_core::Rng as _;
@@ -69,6 +69,17 @@ pub struct Stream {
 
 /// Where a stream's frames go, and the mark that some were lost.
 type StreamSink = (mpsc::Sender<StreamFrame>, Arc<AtomicBool>);
+
+/// A hold that waits for its request to be sealed again.
+#[derive(Debug, Clone, Copy)]
+pub struct Resealing {
+    /// Whose money it is.
+    pub account: AccountId,
+    /// What the consumer asked for once.
+    pub operation: OperationId,
+    /// How long it waits.
+    pub until: UnixMillis,
+}
 
 /// One provider's connection, as the rest of the program sees it.
 #[derive(Debug)]
@@ -188,7 +199,7 @@ pub struct Shared {
     draining: AtomicBool,
     catalogue: RwLock<Arc<Catalogue>>,
     /// Holds that wait for their request to be sealed again, and until when.
-    pub resealing: Mutex<Vec<(RequestId, UnixMillis)>>,
+    resealing: Mutex<HashMap<RequestId, Resealing>>,
     /// Keyed into account pseudonyms; for this run alone, so that pseudonyms do not outlive it.
     scope_secret: [u8; 32],
 }
@@ -295,6 +306,32 @@ impl Shared {
             Entry::Occupied(_) => None,
             Entry::Vacant(free) => Some(Arc::clone(free.insert(Arc::new(Notify::new())))),
         }
+    }
+
+    /// A hold waits for its request to be sealed again.
+    pub fn begin_reseal(&self, request: RequestId, waiting: Resealing) {
+        lock(&self.resealing).insert(request, waiting);
+    }
+
+    /// Takes a hold that waits to be sealed again, if it is this account's and operation's: no other hold may be
+    /// superseded, or a consumer could take back the money of an answer that it is being given.
+    pub fn take_reseal(&self, request: &RequestId, account: AccountId, operation: OperationId) -> Option<Resealing> {
+        let mut resealing = lock(&self.resealing);
+        let waiting = *resealing.get(request)?;
+        if waiting.account != account || waiting.operation != operation {
+            return None;
+        }
+        resealing.remove(request)
+    }
+
+    /// Whether a hold waits for its request to be sealed again.
+    pub fn is_resealing(&self, request: &RequestId) -> bool {
+        lock(&self.resealing).contains_key(request)
+    }
+
+    /// Takes the holds that have waited too long.
+    pub fn overdue_reseals(&self, now: UnixMillis) -> Vec<RequestId> {
+        lock(&self.resealing).extract_if(|_, waiting| now >= waiting.until).map(|(request, _)| request).collect()
     }
 
     /// A request is over.

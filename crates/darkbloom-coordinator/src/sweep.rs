@@ -10,7 +10,7 @@ use darkbloom_wire::Challenge;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::state::{Shared, lock};
+use crate::state::Shared;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -61,19 +61,13 @@ fn challenge(shared: &Shared) {
 
 async fn void_holds(shared: &Shared) {
     let now = clock::now();
-    let abandoned: Vec<RequestId> = {
-        let mut resealing = lock(&shared.resealing);
-        let (over, waiting) = resealing.drain(..).partition(|(_, until)| now >= *until);
-        *resealing = waiting;
-        let over: Vec<(RequestId, _)> = over;
-        over.into_iter().map(|(request, _)| request).collect()
-    };
-    for request in abandoned {
+    for request in shared.overdue_reseals(now) {
         void(shared, request, VoidCause::NothingDelivered, "not sealed again").await;
     }
     match shared.store.holds_expired(now).await {
         Ok(expired) => {
-            for request in expired {
+            // After a jump of the clock a running request may look overdue; it ends by itself.
+            for request in expired.into_iter().filter(|request| !shared.is_live(request)) {
                 void(shared, request, VoidCause::Silence, "silence").await;
             }
         }

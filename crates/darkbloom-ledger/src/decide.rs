@@ -208,6 +208,9 @@ pub enum LateRefusal {
     /// The coordinator saw that nothing was delivered: a receipt that says otherwise is not believed.
     #[error("the hold was voided because nothing was delivered")]
     NothingDelivered,
+    /// No answer of this provider was being relayed when the outcome was lost.
+    #[error("no answer of this provider was being relayed")]
+    NotAccepted,
     /// [`LATE_SETTLEMENT_WINDOW`] is over.
     #[error("the hold was voided more than 24 hours ago")]
     WindowPassed,
@@ -242,9 +245,14 @@ pub fn settle_late(
     at: UnixMillis,
 ) -> Result<Verdict, LateRefusal> {
     let voided = match record.closed {
-        Some(closed) if closed.state == HoldState::Voided => closed,
-        Some(_) | None => return Ok(settle(record, provider, delivered, fee, at)?),
+        Some(closed) if closed.state == HoldState::Voided => Some(closed),
+        Some(_) => return Ok(settle(record, provider, delivered, fee, at)?),
+        None => None,
     };
+    if record.accepted_by != Some(provider) {
+        return Err(LateRefusal::NotAccepted);
+    }
+    let Some(voided) = voided else { return Ok(settle(record, provider, delivered, fee, at)?) };
     if record.superseded_by.is_some() {
         return Err(LateRefusal::Superseded);
     }

@@ -189,6 +189,8 @@ pub struct HoldRecord {
     pub closed: Option<Settled>,
     /// The request that replaced it, if one did.
     pub superseded_by: Option<RequestId>,
+    /// Whose answer was being relayed, as far as that was written down: the only one whose late receipt counts.
+    pub accepted_by: Option<ProviderId>,
 }
 
 impl HoldRecord {

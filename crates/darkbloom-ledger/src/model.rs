@@ -65,7 +65,8 @@ impl Model {
             old.superseded_by = Some(request.request);
         }
         self.post(&placement.transfer);
-        self.holds.insert(request.request, HoldRecord { request, closed: None, superseded_by: None });
+        self.holds
+            .insert(request.request, HoldRecord { request, closed: None, superseded_by: None, accepted_by: None });
         Ok(())
     }
 
@@ -86,6 +87,13 @@ impl Model {
     pub fn hold_void(&mut self, request: RequestId, cause: VoidCause, at: UnixMillis) -> Option<Settled> {
         let verdict = decide::void(self.holds.get(&request)?, cause, at);
         Some(self.carry_out(verdict))
+    }
+
+    /// Notes whose answer is being relayed for an open hold.
+    pub fn hold_accepted(&mut self, request: RequestId, provider: ProviderId) {
+        if let Some(record) = self.holds.get_mut(&request).filter(|record| record.closed.is_none()) {
+            record.accepted_by = Some(provider);
+        }
     }
 
     /// Settles a hold that may have been voided; `None` when there is no such hold.

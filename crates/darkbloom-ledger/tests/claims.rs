@@ -170,6 +170,7 @@ fn a_voided_hold_is_settled_by_a_receipt_within_the_window_only() {
     for (after, expected) in [(0, Ok(())), (1, Err(LateRefusal::WindowPassed))] {
         let (mut model, account) = funded(100);
         model.hold_place(hold(account, 1, 1)).unwrap();
+        model.hold_accepted(RequestId([1; 16]), PROVIDER);
         model.hold_void(RequestId([1; 16]), VoidCause::Silence, NOW).unwrap();
         let at = UnixMillis(NOW.after(LATE_SETTLEMENT_WINDOW).0 + after);
         let late = model.late_settle(RequestId([1; 16]), PROVIDER, &delivered(5, 4), at).unwrap();
@@ -182,9 +183,23 @@ fn a_voided_hold_is_settled_by_a_receipt_within_the_window_only() {
 }
 
 #[test]
+fn only_the_provider_whose_answer_was_relayed_settles_late() {
+    let (mut model, account) = funded(100);
+    model.hold_place(hold(account, 1, 1)).unwrap();
+    let late =
+        |model: &mut Model, provider| model.late_settle(RequestId([1; 16]), provider, &delivered(5, 4), NOW).unwrap();
+    assert_eq!(late(&mut model, PROVIDER), Err(LateRefusal::NotAccepted), "nobody was accepted yet");
+    model.hold_accepted(RequestId([1; 16]), PROVIDER);
+    model.hold_void(RequestId([1; 16]), VoidCause::Silence, NOW).unwrap();
+    assert_eq!(late(&mut model, ProviderId([77; 32])), Err(LateRefusal::NotAccepted));
+    assert_eq!(late(&mut model, PROVIDER).unwrap().charge, NanoDollars(30));
+}
+
+#[test]
 fn a_receipt_cannot_charge_what_the_coordinator_saw_fail() {
     let (mut model, account) = funded(100);
     model.hold_place(hold(account, 1, 1)).unwrap();
+    model.hold_accepted(RequestId([1; 16]), PROVIDER);
     model.hold_void(RequestId([1; 16]), VoidCause::NothingDelivered, NOW).unwrap();
     let late = model.late_settle(RequestId([1; 16]), PROVIDER, &delivered(5, 4), NOW).unwrap();
     assert_eq!(late, Err(LateRefusal::NothingDelivered));
@@ -195,6 +210,7 @@ fn a_receipt_cannot_charge_what_the_coordinator_saw_fail() {
 fn a_late_settlement_takes_no_more_than_the_account_has() {
     let (mut model, account) = funded(120);
     model.hold_place(hold(account, 1, 1)).unwrap();
+    model.hold_accepted(RequestId([1; 16]), PROVIDER);
     model.hold_void(RequestId([1; 16]), VoidCause::Silence, NOW).unwrap();
     model.hold_place(hold(account, 2, 2)).unwrap();
     let late = model.late_settle(RequestId([1; 16]), PROVIDER, &delivered(5, 4), NOW).unwrap().unwrap();
@@ -210,6 +226,7 @@ fn an_operation_that_moved_on_is_not_settled_late() {
     let late = |model: &mut Model| model.late_settle(RequestId([1; 16]), PROVIDER, &delivered(5, 4), NOW).unwrap();
     let (mut model, account) = funded(200);
     model.hold_place(hold(account, 1, 1)).unwrap();
+    model.hold_accepted(RequestId([1; 16]), PROVIDER);
     model.hold_void(RequestId([1; 16]), VoidCause::Silence, NOW).unwrap();
     model.hold_place(hold(account, 1, 2)).unwrap();
     assert_eq!(late(&mut model), Err(LateRefusal::InProgress));
@@ -218,6 +235,7 @@ fn an_operation_that_moved_on_is_not_settled_late() {
 
     let (mut model, account) = funded(200);
     model.hold_place(hold(account, 1, 1)).unwrap();
+    model.hold_accepted(RequestId([1; 16]), PROVIDER);
     model.hold_void(RequestId([1; 16]), VoidCause::Silence, NOW).unwrap();
     model.hold_place(resealed(account, 1, 2, 1)).unwrap();
     model.hold_void(RequestId([2; 16]), VoidCause::Silence, NOW).unwrap();
@@ -228,6 +246,7 @@ fn an_operation_that_moved_on_is_not_settled_late() {
 fn a_late_receipt_for_what_was_never_relayed_changes_nothing() {
     let (mut model, account) = funded(100);
     model.hold_place(hold(account, 1, 1)).unwrap();
+    model.hold_accepted(RequestId([1; 16]), PROVIDER);
     let void = model.hold_void(RequestId([1; 16]), VoidCause::Silence, NOW).unwrap();
     let nothing = Delivered { content_relayed: false, ..delivered(10, 16) };
     let late = model.late_settle(RequestId([1; 16]), PROVIDER, &nothing, NOW).unwrap();

@@ -140,17 +140,10 @@ enum Broken {
     Lost,
     #[error("the coordinator is not the pinned one (its network is {0})")]
     OtherNetwork(NetworkId),
-    #[error(
-        "the clocks of the two machines differ too much: the coordinator's says {coordinator} ms, this machine's {here} ms; set the one that is wrong"
-    )]
-    ClockSkew {
-        /// In milliseconds since 1970.
-        coordinator: i64,
-        /// In milliseconds since 1970.
-        here: i64,
-    },
     #[error("the coordinator's catalogue does not name the loaded model (weights {0})")]
     ModelNotInCatalogue(String),
+    #[error("the coordinator's clock says {coordinator} ms, this machine's {here} ms: set the one that is wrong")]
+    Clock { coordinator: i64, here: i64 },
     #[error("the coordinator sent what no coordinator sends: {0}")]
     Protocol(String),
     #[error("{0}")]
@@ -237,14 +230,13 @@ impl Agent {
 
     /// Checks the pin, finds the loaded model in the catalogue, and keeps or makes the epochs.
     fn admit(&mut self, welcome: &Welcome) -> Result<Arc<Serving>, Broken> {
+        let now = clock::now();
+        if welcome.time.distance(now) > limits::CLOCK_SKEW_MAX {
+            return Err(Broken::Clock { coordinator: welcome.time.0, here: now.0 });
+        }
         let network = NetworkId::of_coordinator_key(&welcome.coordinator);
         if !self.pin.admits(network) {
             return Err(Broken::OtherNetwork(network));
-        }
-        // With a clock further off every sealed request would look too old or too new here.
-        let now = clock::now();
-        if welcome.time.distance(now) > limits::CLOCK_SKEW_MAX {
-            return Err(Broken::ClockSkew { coordinator: welcome.time.0, here: now.0 });
         }
         let key = PublicKey::P256(welcome.coordinator);
         let digest = welcome.catalogue.0.iter().find_map(|signed| {

@@ -177,6 +177,10 @@ impl Job {
         let end = self.generate(&mut events, &mut writer, &mut watch).await?;
         let sealed = match end {
             End::Finished(reason) => writer.finish(reason, input_tokens),
+            End::Failed if writer.total().0 == 0 => {
+                // Nothing was said yet: another provider can still answer.
+                return self.send(refused(self.stream, &RefusalCode::Internal.into(), None)).await;
+            }
             End::Failed => {
                 let failure = AnswerEvent::Failure { code: RefusalCode::Internal, detail: SecretString::default() };
                 writer.flush().and_then(|mut frames| {

@@ -40,6 +40,9 @@ pub struct Registration {
     pub models: Vec<ModelLoad>,
 }
 
+/// Rows that a provider is believed to have: no engine of today has more, and a boast must not draw all work.
+const ROWS_MAX: u32 = 256;
+
 #[derive(Debug)]
 pub(crate) struct Provider {
     pub registration: Registration,
@@ -63,7 +66,7 @@ impl Provider {
 
     /// Rows of a model, when it is loaded.
     pub fn rows_max(&self, model: &CatalogueDigest) -> Option<u32> {
-        self.registration.models.iter().find(|load| load.model == *model).map(|load| load.rows_max)
+        self.registration.models.iter().find(|load| load.model == *model).map(|load| load.rows_max.min(ROWS_MAX))
     }
 
     pub fn rows_reserved(&self, model: &CatalogueDigest) -> u32 {

@@ -12,6 +12,9 @@ use crate::eligibility::{Ineligible, eligible};
 use crate::provider::{Provider, Registration, times};
 use crate::queue::Queue;
 
+/// Providers whose faults are remembered while they are away.
+const GONE_MAX: usize = 10_000;
+
 /// What a request asks of the router.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteRequest<'a> {
@@ -82,6 +85,8 @@ pub struct ProviderView {
 pub struct Registry {
     providers: BTreeMap<ProviderId, Provider>,
     by_connection: HashMap<ConnectionId, ProviderId>,
+    /// Faults of providers that are not connected.
+    gone_with_faults: HashMap<ProviderId, (u32, Option<UnixMillis>)>,
     queue: Queue,
     wakes: Vec<RequestId>,
 }
@@ -102,8 +107,10 @@ impl Registry {
             self.by_connection.remove(&replaced);
         }
         // Faults follow the identity, so that reconnecting cleans nobody.
-        let (faults, suspended_until) =
-            self.providers.get(&id).map_or((0, None), |provider| (provider.faults, provider.suspended_until));
+        let (faults, suspended_until) = match self.providers.get(&id) {
+            Some(provider) => (provider.faults, provider.suspended_until),
+            None => self.gone_with_faults.remove(&id).unwrap_or((0, None)),
+        };
         let models: Vec<_> = registration.models.iter().map(|load| load.model).collect();
         let provider = Provider {
             registration,
@@ -142,8 +149,27 @@ impl Registry {
     /// A connection is gone. Returns the provider that is gone with it, unless a newer connection took its place.
     pub fn disconnected(&mut self, connection: &ConnectionId) -> Option<ProviderId> {
         let id = self.by_connection.remove(connection)?;
-        self.providers.remove(&id);
+        if let Some(provider) = self.providers.remove(&id)
+            && provider.faults > 0
+        {
+            self.remember_faults(id, (provider.faults, provider.suspended_until));
+        }
         Some(id)
+    }
+
+    /// A provider whose connection broke under its requests has failed them, though it is not here to hear it.
+    fn fault_of_gone(&mut self, provider: ProviderId, now: UnixMillis) {
+        let (faults, until) = self.gone_with_faults.get(&provider).copied().unwrap_or((0, None));
+        let faults = faults.saturating_add(1);
+        let until = if faults >= times::FAULTS_MAX { Some(now.after(times::PAUSE)) } else { until };
+        self.remember_faults(provider, (faults, until));
+    }
+
+    fn remember_faults(&mut self, provider: ProviderId, faults: (u32, Option<UnixMillis>)) {
+        if self.gone_with_faults.len() >= GONE_MAX {
+            self.gone_with_faults.clear();
+        }
+        self.gone_with_faults.insert(provider, faults);
     }
 
     /// A heartbeat: what is loaded, what runs.
@@ -322,7 +348,12 @@ impl Registry {
         at_fault: Option<bool>,
         now: UnixMillis,
     ) {
-        let Some(found) = self.providers.get_mut(provider) else { return };
+        let Some(found) = self.providers.get_mut(provider) else {
+            if at_fault == Some(true) {
+                self.fault_of_gone(*provider, now);
+            }
+            return;
+        };
         if found.registration.connection == *connection {
             found.release(model);
         }
@@ -358,7 +389,8 @@ impl Registry {
             if self.queue.len(model) == 0 {
                 continue;
             }
-            let room: u32 = self.providers.values().map(|provider| provider.rows_free(model)).sum();
+            let room =
+                self.providers.values().fold(0_u32, |room, provider| room.saturating_add(provider.rows_free(model)));
             self.wakes.extend(self.queue.pop(model, room as usize));
         }
     }

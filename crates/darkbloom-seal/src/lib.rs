@@ -28,7 +28,7 @@ pub use answer::{
     Acceptance, AnswerError, AnswerOpener, AnswerSealer, SealedFrame, Transcript, frame_size, open_refusal,
     seal_refusal,
 };
-pub use epoch::{EPOCH_OPEN, EPOCH_USE, Epoch, EpochRing, OpenError, ReceiptKey, REPLAYS_MAX};
+pub use epoch::{EPOCH_OPEN, EPOCH_USE, Epoch, EpochRing, OpenError, REPLAYS_MAX, ReceiptKey};
 pub use padding::{PaddingError, body_size, pad, unpad};
 pub use receipt::{BillError, BillExpectation, ReceiptError, ReceiptExpectation, check_bill, check_receipt};
 pub use request::{

@@ -23,6 +23,10 @@ pub mod waits {
     pub const TOTAL: Millis = Millis::from_minutes(30);
 }
 
+/// Frames of one answer that may carry text without a new token: the text of a long token that its own frame had no room
+/// for. A provider that sends more of them fills memories that nobody pays for.
+const EMPTY_FRAMES_MAX: u32 = 64;
+
 /// What the machine must know of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct RelayTerms {
@@ -168,6 +172,10 @@ pub struct RelaySession {
     attempts: Vec<AttemptRecord>,
     tokens: TokenCount,
     next_sequence: u32,
+    /// Frames that carried no new token.
+    empty_frames: u32,
+    /// When the queue is given up, counted from the first time in it.
+    queue_until: Option<UnixMillis>,
     content: bool,
     consumer_gone: bool,
     cut: Option<Refusal>,
@@ -187,6 +195,8 @@ impl RelaySession {
             attempts: Vec::new(),
             tokens: TokenCount(0),
             next_sequence: 0,
+            empty_frames: 0,
+            queue_until: None,
             content: false,
             consumer_gone: false,
             cut: None,
@@ -279,6 +289,8 @@ impl RelaySession {
         match failure {
             RouteFailure::Busy => {
                 self.enter(State::Queued, waits::QUEUE, now);
+                // Being woken and finding no room does not start the wait anew.
+                self.deadline = *self.queue_until.get_or_insert(self.deadline);
                 vec![RelayAction::Queue]
             }
             RouteFailure::QueueFull => self.give_up(RefusalCode::NoCapacity.into()),
@@ -345,6 +357,12 @@ impl RelaySession {
         if sequence != self.next_sequence || tokens < self.tokens || tokens > self.terms.output_ceiling {
             return self.lost(RefusalCode::VerificationFailed, now);
         }
+        if tokens == self.tokens && !end {
+            self.empty_frames += 1;
+            if self.empty_frames > EMPTY_FRAMES_MAX {
+                return self.lost(RefusalCode::VerificationFailed, now);
+            }
+        }
         self.next_sequence += 1;
         self.tokens = tokens;
         self.content = true;
@@ -376,7 +394,9 @@ impl RelaySession {
         }
         if self.content {
             self.enter(State::Settling, waits::TOTAL, now);
-            let delivered = Delivered { content_relayed: true, tokens_relayed: self.tokens, receipt: self.receipt };
+            // An acceptance that ends without a token delivered nothing: not even the prompt is paid for.
+            let content_relayed = self.tokens.0 > 0;
+            let delivered = Delivered { content_relayed, tokens_relayed: self.tokens, receipt: self.receipt };
             actions.push(RelayAction::Settle(delivered));
         } else {
             self.state = State::Over;

@@ -169,6 +169,14 @@ impl Store {
         self.write(move |connection| void(connection, request, cause, &reason, at)).await
     }
 
+    /// Notes whose answer is being relayed for an open hold, so that after a crash no other provider's receipt settles it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn hold_accepted(&self, request: RequestId, provider: ProviderId) -> Result<(), StoreError> {
+        self.write(move |connection| holds::accepted(connection, request, provider)).await
+    }
+
     /// Settles a hold that may have been voided meanwhile, by a receipt that was presented again: within 24 hours of
     /// the void, unless the operation has moved on to another request, and only as far as the account can pay now.
     ///
@@ -270,7 +278,8 @@ fn settle_late(connection: &Connection, settlement: &Settlement, fee: BasisPoint
             | LateRefusal::Superseded
             | LateRefusal::InProgress
             | LateRefusal::AlreadyCompleted
-            | LateRefusal::NothingDelivered) => SettleError::Late(refusal),
+            | LateRefusal::NothingDelivered
+            | LateRefusal::NotAccepted) => SettleError::Late(refusal),
         })?;
     let kind = match record.state() {
         HoldState::Open => TransferKind::Settlement,

@@ -338,7 +338,17 @@ impl<'a> Reader<'a> {
             }
             Type::Bytes => self.bytes(usize::MAX).map(drop),
             Type::String => self.text(usize::MAX).map(drop),
-            _ => self.typed(Decoder::skip),
+            Type::U8 | Type::U16 | Type::U32 | Type::U64 | Type::I8 | Type::I16 | Type::I32 | Type::I64 | Type::Int => {
+                let start = self.input.position();
+                let value = i128::from(self.typed(Decoder::int)?);
+                // CBOR writes −1 − n as n.
+                let argument = u64::try_from(if value < 0 { -1 - value } else { value });
+                self.check_head(start, 0, argument.map_err(|_| DecodeError::Malformed)?)
+            }
+            Type::Bool | Type::Null | Type::Undefined | Type::F16 | Type::F32 | Type::F64 | Type::Simple => {
+                self.typed(Decoder::skip)
+            }
+            Type::Unknown(_) => Err(DecodeError::Malformed),
         }
     }
 }
@@ -362,6 +372,19 @@ mod tests {
     fn indefinite_items_are_refused() {
         assert_eq!(Reader::new(&[0xbf, 0xff]).map(9), Err(DecodeError::NotDeterministic));
         assert_eq!(Reader::new(&[0x9f, 0xff]).skip(9), Err(DecodeError::NotDeterministic));
+    }
+
+    #[test]
+    fn passed_over_integers_are_held_to_the_shortest_form_too() {
+        for (bytes, expected) in [
+            (vec![0x17], Ok(())),
+            (vec![0x18, 0x17], Err(DecodeError::NotDeterministic)),
+            (vec![0x38, 0x17], Err(DecodeError::NotDeterministic)),
+            ([vec![0x3b], vec![0xff; 8]].concat(), Ok(())),
+            (vec![0x1c], Err(DecodeError::Malformed)),
+        ] {
+            assert_eq!(Reader::new(&bytes).skip(1), expected, "{bytes:?}");
+        }
     }
 
     #[test]

@@ -156,21 +156,29 @@ pub fn sign(domain: Domain, signer: &dyn Signer, payload: &[u8]) -> Result<Vec<u
 /// # Errors
 /// [`DecodeError`] when the envelope is not of the one form.
 pub(crate) fn unverified_payload(bytes: &[u8], payload_max: usize) -> Result<&[u8], DecodeError> {
-    Ok(split(bytes, payload_max)?.1)
+    Ok(Envelope::read(bytes, payload_max)?.payload)
 }
 
-/// (protected, payload, signature) of an envelope.
-fn split(bytes: &[u8], payload_max: usize) -> Result<(&[u8], &[u8], &[u8]), DecodeError> {
-    let mut reader = Reader::new(bytes);
-    if reader.tag()? != TAG_SIGN1 || reader.array(4)? != 4 {
-        return Err(DecodeError::Malformed);
+/// An envelope's parts, as received.
+struct Envelope<'a> {
+    protected: &'a [u8],
+    payload: &'a [u8],
+    signature: &'a [u8],
+}
+
+impl<'a> Envelope<'a> {
+    fn read(bytes: &'a [u8], payload_max: usize) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        if reader.tag()? != TAG_SIGN1 || reader.array(4)? != 4 {
+            return Err(DecodeError::Malformed);
+        }
+        let protected = reader.bytes(PROTECTED_BYTES_MAX)?;
+        reader.map(0)?;
+        let payload = reader.bytes(payload_max)?;
+        let signature = reader.bytes(64)?;
+        reader.end()?;
+        Ok(Self { protected, payload, signature })
     }
-    let protected = reader.bytes(PROTECTED_BYTES_MAX)?;
-    reader.map(0)?;
-    let payload = reader.bytes(payload_max)?;
-    let signature = reader.bytes(64)?;
-    reader.end()?;
-    Ok((protected, payload, signature))
 }
 
 /// Verifies an envelope and returns its payload.
@@ -183,7 +191,7 @@ pub fn open_signed<'a>(
     bytes: &'a [u8],
     payload_max: usize,
 ) -> Result<&'a [u8], VerifyError> {
-    let (protected, payload, signature) = split(bytes, payload_max)?;
+    let Envelope { protected, payload, signature } = Envelope::read(bytes, payload_max)?;
     let algorithm = match key {
         PublicKey::P256(_) => Algorithm::Es256,
         PublicKey::Ed25519(_) => Algorithm::EdDsa,

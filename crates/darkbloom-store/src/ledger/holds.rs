@@ -10,7 +10,7 @@ use crate::error::StoreError;
 
 const COLUMNS: &str = "request, operation, account, key, model, amount, price_version, price_input, price_output, \
     input_ceiling, output_ceiling, placed_at, expires_at, supersedes, state, superseded_by, closed_at, provider, \
-    input_tokens, output_tokens, charge, unpaid, released, payout, fee, void";
+    input_tokens, output_tokens, charge, unpaid, released, payout, fee, void, accepted_by";
 
 /// A hold, whatever its state.
 pub(crate) fn load(connection: &Connection, request: RequestId) -> Result<Option<HoldRecord>, StoreError> {
@@ -91,6 +91,14 @@ pub(crate) fn close(connection: &Connection, settled: &Settled, reason: Option<&
             ":reason": reason,
             ":request": settled.request.0,
         })?;
+    Ok(())
+}
+
+/// Writes whose answer is being relayed for an open hold.
+pub(crate) fn accepted(connection: &Connection, request: RequestId, provider: ProviderId) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE hold SET accepted_by = ?2 WHERE request = ?1 AND state = 0")?
+        .execute(params![request.0, provider.0])?;
     Ok(())
 }
 
@@ -188,7 +196,12 @@ fn record(row: &Row<'_>) -> Result<HoldRecord, StoreError> {
         None => None,
         Some(at) => Some(closed(row, &request, state, UnixMillis(at))?),
     };
-    Ok(HoldRecord { request, closed, superseded_by: row.get::<_, Option<_>>(15)?.map(RequestId) })
+    Ok(HoldRecord {
+        request,
+        closed,
+        superseded_by: row.get::<_, Option<_>>(15)?.map(RequestId),
+        accepted_by: row.get::<_, Option<_>>(26)?.map(ProviderId),
+    })
 }
 
 fn closed(row: &Row<'_>, hold: &HoldRequest, state: HoldState, at: UnixMillis) -> Result<Settled, StoreError> {

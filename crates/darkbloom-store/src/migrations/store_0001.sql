@@ -60,6 +60,8 @@ CREATE TABLE hold (
     supersedes     BLOB,
     state          INTEGER NOT NULL DEFAULT 0 CHECK (state BETWEEN 0 AND 2),
     superseded_by  BLOB,
+    -- Whose answer was being relayed, as far as that was written down.
+    accepted_by    BLOB,
     -- Why it was voided: 0 nothing was delivered, 1 silence.
     void           INTEGER CHECK (void BETWEEN 0 AND 1),
     closed_at      INTEGER,

@@ -68,6 +68,7 @@ async fn an_operation_is_settled_once_also_when_it_is_sealed_again() {
     store.hold_place(hold(account, 1, 1)).await.unwrap();
     assert_eq!(store.hold_place(hold(account, 1, 2)).await, Err(PlaceHoldError::InProgress));
     let again = HoldRequest { supersedes: Some(RequestId(id16(1))), ..hold(account, 1, 2) };
+    store.hold_accepted(RequestId(id16(1)), PROVIDER).await.unwrap();
     store.hold_place(again).await.unwrap();
     let old = store.hold(RequestId(id16(1))).await.unwrap().unwrap();
     assert_eq!((old.state(), old.superseded_by), (HoldState::Voided, Some(RequestId(id16(2)))));
@@ -88,6 +89,7 @@ async fn a_void_gives_everything_back_and_a_late_receipt_still_settles_it() {
     let store = Store::open_with(folder.path(), options).unwrap();
     let account = funded(&store, "a", 100).await;
     store.hold_place(hold(account, 1, 1)).await.unwrap();
+    store.hold_accepted(RequestId(id16(1)), PROVIDER).await.unwrap();
     let void = store.hold_void(RequestId(id16(1)), VoidCause::Silence, "ü".repeat(500), NOW).await.unwrap();
     assert_eq!((void.state, void.released), (HoldState::Voided, NanoDollars(100)));
     assert_eq!(store.balance(account).await.unwrap(), balance(100, 0));

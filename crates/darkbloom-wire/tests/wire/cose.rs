@@ -28,11 +28,10 @@ fn by_coset(algorithm: iana::Algorithm, domain: Domain, signer: &dyn Signer) -> 
         .payload(PAYLOAD.to_vec())
         .create_signature(domain.string().as_bytes(), |message| {
             let signature: [u8; 64] = signer.sign(message).unwrap();
-            match algorithm {
-                iana::Algorithm::ES256 => {
-                    p256::ecdsa::Signature::from_slice(&signature).unwrap().normalize_s().to_bytes().to_vec()
-                }
-                _ => signature.to_vec(),
+            if algorithm == iana::Algorithm::ES256 {
+                p256::ecdsa::Signature::from_slice(&signature).unwrap().normalize_s().to_bytes().to_vec()
+            } else {
+                signature.to_vec()
             }
         })
 }

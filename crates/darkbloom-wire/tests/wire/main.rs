@@ -1,4 +1,5 @@
 //! What the wire promises, checked through its public surface.
+#![allow(clippy::unwrap_used, reason = "tests, also in what their cases share")]
 
 mod cose;
 mod golden;

@@ -82,7 +82,7 @@ impl<const N: usize> Make for [u8; N] {
 
 impl<T: Make> Make for Option<T> {
     fn make(from: &mut Source) -> Self {
-        (from.full || from.byte() % 4 != 0).then(|| from.make())
+        (from.full || !from.byte().is_multiple_of(4)).then(|| from.make())
     }
 }
 
@@ -100,7 +100,7 @@ mod numbers {
         u16: from => from.number() as u16;
         u32: from => from.number() as u32;
         u64: from => from.number();
-        i64: from => if from.byte() % 4 == 0 { -(from.number() as i64 >> 1) } else { (from.number() >> 1) as i64 };
+        i64: from => if from.byte().is_multiple_of(4) { -(from.number() as i64 >> 1) } else { (from.number() >> 1) as i64 };
     }
 }
 
@@ -251,6 +251,9 @@ frame_kinds! {
     }
 }
 
+/// Verifies bytes, reads them and signs what was read.
+type Reopen = fn(&[u8], &PublicKey, &dyn Signer) -> Result<Vec<u8>, VerifyError>;
+
 /// One kind of signed object: how to make and sign one, and how to verify bytes. Opening returns its payload's bytes when
 /// signed again, which is how a test sees that all of it was read.
 pub struct SignedKind {
@@ -258,7 +261,7 @@ pub struct SignedKind {
     pub domain: Domain,
     pub fields: &'static [(i64, &'static str)],
     pub sign: fn(&mut Source, &dyn Signer) -> Vec<u8>,
-    pub reopen: fn(&[u8], &PublicKey, &dyn Signer) -> Result<Vec<u8>, VerifyError>,
+    pub reopen: Reopen,
 }
 
 macro_rules! signed_kinds {

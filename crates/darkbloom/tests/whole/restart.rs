@@ -29,6 +29,7 @@ fn a_killed_coordinator_settles_by_the_receipt_that_is_presented_again() {
 
     network.coordinator.again();
     network.providers[0].process.logged("presenting unacknowledged receipts again");
+    until("the receipt settles", || (!network.coordinator.usage(&network.key).is_empty()).then_some(()));
     network.books_close();
     let usage = network.coordinator.usage(&network.key);
     assert_eq!(usage.len(), 1, "settled once: {usage:?}");
