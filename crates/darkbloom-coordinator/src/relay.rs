@@ -476,7 +476,7 @@ impl Relay {
     /// receipt settles the hold; a crash before it is written leaves the hold to its owner.
     fn note_acceptance(&mut self) {
         let Some(provider) = self.current.as_ref().map(|current| current.provider) else { return };
-        if std::mem::replace(&mut self.noted, Some(provider)) == Some(provider) {
+        if self.noted.replace(provider) == Some(provider) {
             return;
         }
         let (shared, request) = (Arc::clone(&self.shared), self.request.header.request);
@@ -657,23 +657,24 @@ fn accepted(current: &mut Current, request: &Request, frame: &Accepted) -> Relay
     RelayEvent::Accepted
 }
 
-/// What a provider may say no with. Anything else is not its to say: clock, network and price were checked here, and a
-/// provider that claims otherwise has failed.
+/// What a provider may say no with. Anything else is not its to say: clock, network and price were checked here.
+const PROVIDERS_REFUSALS: [RefusalCode; 10] = [
+    RefusalCode::InvalidRequest,
+    RefusalCode::ContextLengthExceeded,
+    RefusalCode::CannotOpen,
+    RefusalCode::TooLarge,
+    RefusalCode::UnknownEpoch,
+    RefusalCode::Overloaded,
+    RefusalCode::ModelNotLoaded,
+    RefusalCode::Draining,
+    RefusalCode::Internal,
+    RefusalCode::Unsupported,
+];
+
+/// A provider's refusal; one that is not its to say counts as its failure.
 fn refusal_of(frame: Refused) -> Refusal {
     let code = RefusalCode::from_number(frame.code).unwrap_or(RefusalCode::Internal);
-    match code {
-        RefusalCode::InvalidRequest
-        | RefusalCode::ContextLengthExceeded
-        | RefusalCode::CannotOpen
-        | RefusalCode::TooLarge
-        | RefusalCode::UnknownEpoch
-        | RefusalCode::Overloaded
-        | RefusalCode::ModelNotLoaded
-        | RefusalCode::Draining
-        | RefusalCode::Internal
-        | RefusalCode::Unsupported => Refusal::new(code, frame.detail),
-        _ => RefusalCode::ProviderLost.into(),
-    }
+    if PROVIDERS_REFUSALS.contains(&code) { Refusal::new(code, frame.detail) } else { RefusalCode::ProviderLost.into() }
 }
 
 fn hold_refusal(error: PlaceHoldError) -> Refusal {
