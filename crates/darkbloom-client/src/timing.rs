@@ -22,13 +22,13 @@ pub struct Timing {
     /// Waiting for room. Said by the coordinator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_us: Option<Micros>,
-    /// Verifying candidates and sealing to them. Measured here.
+    /// Choosing recipients and sealing to them; sealing again adds to it. Measured here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encrypt_us: Option<Micros>,
     /// From the choice of a provider to its acceptance. Said by the coordinator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dispatch_us: Option<Micros>,
-    /// From the offer's arrival to the last token. Said by the provider, in its receipt.
+    /// From its acceptance to the last token. Said by the provider, in its receipt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_us: Option<Micros>,
 }

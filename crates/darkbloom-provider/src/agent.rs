@@ -482,7 +482,6 @@ impl Link {
     }
 
     async fn offer(&mut self, offer: Offer) -> Result<(), Broken> {
-        let arrived = Instant::now();
         let stream = offer.stream;
         match self.streams.offered(stream) {
             Ok(()) => {}
@@ -510,7 +509,6 @@ impl Link {
             header,
             opened,
             receipt_key,
-            arrived,
             row: RowId(self.next_row.fetch_add(1, Ordering::Relaxed)),
             out: self.out.clone(),
             cancelled,

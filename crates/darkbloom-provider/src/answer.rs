@@ -106,3 +106,6 @@ impl AnswerWriter {
         self.sealer.transcript()
     }
 }
+
+#[cfg(test)]
+mod tests;

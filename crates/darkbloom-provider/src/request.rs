@@ -34,7 +34,6 @@ pub struct Job {
     pub header: SealedHeader,
     pub opened: Opened,
     pub receipt_key: Arc<ReceiptKey>,
-    pub arrived: Instant,
     pub row: RowId,
     pub out: mpsc::Sender<Vec<u8>>,
     pub cancelled: watch::Receiver<bool>,
@@ -46,6 +45,7 @@ type Timed = (Instant, RowEvent);
 /// What a row's life told the clock.
 #[derive(Default)]
 struct Stopwatch {
+    accepted: Option<Instant>,
     started: Option<Instant>,
     first: Option<Instant>,
     last: Option<Instant>,
@@ -171,9 +171,11 @@ impl Job {
         let assembler = AnswerAssembler::new(self.serving.model.text.decoder(), &request.stop);
         let mut writer = crate::answer::AnswerWriter::new(sealer, assembler);
         let accepted = Accepted { stream: self.stream, attempt: self.attempt, epoch: self.epoch, salt };
+        // The coordinator's part of the time ends with this frame, and the provider's begins.
+        let accepted_at = Instant::now();
         self.send(ProviderFrame::from(accepted).encode()).await?;
 
-        let mut watch = Stopwatch::default();
+        let mut watch = Stopwatch { accepted: Some(accepted_at), ..Stopwatch::default() };
         let end = self.generate(&mut events, &mut writer, &mut watch).await?;
         let sealed = match end {
             End::Finished(reason) => writer.finish(reason, input_tokens),
@@ -305,7 +307,7 @@ impl Job {
             epoch: self.epoch,
             input_tokens,
             output_tokens: writer.total(),
-            queue_us: between(Some(self.arrived), watch.started),
+            queue_us: between(watch.accepted, watch.started),
             prefill_us: between(watch.started, watch.first),
             decode_us: between(watch.first, watch.last),
             finished_at: clock::now(),

@@ -254,3 +254,6 @@ impl EpochRing {
         Ok((header, opened))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,10 +44,11 @@ pub fn body_size(content: usize) -> Result<usize, PaddingError> {
 /// [`PaddingError::TooLong`] when it does not fit.
 pub fn pad(content: &[u8], size: usize) -> Result<Zeroizing<Vec<u8>>, PaddingError> {
     let max = size.saturating_sub(LENGTH_BYTES);
-    if content.len() > max {
-        return Err(PaddingError::TooLong { bytes: content.len(), max });
+    let too_long = PaddingError::TooLong { bytes: content.len(), max };
+    if size < LENGTH_BYTES || content.len() > max {
+        return Err(too_long);
     }
-    let length = u32::try_from(content.len()).map_err(|_| PaddingError::TooLong { bytes: content.len(), max })?;
+    let length = u32::try_from(content.len()).map_err(|_| too_long)?;
     let mut padded = Zeroizing::new(Vec::with_capacity(size + 16));
     padded.extend_from_slice(&length.to_be_bytes());
     padded.extend_from_slice(content);
@@ -91,5 +92,12 @@ mod tests {
         assert_eq!(unpad(&marked), Err(PaddingError::Invalid));
         assert_eq!(unpad(&[0, 0, 0, 9, 1]), Err(PaddingError::Invalid));
         assert_eq!(unpad(&[0]), Err(PaddingError::Invalid));
+    }
+
+    #[test]
+    fn a_size_without_room_for_the_length_is_refused() {
+        assert_eq!(pad(b"", 3), Err(PaddingError::TooLong { bytes: 0, max: 0 }));
+        let smallest = pad(b"", 4).unwrap();
+        assert_eq!(unpad(&smallest), Ok(b"".as_slice()));
     }
 }

@@ -203,7 +203,7 @@ record! {
 }
 
 record! {
-    /// The row is free; nothing more comes on this stream but its final frame.
+    /// The row is free; nothing more comes on this stream. The receipt of what was delivered, if any, came before.
     CancelAck kind 8 {
         /// The stream.
         1 stream: StreamId,

@@ -83,7 +83,7 @@ record! {
         9 input_tokens: TokenCount,
         /// Output tokens.
         10 output_tokens: TokenCount,
-        /// Waiting at the provider, from the offer's arrival to the row's admission.
+        /// Waiting for a row at the provider, from its acceptance of the offer.
         11 queue_us: Micros,
         /// From admission to the first output token.
         12 prefill_us: Micros,

@@ -171,8 +171,7 @@ fn acceptances() -> Vec<(ResponseSecret, Acceptance)> {
         })
         .collect();
     let text = darkbloom_types::SecretBytes::new(b"hello".to_vec());
-    let sealed =
-        darkbloom_seal::seal_request(header(), &text, &recipients, &mut FixedRng::new("client")).unwrap();
+    let sealed = darkbloom_seal::seal_request(header(), &text, &recipients, &mut FixedRng::new("client")).unwrap();
     let mut all = Vec::new();
     for (index, (provider, epoch)) in to.into_iter().enumerate() {
         let opened = open(if index < 2 { &mut a } else { &mut b }, &sealed, index).unwrap();
@@ -264,7 +263,10 @@ fn content_over_its_size_is_refused_and_uses_no_number_up() {
     let mut sealer = AnswerSealer::new(&secret, &acceptance);
     let content = vec![b'x'; AnswerSealer::capacity(64) + 1];
     assert_eq!(sealer.seal(&content, 64, TokenCount(1), false), Err(AnswerError::TooLong));
-    assert_eq!(sealer.seal(&[], 3, TokenCount(1), false).map(|frame| frame.ciphertext.len()), Err(AnswerError::TooLong));
+    assert_eq!(
+        sealer.seal(&[], 3, TokenCount(1), false).map(|frame| frame.ciphertext.len()),
+        Err(AnswerError::TooLong)
+    );
     assert_eq!(sealer.seal(&content[1..], 64, TokenCount(1), false).unwrap().sequence, 0);
 }
 

@@ -140,9 +140,13 @@ fn hpke_is_as_in_rfc_9180() {
     let public_bytes = bytes("3948cfe0ad1ddb695d780e59077195da6c56506b027329794ab02bca80815c4d");
     assert_eq!(public.to_bytes().to_vec(), public_bytes);
     let ephemeral = bytes("7268600d403fce431561aef583ee1613527cff655c1343f29812e66706df3234");
-    let (encapsulation, mut sender) =
-        hpke::setup_sender_with_rng::<AesGcm128, HkdfSha256, Suite>(&OpModeS::Base, &public, &info, &mut Given(ephemeral))
-            .unwrap();
+    let (encapsulation, mut sender) = hpke::setup_sender_with_rng::<AesGcm128, HkdfSha256, Suite>(
+        &OpModeS::Base,
+        &public,
+        &info,
+        &mut Given(ephemeral),
+    )
+    .unwrap();
     assert_eq!(encapsulation.to_bytes().to_vec(), encapsulated);
     let encapsulation = <Suite as Kem>::EncappedKey::from_bytes(&encapsulated).unwrap();
     let mut receiver =

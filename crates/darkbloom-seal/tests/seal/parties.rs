@@ -87,11 +87,7 @@ pub fn seal(header: SealedHeader, plaintext: &[u8], to: &[&Provider], label: &st
 }
 
 /// Opens the wrap at an index of a sealed request, at the time it was sealed.
-pub fn open(
-    provider: &mut Provider,
-    sealed: &RequestSeal,
-    index: usize,
-) -> Result<Opened, darkbloom_seal::OpenError> {
+pub fn open(provider: &mut Provider, sealed: &RequestSeal, index: usize) -> Result<Opened, darkbloom_seal::OpenError> {
     let submit = &sealed.submit;
     let opened = provider.ring.open(&submit.header, &submit.body, &submit.wraps.0[index], sealed.header.sealed_at);
     opened.map(|(header, opened)| {

@@ -73,12 +73,7 @@ impl Knobs {
     }
 }
 
-pub fn seal(
-    mut header: SealedHeader,
-    knobs: &Knobs,
-    to: (ProviderId, EpochId, &[u8]),
-    rng: &mut FixedRng,
-) -> Sealed {
+pub fn seal(mut header: SealedHeader, knobs: &Knobs, to: (ProviderId, EpochId, &[u8]), rng: &mut FixedRng) -> Sealed {
     let (provider, epoch, key) = to;
     header.recipients = recipient_list_digest([(&provider, &epoch)]);
     header.key_commitment = Digest::of(&[b"darkbloom/v1/content-key", &knobs.committed_key]);
@@ -88,13 +83,9 @@ pub fn seal(
     content_key[..shared].copy_from_slice(&knobs.content_key[..shared]);
     let body = encrypt(&body_key(&content_key, &bytes), &[0; 12], &Digest::of(&[&bytes]).0, &knobs.padded);
     let key = PublicKey::from_bytes(key).unwrap();
-    let (encapsulation, mut context) = hpke::setup_sender_with_rng::<AesGcm256, HkdfSha256, XWing>(
-        &OpModeS::Base,
-        &key,
-        b"darkbloom/v1/wrap",
-        rng,
-    )
-    .unwrap();
+    let (encapsulation, mut context) =
+        hpke::setup_sender_with_rng::<AesGcm256, HkdfSha256, XWing>(&OpModeS::Base, &key, b"darkbloom/v1/wrap", rng)
+            .unwrap();
     let ciphertext = context.seal(&knobs.content_key, &wrap_aad(&bytes, &body, &header.recipients)).unwrap();
     let wrap = Wrap { provider, epoch, encapsulation: encapsulation.to_bytes().to_vec(), ciphertext };
     Sealed { header: bytes, body, wrap }
@@ -130,8 +121,7 @@ pub fn open(private: &PrivateKey, header: &[u8], body: &[u8], wrap: &Wrap) -> Op
 /// Key and nonce base of an answer.
 pub fn answer_key(response_secret: &[u8; 32], of: &Acceptance) -> ([u8; 32], [u8; 12]) {
     let attempt = of.attempt.0.to_be_bytes();
-    let info: [&[u8]; 5] =
-        [b"darkbloom/v1/answer", &of.request_digest.0, &of.provider.0, &of.epoch.0, &attempt];
+    let info: [&[u8]; 5] = [b"darkbloom/v1/answer", &of.request_digest.0, &of.provider.0, &of.epoch.0, &attempt];
     let both: [u8; 44] = hkdf(&of.salt, response_secret, &info);
     (both[..32].try_into().unwrap(), both[32..].try_into().unwrap())
 }

@@ -75,7 +75,8 @@ fn a_wrap_moved_to_another_request_does_not_open() {
     let mut provider = Provider::new("a");
     let one = seal(header(), PLAINTEXT, &[&provider], "one");
     let two = seal(header(), PLAINTEXT, &[&provider], "two");
-    let mut try_with = |header: &[u8], body: &[u8], wrap: &Wrap| provider.ring.open(header, body, wrap, BEGIN).map(drop);
+    let mut try_with =
+        |header: &[u8], body: &[u8], wrap: &Wrap| provider.ring.open(header, body, wrap, BEGIN).map(drop);
     let wrap = &one.submit.wraps.0[0];
     assert_eq!(try_with(&two.submit.header, &two.submit.body, wrap), Err(cryptography(OpenRequestError::Wrap)));
     assert_eq!(try_with(&one.submit.header, &two.submit.body, wrap), Err(cryptography(OpenRequestError::Wrap)));
@@ -149,8 +150,7 @@ fn a_sealed_request_that_is_cut_or_longer_is_refused() {
     let sealed = seal(header(), PLAINTEXT, &[&provider], "client");
     let (header, body, wrap) = (&sealed.submit.header, &sealed.submit.body, &sealed.submit.wraps.0[0]);
     let mut refused = |header: &[u8], body: &[u8], encapsulation: &[u8], ciphertext: &[u8]| {
-        let wrap =
-            Wrap { encapsulation: encapsulation.to_vec(), ciphertext: ciphertext.to_vec(), ..wrap.clone() };
+        let wrap = Wrap { encapsulation: encapsulation.to_vec(), ciphertext: ciphertext.to_vec(), ..wrap.clone() };
         assert!(provider.ring.open(header, body, &wrap, BEGIN).is_err());
     };
     for cut in 0..header.len() {
@@ -226,13 +226,8 @@ fn sealing_to_nobody_to_too_many_twice_or_to_rubbish_is_refused() {
         assert_eq!(attempt(&[Recipient { sealing_key: &rubbish, ..one }]), SealError::SealingKey(one.provider));
     }
     assert!(
-        seal_request(
-            header(),
-            &SecretBytes::new(vec![0; 1 << 20]),
-            &[one],
-            &mut FixedRng::new("client")
-        )
-        .is_err_and(|error| matches!(error, SealError::TooLong(_)))
+        seal_request(header(), &SecretBytes::new(vec![0; 1 << 20]), &[one], &mut FixedRng::new("client"))
+            .is_err_and(|error| matches!(error, SealError::TooLong(_)))
     );
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests, also in what their cases share")]
 
 mod cose;
+mod described;
 mod golden;
 mod hostile;
 mod keys;

@@ -7,6 +7,7 @@ use darkbloom_wire::{
 };
 use serde_json::{Value, json};
 
+use crate::described;
 use crate::golden;
 use crate::keys;
 use crate::make::{FRAME_KINDS, Read, SIGNED_KINDS, Source};
@@ -23,7 +24,7 @@ fn signed(domain: Domain, fields: &[(i64, &'static str)], bytes: &[u8], public: 
     json!({
         "algorithm": algorithm,
         "domain": domain.string(),
-        "fields": golden::fields(payload, fields),
+        "fields": described::fields(payload, fields),
         "payload": hex::encode(payload),
         "private_key": hex::encode([KEY_BYTE; 32]),
         "public_key": public,
@@ -101,7 +102,7 @@ fn the_sealed_header_is_as_published() {
         &json!({
             "bytes": hex::encode(&bytes),
             "digest": darkbloom_types::Digest::of(&[&bytes]),
-            "fields": golden::fields(&bytes, SealedHeader::FIELDS),
+            "fields": described::fields(&bytes, SealedHeader::FIELDS),
             "recipients": recipients,
         }),
     );
@@ -114,7 +115,7 @@ fn every_frame_is_as_published() {
         .map(|kind| {
             let bytes = (kind.make)(&mut Source::labelled(kind.name));
             assert_eq!((kind.read)(&bytes), Read::Known(bytes.clone(), 0));
-            let fields = golden::fields(&bytes, kind.fields);
+            let fields = described::fields(&bytes, kind.fields);
             assert_eq!(fields["kind"]["value"]["int"], kind.kind.to_string());
             json!({
                 "bytes": hex::encode(&bytes),

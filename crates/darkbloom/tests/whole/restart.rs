@@ -16,10 +16,12 @@ fn a_killed_coordinator_settles_by_the_receipt_that_is_presented_again() {
     let body = ask_with("Count from 1 to 9.", json!({"stream": true, "max_tokens": limit}));
     let mut reading = network.gateway.open_chat(&network.key, &body).unwrap();
     let before = first_content(&mut reading);
+    network.providers[0].process.pause();
     // Whose answer it is is written down beside the first content; nothing outside shows when that is done.
-    thread::sleep(Duration::from_millis(30));
+    thread::sleep(Duration::from_millis(200));
     // The provider ends and signs while the coordinator stands still: the receipt is made and does not arrive.
     network.coordinator.process.pause();
+    network.providers[0].process.resume();
     network.providers[0].process.logged("request answered");
     network.coordinator.process.kill();
     let cut = rest(reading, before);
