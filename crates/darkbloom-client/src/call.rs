@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use darkbloom_attest::{Trust, Undefended, Verdict};
 use darkbloom_content::{AnswerEvent, ChatRequest, FinishReason};
 use darkbloom_seal::{
-    Acceptance, AnswerOpener, BillExpectation, ReceiptExpectation, RequestSeal, SealedFrame, check_bill, check_receipt,
-    open_refusal, seal_request,
+    Acceptance, AnswerOpener, BillExpectation, ReceiptExpectation, RequestSeal, SealError, SealedFrame, check_bill,
+    check_receipt, open_refusal, seal_request,
 };
 use darkbloom_session::{ClientAction, ClientSession};
 use darkbloom_text::TextModel;
@@ -346,8 +346,8 @@ impl Call {
             key_commitment: Digest([0; 32]),
         };
         let plaintext = self.operation.request.to_cbor();
-        let mut seal = seal_request(header, &plaintext, &recipients, &mut clock::rng())
-            .map_err(|error| Refusal::new(RefusalCode::TooLarge, error.to_string()))?;
+        let mut seal =
+            seal_request(header, &plaintext, &recipients, &mut clock::rng()).map_err(|error| seal_refusal(&error))?;
         seal.submit.supersedes = supersedes;
         self.timing.encrypt(began.elapsed());
         Ok(Sealing { seal, candidates: Arc::clone(&self.candidates), price_max })
@@ -540,6 +540,15 @@ impl Call {
         let bill = check_bill(bill, &self.coordinator.key, &agreed).map_err(|error| lie(error.to_string()))?;
         Ok(bill.charge)
     }
+}
+
+/// A body over the largest size is the consumer's; everything else is what the network sent.
+fn seal_refusal(error: &SealError) -> Refusal {
+    let code = match error {
+        SealError::TooLong(_) => RefusalCode::TooLarge,
+        SealError::Recipients(_) | SealError::SealingKey(_) | SealError::Twice(_) => RefusalCode::VerificationFailed,
+    };
+    Refusal::new(code, error.to_string())
 }
 
 fn count(text: &TextModel, request: &ChatRequest) -> Result<TokenCount, Refusal> {
