@@ -24,14 +24,16 @@ impl Queue {
         true
     }
 
-    /// Takes a request out, wherever it stands.
-    pub fn remove(&mut self, model: &CatalogueDigest, request: &RequestId) {
-        if let Some(queue) = self.waiting.get_mut(model) {
-            queue.retain(|waiting| waiting != request);
-            if queue.is_empty() {
-                self.waiting.remove(model);
-            }
+    /// Takes a request out, wherever it stands; false when it does not.
+    pub fn remove(&mut self, model: &CatalogueDigest, request: &RequestId) -> bool {
+        let Some(queue) = self.waiting.get_mut(model) else { return false };
+        let before = queue.len();
+        queue.retain(|waiting| waiting != request);
+        let removed = queue.len() < before;
+        if queue.is_empty() {
+            self.waiting.remove(model);
         }
+        removed
     }
 
     /// The next `most` requests of a model, taken out.

@@ -149,10 +149,14 @@ impl Registry {
     /// A connection is gone. Returns the provider that is gone with it, unless a newer connection took its place.
     pub fn disconnected(&mut self, connection: &ConnectionId) -> Option<ProviderId> {
         let id = self.by_connection.remove(connection)?;
-        if let Some(provider) = self.providers.remove(&id)
-            && provider.faults > 0
-        {
-            self.remember_faults(id, (provider.faults, provider.suspended_until));
+        if let Some(provider) = self.providers.remove(&id) {
+            if provider.faults > 0 {
+                self.remember_faults(id, (provider.faults, provider.suspended_until));
+            }
+            // Whoever waited for this provider alone must learn now that nobody else can take it.
+            for load in &provider.registration.models {
+                self.wakes.extend(self.queue.pop(&load.model, usize::MAX));
+            }
         }
         Some(id)
     }
@@ -375,7 +379,10 @@ impl Registry {
 
     /// A request no longer waits.
     pub fn leave_queue(&mut self, model: &CatalogueDigest, request: &RequestId) {
-        self.queue.remove(model, request);
+        if !self.queue.remove(model, request) {
+            // It was woken and did not use its chance: the next one may.
+            self.wake(&[*model]);
+        }
     }
 
     /// Requests waiting for a model.

@@ -108,6 +108,53 @@ fn a_newcomer_wakes_the_queue() {
 }
 
 #[test]
+fn a_woken_request_that_leaves_passes_its_chance_on() {
+    let mut registry = registry(&[1]);
+    route(&mut registry, 1, &[1], &[], T0).unwrap();
+    for request in [2, 3] {
+        assert_eq!(route(&mut registry, request, &[1], &[], T0), Err(RouteError::Queued));
+    }
+    registry.release(&provider(1), &ConnectionId([1; 16]), &MODEL, Some(false), T0);
+    assert_eq!(registry.take_wakes(), [RequestId([2; 16])]);
+    registry.leave_queue(&MODEL, &RequestId([2; 16]));
+    assert_eq!(registry.take_wakes(), [RequestId([3; 16])]);
+}
+
+#[test]
+fn the_end_of_a_provider_wakes_those_who_waited_for_it() {
+    let mut registry = registry(&[1]);
+    route(&mut registry, 1, &[1], &[], T0).unwrap();
+    assert_eq!(route(&mut registry, 2, &[1], &[], T0), Err(RouteError::Queued));
+    registry.disconnected(&ConnectionId([1; 16]));
+    assert_eq!(registry.take_wakes(), [RequestId([2; 16])]);
+    assert_eq!(route(&mut registry, 2, &[1], &[], T0), Err(RouteError::Nobody));
+}
+
+#[test]
+fn a_boasted_number_of_rows_neither_overflows_nor_draws_all_work() {
+    let mut registry = registry(&[u32::MAX, 1]);
+    // The honest row is busy, so that a request waits and the rooms are summed.
+    assert_eq!(route(&mut registry, 1, &[2], &[], T0), Ok(provider(2)));
+    assert_eq!(route(&mut registry, 2, &[2], &[], T0), Err(RouteError::Queued));
+    registry.release(&provider(2), &ConnectionId([2; 16]), &MODEL, Some(false), T0);
+    assert_eq!(registry.take_wakes(), [RequestId([2; 16])]);
+    let boasted = registry.candidates(&MODEL, T0, &mut Numbers(1))[0].rows_free;
+    assert!(boasted <= 256, "{boasted} rows are believed");
+}
+
+#[test]
+fn failures_of_a_provider_that_is_gone_count_when_it_comes_back() {
+    let mut registry = registry(&[4]);
+    let gone = ConnectionId([1; 16]);
+    registry.disconnected(&gone);
+    for _ in 0..times::FAULTS_MAX {
+        registry.release(&provider(1), &gone, &MODEL, Some(true), T0);
+    }
+    registry.register(registration(1, 4), T0, &mut Numbers(1));
+    assert_eq!(registry.verdict(&provider(1), Tier::None, T0), Some(Err(Ineligible::Failing)));
+}
+
+#[test]
 fn the_queue_is_bounded() {
     let mut registry = registry(&[1]);
     route(&mut registry, 0, &[1], &[], T0).unwrap();

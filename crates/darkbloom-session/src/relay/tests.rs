@@ -211,3 +211,34 @@ fn stale_recipients_ask_for_another_sealing_and_keep_the_hold() {
     let actions = session.handle(RelayEvent::NotRouted(RouteFailure::OthersCould(RefusalCode::NoEligibleProvider)), T0);
     assert_eq!(actions, [RelayAction::Reseal(RefusalCode::UnknownEpoch), RelayAction::Finish]);
 }
+
+#[test]
+fn being_woken_without_finding_room_does_not_start_the_wait_anew() {
+    let mut session = begin();
+    session.handle(RelayEvent::HoldPlaced, T0);
+    session.handle(RelayEvent::NotRouted(RouteFailure::Busy), T0);
+    let later = T0.after(Millis(waits::QUEUE.0 - 1));
+    session.handle(RelayEvent::Wake, later);
+    session.handle(RelayEvent::NotRouted(RouteFailure::Busy), later);
+    assert_eq!(session.wake_at(), Some(T0.after(waits::QUEUE)));
+}
+
+#[test]
+fn frames_without_new_tokens_are_few_or_the_answer_is_cut() {
+    let mut session = accepted();
+    session.handle(data(0, 1, false), T0);
+    for sequence in 1..=EMPTY_FRAMES_MAX {
+        assert_eq!(session.handle(data(sequence, 1, false), T0), [RelayAction::RelayData]);
+    }
+    let actions = session.handle(data(EMPTY_FRAMES_MAX + 1, 1, false), T0);
+    assert_eq!(actions, [RelayAction::Cancel, release(P, Released::Failed), settle(1, false)]);
+}
+
+#[test]
+fn an_answer_without_a_token_costs_nothing() {
+    let mut session = accepted();
+    session.handle(data(0, 0, true), T0);
+    let actions = session.handle(RelayEvent::Receipt, T0);
+    let nothing = Delivered { content_relayed: false, tokens_relayed: TokenCount(0), receipt: true };
+    assert_eq!(actions, [release(P, Released::Served), RelayAction::Settle(nothing)]);
+}
