@@ -1,5 +1,7 @@
 //! One sealed request: reads it, and carries bytes and time to its [`RelaySession`].
 
+mod submission;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,16 +14,17 @@ use darkbloom_seal::{Acceptance, ReceiptExpectation, SealedFrame, Transcript, ch
 use darkbloom_session::{RelayAction, RelayEvent, RelaySession, RelayTerms, Released, RouteFailure};
 use darkbloom_store::{KeyRecord, PlaceHoldError, Settlement};
 use darkbloom_types::{
-    AccountId, AttemptNumber, EpochId, Micros, Millis, NanoDollars, Price, ProviderId, Refusal, RefusalCode, TokenCount,
+    AttemptNumber, EpochId, Micros, Millis, NanoDollars, Price, ProviderId, Refusal, RefusalCode, TokenCount,
 };
 use darkbloom_wire::{
-    Accepted, Bill, Candidate, CandidateList, ClientFrame, CoordinatorTiming, Data, Decoded, Final, KeepAlive,
-    LengthPrefixed, Offer, Receipt, ReceiptAck, Refused, Relayed, RelayedAccepted, RelayedData, RelayedFinal,
-    RelayedRefused, Reseal, SealedHeader, SignError, Submit, Wrap, limits, receipt_id, recipient_list_digest,
+    Accepted, Bill, Candidate, CandidateList, CoordinatorTiming, Data, Final, KeepAlive, LengthPrefixed, Offer,
+    Receipt, ReceiptAck, Refused, Relayed, RelayedAccepted, RelayedData, RelayedFinal, RelayedRefused, Reseal,
+    SignError, Wrap, receipt_id,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 
+use self::submission::{Request, read};
 use crate::catalogue::Item;
 use crate::clock;
 use crate::state::{Connection, Resealing, Shared, Stream, StreamFrame};
@@ -37,15 +40,6 @@ const RESEAL_WAIT: Millis = Millis::from_secs(60);
 /// An open hold is voided after this long: the longest request and the wait for its receipt.
 const HOLD_LIFE: Millis = Millis::from_minutes(35);
 
-/// A request that was read and found sound.
-struct Request {
-    header: SealedHeader,
-    submit: Submit,
-    item: Item,
-    account: AccountId,
-    key: KeyRecord,
-}
-
 /// Reads a submission and begins to relay it. What comes out of the channel is length-prefixed frames.
 pub async fn begin(shared: Arc<Shared>, key: KeyRecord, body: &[u8]) -> Result<mpsc::Receiver<Bytes>, Refusal> {
     let request = read(&shared, key, body)?;
@@ -54,54 +48,6 @@ pub async fn begin(shared: Arc<Shared>, key: KeyRecord, body: &[u8]) -> Result<m
     let relay = Relay::new(shared, request, client, room);
     tokio::spawn(relay.run());
     Ok(frames)
-}
-
-fn read(shared: &Shared, key: KeyRecord, body: &[u8]) -> Result<Request, Refusal> {
-    let invalid = |detail: String| Refusal::new(RefusalCode::InvalidRequest, detail);
-    let mut frames = LengthPrefixed::default();
-    frames.push(body);
-    let frame = frames.next_frame().map_err(|error| invalid(error.to_string()))?;
-    let frame = frame.ok_or_else(|| invalid("the body holds no whole frame".to_owned()))?;
-    let decoded = ClientFrame::decode(frame).map_err(|error| invalid(error.to_string()))?;
-    let Decoded::Known(ClientFrame::Submit(submit), _) = decoded else {
-        return Err(Refusal::new(RefusalCode::Unsupported, "the frame is of an unknown kind"));
-    };
-    if !frames.is_empty() {
-        return Err(invalid("bytes follow the frame".to_owned()));
-    }
-    let header = SealedHeader::decode(&submit.header).map_err(|error| invalid(format!("header: {error}")))?;
-    if header.network != shared.network {
-        return Err(RefusalCode::WrongNetwork.into());
-    }
-    let now = clock::now();
-    if header.sealed_at.distance(now) > limits::CLOCK_SKEW_MAX {
-        let detail = format!("the request says {}, the coordinator's clock {}", header.sealed_at.0, now.0);
-        return Err(Refusal::new(RefusalCode::ClockSkew, detail));
-    }
-    let wraps = &submit.wraps.0;
-    if wraps.is_empty() || recipient_list_digest(wraps.iter().map(|w| (&w.provider, &w.epoch))) != header.recipients {
-        return Err(invalid("the wraps are not those of the header's recipient list".to_owned()));
-    }
-    let catalogue = shared.catalogue();
-    let item = catalogue.by_digest(&header.model).ok_or_else(|| Refusal::from(RefusalCode::ModelNotFound))?.clone();
-    let asked = u64::from(header.input_ceiling.0) + u64::from(header.output_ceiling.0);
-    if header.output_ceiling.0 == 0 || header.output_ceiling > item.entry.context {
-        let detail = format!("an answer has 1 to {} tokens", item.entry.context);
-        return Err(Refusal::new(RefusalCode::ContextLengthExceeded, detail));
-    }
-    // The input ceiling is rounded up to a bucket, so twice the context is the most that can be meant.
-    if asked > 2 * u64::from(item.entry.context.0) + 4_096 {
-        let detail = format!("{asked} tokens, the model takes {}", item.entry.context);
-        return Err(Refusal::new(RefusalCode::ContextLengthExceeded, detail));
-    }
-    let worst = worst_case(item.price, header.input_ceiling, header.output_ceiling)
-        .map_err(|error| invalid(error.to_string()))?;
-    if header.price_version != item.price.version || header.price_max < worst {
-        let detail = format!("version {} is current, and the worst case costs {worst}", item.price.version);
-        return Err(Refusal::new(RefusalCode::PriceChanged, detail));
-    }
-    let account = key.account.ok_or_else(|| Refusal::new(RefusalCode::Forbidden, "the key has no account"))?;
-    Ok(Request { header, submit, item, account, key })
 }
 
 /// The provider that is being asked, or answers.
