@@ -379,10 +379,17 @@ impl Relay {
 
     fn offer(&mut self, provider: ProviderId, attempt: AttemptNumber) -> Option<RelayEvent> {
         self.clocks.offered_at = Some(Instant::now());
-        let connection = self.shared.with_registry(|registry| registry.connection_of(&provider));
-        let connection = connection.and_then(|id| self.shared.connection(&id));
+        let reserved_on = self.shared.with_registry(|registry| registry.connection_of(&provider));
+        let connection = reserved_on.and_then(|id| self.shared.connection(&id));
         let wrap: Option<Wrap> = self.request.submit.wraps.0.iter().find(|wrap| wrap.provider == provider).cloned();
-        let (Some(connection), Some(wrap)) = (connection, wrap) else { return Some(RelayEvent::ProviderGone) };
+        let (Some(connection), Some(wrap)) = (connection, wrap) else {
+            // The connection is closing. Its row was reserved a moment ago, and there is no stream to give it back by.
+            if let Some(id) = reserved_on {
+                let model = self.request.header.model;
+                self.shared.with_registry(|registry| registry.release(&provider, &id, &model, None, clock::now()));
+            }
+            return Some(RelayEvent::ProviderGone);
+        };
         let scope = self.shared.scope(self.request.account, &provider);
         let (stream, sent) = connection.offer(|stream| Offer {
             stream,
