@@ -23,9 +23,9 @@ use rand_core::Rng as _;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::candidates::{Candidates, recipient};
-use crate::clock;
 use crate::network::{Coordinator, Network, unreachable};
 use crate::timing::Timing;
+use darkbloom_host::clock;
 
 /// The input ceiling is rounded up to a multiple of this, so that the exact length of a prompt does not show.
 const INPUT_BUCKET: u32 = 256;

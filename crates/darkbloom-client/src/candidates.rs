@@ -10,8 +10,8 @@ use darkbloom_types::{CatalogueDigest, Millis, Price, Refusal, RefusalCode, Secr
 use darkbloom_wire::{CandidateList, CatalogueEntry, catalogue_digest, limits};
 use rand_core::Rng as _;
 
-use crate::clock;
 use crate::network::{Coordinator, Network, open_entry};
+use darkbloom_host::clock;
 
 /// A list older than this is fetched again beside the request that uses it: load hints age quickly, epochs do not.
 const FRESH: Millis = Millis::from_secs(10);

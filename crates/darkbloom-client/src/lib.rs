@@ -9,7 +9,6 @@
 
 mod call;
 mod candidates;
-mod clock;
 mod network;
 mod surface;
 mod timing;
@@ -22,7 +21,7 @@ use darkbloom_types::{NetworkId, ProviderId, Refusal, Tier};
 
 pub use crate::call::{Answer, AnswerMeta, Completed, Operation, Part};
 pub use crate::network::{ModelOffer, check_address};
-pub use crate::surface::{Role, StartError, Surface, SurfaceConfig};
+pub use crate::surface::{Role, Surface, SurfaceConfig};
 pub use crate::timing::Timing;
 
 /// What a consumer or operator decides.

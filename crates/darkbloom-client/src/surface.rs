@@ -11,15 +11,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::ListenerExt as _;
 use darkbloom_dialect::{ApiError, openai};
 use darkbloom_types::{Refusal, RefusalCode, SecretString};
 use rand_core::Rng as _;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::Semaphore;
 
-use crate::{Client, clock};
+use crate::Client;
+use darkbloom_host::clock;
+use darkbloom_host::listen::{Bound, ListenError, Server};
 
 /// Largest body of a consumer: what seals into the largest bucket, JSON escapes included.
 const BODY_BYTES_MAX: usize = 4 << 20;
@@ -59,40 +58,12 @@ pub struct SurfaceConfig {
     pub role: Role,
 }
 
-/// Why the surface does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The address is reachable from outside and would carry prompts and keys in clear.
-    #[error("{0} is reachable from other machines, and this program speaks plain HTTP")]
-    PlaintextBeyondLoopback(SocketAddr),
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// Which.
-        address: SocketAddr,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
-
-impl StartError {
-    /// What to do about it.
-    #[must_use]
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::PlaintextBeyondLoopback(_) => "listen on 127.0.0.1 and put a TLS proxy in front",
-            Self::Listen { .. } => "choose another address with `--listen`, or stop the program that uses this one",
-        }
-    }
-}
-
 /// A running surface.
 #[derive(Debug)]
 pub struct Surface {
     /// Where it listens.
     pub address: SocketAddr,
-    stop: watch::Sender<bool>,
-    server: JoinHandle<()>,
+    server: Server,
 }
 
 pub(crate) struct Shared {
@@ -105,52 +76,17 @@ impl Surface {
     /// Listens and serves in the background.
     ///
     /// # Errors
-    /// [`StartError`]; nothing keeps running then.
-    pub async fn start(client: Client, config: SurfaceConfig) -> Result<Self, StartError> {
-        if !config.listen.ip().is_loopback() {
-            return Err(StartError::PlaintextBeyondLoopback(config.listen));
-        }
-        let failed = |source| StartError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let listener = listener.tap_io(|socket| {
-            if let Err(error) = socket.set_nodelay(true) {
-                tracing::warn!(%error, "a socket refused TCP_NODELAY");
-            }
-        });
+    /// [`ListenError`]; nothing keeps running then.
+    pub async fn start(client: Client, config: SurfaceConfig) -> Result<Self, ListenError> {
+        let bound = Bound::to(config.listen).await?;
+        let address = bound.address;
         let shared = Arc::new(Shared { client, role: config.role, room: Arc::new(Semaphore::new(REQUESTS_MAX)) });
-        let app = router(shared);
-        let (stop, mut stopped) = watch::channel(false);
-        let mut late = stopped.clone();
-        let overdue = async move {
-            let _ = late.wait_for(|stop| *stop).await;
-            tokio::time::sleep(DRAIN).await;
-        };
-        let server = tokio::spawn(async move {
-            let graceful = axum::serve(listener, app).with_graceful_shutdown(async move {
-                let _ = stopped.wait_for(|stop| *stop).await;
-            });
-            let graceful = graceful.into_future();
-            tokio::pin!(graceful);
-            // A connection that never ends its request must not keep the process from ending.
-            tokio::select! {
-                ended = &mut graceful => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "the listener failed");
-                    }
-                }
-                () = overdue => tracing::warn!("connections that did not end in time were dropped"),
-            }
-        });
-        Ok(Self { address, stop, server })
+        Ok(Self { address, server: bound.serve(router(shared), std::future::ready(()), DRAIN) })
     }
 
     /// Stops taking requests and lets running ones end.
     pub async fn stop(self) {
-        let _ = self.stop.send(true);
-        if let Err(error) = self.server.await {
-            tracing::error!(%error, "the surface's task failed");
-        }
+        self.server.stop().await;
     }
 }
 

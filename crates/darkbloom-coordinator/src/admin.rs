@@ -16,8 +16,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::{Refused, internal};
+use crate::auth;
 use crate::state::Shared;
-use crate::{auth, clock};
+use darkbloom_host::clock;
 
 /// Largest file that the catalogue keeps: the text pack of a 256 K vocabulary takes about 6 MiB.
 pub const BLOB_BYTES_MAX: usize = 32 << 20;

@@ -18,7 +18,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::state::Shared;
-use crate::{admin, auth, clock, provider_socket, relay};
+use crate::{admin, auth, provider_socket, relay};
+use darkbloom_host::clock;
 
 /// Media type of frames; `docs/protocol.md` describes them.
 pub const FRAMES: &str = "application/vnd.darkbloom.frames";

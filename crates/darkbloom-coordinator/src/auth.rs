@@ -5,7 +5,7 @@ use darkbloom_store::{CreateKeyError, KeyKind, KeyRecord, NewKey, Store, StoreEr
 use darkbloom_types::{AccountId, Digest, KeyId, Refusal, RefusalCode, SecretString};
 use rand_core::Rng as _;
 
-use crate::clock;
+use darkbloom_host::clock;
 
 /// What a key begins with, by what it opens: so that people and secret scanners can tell.
 pub const KEY_PREFIXES: [(KeyKind, &str); 3] =

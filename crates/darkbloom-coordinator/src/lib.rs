@@ -10,7 +10,6 @@ mod admin;
 mod api;
 mod auth;
 mod catalogue;
-mod clock;
 mod provider_socket;
 mod relay;
 mod state;
@@ -21,20 +20,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt as _;
+use darkbloom_host::listen::{self, Bound, ListenError, Server};
 use darkbloom_keys::{IdentityKey as _, SoftwareKey, SoftwareKeyError};
 use darkbloom_store::{OpenStoreError, Store, StoreError};
 use darkbloom_types::{NetworkId, SecretString, Tier};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use auth::KEY_PREFIXES;
 
 use crate::state::Shared;
 
-/// How long connections may take to close after that.
-const CLOSE: Duration = Duration::from_secs(5);
 /// How long running requests may take when the coordinator stops.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -52,17 +47,9 @@ pub struct Config {
 /// Why the coordinator does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address is reachable from outside and would carry keys in clear.
-    #[error("{0} is reachable from other machines, and this program speaks plain HTTP")]
-    PlaintextBeyondLoopback(SocketAddr),
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// Which.
-        address: SocketAddr,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    /// There is no listening on the address.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The data folder.
     #[error(transparent)]
     Store(#[from] OpenStoreError),
@@ -87,8 +74,7 @@ impl StartError {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::PlaintextBeyondLoopback(_) => "listen on 127.0.0.1 and put a TLS proxy in front",
-            Self::Listen { .. } => "choose another address with `--listen`, or stop the program that uses this one",
+            Self::Listen(error) => error.hint(),
             Self::Store(OpenStoreError::Locked { .. }) => {
                 "another coordinator uses this folder; stop it, or choose another with `--data`"
             }
@@ -111,8 +97,8 @@ pub struct Coordinator {
     pub network: NetworkId,
     /// The administrator's key, on the first start only; it is stored nowhere in clear.
     pub admin_key: Option<SecretString>,
-    stop: watch::Sender<bool>,
-    server: JoinHandle<()>,
+    server: Server,
+    sweeper: JoinHandle<()>,
 }
 
 impl Coordinator {
@@ -121,9 +107,7 @@ impl Coordinator {
     /// # Errors
     /// [`StartError`]; nothing keeps running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        if !config.listen.ip().is_loopback() {
-            return Err(StartError::PlaintextBeyondLoopback(config.listen));
-        }
+        listen::loopback(config.listen)?;
         let (data, key_path) = (config.data.clone(), config.data.join("coordinator.key"));
         let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
             let store = Store::open(&data)?;
@@ -139,52 +123,20 @@ impl Coordinator {
         let shared = Arc::new(Shared::new(store, Box::new(key), network, config.tier_min).await?);
         sweep::end_orphans(&shared).await;
 
-        let failed = |source| StartError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        // Small frames must not wait for the acknowledgement of the one before (the 40 ms stall of Nagle's algorithm).
-        let listener = listener.tap_io(|socket| {
-            if let Err(error) = socket.set_nodelay(true) {
-                tracing::warn!(%error, "a socket refused TCP_NODELAY");
-            }
-        });
-        let (stop, stopped) = watch::channel(false);
-        let sweeper = tokio::spawn(sweep::run(Arc::clone(&shared), stopped.clone()));
+        let bound = Bound::to(config.listen).await?;
+        let address = bound.address;
+        let sweeper = tokio::spawn(sweep::run(Arc::clone(&shared)));
         let app = api::router(Arc::clone(&shared));
-        let mut signal = stopped.clone();
-        let mut late = stopped;
-        let overdue = async move {
-            let _ = late.wait_for(|stop| *stop).await;
-            tokio::time::sleep(DRAIN + CLOSE).await;
+        let drain = async move {
+            shared.drain(DRAIN).await;
+            shared.close_connections();
         };
-        let server = tokio::spawn(async move {
-            let graceful = axum::serve(listener, app).with_graceful_shutdown(async move {
-                // An error means that the handle was dropped: stop as well.
-                let _ = signal.wait_for(|stop| *stop).await;
-                shared.drain(DRAIN).await;
-                shared.close_connections();
-            });
-            let graceful = graceful.into_future();
-            tokio::pin!(graceful);
-            // A connection that never ends its request must not keep the process from ending.
-            tokio::select! {
-                ended = &mut graceful => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "the coordinator's listener failed");
-                    }
-                }
-                () = overdue => tracing::warn!("connections that did not end in time were dropped"),
-            }
-            sweeper.abort();
-        });
-        Ok(Self { address, network, admin_key, stop, server })
+        Ok(Self { address, network, admin_key, server: bound.serve(app, drain, DRAIN), sweeper })
     }
 
     /// Stops taking requests, lets running ones end, and closes the data.
     pub async fn stop(self) {
-        let _ = self.stop.send(true);
-        if let Err(error) = self.server.await {
-            tracing::error!(%error, "the coordinator's task failed");
-        }
+        self.server.stop().await;
+        self.sweeper.abort();
     }
 }

@@ -9,7 +9,7 @@ use darkbloom_attest::{StatementError, TrustPolicy, Verdict, verify_challenge, v
 use darkbloom_ledger::{Delivered, ReceiptUsage};
 use darkbloom_registry::Registration;
 use darkbloom_store::{KeyKind, SettleError, Settlement};
-use darkbloom_types::{ConnectionId, ProviderId, Refusal, RefusalCode, Tier};
+use darkbloom_types::{ConnectionId, ProviderId, Refusal, RefusalCode, SecretString, Tier};
 use darkbloom_wire::{
     Decoded, Hello, ProviderFrame, PublicKey, Receipt, ReceiptAck, VerdictNotice, Welcome, receipt_id,
 };
@@ -19,8 +19,8 @@ use rand_core::Rng as _;
 use tokio::sync::mpsc;
 
 use crate::auth;
-use crate::clock;
 use crate::state::{Connection, KnownEpoch, Shared, StreamFrame};
+use darkbloom_host::clock;
 
 /// A connection that has not introduced itself by then is closed.
 const HELLO_WAIT: Duration = Duration::from_secs(15);
@@ -139,7 +139,8 @@ async fn admit(shared: &Shared, hello: &Hello, verdict: &Verdict) -> Result<(), 
     if shared.store.provider_known(verdict.provider) {
         return Ok(());
     }
-    let token = hello.join_token.as_deref().ok_or_else(|| Refusal::from(RefusalCode::InvalidApiKey))?;
+    let token =
+        hello.join_token.as_ref().map(SecretString::expose).ok_or_else(|| Refusal::from(RefusalCode::InvalidApiKey))?;
     let key = auth::lookup(&shared.store, token, KeyKind::Join)?;
     let seen = shared.store.provider_seen(verdict.provider, key.id, clock::now()).await;
     seen.map_err(|error| {

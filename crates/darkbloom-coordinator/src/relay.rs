@@ -26,8 +26,8 @@ use tokio::time::MissedTickBehavior;
 
 use self::submission::{Request, read};
 use crate::catalogue::Item;
-use crate::clock;
 use crate::state::{Connection, Resealing, Shared, Stream, StreamFrame};
+use darkbloom_host::clock;
 
 /// Frames that may wait for the consumer before the relay itself waits.
 const CLIENT_FRAMES_MAX: usize = 64;
@@ -289,7 +289,7 @@ impl Relay {
             }
             RelayAction::RelayFinal => {
                 match (self.receipt.take(), self.bill.take()) {
-                    (Some((receipt, _)), Some(bill)) => self.send(RelayedFinal { receipt, bill }).await,
+                    (Some((receipt, _)), Some(bill)) => self.send(RelayedFinal { receipt, bill, update: None }).await,
                     // The ledger or the key failed; the answer is whole, but nothing proves what it cost.
                     _ => self.refuse(RefusalCode::Internal.into()).await,
                 }

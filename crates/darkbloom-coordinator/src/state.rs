@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::StartError;
 use crate::catalogue::Catalogue;
-use crate::clock;
+use darkbloom_host::clock;
 
 /// Frames that may wait to be written to one provider: several offers for each of its rows.
 const OUTGOING_MAX: usize = 256;

@@ -7,23 +7,19 @@ use darkbloom_ledger::VoidCause;
 use darkbloom_store::SettleError;
 use darkbloom_types::RequestId;
 use darkbloom_wire::Challenge;
-use tokio::sync::watch;
 
-use crate::clock;
 use crate::state::Shared;
+use darkbloom_host::clock;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Runs until the coordinator stops.
-pub async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+/// Runs until it is aborted.
+pub async fn run(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = stopped.wait_for(|stop| *stop) => return,
-        }
+        ticks.tick().await;
         challenge(&shared);
         void_holds(&shared).await;
     }

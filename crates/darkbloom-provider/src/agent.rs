@@ -29,9 +29,9 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
 use crate::StartError;
-use crate::clock;
 use crate::model::LoadedModel;
 use crate::request::{self, Job};
+use darkbloom_host::clock;
 
 /// Least and most wait before dialling again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -270,7 +270,7 @@ impl Agent {
         Ok(Hello {
             statement: statement(&self.identity, serving, &ring)?,
             proof: ChallengeProof { digest }.sign(&*self.identity)?,
-            join_token: self.join_token.as_ref().map(|token| token.expose().to_owned()),
+            join_token: self.join_token.clone(),
             models: vec![load(serving)].into(),
             capabilities: Vec::new().into(),
         })

@@ -7,7 +7,6 @@
 
 mod agent;
 mod answer;
-mod clock;
 mod model;
 mod request;
 

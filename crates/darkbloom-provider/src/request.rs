@@ -18,7 +18,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, error::TryRecvError};
 use tokio::sync::watch;
 
 use crate::agent::Serving;
-use crate::clock;
+use darkbloom_host::clock;
 
 /// Tokens that are coalesced when the consumer reads the whole answer at its end anyway.
 const COALESCE_UNSTREAMED: usize = 25;

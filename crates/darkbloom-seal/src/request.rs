@@ -182,7 +182,7 @@ pub fn seal_request(
     }
     let request_digest = request_digest(&header_bytes, &body);
     Ok(RequestSeal {
-        submit: Submit { header: header_bytes, body, wraps: wraps.into(), supersedes: None },
+        submit: Submit { header: header_bytes, body, wraps: wraps.into(), supersedes: None, candidates_as_of: None },
         header,
         request_digest,
         secrets,

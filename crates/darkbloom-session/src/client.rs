@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn last() -> Relayed {
-        RelayedFinal { receipt: vec![1], bill: vec![2] }.into()
+        RelayedFinal { receipt: vec![1], bill: vec![2], update: None }.into()
     }
 
     fn reseal() -> Relayed {

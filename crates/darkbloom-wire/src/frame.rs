@@ -1,8 +1,8 @@
 //! Frames: what travels between provider and coordinator, and between client and coordinator.
 
 use darkbloom_types::{
-    AttemptNumber, ConnectionId, EpochId, Micros, Millis, ProviderId, ReceiptId, Refusal, RefusalCode, StreamId,
-    TokenCount, UnixMillis,
+    AttemptNumber, ConnectionId, EpochId, Micros, Millis, Price, ProviderId, ReceiptId, Refusal, RefusalCode,
+    SecretString, StreamId, TokenCount, UnixMillis,
 };
 
 use crate::cbor::{DecodeError, Reader, Unknown};
@@ -122,7 +122,7 @@ record! {
         /// The signed [`crate::ChallengeProof`] over the welcome's nonce.
         2 proof: Vec<u8> [RECEIPT_BYTES_MAX],
         /// The join token, until the coordinator knows this identity.
-        3 join_token: Option<String> [TEXT_BYTES_MAX],
+        3 join_token: Option<SecretString> [TEXT_BYTES_MAX],
         /// What it has loaded.
         4 models: List<ModelLoad> [MODELS_PER_PROVIDER_MAX],
         /// Features that the provider speaks.
@@ -241,7 +241,7 @@ record! {
         4 ciphertext: Vec<u8> [WRAP_BYTES],
     }
 }
-nested!(Wrap ModelLoad AttemptRecord CoordinatorTiming);
+nested!(Wrap ModelLoad AttemptRecord CoordinatorTiming CandidateNow CandidateUpdate);
 
 record! {
     /// A sealed request and all of its wraps.
@@ -254,6 +254,9 @@ record! {
         3 wraps: List<Wrap> [WRAPS_MAX],
         /// The sealing that this one replaces, when the coordinator asked to seal again.
         4 supersedes: Option<darkbloom_types::RequestId>,
+        /// The time in the candidate list, or its last update, that the client chose from: the coordinator tells what
+        /// changed since then. Left out when the client wants to hear nothing.
+        5 candidates_as_of: Option<UnixMillis>,
     }
 }
 
@@ -342,6 +345,38 @@ record! {
         1 receipt: Vec<u8> [RECEIPT_BYTES_MAX],
         /// The coordinator's signed bill.
         2 bill: Vec<u8> [RECEIPT_BYTES_MAX],
+        /// What changed among the model's candidates, when the client asked and its list has aged.
+        3 update: Option<CandidateUpdate>,
+    }
+}
+
+record! {
+    /// A candidate as it is now.
+    CandidateNow {
+        /// Who.
+        1 provider: ProviderId,
+        /// Its current epoch.
+        2 epoch: EpochId,
+        /// Rows free now.
+        3 rows_free: u32,
+        /// Requests waiting there.
+        4 waiting: u32,
+        /// Its signed statement, if that is newer than what the client knows.
+        5 statement: Option<Vec<u8>> [STATEMENT_BYTES_MAX],
+    }
+}
+
+record! {
+    /// The candidates of the answered request's model as they are now, best first: who is missing is no candidate any
+    /// more. It replaces nothing that must be proven: statements prove themselves, and the rest are hints and the price
+    /// that the next bill is held to.
+    CandidateUpdate {
+        /// The coordinator's clock.
+        1 time: UnixMillis,
+        /// The price now.
+        2 price: Price,
+        /// Who may answer.
+        3 candidates: List<CandidateNow> [CANDIDATES_MAX],
     }
 }
 
@@ -509,56 +544,3 @@ frames! {
 }
 
 const _: () = assert!(CANDIDATES_MAX * STATEMENT_BYTES_MAX + CATALOGUE_ENTRY_BYTES_MAX <= FRAME_BYTES_MAX);
-
-/// Frames on a byte stream: each is preceded by its length as four bytes, big-endian.
-#[derive(Debug, Default)]
-pub struct LengthPrefixed {
-    buffer: Vec<u8>,
-    at: usize,
-}
-
-impl LengthPrefixed {
-    /// The frame with its length in front.
-    #[must_use]
-    pub fn wrap(frame: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(frame.len()).expect("frames are bounded far below 4 GiB");
-        let mut bytes = Vec::with_capacity(frame.len() + 4);
-        bytes.extend_from_slice(&length.to_be_bytes());
-        bytes.extend_from_slice(frame);
-        bytes
-    }
-
-    /// Takes in what arrived.
-    pub fn push(&mut self, bytes: &[u8]) {
-        if self.at > 0 {
-            self.buffer.drain(..self.at);
-            self.at = 0;
-        }
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    /// The next whole frame, if it is there.
-    ///
-    /// # Errors
-    /// [`DecodeError::TooLong`] as soon as a length over the limit is read.
-    pub fn next_frame(&mut self) -> Result<Option<&[u8]>, DecodeError> {
-        let rest = &self.buffer[self.at..];
-        let Some((length, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
-        let length = u32::from_be_bytes(*length) as usize;
-        if length > FRAME_BYTES_MAX {
-            return Err(DecodeError::TooLong { key: 0, max: FRAME_BYTES_MAX });
-        }
-        if rest.len() < length {
-            return Ok(None);
-        }
-        let start = self.at + 4;
-        self.at = start + length;
-        Ok(Some(&self.buffer[start..self.at]))
-    }
-
-    /// Whether everything that arrived was taken out: false at the end of a stream means that a frame was cut.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.at == self.buffer.len()
-    }
-}

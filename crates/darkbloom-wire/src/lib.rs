@@ -20,18 +20,20 @@ mod cose;
 mod frame;
 mod header;
 pub mod limits;
+mod prefixed;
 mod record;
 mod signed;
 
 pub use cbor::{DecodeError, Reader, Writer};
 pub use cose::{Algorithm, Domain, PublicKey, SignError, Signer, VerifyError, open_signed, sign};
 pub use frame::{
-    Accepted, AttemptOutcome, AttemptRecord, Cancel, CancelAck, Challenge, ChallengeAnswer, ClientFrame,
-    CoordinatorFrame, CoordinatorTiming, Data, Decoded, EpochUpdate, Final, Heartbeat, Hello, KeepAlive,
-    LengthPrefixed, ModelLoad, Offer, ProviderFrame, ReceiptAck, Receipts, Refused, Relayed, RelayedAccepted,
+    Accepted, AttemptOutcome, AttemptRecord, Cancel, CancelAck, CandidateNow, CandidateUpdate, Challenge,
+    ChallengeAnswer, ClientFrame, CoordinatorFrame, CoordinatorTiming, Data, Decoded, EpochUpdate, Final, Heartbeat,
+    Hello, KeepAlive, ModelLoad, Offer, ProviderFrame, ReceiptAck, Receipts, Refused, Relayed, RelayedAccepted,
     RelayedData, RelayedFinal, RelayedRefused, Reseal, Submit, VerdictNotice, Welcome, Wrap,
 };
 pub use header::{RequestKind, SealedHeader, Suite, recipient_list_digest};
+pub use prefixed::LengthPrefixed;
 pub use record::List;
 pub use signed::{
     Bill, Candidate, CandidateList, CatalogueEntry, ChallengeProof, Evidence, Receipt, Statement, catalogue_digest,

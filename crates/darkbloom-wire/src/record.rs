@@ -2,7 +2,7 @@
 
 use darkbloom_types::{
     AttemptNumber, CatalogueDigest, ConnectionId, Digest, EpochId, Micros, Millis, NanoDollars, NetworkId, OperationId,
-    Price, ProviderId, ReceiptId, RequestId, StreamId, Tier, TokenCount, UnixMillis,
+    Price, ProviderId, ReceiptId, RequestId, SecretString, StreamId, Tier, TokenCount, UnixMillis,
 };
 
 use crate::cbor::{DecodeError, Reader, Unknown, Writer};
@@ -132,6 +132,15 @@ impl Field for String {
     }
     fn take(from: &mut Reader<'_>, bound: Bound) -> Result<Self, DecodeError> {
         from.text(bound.own).map(ToOwned::to_owned)
+    }
+}
+
+impl Field for SecretString {
+    fn put(&self, to: &mut Writer) {
+        to.text(self.expose());
+    }
+    fn take(from: &mut Reader<'_>, bound: Bound) -> Result<Self, DecodeError> {
+        from.text(bound.own).map(Self::from)
     }
 }
 

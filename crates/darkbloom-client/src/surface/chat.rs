@@ -14,8 +14,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::{Failure, Shared, key, put, request_id};
-use crate::clock;
 use crate::{Answer, AnswerMeta, Completed, Operation, Part};
+use darkbloom_host::clock;
 
 /// A stream that is silent this long sends a comment, so that nothing on the way closes it.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);

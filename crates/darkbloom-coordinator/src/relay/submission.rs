@@ -6,8 +6,8 @@ use darkbloom_types::{AccountId, Refusal, RefusalCode};
 use darkbloom_wire::{ClientFrame, Decoded, LengthPrefixed, SealedHeader, Submit, limits, recipient_list_digest};
 
 use crate::catalogue::Item;
-use crate::clock;
 use crate::state::Shared;
+use darkbloom_host::clock;
 
 /// A request that was read and found sound.
 pub struct Request {

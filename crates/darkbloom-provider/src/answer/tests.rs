@@ -25,7 +25,7 @@ fn model() -> TextModel {
 fn opened() -> (Opened, Acceptance) {
     let network = NetworkId([1; 32]);
     let provider = ProviderId([2; 32]);
-    let mut rng = crate::clock::rng();
+    let mut rng = darkbloom_host::clock::rng();
     let epoch = Epoch::begin([4; 65], NOW, &mut rng);
     let (id, key) = (epoch.id(), epoch.statement(network, vec![], vec![], "").sealing_key);
     let header = SealedHeader {

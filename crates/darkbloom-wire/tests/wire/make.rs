@@ -2,7 +2,7 @@
 
 use darkbloom_types::{
     AttemptNumber, CatalogueDigest, ConnectionId, Digest, EpochId, Micros, Millis, NanoDollars, NetworkId, OperationId,
-    Price, ProviderId, ReceiptId, RequestId, StreamId, Tier, TokenCount, UnixMillis,
+    Price, ProviderId, ReceiptId, RequestId, SecretString, StreamId, Tier, TokenCount, UnixMillis,
 };
 use darkbloom_wire::*;
 
@@ -114,6 +114,7 @@ made! {
         let length = from.below(LENGTH_MAX);
         (0..length).map(|_| char::from_u32(u32::from(from.byte()) * 3).unwrap_or('é')).collect()
     };
+    SecretString: from => SecretString::from(from.make::<String>());
     Price: from => Price {
         version: from.make(), input_nano_per_token: from.make(), output_nano_per_token: from.make()
     };
@@ -174,12 +175,14 @@ made_records! {
     Receipts { receipts }
     EpochUpdate { statement }
     Wrap { provider epoch encapsulation ciphertext }
-    Submit { header body wraps supersedes }
+    Submit { header body wraps supersedes candidates_as_of }
     AttemptRecord { provider outcome }
     CoordinatorTiming { reserve_us route_us queue_us dispatch_us }
     RelayedAccepted { provider epoch attempt salt attempts timing }
     RelayedData { sequence tokens end ciphertext }
-    RelayedFinal { receipt bill }
+    RelayedFinal { receipt bill update }
+    CandidateNow { provider epoch rows_free waiting statement }
+    CandidateUpdate { time price candidates }
     Reseal { candidates code }
     RelayedRefused { code detail retry_after sealed attempts bill }
     KeepAlive { }

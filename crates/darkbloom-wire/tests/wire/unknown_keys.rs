@@ -119,7 +119,13 @@ fn unknown_keys_in_frames_are_skipped_and_counted() {
 fn unknown_keys_inside_nested_records_of_frames_are_counted() {
     use darkbloom_wire::{ClientFrame, Decoded, Submit, Wrap};
     let wrap: Wrap = Source::labelled("wrap").make();
-    let submit = Submit { header: vec![1], body: vec![2], wraps: vec![wrap.clone()].into(), supersedes: None };
+    let submit = Submit {
+        header: vec![1],
+        body: vec![2],
+        wraps: vec![wrap.clone()].into(),
+        supersedes: None,
+        candidates_as_of: None,
+    };
     let bytes = ClientFrame::from(submit.clone()).encode();
     let mut inner = Writer::default();
     inner.map(4);

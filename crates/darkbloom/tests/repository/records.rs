@@ -124,7 +124,7 @@ fn in_cbor(of: &str, limits: &[String]) -> String {
     match of.rsplit("::").next().unwrap_or(of) {
         "Digest" | "NetworkId" | "ProviderId" | "CatalogueDigest" | "ReceiptId" => "byte string of 32".to_owned(),
         "EpochId" | "RequestId" | "OperationId" | "ConnectionId" => "byte string of 16".to_owned(),
-        "String" => format!("text of at most {own} bytes"),
+        "String" | "SecretString" => format!("text of at most {own} bytes"),
         "Vec<u8>" => format!("byte string of at most {own}"),
         "bool" => "boolean".to_owned(),
         "u16" => "unsigned, 16 bits".to_owned(),
@@ -139,7 +139,8 @@ fn in_cbor(of: &str, limits: &[String]) -> String {
         "Tier" => "tier: 0 `none`, 1 `self_signed`, 2 `hardware`, 3 `measured`, 4 `confidential`".to_owned(),
         "Suite" => "suite: 1".to_owned(),
         "RequestKind" => "kind of request: 1, chat".to_owned(),
-        record @ ("Wrap" | "ModelLoad" | "AttemptRecord" | "CoordinatorTiming" | "Evidence" | "Candidate") => {
+        record @ ("Wrap" | "ModelLoad" | "AttemptRecord" | "CoordinatorTiming" | "Evidence" | "Candidate"
+        | "CandidateNow" | "CandidateUpdate") => {
             format!("[{record}](#{})", record.to_lowercase())
         }
         other => panic!("say in this test what a `{other}` is in CBOR"),

@@ -1,0 +1,9 @@
+//! What every app takes from the machine that it runs on: time, randomness, and a listening socket.
+//!
+//! Owns the system's clock and randomness as pure machines are given them, and serving HTTP with limits from start to
+//! stop. It must never know what is served. The three apps depend on it.
+
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod listen;
