@@ -1,49 +1,64 @@
-//! Verified candidates, cached for a short time.
+//! Verified candidates: fetched once, and kept fresh by what comes with each answer.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+mod update;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use darkbloom_attest::{TrustPolicy, Verdict, verify_statement};
 use darkbloom_seal::Recipient;
-use darkbloom_types::{CatalogueDigest, Millis, Price, Refusal, RefusalCode, SecretString, UnixMillis};
-use darkbloom_wire::{CandidateList, CatalogueEntry, catalogue_digest, limits};
+use darkbloom_types::{CatalogueDigest, Price, Refusal, RefusalCode, SecretString, UnixMillis};
+use darkbloom_wire::{CandidateList, CandidateUpdate, CatalogueEntry, catalogue_digest, limits};
 use rand_core::Rng as _;
 
+use self::update::UpdateError;
 use crate::network::{Coordinator, Network, open_entry};
+use crate::printable::printable;
 use darkbloom_host::clock;
 
-/// A list older than this is fetched again beside the request that uses it: load hints age quickly, epochs do not.
-const FRESH: Millis = Millis::from_secs(10);
+/// A list older than this is fetched again beside the request that uses it. Answers bring newer ones, so this happens
+/// after a pause only.
+const FRESH: Duration = Duration::from_secs(60);
 /// A list older than this is not used any more.
-const USABLE: Millis = Millis::from_minutes(5);
+const USABLE: Duration = Duration::from_secs(5 * 60);
+/// A refresh that failed is not tried again sooner: it may take twenty seconds itself.
+const REFRESH_AGAIN: Duration = Duration::from_secs(30);
 /// Models whose candidates are kept.
 const MODELS_MAX: usize = 64;
+/// Statements that a list remembers, those of its candidates included: as many again may be no candidates for a while.
+const KNOWN_MAX: usize = 2 * limits::CANDIDATES_MAX;
 
-/// The verified content of one candidate list.
+/// The verified content of one candidate list, or of its last update.
 #[derive(Debug)]
 pub struct Candidates {
     /// The model.
     pub digest: CatalogueDigest,
     /// Its entry.
     pub entry: CatalogueEntry,
-    /// The price, signed by the coordinator.
+    /// The price that was agreed to: signed by the coordinator, or nowhere higher than that.
     pub price: Price,
     /// Providers that this client would seal to, best first.
-    pub usable: Vec<Verdict>,
+    pub usable: Vec<Arc<Verdict>>,
     /// Providers whose statements verify but are below the demanded tier.
     pub below: usize,
-    read_at: UnixMillis,
-    refreshing: AtomicBool,
+    /// The coordinator's clock, when it said so.
+    pub time: UnixMillis,
+    /// Statements of this model that verified. An update names a provider without repeating its statement, also one that
+    /// is below the demanded tier or was no candidate for a while.
+    known: Vec<Arc<Verdict>>,
+    read_at: Instant,
+    refreshed_at: Mutex<Option<Instant>>,
 }
 
 impl Candidates {
-    /// Verifies a list and every statement in it.
+    /// Verifies a list and every statement in it. `at` is the same moment as `now`, on the monotonic clock.
     pub fn read(
         signed: &[u8],
         coordinator: &Coordinator,
         policy: &TrustPolicy,
         now: UnixMillis,
+        at: Instant,
     ) -> Result<Self, Refusal> {
         let lie = |detail: String| Refusal::new(RefusalCode::VerificationFailed, detail);
         let list =
@@ -57,40 +72,87 @@ impl Candidates {
         }
         let entry = open_entry(&list.entry, coordinator)?;
         let digest = catalogue_digest(&list.entry);
-        let (mut usable, mut below) = (Vec::new(), 0);
-        for candidate in &list.candidates.0 {
-            match verify_statement(&candidate.statement, policy, now) {
-                Ok(verdict) if !verdict.statement.models.0.contains(&digest) => {
-                    tracing::warn!(provider = %verdict.provider.short(), "a candidate that does not serve the model");
-                }
-                Ok(verdict) if policy.admits(&verdict) => usable.push(verdict),
-                Ok(_) => below += 1,
-                Err(error) => tracing::warn!(%error, "a candidate's statement does not verify"),
-            }
-        }
-        Ok(Self { digest, entry, price: list.price, usable, below, read_at: now, refreshing: AtomicBool::new(false) })
+        let statements = list.candidates.0.iter();
+        let known: Vec<_> = statements
+            .filter_map(|candidate| examine(&candidate.statement, &digest, policy, now))
+            .map(Arc::new)
+            .collect();
+        let (usable, below) = rank(&known, policy);
+        let refreshed_at = Mutex::default();
+        Ok(Self { digest, entry, price: list.price, usable, below, time: list.time, known, read_at: at, refreshed_at })
     }
 
     /// Chooses recipients: the best, and one at random, so that newcomers are found and no list order is a monopoly.
-    pub fn choose(&self, count: usize) -> Result<Vec<&Verdict>, Refusal> {
-        if self.usable.is_empty() {
+    pub fn choose(&self, count: usize, now: UnixMillis) -> Result<Vec<&Verdict>, Refusal> {
+        let usable: Vec<&Verdict> = self.in_use(now).collect();
+        if usable.is_empty() {
             let code = if self.below > 0 { RefusalCode::TierNotMet } else { RefusalCode::NoEligibleProvider };
             return Err(code.into());
         }
-        let count = count.clamp(1, limits::WRAPS_MAX).min(self.usable.len());
-        let mut chosen: Vec<_> = self.usable.iter().take(count).collect();
-        let rest = &self.usable[count..];
+        let count = count.clamp(1, limits::WRAPS_MAX).min(usable.len());
+        let (best, rest) = usable.split_at(count);
+        let mut chosen = best.to_vec();
         if count > 1 && !rest.is_empty() {
             let index = clock::rng().next_u64() % rest.len() as u64;
-            chosen[count - 1] = &rest[usize::try_from(index).unwrap_or(0)];
+            chosen[count - 1] = rest[usize::try_from(index).unwrap_or(0)];
         }
         Ok(chosen)
     }
+
+    /// Candidates whose epochs are not over.
+    fn in_use(&self, now: UnixMillis) -> impl Iterator<Item = &Verdict> {
+        self.usable.iter().map(|verdict| &**verdict).filter(move |verdict| now < verdict.statement.use_until)
+    }
+
+    /// Whether the caller is the one who should fetch the next list beside its request.
+    fn claim_refresh(&self, at: Instant) -> bool {
+        if at.saturating_duration_since(self.read_at) < FRESH {
+            return false;
+        }
+        let mut last = lock(&self.refreshed_at);
+        let due = last.is_none_or(|last| at.saturating_duration_since(last) >= REFRESH_AGAIN);
+        if due {
+            *last = Some(at);
+        }
+        due
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A statement of a provider that serves the model; nothing for any other, which a warning names.
+fn examine(statement: &[u8], model: &CatalogueDigest, policy: &TrustPolicy, now: UnixMillis) -> Option<Verdict> {
+    match verify_statement(statement, policy, now) {
+        Ok(verdict) if verdict.statement.models.0.contains(model) => Some(verdict),
+        Ok(verdict) => {
+            tracing::warn!(provider = %verdict.provider.short(), "a candidate that does not serve the model");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(error = printable(&error.to_string()), "a candidate's statement does not verify");
+            None
+        }
+    }
+}
+
+/// Those that this client would seal to, in the same order and each provider once; and how many are below its tier.
+fn rank(verdicts: &[Arc<Verdict>], policy: &TrustPolicy) -> (Vec<Arc<Verdict>>, usize) {
+    let mut seen = BTreeSet::new();
+    let once = verdicts.iter().filter(|verdict| seen.insert(verdict.provider));
+    let (usable, below): (Vec<_>, Vec<_>) = once.cloned().partition(|verdict| policy.admits(verdict));
+    (usable, below.len())
 }
 
 /// A verdict as somebody to seal to.
 pub fn recipient(verdict: &Verdict) -> Recipient<'_> {
     Recipient { provider: verdict.provider, epoch: verdict.epoch, sealing_key: &verdict.statement.sealing_key }
+}
+
+/// Whether a refresh that failed for this reason says something about the list. The caller's key and the network do not.
+fn disproves(code: RefusalCode) -> bool {
+    matches!(code, RefusalCode::ModelNotFound | RefusalCode::VerificationFailed | RefusalCode::WrongNetwork)
 }
 
 /// Candidates by model name.
@@ -101,28 +163,55 @@ pub struct CandidateCache {
 
 impl CandidateCache {
     /// The usable list of a model, and whether the caller is the one who should fetch the next.
-    fn get(&self, model: &str, now: UnixMillis) -> Option<(Arc<Candidates>, bool)> {
-        let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+    fn get(&self, model: &str, now: UnixMillis, at: Instant) -> Option<(Arc<Candidates>, bool)> {
+        let lists = lock(&self.lists);
         let list = lists.get(model)?;
-        let age = now.since(list.read_at);
-        let usable = age < USABLE
-            && !list.usable.is_empty()
-            && list.usable.iter().all(|verdict| now < verdict.statement.use_until);
-        let refresh = age >= FRESH && !list.refreshing.swap(true, Ordering::AcqRel);
-        usable.then(|| (Arc::clone(list), refresh))
+        let usable = at.saturating_duration_since(list.read_at) < USABLE && list.in_use(now).next().is_some();
+        usable.then(|| (Arc::clone(list), list.claim_refresh(at)))
     }
 
-    fn put(&self, model: String, list: Arc<Candidates>) {
-        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        if lists.len() >= MODELS_MAX {
+    /// Keeps a list that the coordinator signed.
+    pub fn put(&self, model: &str, list: Arc<Candidates>) {
+        let mut lists = lock(&self.lists);
+        if lists.len() >= MODELS_MAX && !lists.contains_key(model) {
             lists.clear();
         }
-        lists.insert(model, list);
+        lists.insert(model.to_owned(), list);
+    }
+
+    /// Takes in what came with an answer to a request that was sealed to candidates of `base`. What is not valid changes
+    /// nothing: the answer was verified without it.
+    pub fn update(
+        &self,
+        model: &str,
+        base: &Candidates,
+        update: &CandidateUpdate,
+        policy: &TrustPolicy,
+        now: UnixMillis,
+        at: Instant,
+    ) {
+        match base.updated(update, policy, now, at) {
+            Ok(list) => {
+                let mut lists = lock(&self.lists);
+                // Answers end in any order; and a list that was forgotten meanwhile was forgotten for a reason.
+                let newer = lists.get(model).is_some_and(|kept| kept.digest == list.digest && kept.time <= list.time);
+                if newer {
+                    lists.insert(model.to_owned(), Arc::new(list));
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "an update of the candidates is not used");
+                if matches!(error, UpdateError::Price { .. }) {
+                    // The next request asks for the new price with the coordinator's signature under it.
+                    self.forget(model);
+                }
+            }
+        }
     }
 
     /// Forgets a model's list: what it says has turned out stale.
     pub fn forget(&self, model: &str) {
-        self.lists.lock().unwrap_or_else(PoisonError::into_inner).remove(model);
+        lock(&self.lists).remove(model);
     }
 }
 
@@ -132,15 +221,15 @@ impl Network {
         TrustPolicy { network: coordinator.network, tier_min: self.config.tier_min, pinned: self.config.pinned.clone() }
     }
 
-    /// Verified candidates of a model. After the first request they come from the cache: a list that ages is replaced
-    /// beside the request, so that no request waits for it.
+    /// Verified candidates of a model. After the first request they come from the cache, which answers keep fresh; one
+    /// that aged in a pause is replaced beside the request, so that no request waits for it.
     pub async fn candidates_of(
         self: &Arc<Self>,
         model: &str,
         key: &SecretString,
         coordinator: &Coordinator,
     ) -> Result<Arc<Candidates>, Refusal> {
-        let Some((list, refresh)) = self.candidates.get(model, clock::now()) else {
+        let Some((list, refresh)) = self.candidates.get(model, clock::now(), Instant::now()) else {
             return self.fetch_candidates(model, key, coordinator).await;
         };
         if refresh {
@@ -149,7 +238,9 @@ impl Network {
             tokio::spawn(async move {
                 if let Err(error) = network.fetch_candidates(&model, &key, &coordinator).await {
                     tracing::debug!(%error, "cannot refresh the candidates");
-                    network.candidates.forget(&model);
+                    if disproves(error.code) {
+                        network.candidates.forget(&model);
+                    }
                 }
             });
         }
@@ -163,12 +254,15 @@ impl Network {
         coordinator: &Coordinator,
     ) -> Result<Arc<Candidates>, Refusal> {
         let signed = self.candidate_list(model, key).await?;
-        let list = Candidates::read(&signed, coordinator, &self.policy(coordinator), clock::now())?;
+        let list = Candidates::read(&signed, coordinator, &self.policy(coordinator), clock::now(), Instant::now())?;
         if list.entry.name != model {
             return Err(Refusal::new(RefusalCode::VerificationFailed, "the candidates are of another model"));
         }
         let list = Arc::new(list);
-        self.candidates.put(model.to_owned(), Arc::clone(&list));
+        self.candidates.put(model, Arc::clone(&list));
         Ok(list)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,11 @@
 
 mod call;
 mod candidates;
+mod keys;
 mod network;
+#[cfg(test)]
+mod parties;
+mod printable;
 mod surface;
 mod timing;
 
@@ -17,10 +21,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use darkbloom_types::{NetworkId, ProviderId, Refusal, Tier};
+use darkbloom_types::{NetworkId, ProviderId, Refusal, SecretString, Tier};
 
 pub use crate::call::{Answer, AnswerMeta, Completed, Operation, Part};
 pub use crate::network::{ModelOffer, check_address};
+pub use crate::printable::{printable, printable_answer};
 pub use crate::surface::{Role, Surface, SurfaceConfig};
 pub use crate::timing::Timing;
 
@@ -57,6 +62,11 @@ impl Client {
     /// [`Refusal`] when the address or the pin file is not usable.
     pub fn new(config: Config) -> Result<Self, Refusal> {
         Ok(Self { inner: Arc::new(network::Network::new(config)?) })
+    }
+
+    /// Whether the network takes this key.
+    pub(crate) async fn accepts(&self, key: &SecretString) -> Result<(), Refusal> {
+        self.inner.accepts(key).await
     }
 
     /// The models on offer, their entries verified.

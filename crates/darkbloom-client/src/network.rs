@@ -7,9 +7,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use darkbloom_attest::verify_coordinator;
+use darkbloom_host::clock;
 use darkbloom_text::{TextModel, TextPack};
 use darkbloom_types::{CatalogueDigest, Digest, NetworkId, Price, Refusal, RefusalCode, SecretString};
 use darkbloom_wire::{CatalogueEntry, PublicKey, catalogue_digest, limits};
+use rand_core::Rng as _;
 use serde::Deserialize;
 
 use crate::Config;
@@ -25,6 +28,14 @@ const SUBMIT_WAIT: Duration = Duration::from_secs(60);
 const TEXT_PACK_BYTES_MAX: usize = 32 << 20;
 /// Largest list or description that is taken.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Largest error that is read.
+const ERROR_BYTES_MAX: usize = 64 << 10;
+/// Longest media type that is repeated in an error.
+const MEDIA_TYPE_BYTES_MAX: usize = 64;
+/// Media type of frames; `docs/protocol.md` describes them.
+const FRAMES: &str = "application/vnd.darkbloom.frames";
+/// Media type of errors and descriptions.
+const JSON: &str = "application/json";
 /// Text models kept in memory.
 const TEXTS_MAX: usize = 8;
 
@@ -88,6 +99,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Deserialize)]
 struct NetworkAnswer {
     coordinator_key: String,
+    proof: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -144,30 +156,34 @@ impl Network {
         format!("{}{path}", self.config.coordinator.trim_end_matches('/'))
     }
 
-    /// Asks a question with a bounded answer.
-    async fn ask(&self, path: &str, key: Option<&SecretString>, most: usize) -> Result<Vec<u8>, Refusal> {
+    /// Asks a question with a bounded answer of this media type.
+    async fn ask(&self, path: &str, key: Option<&SecretString>, kind: &str, most: usize) -> Result<Vec<u8>, Refusal> {
         let mut request = self.http.get(self.url(path)).timeout(ASK_WAIT);
         if let Some(key) = key {
             request = request.bearer_auth(key.expose());
         }
-        let mut response = request.send().await.map_err(unreachable)?;
-        let status = response.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            if body.len() + chunk.len() > most {
-                return Err(Refusal::new(RefusalCode::VerificationFailed, "an answer over its limit"));
-            }
-            body.extend_from_slice(&chunk);
+        let response = request.send().await.map_err(unreachable)?;
+        if !response.status().is_success() {
+            return Err(said_no(response).await);
         }
-        if status.is_success() { Ok(body) } else { Err(said_no(status.as_u16(), &body)) }
+        if !is_of(&response, kind) {
+            return Err(not_ours(&response));
+        }
+        match body(response, most).await? {
+            Some(body) => Ok(body),
+            None => Err(Refusal::new(RefusalCode::VerificationFailed, "an answer over its limit")),
+        }
     }
 
-    /// The coordinator, pinned.
+    /// The coordinator: it has proven that it holds the key that is pinned, or that is pinned now.
     pub async fn coordinator(&self) -> Result<Coordinator, Refusal> {
         if let Some(known) = lock(&self.coordinator).clone() {
             return Ok(known);
         }
-        let body = self.ask("/v1/network", None, ANSWER_BYTES_MAX).await?;
+        let mut nonce = [0; 32];
+        clock::rng().fill_bytes(&mut nonce);
+        let path = format!("/v1/network?nonce={}", hex::encode(nonce));
+        let body = self.ask(&path, None, JSON, ANSWER_BYTES_MAX).await?;
         let lie = |detail: &str| Refusal::new(RefusalCode::VerificationFailed, detail);
         let answer: NetworkAnswer = serde_json::from_slice(&body).map_err(|_| lie("no description of a network"))?;
         let mut point = [0; 65];
@@ -175,19 +191,33 @@ impl Network {
             .map_err(|_| lie("the coordinator's key is not a key"))?;
         let network = NetworkId::of_coordinator_key(&point);
         self.check_pin(network)?;
+        let unproven = |why: &dyn std::fmt::Display| {
+            let detail = format!("who answers is not shown to be the coordinator of {network}: {why}");
+            Refusal::new(RefusalCode::WrongNetwork, detail)
+        };
+        let proof = answer.proof.ok_or_else(|| unproven(&"no proof came"))?;
+        let proof = hex::decode(&proof).map_err(|_| unproven(&"its proof is not one"))?;
+        verify_coordinator(&proof, &point, &nonce).map_err(|error| unproven(&error))?;
+        self.pin(network)?;
         let known = Coordinator { network, key: PublicKey::P256(point) };
         *lock(&self.coordinator) = Some(known.clone());
         Ok(known)
     }
 
     fn check_pin(&self, network: NetworkId) -> Result<(), Refusal> {
+        match *lock(&self.pin) {
+            Some(pinned) if pinned != network => Err(other_than_pinned(network, pinned)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Pins the network that was met first, once it has proven itself.
+    fn pin(&self, network: NetworkId) -> Result<(), Refusal> {
         let mut pin = lock(&self.pin);
         match *pin {
             Some(pinned) if pinned == network => Ok(()),
-            Some(pinned) => {
-                let detail = format!("the coordinator is {network}, pinned is {pinned}");
-                Err(Refusal::new(RefusalCode::WrongNetwork, detail))
-            }
+            // Another question's answer came first.
+            Some(pinned) => Err(other_than_pinned(network, pinned)),
             None => {
                 if let Some(file) = &self.config.pin_file {
                     fs::write(file, format!("{network}\n")).map_err(|error| {
@@ -201,10 +231,16 @@ impl Network {
         }
     }
 
+    /// Whether the coordinator takes this key.
+    pub async fn accepts(&self, key: &SecretString) -> Result<(), Refusal> {
+        self.coordinator().await?;
+        self.ask("/v1/balance", Some(key), JSON, ERROR_BYTES_MAX).await.map(drop)
+    }
+
     /// The models on offer.
     pub async fn models(&self) -> Result<Vec<ModelOffer>, Refusal> {
         let coordinator = self.coordinator().await?;
-        let body = self.ask("/v1/catalogue", None, ANSWER_BYTES_MAX).await?;
+        let body = self.ask("/v1/catalogue", None, JSON, ANSWER_BYTES_MAX).await?;
         let lie = |detail: &str| Refusal::new(RefusalCode::VerificationFailed, detail);
         let answer: CatalogueAnswer = serde_json::from_slice(&body).map_err(|_| lie("no catalogue"))?;
         let offer = |item: CatalogueItem| {
@@ -217,8 +253,9 @@ impl Network {
         answer.models.into_iter().map(offer).collect()
     }
 
-    /// A signed candidate list.
+    /// A signed candidate list. The key goes to nobody who has not proven who he is.
     pub async fn candidate_list(&self, model: &str, key: &SecretString) -> Result<Vec<u8>, Refusal> {
+        self.coordinator().await?;
         // Percent-encoding everything but unreserved characters (RFC 3986 section 2.3).
         let mut query = String::with_capacity(model.len());
         for byte in model.bytes() {
@@ -227,7 +264,7 @@ impl Network {
                 _ => query.push_str(&format!("%{byte:02X}")),
             }
         }
-        self.ask(&format!("/v1/candidates?model={query}"), Some(key), limits::FRAME_BYTES_MAX).await
+        self.ask(&format!("/v1/candidates?model={query}"), Some(key), FRAMES, limits::FRAME_BYTES_MAX).await
     }
 
     /// Tokenizer and template of a model, fetched by digest.
@@ -235,7 +272,8 @@ impl Network {
         if let Some(text) = lock(&self.texts).get(&entry.text_pack) {
             return Ok(text.clone());
         }
-        let bytes = self.ask(&format!("/v1/blobs/{}", entry.text_pack), None, TEXT_PACK_BYTES_MAX).await?;
+        let path = format!("/v1/blobs/{}", entry.text_pack);
+        let bytes = self.ask(&path, None, "application/octet-stream", TEXT_PACK_BYTES_MAX).await?;
         let lie = |detail: String| Refusal::new(RefusalCode::VerificationFailed, detail);
         if Digest::of(&[&bytes]) != entry.text_pack {
             return Err(lie("the tokenizer is not the one in the catalogue".to_owned()));
@@ -250,19 +288,27 @@ impl Network {
         Ok(text)
     }
 
-    /// Sends a sealed request; the answer is a stream of length-prefixed frames.
+    /// Sends a sealed request; the answer is a stream of length-prefixed frames, or a refusal. The key goes to nobody who
+    /// has not proven who he is.
     pub async fn submit(&self, key: &SecretString, frame: Vec<u8>) -> Result<reqwest::Response, Refusal> {
+        self.coordinator().await?;
         let request = self
             .http
             .post(self.url("/v1/sealed"))
             .bearer_auth(key.expose())
-            .header(reqwest::header::CONTENT_TYPE, "application/vnd.darkbloom.frames")
+            .header(reqwest::header::CONTENT_TYPE, FRAMES)
             .body(Bytes::from(frame));
-        match tokio::time::timeout(SUBMIT_WAIT, request.send()).await {
-            Ok(sent) => sent.map_err(unreachable),
-            Err(_) => Err(Refusal::new(RefusalCode::Timeout, "the coordinator did not begin to answer")),
-        }
+        let sent = match tokio::time::timeout(SUBMIT_WAIT, request.send()).await {
+            Ok(sent) => sent.map_err(unreachable)?,
+            Err(_) => return Err(Refusal::new(RefusalCode::Timeout, "the coordinator did not begin to answer")),
+        };
+        // Refusals come as frames too, whatever the status is.
+        if is_of(&sent, FRAMES) { Ok(sent) } else { Err(said_no(sent).await) }
     }
+}
+
+fn other_than_pinned(network: NetworkId, pinned: NetworkId) -> Refusal {
+    Refusal::new(RefusalCode::WrongNetwork, format!("the coordinator is {network}, pinned is {pinned}"))
 }
 
 /// Verifies a catalogue entry and that it is of this network.
@@ -299,12 +345,57 @@ struct ErrorBody {
     code: String,
 }
 
-/// What an error answer says.
-fn said_no(status: u16, body: &[u8]) -> Refusal {
-    let named = serde_json::from_slice::<ErrorAnswer>(body).ok();
+/// What an error answer says. One that is not the coordinator's is a refusal that says so.
+async fn said_no(response: reqwest::Response) -> Refusal {
+    let not_ours = not_ours(&response);
+    if response.status().is_success() || media_type(&response).as_deref() != Some(JSON) {
+        return not_ours;
+    }
+    let body = match tokio::time::timeout(ASK_WAIT, body(response, ERROR_BYTES_MAX)).await {
+        Ok(Ok(Some(body))) => body,
+        Ok(Ok(None)) => return not_ours,
+        Ok(Err(refusal)) => return refusal,
+        Err(_) => return Refusal::new(RefusalCode::CoordinatorUnreachable, "no answer in time"),
+    };
+    let named = serde_json::from_slice::<ErrorAnswer>(&body).ok();
     let code = named.and_then(|answer| RefusalCode::ALL.iter().find(|code| code.name() == answer.error.code).copied());
-    code.map_or_else(
-        || Refusal::new(RefusalCode::Internal, format!("the coordinator answered {status}")),
-        Refusal::from,
-    )
+    code.map_or(not_ours, Refusal::from)
 }
+
+/// An answer that no coordinator gives: something in between did. Nothing of its body is repeated.
+fn not_ours(response: &reqwest::Response) -> Refusal {
+    let kind = media_type(response);
+    let kind = kind.as_deref().unwrap_or("no media type");
+    let detail = format!("the answer is not a coordinator's: HTTP {} with {kind}", response.status().as_u16());
+    Refusal::new(RefusalCode::CoordinatorUnreachable, detail)
+}
+
+/// Whether an answer is of this media type. A good one that names none is taken for what was asked for: it is verified.
+fn is_of(response: &reqwest::Response, kind: &str) -> bool {
+    let unnamed = !response.headers().contains_key(reqwest::header::CONTENT_TYPE);
+    media_type(response).as_deref() == Some(kind) || (unnamed && response.status().is_success())
+}
+
+/// An answer's media type without its parameters, where it is one (RFC 9110 section 8.3.1).
+fn media_type(response: &reqwest::Response) -> Option<String> {
+    let value = response.headers().get(reqwest::header::CONTENT_TYPE)?.to_str().ok()?;
+    let kind = value.split(';').next()?.trim();
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+/".contains(&byte);
+    let readable = kind.len() <= MEDIA_TYPE_BYTES_MAX && kind.contains('/') && kind.bytes().all(is_word);
+    readable.then(|| kind.to_ascii_lowercase())
+}
+
+/// A body of at most so many bytes; nothing when it is longer.
+async fn body(mut response: reqwest::Response, most: usize) -> Result<Option<Vec<u8>>, Refusal> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        if body.len() + chunk.len() > most {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
+
+#[cfg(test)]
+mod tests;

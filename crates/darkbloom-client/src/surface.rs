@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -17,14 +17,13 @@ use rand_core::Rng as _;
 use tokio::sync::Semaphore;
 
 use crate::Client;
+use crate::keys::Keys;
 use darkbloom_host::clock;
 use darkbloom_host::listen::{Bound, ListenError, Server};
 
-/// Largest body of a consumer: what seals into the largest bucket, JSON escapes included.
-const BODY_BYTES_MAX: usize = 4 << 20;
 /// How long running requests may take when the surface stops.
 const DRAIN: std::time::Duration = std::time::Duration::from_secs(30);
-/// Requests worked on at once; more are refused.
+/// Requests worked on at once, from before their body is read; more are refused.
 const REQUESTS_MAX: usize = 1_024;
 
 /// Who runs the surface: that decides whose key is used and what the answers may claim.
@@ -70,6 +69,7 @@ pub(crate) struct Shared {
     pub client: Client,
     pub role: Role,
     pub room: Arc<Semaphore>,
+    pub keys: Keys,
 }
 
 impl Surface {
@@ -80,7 +80,8 @@ impl Surface {
     pub async fn start(client: Client, config: SurfaceConfig) -> Result<Self, ListenError> {
         let bound = Bound::to(config.listen).await?;
         let address = bound.address;
-        let shared = Arc::new(Shared { client, role: config.role, room: Arc::new(Semaphore::new(REQUESTS_MAX)) });
+        let room = Arc::new(Semaphore::new(REQUESTS_MAX));
+        let shared = Arc::new(Shared { client, role: config.role, room, keys: Keys::default() });
         Ok(Self { address, server: bound.serve(router(shared), std::future::ready(()), DRAIN) })
     }
 
@@ -94,7 +95,7 @@ fn router(shared: Arc<Shared>) -> Router {
     let local_only = matches!(shared.role, Role::Proxy { .. });
     let mut router = Router::new()
         .route("/healthz", get(|| async { axum::Json(serde_json::json!({"status": "ok"})) }))
-        .route("/v1/chat/completions", post(chat::completions).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)))
+        .route("/v1/chat/completions", post(chat::completions))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .fallback(|| async { Failure::new(RefusalCode::NotFound.into()) })
@@ -129,20 +130,11 @@ pub(crate) fn request_id() -> String {
 pub(crate) struct Failure {
     pub error: ApiError,
     pub id: String,
-    pub retry_after_s: Option<u64>,
 }
 
 impl Failure {
     pub fn new(refusal: Refusal) -> Self {
-        Self::with_id(ApiError::from_refusal(&refusal), request_id(), refusal.code)
-    }
-
-    pub fn with_id(error: ApiError, id: String, code: RefusalCode) -> Self {
-        let waits = matches!(
-            code,
-            RefusalCode::NoCapacity | RefusalCode::Overloaded | RefusalCode::Draining | RefusalCode::NoEligibleProvider
-        );
-        Self { error, id, retry_after_s: waits.then_some(2) }
+        Self { error: ApiError::from_refusal(&refusal), id: request_id() }
     }
 }
 
@@ -152,7 +144,7 @@ impl IntoResponse for Failure {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         put(&mut headers, "x-request-id", &self.id);
-        if let Some(seconds) = self.retry_after_s {
+        if let Some(seconds) = self.error.retry_after_s {
             put(&mut headers, "retry-after", &seconds.to_string());
         }
         (status, headers, self.error.to_json(Some(&self.id))).into_response()
@@ -166,8 +158,17 @@ pub(crate) fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
     }
 }
 
-/// The caller's key: its own at the gateway, the configured one at the proxy.
-pub(crate) fn key(shared: &Shared, headers: &HeaderMap) -> Result<SecretString, Refusal> {
+/// The caller's key: its own at the gateway, where the coordinator has accepted it lately or does now; the configured one
+/// at the proxy.
+pub(crate) async fn accepted_key(shared: &Shared, headers: &HeaderMap) -> Result<SecretString, Refusal> {
+    let key = key(shared, headers)?;
+    if let Role::Gateway = shared.role {
+        shared.keys.check(&key, async || shared.client.accepts(&key).await).await?;
+    }
+    Ok(key)
+}
+
+fn key(shared: &Shared, headers: &HeaderMap) -> Result<SecretString, Refusal> {
     match &shared.role {
         Role::Proxy { key } => Ok(key.clone()),
         Role::Gateway => headers
@@ -201,3 +202,6 @@ async fn model(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> R
     let offer = offer.ok_or_else(|| Failure::new(RefusalCode::ModelNotFound.into()))?;
     Ok(json(openai::model(&entry(offer))))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{FromRequestParts, Path, State};
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
 use darkbloom_store::{
     CatalogueRow, CreateAccountError, CreateKeyError, DepositError, KeyKind, PutBlobError, PutPriceError,
@@ -13,20 +12,23 @@ use darkbloom_store::{
 use darkbloom_types::{AccountId, Digest, KeyId, NanoDollars, Price, Refusal, RefusalCode, TokenCount};
 use darkbloom_wire::{CatalogueEntry, catalogue_digest};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::api::{Refused, internal};
 use crate::auth;
+use crate::catalogue::MODELS_MAX;
 use crate::state::Shared;
-use darkbloom_host::clock;
+use darkbloom_host::{body, clock};
 
 /// Largest file that the catalogue keeps: the text pack of a 256 K vocabulary takes about 6 MiB.
-pub const BLOB_BYTES_MAX: usize = 32 << 20;
+const BLOB_BYTES_MAX: usize = 32 << 20;
+/// Largest other body: names and numbers.
+const JSON_BYTES_MAX: usize = 64 << 10;
 /// Accounts in one list.
 const ACCOUNTS_MAX: u32 = 1_000;
 
 type Answer = Result<Json<Value>, Refused>;
-type Asked<T> = Result<Json<T>, JsonRejection>;
 
 /// An administrator whose key was checked; as the first argument of a handler, before the body is read.
 pub struct Administrator;
@@ -40,8 +42,17 @@ impl FromRequestParts<Arc<Shared>> for Administrator {
     }
 }
 
-fn body<T>(asked: Asked<T>) -> Result<T, Refused> {
-    asked.map(|Json(body)| body).map_err(|error| invalid(error.body_text()))
+/// A body in JSON.
+pub struct Asked<T>(T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Asked<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, _: &Arc<Shared>) -> Result<Self, Refused> {
+        let bytes = body::read(request.into_body(), JSON_BYTES_MAX).await.map_err(Refusal::from)?;
+        // serde names fields and places; an administrator's body holds no secrets.
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| invalid(format!("the body: {error}")))
+    }
 }
 
 fn invalid(detail: impl Into<String>) -> Refused {
@@ -54,8 +65,11 @@ pub struct NewAccount {
     name: String,
 }
 
-pub async fn account_create(_: Administrator, State(shared): State<Arc<Shared>>, asked: Asked<NewAccount>) -> Answer {
-    let asked = body(asked)?;
+pub async fn account_create(
+    _: Administrator,
+    State(shared): State<Arc<Shared>>,
+    Asked(asked): Asked<NewAccount>,
+) -> Answer {
     match shared.store.account_create(asked.name.clone()).await {
         Ok(id) => Ok(Json(json!({"account": id, "name": asked.name}))),
         Err(CreateAccountError::Store(error)) => Err(internal(error)),
@@ -91,8 +105,11 @@ pub struct NewKeyRequest {
     name: String,
 }
 
-pub async fn key_create(_: Administrator, State(shared): State<Arc<Shared>>, asked: Asked<NewKeyRequest>) -> Answer {
-    let asked = body(asked)?;
+pub async fn key_create(
+    _: Administrator,
+    State(shared): State<Arc<Shared>>,
+    Asked(asked): Asked<NewKeyRequest>,
+) -> Answer {
     let kind = match asked.kind {
         Kind::Consumer => KeyKind::Consumer,
         Kind::Admin => KeyKind::Admin,
@@ -137,8 +154,7 @@ pub struct NewDeposit {
     reference: String,
 }
 
-pub async fn deposit(_: Administrator, State(shared): State<Arc<Shared>>, asked: Asked<NewDeposit>) -> Answer {
-    let asked = body(asked)?;
+pub async fn deposit(_: Administrator, State(shared): State<Arc<Shared>>, Asked(asked): Asked<NewDeposit>) -> Answer {
     let account = shared.store.account_by_name(asked.account).await.map_err(internal)?;
     let account = account.ok_or_else(|| invalid("there is no account of this name"))?;
     match shared.store.deposit(account, NanoDollars(asked.amount_nano_usd), asked.reference, clock::now()).await {
@@ -148,7 +164,8 @@ pub async fn deposit(_: Administrator, State(shared): State<Arc<Shared>>, asked:
     }
 }
 
-pub async fn blob_put(_: Administrator, State(shared): State<Arc<Shared>>, bytes: Bytes) -> Answer {
+pub async fn blob_put(_: Administrator, State(shared): State<Arc<Shared>>, blob: Body) -> Answer {
+    let bytes = body::read(blob, BLOB_BYTES_MAX).await.map_err(Refusal::from)?;
     let digest = Digest::of(&[&bytes]);
     match shared.store.blob_put(digest, bytes.to_vec()).await {
         Ok(()) => Ok(Json(json!({"digest": digest}))),
@@ -171,8 +188,11 @@ pub struct NewModel {
 }
 
 /// Puts a model on offer: the entry is signed here, with the coordinator's key.
-pub async fn catalogue_put(_: Administrator, State(shared): State<Arc<Shared>>, asked: Asked<NewModel>) -> Answer {
-    let asked = body(asked)?;
+pub async fn catalogue_put(
+    _: Administrator,
+    State(shared): State<Arc<Shared>>,
+    Asked(asked): Asked<NewModel>,
+) -> Answer {
     let digest = |text: &str, what: &str| text.parse::<Digest>().map_err(|error| invalid(format!("{what}: {error}")));
     let text_pack = digest(&asked.text_pack, "text_pack")?;
     if shared.store.blob_load(text_pack).await.map_err(internal)?.is_none() {
@@ -180,6 +200,13 @@ pub async fn catalogue_put(_: Administrator, State(shared): State<Arc<Shared>>, 
     }
     if asked.context == 0 {
         return Err(invalid("context: must be at least 1"));
+    }
+    let _change = shared.catalogue_change.lock().await;
+    if !shared.catalogue().has_room_for(&asked.name) {
+        return Err(invalid(format!(
+            "`{}` would be one model too many: a network offers at most {MODELS_MAX}",
+            asked.name
+        )));
     }
     let entry = CatalogueEntry {
         network: shared.network,
@@ -208,7 +235,7 @@ pub async fn catalogue_put(_: Administrator, State(shared): State<Arc<Shared>>, 
 }
 
 pub async fn providers(_: Administrator, State(shared): State<Arc<Shared>>) -> Answer {
-    let views = shared.with_registry(|registry| registry.views(shared.tier_min, clock::now()));
+    let views = shared.provider_views();
     let catalogue = shared.catalogue();
     let views: Vec<_> = views
         .into_iter()

@@ -1,30 +1,35 @@
 //! The coordinator's HTTP surface. It serves keys, candidates, sealed requests and administration; no dialect.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use darkbloom_store::{KeyKind, KeyRecord};
-use darkbloom_types::{Digest, Refusal, RefusalCode};
+use darkbloom_types::{Digest, Millis, Refusal, RefusalCode};
 use darkbloom_wire::{Decoded, LengthPrefixed, PublicKey, Relayed, RelayedRefused, limits};
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::state::Shared;
-use crate::{admin, auth, provider_socket, relay};
-use darkbloom_host::clock;
+use crate::{admin, auth, proof, provider_socket, relay};
+use darkbloom_host::{body, clock};
 
 /// Media type of frames; `docs/protocol.md` describes them.
 pub const FRAMES: &str = "application/vnd.darkbloom.frames";
 /// Rows of a usage list.
 const USAGE_MAX: u32 = 1_000;
+/// When to try again where waiting helps: a request takes seconds.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Readiness is looked at no more often, whoever asks.
+const READY_EVERY: Duration = Duration::from_secs(1);
 
 /// A refusal as an HTTP answer: OpenAI's error shape, so that clients which know it can show it.
 pub struct Refused(pub Refusal);
@@ -46,8 +51,21 @@ impl IntoResponse for Refused {
         let code = self.0.code;
         let kind = if code.http_status() < 500 { "invalid_request_error" } else { "server_error" };
         let error = json!({"error": {"message": self.0.message(), "type": kind, "code": code.name(), "param": null}});
-        (status(code), axum::Json(error)).into_response()
+        (status(code), again(code), axum::Json(error)).into_response()
     }
+}
+
+/// Whether waiting may cure a refusal that stands before any routing.
+fn waits(code: RefusalCode) -> bool {
+    matches!(code, RefusalCode::RateLimitExceeded | RefusalCode::NoCapacity | RefusalCode::Draining)
+}
+
+fn again(code: RefusalCode) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if waits(code) {
+        headers.insert(header::RETRY_AFTER, AGAIN.as_secs().into());
+    }
+    headers
 }
 
 fn status(code: RefusalCode) -> StatusCode {
@@ -69,7 +87,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/catalogue", get(catalogue))
         .route("/v1/blobs/{digest}", get(blob))
         .route("/v1/candidates", get(candidates))
-        .route("/v1/sealed", post(sealed).layer(DefaultBodyLimit::max(limits::FRAME_BYTES_MAX + 4)))
+        .route("/v1/sealed", post(sealed))
         .route("/v1/provider", get(provider))
         .route("/v1/balance", get(balance))
         .route("/v1/usage", get(usage))
@@ -78,7 +96,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/admin/v1/keys/{id}", axum::routing::delete(admin::key_revoke))
         .route("/admin/v1/deposits", post(admin::deposit))
         .route("/admin/v1/catalogue", put(admin::catalogue_put))
-        .route("/admin/v1/blobs", put(admin::blob_put).layer(DefaultBodyLimit::max(admin::BLOB_BYTES_MAX)))
+        .route("/admin/v1/blobs", put(admin::blob_put))
         .route("/admin/v1/providers", get(admin::providers))
         .route("/admin/v1/audit", get(admin::audit))
         .fallback(|| async { Refused::from(RefusalCode::NotFound) })
@@ -91,21 +109,43 @@ pub fn consumer(shared: &Shared, headers: &HeaderMap) -> Result<KeyRecord, Refus
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<axum::Json<Value>, Refused> {
+    let mut last = shared.readiness.lock().await;
+    if let Some((_, known)) = last.as_ref().filter(|(at, _)| at.elapsed() < READY_EVERY) {
+        return Ok(axum::Json(known.clone()));
+    }
     // A read through the store shows that the database answers.
     shared.store.meta_get("ready").await.map_err(internal)?;
-    let views = shared.with_registry(|registry| registry.views(shared.tier_min, clock::now()));
+    let views = shared.provider_views();
     let eligible = views.iter().filter(|view| view.eligible.is_ok()).count();
-    Ok(axum::Json(json!({"status": "ok", "providers_connected": views.len(), "providers_eligible": eligible})))
+    let known = json!({"status": "ok", "providers_connected": views.len(), "providers_eligible": eligible});
+    *last = Some((Instant::now(), known.clone()));
+    Ok(axum::Json(known))
 }
 
-async fn network(State(shared): State<Arc<Shared>>) -> axum::Json<Value> {
+#[derive(Deserialize)]
+struct NetworkQuery {
+    nonce: Option<String>,
+}
+
+async fn network(
+    State(shared): State<Arc<Shared>>,
+    query: Result<Query<NetworkQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<axum::Json<Value>, Refused> {
+    let wrong = || Refusal::new(RefusalCode::InvalidRequest, "`nonce` must be 64 hex digits");
+    let nonce = query.map_err(|_| wrong())?.0.nonce;
     let PublicKey::P256(key) = shared.key.public_key() else { unreachable!("identity keys are on P-256") };
-    axum::Json(json!({
+    let mut network = json!({
         "network": shared.network,
         "coordinator_key": hex::encode(key),
         "time": clock::now(),
         "release": env!("CARGO_PKG_VERSION"),
-    }))
+    });
+    if let Some(digits) = nonce {
+        let mut nonce = [0; 32];
+        hex::decode_to_slice(&digits, &mut nonce).map_err(|_| wrong())?;
+        network["proof"] = hex::encode(proof::prove(&shared, &nonce, None)?).into();
+    }
+    Ok(axum::Json(network))
 }
 
 async fn catalogue(State(shared): State<Arc<Shared>>) -> axum::Json<Value> {
@@ -120,7 +160,10 @@ async fn catalogue(State(shared): State<Arc<Shared>>) -> axum::Json<Value> {
 
 async fn blob(State(shared): State<Arc<Shared>>, Path(digest): Path<String>) -> Result<Response, Refused> {
     let digest: Digest = digest.parse().map_err(|_| RefusalCode::NotFound)?;
-    let bytes = shared.store.blob_load(digest).await.map_err(internal)?.ok_or(RefusalCode::NotFound)?;
+    // Only what a model needs is read from the database: nobody can make it search for anything else.
+    let load =
+        async { if shared.catalogue().needs(&digest) { shared.store.blob_load(digest).await } else { Ok(None) } };
+    let bytes = shared.blobs.take(digest, load).await.map_err(internal)?.ok_or(RefusalCode::NotFound)?;
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream"),
         (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
@@ -165,7 +208,11 @@ impl FromRequestParts<Arc<Shared>> for Consumer {
     }
 }
 
-async fn sealed(Consumer(key): Consumer, State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+async fn sealed(Consumer(key): Consumer, State(shared): State<Arc<Shared>>, body: Body) -> Response {
+    let body = match body::read(body, limits::FRAME_BYTES_MAX + 4).await {
+        Ok(body) => body,
+        Err(error) => return refused_frame(&error.into()),
+    };
     let mut frames = match relay::begin(shared, key, &body).await {
         Ok(frames) => frames,
         Err(refusal) => return refused_frame(&refusal),
@@ -190,20 +237,24 @@ fn refused_frame(refusal: &Refusal) -> Response {
     let frame = Relayed::from(RelayedRefused {
         code: refusal.code.number(),
         detail: refusal.detail.clone(),
-        retry_after: None,
+        retry_after: waits(refusal.code).then(|| Millis::from_secs(AGAIN.as_secs())),
         sealed: None,
         attempts: Vec::new().into(),
         bill: None,
     });
     let bytes = LengthPrefixed::wrap(&frame.encode());
-    (status(refusal.code), [(header::CONTENT_TYPE, FRAMES)], bytes).into_response()
+    (status(refusal.code), again(refusal.code), [(header::CONTENT_TYPE, FRAMES)], bytes).into_response()
 }
 
 async fn provider(State(shared): State<Arc<Shared>>, upgrade: WebSocketUpgrade) -> Response {
+    let Ok(stranger) = Arc::clone(&shared.strangers).try_acquire_owned() else {
+        let detail = "too many connections have not introduced themselves yet";
+        return Refused(Refusal::new(RefusalCode::NoCapacity, detail)).into_response();
+    };
     upgrade
         .max_message_size(limits::FRAME_BYTES_MAX)
         .max_frame_size(limits::FRAME_BYTES_MAX)
-        .on_upgrade(move |socket| provider_socket::serve(shared, socket))
+        .on_upgrade(move |socket| provider_socket::serve(shared, socket, stranger))
 }
 
 async fn balance(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<axum::Json<Value>, Refused> {

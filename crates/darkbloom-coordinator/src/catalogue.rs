@@ -1,8 +1,11 @@
 //! The models that the network offers, as signed, in memory.
 
 use darkbloom_store::{CatalogueRow, PriceRow};
-use darkbloom_types::{CatalogueDigest, Price};
+use darkbloom_types::{CatalogueDigest, Digest, Price};
 use darkbloom_wire::{CatalogueEntry, PublicKey};
+
+/// Models on offer at once: a welcome names all of them, and a provider reads no longer welcome.
+pub const MODELS_MAX: usize = 64;
 
 /// One model on offer.
 #[derive(Debug, Clone)]
@@ -46,6 +49,16 @@ impl Catalogue {
         &self.items
     }
 
+    /// Whether a model needs this text pack.
+    pub fn needs(&self, text_pack: &Digest) -> bool {
+        self.items.iter().any(|item| item.entry.text_pack == *text_pack)
+    }
+
+    /// Whether a model of this name may come to it, in place of the one of its name or beside the others.
+    pub fn has_room_for(&self, name: &str) -> bool {
+        self.items.len() < MODELS_MAX || self.by_name(name).is_some()
+    }
+
     /// The model of this name.
     pub fn by_name(&self, name: &str) -> Option<&Item> {
         self.items.iter().find(|item| item.entry.name == name)
@@ -54,5 +67,54 @@ impl Catalogue {
     /// The model of this digest.
     pub fn by_digest(&self, digest: &CatalogueDigest) -> Option<&Item> {
         self.items.iter().find(|item| item.digest == *digest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use darkbloom_types::{ConnectionId, NetworkId, TokenCount, UnixMillis};
+    use darkbloom_wire::{CoordinatorFrame, Welcome};
+
+    use super::*;
+
+    fn item(number: usize) -> Item {
+        let entry = CatalogueEntry {
+            network: NetworkId([1; 32]),
+            name: format!("lab/model-{number}"),
+            weights: Digest([2; 32]),
+            text_pack: Digest([3; 32]),
+            context: TokenCount(1),
+            quantisation: "Q8_0".to_owned(),
+        };
+        let price = Price { version: 1, input_nano_per_token: 1, output_nano_per_token: 1 };
+        Item { digest: CatalogueDigest([number as u8; 32]), signed: vec![0; 100], entry, price }
+    }
+
+    fn welcome_reads(models: usize) -> bool {
+        let welcome = Welcome {
+            coordinator: [4; 65],
+            connection: ConnectionId([5; 16]),
+            time: UnixMillis(0),
+            nonce: [6; 32],
+            catalogue: (0..models).map(|number| item(number).signed).collect::<Vec<_>>().into(),
+            capabilities: Vec::new().into(),
+            proof: vec![7; 200],
+        };
+        CoordinatorFrame::decode(&CoordinatorFrame::from(welcome).encode()).is_ok()
+    }
+
+    #[test]
+    fn a_full_catalogue_fits_into_a_welcome_and_one_more_does_not() {
+        assert!(welcome_reads(MODELS_MAX));
+        assert!(!welcome_reads(MODELS_MAX + 1), "the limit here may be raised to that of the frame");
+    }
+
+    #[test]
+    fn a_full_catalogue_takes_new_editions_and_no_new_names() {
+        let mut catalogue = Catalogue { items: (1..MODELS_MAX).map(item).collect() };
+        assert!(catalogue.has_room_for("lab/model-0"));
+        catalogue.items.push(item(0));
+        assert!(catalogue.has_room_for("lab/model-0"));
+        assert!(!catalogue.has_room_for("lab/another"));
     }
 }

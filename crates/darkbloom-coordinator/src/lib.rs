@@ -9,7 +9,10 @@
 mod admin;
 mod api;
 mod auth;
+mod blobs;
 mod catalogue;
+mod live;
+mod proof;
 mod provider_socket;
 mod relay;
 mod state;
@@ -18,7 +21,7 @@ mod sweep;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use darkbloom_host::listen::{self, Bound, ListenError, Server};
 use darkbloom_keys::{IdentityKey as _, SoftwareKey, SoftwareKeyError};
@@ -30,6 +33,9 @@ pub use auth::KEY_PREFIXES;
 
 use crate::state::Shared;
 
+/// How long the last tasks may take to let go of the data after that, and how often it is looked at.
+const CLOSE: Duration = Duration::from_secs(5);
+const CLOSE_LOOK: Duration = Duration::from_millis(5);
 /// How long running requests may take when the coordinator stops.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -99,6 +105,8 @@ pub struct Coordinator {
     pub admin_key: Option<SecretString>,
     server: Server,
     sweeper: JoinHandle<()>,
+    /// The last hold on the data, so that its end is the data's end.
+    store: Store,
 }
 
 impl Coordinator {
@@ -127,16 +135,29 @@ impl Coordinator {
         let address = bound.address;
         let sweeper = tokio::spawn(sweep::run(Arc::clone(&shared)));
         let app = api::router(Arc::clone(&shared));
+        let store = shared.store.clone();
         let drain = async move {
             shared.drain(DRAIN).await;
             shared.close_connections();
         };
-        Ok(Self { address, network, admin_key, server: bound.serve(app, drain, DRAIN), sweeper })
+        Ok(Self { address, network, admin_key, server: bound.serve(app, drain, DRAIN), sweeper, store })
     }
 
     /// Stops taking requests, lets running ones end, and closes the data.
     pub async fn stop(self) {
         self.server.stop().await;
         self.sweeper.abort();
+        // Tasks of dropped connections end at their next step; only then is the folder free for another process.
+        let until = Instant::now() + CLOSE;
+        while self.store.is_shared() && Instant::now() < until {
+            tokio::time::sleep(CLOSE_LOOK).await;
+        }
+        if self.store.is_shared() {
+            tracing::warn!("something still uses the data folder");
+        }
+        // Closing joins the database's threads.
+        if tokio::task::spawn_blocking(move || drop(self.store)).await.is_err() {
+            tracing::error!("closing the database failed");
+        }
     }
 }

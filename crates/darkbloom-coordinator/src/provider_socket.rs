@@ -1,38 +1,40 @@
 //! One provider's WebSocket: introduction, frames in and out, heartbeats.
 
+mod receipts;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use darkbloom_attest::{StatementError, TrustPolicy, Verdict, verify_challenge, verify_statement};
-use darkbloom_ledger::{Delivered, ReceiptUsage};
-use darkbloom_registry::Registration;
-use darkbloom_store::{KeyKind, SettleError, Settlement};
-use darkbloom_types::{ConnectionId, ProviderId, Refusal, RefusalCode, SecretString, Tier};
-use darkbloom_wire::{
-    Decoded, Hello, ProviderFrame, PublicKey, Receipt, ReceiptAck, VerdictNotice, Welcome, receipt_id,
-};
+use darkbloom_registry::{Registration, Stated};
+use darkbloom_store::KeyKind;
+use darkbloom_types::{ConnectionId, ProviderId, Refusal, RefusalCode, SecretString, StreamId, Tier};
+use darkbloom_wire::{Decoded, Hello, ProviderFrame, PublicKey, VerdictNotice, Welcome};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use rand_core::Rng as _;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
 
 use crate::auth;
+use crate::proof;
 use crate::state::{Connection, KnownEpoch, Shared, StreamFrame};
 use darkbloom_host::clock;
 
-/// A connection that has not introduced itself by then is closed.
+/// A connection that has not dialled and introduced itself by then is closed.
 const HELLO_WAIT: Duration = Duration::from_secs(15);
-/// How often a provider is told when its eligibility changed.
+/// How often a provider is told when its eligibility changed, and receipts that could not be decided on are looked at
+/// again.
 const VERDICT_EVERY: Duration = Duration::from_secs(2);
 /// A write that takes longer than this means that the provider no longer reads.
 const WRITE_WAIT: Duration = Duration::from_secs(30);
 /// WebSocket close code for a violated policy (RFC 6455 section 7.4.1).
 const CLOSE_POLICY: u16 = 1008;
 
-/// Serves one connection until it ends.
-pub async fn serve(shared: Arc<Shared>, socket: WebSocket) {
+/// Serves one connection until it ends. It holds the place of a stranger until it has introduced itself.
+pub async fn serve(shared: Arc<Shared>, socket: WebSocket, stranger: OwnedSemaphorePermit) {
     let mut id = [0; 16];
     clock::rng().fill_bytes(&mut id);
     let (connection, queue) = Connection::new(ConnectionId(id));
@@ -40,9 +42,11 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket) {
     let writer = tokio::spawn(write(sink, queue));
     match introduce(&shared, &connection, &mut stream).await {
         Ok(provider) => {
+            drop(stranger);
             read(&shared, &connection, provider, &mut stream).await;
             shared.remove_connection(&connection.id);
-            let gone = shared.with_registry(|registry| registry.disconnected(&connection.id));
+            let gone =
+                shared.with_registry(|registry| registry.disconnected(&connection.id, shared.mono(), clock::now()));
             tracing::info!(provider = %provider.short(), replaced = gone.is_none(), "provider disconnected");
         }
         Err(Introduction::Refused(refusal)) => {
@@ -95,8 +99,11 @@ async fn introduce(
     connection: &Arc<Connection>,
     stream: &mut SplitStream<WebSocket>,
 ) -> Result<ProviderId, Introduction> {
+    let until = Instant::now() + HELLO_WAIT;
+    let ProviderFrame::Dial(dial) = introduction(stream, until).await? else { return Err(out_of_order()) };
     let mut nonce = [0; 32];
     clock::rng().fill_bytes(&mut nonce);
+    let proof = proof::prove(shared, &dial.nonce, Some((&connection.id, &nonce))).map_err(Introduction::Refused)?;
     let PublicKey::P256(coordinator) = shared.key.public_key() else {
         unreachable!("identity keys are on P-256");
     };
@@ -107,16 +114,9 @@ async fn introduce(
         nonce,
         catalogue: shared.catalogue().items().iter().map(|item| item.signed.clone()).collect::<Vec<_>>().into(),
         capabilities: Vec::new().into(),
+        proof,
     });
-    let hello = match tokio::time::timeout(HELLO_WAIT, next_frame(stream)).await {
-        Ok(Some(Ok(Decoded::Known(ProviderFrame::Hello(hello), _)))) => hello,
-        Ok(None) => return Err(Introduction::Gone),
-        Ok(Some(_)) => {
-            let refusal = Refusal::new(RefusalCode::InvalidRequest, "the first frame must be an introduction");
-            return Err(Introduction::Refused(refusal));
-        }
-        Err(_) => return Err(Introduction::Refused(Refusal::new(RefusalCode::Timeout, "no introduction came"))),
-    };
+    let ProviderFrame::Hello(hello) = introduction(stream, until).await? else { return Err(out_of_order()) };
     let verdict = verify(shared, &hello.statement)?;
     verify_challenge(&hello.proof, &verdict, &nonce, &connection.id)?;
     admit(shared, &hello, &verdict).await.map_err(Introduction::Refused)?;
@@ -125,6 +125,21 @@ async fn introduce(
     shared.add_connection(Arc::clone(connection));
     register(shared, connection, hello, &verdict);
     Ok(verdict.provider)
+}
+
+/// The next frame of a connection that is not introduced yet.
+async fn introduction(stream: &mut SplitStream<WebSocket>, until: Instant) -> Result<ProviderFrame, Introduction> {
+    match tokio::time::timeout_at(until, next_frame(stream)).await {
+        Ok(Some(Ok(Decoded::Known(frame, _)))) => Ok(frame),
+        Ok(Some(_)) => Err(out_of_order()),
+        Ok(None) => Err(Introduction::Gone),
+        Err(_) => Err(Introduction::Refused(Refusal::new(RefusalCode::Timeout, "no introduction came"))),
+    }
+}
+
+fn out_of_order() -> Introduction {
+    let detail = "the first frame must be a dial, and the second an introduction";
+    Introduction::Refused(Refusal::new(RefusalCode::InvalidRequest, detail))
 }
 
 fn verify(shared: &Shared, statement: &[u8]) -> Result<Verdict, StatementError> {
@@ -152,30 +167,44 @@ async fn admit(shared: &Shared, hello: &Hello, verdict: &Verdict) -> Result<(), 
 fn register(shared: &Shared, connection: &Arc<Connection>, hello: Hello, verdict: &Verdict) {
     let catalogue = shared.catalogue();
     let mut models = hello.models.0;
-    models.retain(|load| {
-        let known = catalogue.by_digest(&load.model).is_some();
-        known && verdict.statement.models.0.contains(&load.model)
+    models.retain(|load| catalogue.by_digest(&load.model).is_some());
+    let replaced = shared.with_registry(|registry| {
+        let registration = Registration {
+            provider: verdict.provider,
+            connection: connection.id,
+            tier: verdict.tier,
+            stated: stated(hello.statement, verdict),
+            models,
+        };
+        registry.register(registration, shared.mono(), clock::now(), &mut clock::rng())
     });
-    let registration = Registration {
-        provider: verdict.provider,
-        connection: connection.id,
-        tier: verdict.tier,
-        statement: hello.statement,
-        epoch: verdict.epoch,
-        use_until: verdict.statement.use_until,
-        models,
-    };
-    let replaced = shared.with_registry(|registry| registry.register(registration, clock::now(), &mut clock::rng()));
     if let Some(replaced) = replaced.and_then(|id| shared.connection(&id)) {
         replaced.close.notify_one();
     }
     tracing::info!(provider = %verdict.provider.short(), tier = %verdict.tier, "provider connected");
 }
 
+/// What a verified statement says. To be made while the registry is locked: whoever asks for candidates later, by the
+/// clock, is told of it.
+fn stated(statement: Vec<u8>, verdict: &Verdict) -> Stated {
+    Stated {
+        statement,
+        epoch: verdict.epoch,
+        use_until: verdict.statement.use_until,
+        open_until: verdict.statement.open_until,
+        models: verdict.statement.models.0.clone(),
+        known_at: clock::now(),
+    }
+}
+
+/// Remembers the receipt key of a verified epoch, also beyond this run: receipts are presented again after a restart.
 async fn learn(shared: &Shared, connection: &Connection, verdict: &Verdict) {
-    let epoch = KnownEpoch { id: verdict.epoch, receipt_key: verdict.statement.receipt_key };
-    shared.store_receipt_key(verdict.provider, epoch).await;
-    connection.learn_epoch(epoch);
+    let (epoch, receipt_key) = (verdict.epoch, verdict.statement.receipt_key);
+    let kept = shared.store.receipt_key_put(verdict.provider, epoch, receipt_key, verdict.statement.open_until);
+    if let Err(error) = kept.await {
+        tracing::error!(%error, "cannot remember an epoch's receipt key");
+    }
+    connection.learn_epoch(KnownEpoch { id: epoch, receipt_key });
 }
 
 /// The next binary frame; `None` when the connection is over.
@@ -201,12 +230,14 @@ async fn read(
     let mut verdict_ticks = tokio::time::interval(VERDICT_EVERY);
     verdict_ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last_notice = None;
+    let mut unnamed = Unnamed::default();
     loop {
         tokio::select! {
             frame = next_frame(stream) => match frame {
                 Some(Ok(Decoded::Known(frame, _))) => {
-                    if let Err(refusal) = handle(shared, connection, provider, frame).await {
+                    if let Err(refusal) = handle(shared, connection, provider, frame, &mut unnamed).await {
                         tracing::warn!(provider = %provider.short(), %refusal, "closing a provider's connection");
+                        connection.send(refusal_notice(&refusal));
                         return;
                     }
                 }
@@ -219,11 +250,14 @@ async fn read(
             },
             () = connection.close.notified() => return,
             _ = verdict_ticks.tick() => {
-                let verdict = shared.with_registry(|registry| registry.verdict(&provider, shared.tier_min, clock::now()));
+                let (now, wall) = (shared.mono(), clock::now());
+                let verdict =
+                    shared.with_registry(|registry| registry.verdict(&provider, shared.tier_min, now, wall));
                 if verdict.is_some() && verdict != last_notice {
                     last_notice = verdict;
                     connection.send(notice(verdict.unwrap_or(Ok(()))));
                 }
+                receipts::review(shared, connection, provider).await;
             }
         }
     }
@@ -264,46 +298,71 @@ fn notice(verdict: Result<(), darkbloom_registry::Ineligible>) -> VerdictNotice 
     }
 }
 
+/// Whether it was said that a connection's provider has models loaded that its statement does not name.
+#[derive(Default)]
+struct Unnamed {
+    said: bool,
+}
+
 /// One frame. An error closes the connection.
 async fn handle(
     shared: &Shared,
     connection: &Arc<Connection>,
     provider: ProviderId,
     frame: ProviderFrame,
+    unnamed: &mut Unnamed,
 ) -> Result<(), Refusal> {
     match frame {
-        ProviderFrame::Hello(_) => return Err(Refusal::new(RefusalCode::InvalidRequest, "a second introduction")),
+        ProviderFrame::Dial(_) | ProviderFrame::Hello(_) => {
+            return Err(Refusal::new(RefusalCode::InvalidRequest, "a second introduction"));
+        }
         ProviderFrame::ChallengeAnswer(answer) => challenge_answer(shared, connection, provider, &answer.proof)?,
         ProviderFrame::Heartbeat(beat) => {
             let catalogue = shared.catalogue();
             let mut models = beat.models.0;
             models.retain(|load| catalogue.by_digest(&load.model).is_some());
-            shared.with_registry(|registry| registry.heartbeat(&connection.id, models, beat.draining, clock::now()));
+            let (now, wall) = (shared.mono(), clock::now());
+            let ignored =
+                shared.with_registry(|registry| registry.heartbeat(&connection.id, models, beat.draining, now, wall));
+            if ignored > 0 && !std::mem::replace(&mut unnamed.said, true) {
+                tracing::warn!(provider = %provider.short(), ignored, "models that its statement does not name are ignored");
+            }
         }
-        ProviderFrame::Accepted(frame) => connection.deliver(frame.stream, StreamFrame::Accepted(frame)),
-        ProviderFrame::Refused(frame) => connection.deliver(frame.stream, StreamFrame::Refused(frame)),
-        ProviderFrame::Data(frame) => connection.deliver(frame.stream, StreamFrame::Data(frame)),
-        ProviderFrame::Final(frame) => connection.deliver(frame.stream, StreamFrame::Final(frame)),
-        ProviderFrame::CancelAck(frame) => connection.deliver(frame.stream, StreamFrame::CancelAck),
+        ProviderFrame::Accepted(frame) => deliver(connection, frame.stream, StreamFrame::Accepted(frame)),
+        ProviderFrame::Refused(frame) => deliver(connection, frame.stream, StreamFrame::Refused(frame)),
+        ProviderFrame::Data(frame) => deliver(connection, frame.stream, StreamFrame::Data(frame)),
+        ProviderFrame::Final(frame) => deliver(connection, frame.stream, StreamFrame::Final(frame)),
+        ProviderFrame::CancelAck(frame) => deliver(connection, frame.stream, StreamFrame::CancelAck),
         ProviderFrame::Receipts(frame) => {
             for receipt in frame.receipts.0 {
-                late_receipt(shared, connection, provider, receipt).await;
+                receipts::present(shared, connection, provider, receipt).await;
             }
         }
         ProviderFrame::EpochUpdate(frame) => {
+            // Before any of the work that it makes.
+            if !shared.with_registry(|registry| registry.epoch_turn(&connection.id, shared.mono())) {
+                return Err(Refusal::new(RefusalCode::RateLimitExceeded, "epochs begin too often"));
+            }
             let verdict = verify(shared, &frame.statement)
                 .map_err(|error| Refusal::new(RefusalCode::VerificationFailed, error.to_string()))?;
             if verdict.provider != provider {
                 return Err(Refusal::new(RefusalCode::VerificationFailed, "the statement is another identity's"));
             }
             learn(shared, connection, &verdict).await;
-            let (use_until, previous_until) = (verdict.statement.use_until, verdict.statement.open_until);
             shared.with_registry(|registry| {
-                registry.next_epoch(&connection.id, frame.statement, verdict.epoch, use_until, previous_until);
+                let stated = stated(frame.statement, &verdict);
+                registry.next_epoch(&connection.id, stated, shared.mono(), clock::now());
             });
         }
     }
     Ok(())
+}
+
+/// Hands a frame to its request. A receipt whose request is over, or never was, is answered like one that is presented.
+fn deliver(connection: &Connection, stream: StreamId, frame: StreamFrame) {
+    if let Some(StreamFrame::Final(frame)) = connection.deliver(stream, frame) {
+        connection.review(frame.receipt);
+    }
 }
 
 fn challenge_answer(
@@ -320,71 +379,6 @@ fn challenge_answer(
     let verdict = verify(shared, &statement).map_err(failed)?;
     debug_assert_eq!(verdict.provider, provider, "the registry keeps each provider's own statement");
     verify_challenge(proof, &verdict, &nonce, &connection.id).map_err(failed)?;
-    shared.with_registry(|registry| registry.challenge_answered(&connection.id, clock::now()));
+    shared.with_registry(|registry| registry.challenge_answered(&connection.id, shared.mono(), clock::now()));
     Ok(())
-}
-
-/// A receipt that was presented again: settles a hold that was left open or voided for silence, if it still can.
-async fn late_receipt(shared: &Shared, connection: &Connection, provider: ProviderId, bytes: Vec<u8>) {
-    let id = receipt_id(&bytes);
-    let Ok(claimed) = Receipt::peek(&bytes) else { return };
-    let Some(key) = receipt_key(shared, connection, provider, &claimed).await else {
-        tracing::info!(provider = %provider.short(), receipt = %id.short(), "a receipt of an unknown epoch");
-        connection.send(ReceiptAck { receipt: id });
-        return;
-    };
-    let Ok(receipt) = Receipt::open(&bytes, &PublicKey::Ed25519(key)) else { return };
-    if receipt.provider != provider {
-        return;
-    }
-    // A request that is being relayed is settled by what is relayed; a receipt that runs ahead of it is not believed.
-    if shared.is_live(&receipt.request_id) || shared.is_resealing(&receipt.request_id) {
-        return;
-    }
-    let hold = match shared.store.hold(receipt.request_id).await {
-        Ok(hold) => hold,
-        Err(error) => return tracing::error!(%error, "cannot look up the hold of a late receipt"),
-    };
-    let of_model = hold.is_some_and(|hold| hold.request.model == receipt.model);
-    let weights = shared.catalogue().by_digest(&receipt.model).map(|item| item.entry.weights);
-    if !of_model || weights.is_some_and(|weights| weights != receipt.weights) {
-        connection.send(ReceiptAck { receipt: id });
-        return;
-    }
-    let usage = ReceiptUsage { input: receipt.input_tokens, output: receipt.output_tokens };
-    // What was relayed before the silence is not known any more; the receipt and the ceilings bound the charge.
-    let delivered = Delivered { content_relayed: true, relayed_output: receipt.output_tokens, receipt: Some(usage) };
-    let settlement = Settlement {
-        request: receipt.request_id,
-        provider,
-        delivered,
-        receipt: Some(bytes),
-        receipt_id: Some(id),
-        at: clock::now(),
-    };
-    match shared.store.late_settle(settlement).await {
-        Ok(settled) if settled.already => {}
-        Ok(settled) => {
-            tracing::info!(request = %receipt.request_id, charge = %settled.charge, "settled by a late receipt")
-        }
-        Err(SettleError::Store(error)) => {
-            // Not acknowledged: the provider presents it again.
-            tracing::error!(%error, "cannot settle a late receipt");
-            return;
-        }
-        Err(error) => tracing::info!(request = %receipt.request_id, %error, "a late receipt settles nothing"),
-    }
-    connection.send(ReceiptAck { receipt: id });
-}
-
-async fn receipt_key(
-    shared: &Shared,
-    connection: &Connection,
-    provider: ProviderId,
-    receipt: &Receipt,
-) -> Option<[u8; 32]> {
-    if let Some(key) = connection.receipt_key(&receipt.epoch) {
-        return Some(key);
-    }
-    shared.stored_receipt_key(provider, &receipt.epoch).await
 }

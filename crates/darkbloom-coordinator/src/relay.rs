@@ -1,6 +1,9 @@
 //! One sealed request: reads it, and carries bytes and time to its [`RelaySession`].
 
+mod candidates;
+mod settling;
 mod submission;
+mod unfinished;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,25 +11,23 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use darkbloom_ledger::{Delivered, HoldRequest, ReceiptUsage, VoidCause, worst_case};
 use darkbloom_registry::{RouteError, RouteRequest};
 use darkbloom_seal::{Acceptance, ReceiptExpectation, SealedFrame, Transcript, check_receipt, request_digest};
 use darkbloom_session::{RelayAction, RelayEvent, RelaySession, RelayTerms, Released, RouteFailure};
-use darkbloom_store::{KeyRecord, PlaceHoldError, Settlement};
-use darkbloom_types::{
-    AttemptNumber, EpochId, Micros, Millis, NanoDollars, Price, ProviderId, Refusal, RefusalCode, TokenCount,
-};
+use darkbloom_store::KeyRecord;
+use darkbloom_types::{AttemptNumber, ConnectionId, EpochId, Micros, Millis, ProviderId, Refusal, RefusalCode};
 use darkbloom_wire::{
-    Accepted, Bill, Candidate, CandidateList, CoordinatorTiming, Data, Final, KeepAlive, LengthPrefixed, Offer,
-    Receipt, ReceiptAck, Refused, Relayed, RelayedAccepted, RelayedData, RelayedFinal, RelayedRefused, Reseal,
-    SignError, Wrap, receipt_id,
+    Accepted, CoordinatorTiming, Data, Final, KeepAlive, LengthPrefixed, Offer, Receipt, Refused, Relayed,
+    RelayedAccepted, RelayedData, RelayedRefused, Wrap,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 
+pub use self::candidates::candidate_list;
+use self::settling::{HoldLife, KeptReceipt};
 use self::submission::{Request, read};
-use crate::catalogue::Item;
-use crate::state::{Connection, Resealing, Shared, Stream, StreamFrame};
+pub use self::unfinished::{End, Unfinished};
+use crate::state::{Connection, Shared, Stream, StreamFrame};
 use darkbloom_host::clock;
 
 /// Frames that may wait for the consumer before the relay itself waits.
@@ -38,13 +39,17 @@ const CLIENT_WRITE: Duration = Duration::from_secs(30);
 /// How long a hold waits for its request to be sealed again.
 const RESEAL_WAIT: Millis = Millis::from_secs(60);
 /// An open hold is voided after this long: the longest request and the wait for its receipt.
-const HOLD_LIFE: Millis = Millis::from_minutes(35);
+pub const HOLD_LIFE: Millis = Millis::from_minutes(35);
 
 /// Reads a submission and begins to relay it. What comes out of the channel is length-prefixed frames.
 pub async fn begin(shared: Arc<Shared>, key: KeyRecord, body: &[u8]) -> Result<mpsc::Receiver<Bytes>, Refusal> {
     let request = read(&shared, key, body)?;
     let (client, frames) = mpsc::channel(CLIENT_FRAMES_MAX);
-    let room = shared.begin_request(request.header.request).ok_or(RefusalCode::Replayed)?;
+    if shared.unfinished.contains(&request.header.request) {
+        // Its hold is still to be ended: a second life under the same name would be ended with it.
+        return Err(RefusalCode::Replayed.into());
+    }
+    let room = shared.begin_request(request.header.request, request.account)?;
     let relay = Relay::new(shared, request, client, room);
     tokio::spawn(relay.run());
     Ok(frames)
@@ -65,7 +70,20 @@ struct Current {
 impl Drop for Current {
     fn drop(&mut self) {
         self.connection.close_stream(self.stream.id);
+        // Nobody reads these frames any more, but a receipt among them must not stay unanswered.
+        while let Ok(frame) = self.stream.frames.try_recv() {
+            if let StreamFrame::Final(frame) = frame {
+                self.connection.review(frame.receipt);
+            }
+        }
     }
+}
+
+/// A row that the router gave this request, until it is given back.
+#[derive(Clone, Copy)]
+struct Reserved {
+    provider: ProviderId,
+    connection: ConnectionId,
 }
 
 /// Where this request's time went; see `docs/timing.md`.
@@ -86,26 +104,28 @@ struct Relay {
     session: RelaySession,
     actions: VecDeque<RelayAction>,
     room: Arc<Notify>,
-    hold: NanoDollars,
+    hold: HoldLife,
+    reserved: Option<Reserved>,
     current: Option<Current>,
     clocks: Clocks,
-    receipt: Option<(Vec<u8>, Receipt)>,
-    answered_by: Option<(ProviderId, Arc<Connection>)>,
+    receipt: Option<KeptReceipt>,
+    answered_by: Option<ProviderId>,
     bill: Option<Vec<u8>>,
     sealed_refusal: Option<Vec<u8>>,
     /// Whose acceptance was written down.
     noted: Option<ProviderId>,
     client_gone: bool,
+    /// The consumer is there and missed a part of the answer.
+    cut_off: bool,
 }
 
 impl Drop for Relay {
     /// Whatever ends the task, a panic included, nothing of the request stays behind.
     fn drop(&mut self) {
-        let (model, request) = (self.request.header.model, self.request.header.request);
-        self.shared.with_registry(|registry| registry.leave_queue(&model, &request));
-        if let Some(provider) = self.current.as_ref().map(|current| current.provider) {
-            self.release(provider, Released::Unused);
-        }
+        let request = self.request.header.request;
+        self.leave_queue();
+        self.release(Released::Unused);
+        self.abandon_hold();
         self.shared.end_request(&request);
     }
 }
@@ -113,7 +133,7 @@ impl Drop for Relay {
 impl Relay {
     fn new(shared: Arc<Shared>, request: Request, client: mpsc::Sender<Bytes>, room: Arc<Notify>) -> Self {
         let terms = RelayTerms { output_ceiling: request.header.output_ceiling };
-        let (session, actions) = RelaySession::begin(terms, clock::now());
+        let (session, actions) = RelaySession::begin(terms, shared.mono());
         Self {
             shared,
             request,
@@ -121,7 +141,8 @@ impl Relay {
             session,
             actions: actions.into(),
             room,
-            hold: NanoDollars::ZERO,
+            hold: HoldLife::default(),
+            reserved: None,
             current: None,
             clocks: Clocks::default(),
             receipt: None,
@@ -130,6 +151,7 @@ impl Relay {
             sealed_refusal: None,
             noted: None,
             client_gone: false,
+            cut_off: false,
         }
     }
 
@@ -144,7 +166,7 @@ impl Relay {
                 }
             }
             let Some(wake_at) = self.session.wake_at() else { break };
-            let sleep = Duration::from_millis(wake_at.since(clock::now()).0);
+            let sleep = Duration::from_millis(wake_at.since(self.shared.mono()).0);
             tokio::select! {
                 frame = next_frame(&mut self.current) => self.provider_frame(frame),
                 () = self.room.notified() => self.feed(RelayEvent::Wake),
@@ -156,7 +178,7 @@ impl Relay {
     }
 
     fn feed(&mut self, event: RelayEvent) {
-        self.actions.extend(self.session.handle(event, clock::now()));
+        self.actions.extend(self.session.handle(event, self.shared.mono()));
     }
 
     fn client_left(&mut self) {
@@ -201,19 +223,27 @@ impl Relay {
                 current.last_data = Some(frame);
                 event
             }
-            Some(StreamFrame::Final(frame)) => match self.check(&frame) {
-                Some(receipt) => {
-                    self.receipt = Some((frame.receipt, receipt));
-                    RelayEvent::Receipt
+            Some(StreamFrame::Final(frame)) => {
+                let connection = Arc::clone(&current.connection);
+                match self.check(&frame) {
+                    Some(receipt) => {
+                        let output = receipt.output_tokens;
+                        self.receipt = Some(KeptReceipt::new(frame.receipt, receipt, connection));
+                        RelayEvent::Receipt { output }
+                    }
+                    None => {
+                        connection.review(frame.receipt);
+                        RelayEvent::BadReceipt
+                    }
                 }
-                None => RelayEvent::BadReceipt,
-            },
+            }
             Some(StreamFrame::CancelAck) => RelayEvent::CancelAcknowledged,
         };
         let overflowed = self.current.as_ref().is_some_and(|current| current.stream.overflowed.load(Ordering::Acquire));
-        if overflowed && !self.client_gone {
+        if overflowed && !self.client_gone && !self.cut_off {
             tracing::info!(request = %self.request.header.request, "a consumer did not keep up and is cut off");
-            self.client_left();
+            self.cut_off = true;
+            self.feed(RelayEvent::ConsumerGone);
         }
         self.feed(event);
     }
@@ -237,6 +267,7 @@ impl Relay {
             provider: current.provider,
             epoch: current.epoch,
             input_ceiling: self.request.header.input_ceiling,
+            // The machine knows whether the end was relayed, and compares.
             output_tokens: None,
         };
         check_receipt(&frame.receipt, &key, &seen)
@@ -256,13 +287,12 @@ impl Relay {
                 None
             }
             RelayAction::LeaveQueue => {
-                let (model, request) = (self.request.header.model, self.request.header.request);
-                self.shared.with_registry(|registry| registry.leave_queue(&model, &request));
+                self.leave_queue();
                 None
             }
             RelayAction::Offer(provider, attempt) => self.offer(provider, attempt),
-            RelayAction::Release(provider, released) => {
-                self.release(provider, released);
+            RelayAction::Release(_, released) => {
+                self.release(released);
                 None
             }
             RelayAction::RelayAccepted => {
@@ -271,8 +301,11 @@ impl Relay {
                 None
             }
             RelayAction::RelayData => {
-                self.note_acceptance();
                 let data = self.current.as_mut()?.last_data.take()?;
+                // Nothing is owed for an answer without a token: no receipt shall settle it later.
+                if data.tokens.0 > 0 {
+                    self.note_acceptance();
+                }
                 let Data { sequence, tokens, end, ciphertext, .. } = data;
                 self.send(RelayedData { sequence, tokens, end, ciphertext }).await;
                 None
@@ -288,11 +321,7 @@ impl Relay {
                 None
             }
             RelayAction::RelayFinal => {
-                match (self.receipt.take(), self.bill.take()) {
-                    (Some((receipt, _)), Some(bill)) => self.send(RelayedFinal { receipt, bill, update: None }).await,
-                    // The ledger or the key failed; the answer is whole, but nothing proves what it cost.
-                    _ => self.refuse(RefusalCode::Internal.into()).await,
-                }
+                self.send_final().await;
                 None
             }
             RelayAction::Refuse(refusal) => {
@@ -304,51 +333,6 @@ impl Relay {
                 None
             }
             RelayAction::Finish => None,
-        }
-    }
-
-    async fn place_hold(&mut self) -> RelayEvent {
-        let began = Instant::now();
-        let (header, price, now) = (&self.request.header, self.request.item.price, clock::now());
-        let Ok(amount) = worst_case(price, header.input_ceiling, header.output_ceiling) else {
-            return RelayEvent::HoldRefused(RefusalCode::InvalidRequest.into());
-        };
-        self.hold = amount;
-        let (account, operation) = (self.request.account, header.operation);
-        let superseded = match self.request.submit.supersedes {
-            None => None,
-            Some(old) => match self.shared.take_reseal(&old, account, operation) {
-                Some(waiting) => Some((old, waiting)),
-                None => {
-                    let detail = "the superseded request does not wait to be sealed again";
-                    return RelayEvent::HoldRefused(Refusal::new(RefusalCode::InvalidRequest, detail));
-                }
-            },
-        };
-        let placed = self.shared.store.hold_place(HoldRequest {
-            request: header.request,
-            operation: header.operation,
-            account: self.request.account,
-            key: self.request.key.id,
-            model: header.model,
-            amount,
-            price,
-            input_ceiling: header.input_ceiling,
-            output_ceiling: header.output_ceiling,
-            placed_at: now,
-            expires_at: now.after(HOLD_LIFE),
-            supersedes: self.request.submit.supersedes,
-        });
-        let placed = placed.await;
-        self.clocks.reserve = began.elapsed();
-        match placed {
-            Ok(()) => RelayEvent::HoldPlaced,
-            Err(error) => {
-                if let Some((old, waiting)) = superseded {
-                    self.shared.begin_reseal(old, waiting);
-                }
-                RelayEvent::HoldRefused(hold_refusal(error))
-            }
         }
     }
 
@@ -366,10 +350,17 @@ impl Relay {
             recipients: &recipients,
             tried: &tried,
         };
-        let routed = self.shared.with_registry(|registry| registry.route(&request, clock::now()));
+        let (now, wall) = (self.shared.mono(), clock::now());
+        let routed = self.shared.with_registry(|registry| {
+            // Reserved on the connection that it has at this moment.
+            registry.route(&request, now, wall).map(|provider| (provider, registry.connection_of(&provider)))
+        });
         self.clocks.route += began.elapsed();
         match routed {
-            Ok(provider) => RelayEvent::Routed(provider),
+            Ok((provider, connection)) => {
+                self.reserved = connection.map(|connection| Reserved { provider, connection });
+                RelayEvent::Routed(provider)
+            }
             Err(RouteError::Queued) => RelayEvent::NotRouted(RouteFailure::Busy),
             Err(RouteError::QueueFull) => RelayEvent::NotRouted(RouteFailure::QueueFull),
             Err(error @ RouteError::OthersCould) => RelayEvent::NotRouted(RouteFailure::OthersCould(error.code())),
@@ -379,15 +370,11 @@ impl Relay {
 
     fn offer(&mut self, provider: ProviderId, attempt: AttemptNumber) -> Option<RelayEvent> {
         self.clocks.offered_at = Some(Instant::now());
-        let reserved_on = self.shared.with_registry(|registry| registry.connection_of(&provider));
-        let connection = reserved_on.and_then(|id| self.shared.connection(&id));
+        let connection = self.reserved.and_then(|reserved| self.shared.connection(&reserved.connection));
         let wrap: Option<Wrap> = self.request.submit.wraps.0.iter().find(|wrap| wrap.provider == provider).cloned();
         let (Some(connection), Some(wrap)) = (connection, wrap) else {
-            // The connection is closing. Its row was reserved a moment ago, and there is no stream to give it back by.
-            if let Some(id) = reserved_on {
-                let model = self.request.header.model;
-                self.shared.with_registry(|registry| registry.release(&provider, &id, &model, None, clock::now()));
-            }
+            // The connection is closing: that is no failure of a request that it never saw.
+            self.release(Released::Unused);
             return Some(RelayEvent::ProviderGone);
         };
         let scope = self.shared.scope(self.request.account, &provider);
@@ -412,20 +399,28 @@ impl Relay {
         (!sent).then_some(RelayEvent::ProviderGone)
     }
 
-    fn release(&mut self, provider: ProviderId, released: Released) {
-        let Some(current) = self.current.take() else { return };
+    fn release(&mut self, released: Released) {
+        if let Some(current) = self.current.take() {
+            self.answered_by = Some(current.provider);
+        }
+        let Some(Reserved { provider, connection }) = self.reserved.take() else { return };
         let fault = match released {
             Released::Served => Some(false),
             Released::Failed => Some(true),
             Released::Unused => None,
         };
-        let (connection, model) = (current.connection.id, self.request.header.model);
-        self.answered_by = Some((provider, Arc::clone(&current.connection)));
-        drop(current);
-        self.shared.with_registry(|registry| registry.release(&provider, &connection, &model, fault, clock::now()));
+        let model = self.request.header.model;
+        let (now, wall) = (self.shared.mono(), clock::now());
+        self.shared.with_registry(|registry| registry.release(&provider, &connection, &model, fault, now, wall));
     }
 
-    /// At the first content: writes down whose answer it is, beside the answer itself. After a crash no other provider's
+    fn leave_queue(&self) {
+        let (model, request) = (self.request.header.model, self.request.header.request);
+        let (now, wall) = (self.shared.mono(), clock::now());
+        self.shared.with_registry(|registry| registry.leave_queue(&model, &request, now, wall));
+    }
+
+    /// At the first token: writes down whose answer it is, beside the answer itself. After a crash no other provider's
     /// receipt settles the hold; a crash before it is written leaves the hold to its owner.
     fn note_acceptance(&mut self) {
         let Some(provider) = self.current.as_ref().map(|current| current.provider) else { return };
@@ -461,87 +456,6 @@ impl Relay {
         })
     }
 
-    async fn settle(&mut self, delivered: darkbloom_session::Delivered) -> RelayEvent {
-        let Some((provider, connection)) = self.answered_by.clone() else { return RelayEvent::Settled };
-        let usage = self.receipt.as_ref().filter(|_| delivered.receipt);
-        let usage =
-            usage.map(|(_, receipt)| ReceiptUsage { input: receipt.input_tokens, output: receipt.output_tokens });
-        let receipt_bytes = self.receipt.as_ref().filter(|_| delivered.receipt).map(|(bytes, _)| bytes.clone());
-        let id = receipt_bytes.as_deref().map(receipt_id);
-        let settlement = Settlement {
-            request: self.request.header.request,
-            provider,
-            delivered: Delivered {
-                content_relayed: delivered.content_relayed,
-                relayed_output: delivered.tokens_relayed,
-                receipt: usage,
-            },
-            receipt: receipt_bytes,
-            receipt_id: id,
-            at: clock::now(),
-        };
-        match self.shared.store.hold_settle(settlement).await {
-            Ok(settled) if settled.already && settled.void.is_some() => {
-                tracing::error!(request = %self.request.header.request, "the hold of a delivered answer was void");
-            }
-            Ok(settled) => {
-                tracing::info!(
-                    request = %self.request.header.request,
-                    model = %self.request.item.entry.name,
-                    provider = %provider.short(),
-                    input_tokens = settled.input_tokens.0,
-                    output_tokens = settled.output_tokens.0,
-                    charge = %settled.charge,
-                    "request settled"
-                );
-                let terms = Charged {
-                    price: self.request.item.price,
-                    hold: self.hold,
-                    charge: settled.charge,
-                    input: settled.input_tokens,
-                    output: settled.output_tokens,
-                };
-                match self.bill(&terms, id) {
-                    Ok(bill) => self.bill = Some(bill),
-                    Err(error) => tracing::error!(%error, "cannot sign a bill"),
-                }
-                if let Some(receipt) = id {
-                    connection.send(ReceiptAck { receipt });
-                }
-            }
-            // The hold stays; the provider keeps its receipt and presents it again.
-            Err(error) => tracing::error!(request = %self.request.header.request, %error, "cannot settle"),
-        }
-        RelayEvent::Settled
-    }
-
-    fn bill(&self, terms: &Charged, receipt: Option<darkbloom_types::ReceiptId>) -> Result<Vec<u8>, SignError> {
-        let bill = Bill {
-            operation: self.request.header.operation,
-            request: self.request.header.request,
-            receipt,
-            price: terms.price,
-            hold: terms.hold,
-            charge: terms.charge,
-            input_tokens: terms.input,
-            output_tokens: terms.output,
-            settled_at: clock::now(),
-        };
-        bill.sign(&*self.shared.key)
-    }
-
-    async fn void(&mut self, code: RefusalCode) {
-        let voided = self
-            .shared
-            .store
-            .hold_void(self.request.header.request, VoidCause::NothingDelivered, code.name(), clock::now())
-            .await;
-        if let Err(error) = voided {
-            // The sweeper voids it when its time is over.
-            tracing::error!(request = %self.request.header.request, %error, "cannot void a hold");
-        }
-    }
-
     async fn refuse(&mut self, refusal: Refusal) {
         tracing::info!(request = %self.request.header.request, reason = %refusal.code, "request refused");
         let waits = matches!(refusal.code, RefusalCode::NoCapacity | RefusalCode::Overloaded);
@@ -557,33 +471,6 @@ impl Relay {
         };
         self.send(frame).await;
     }
-
-    async fn reseal(&mut self, code: RefusalCode) {
-        match candidate_list(&self.shared, &self.request.item) {
-            Ok(candidates) => {
-                let waiting = Resealing {
-                    account: self.request.account,
-                    operation: self.request.header.operation,
-                    until: clock::now().after(RESEAL_WAIT),
-                };
-                self.shared.begin_reseal(self.request.header.request, waiting);
-                self.send(Reseal { candidates, code: code.number() }).await;
-            }
-            Err(error) => {
-                tracing::error!(%error, "cannot sign a candidate list");
-                self.void(code).await;
-                self.refuse(code.into()).await;
-            }
-        }
-    }
-}
-
-struct Charged {
-    price: Price,
-    hold: NanoDollars,
-    charge: NanoDollars,
-    input: TokenCount,
-    output: TokenCount,
 }
 
 /// The next frame of the current provider; waits for ever where there is none.
@@ -630,39 +517,5 @@ fn refusal_of(frame: Refused) -> Refusal {
     if PROVIDERS_REFUSALS.contains(&code) { Refusal::new(code, frame.detail) } else { RefusalCode::ProviderLost.into() }
 }
 
-fn hold_refusal(error: PlaceHoldError) -> Refusal {
-    match error {
-        PlaceHoldError::InsufficientFunds { available, needed } => {
-            Refusal::new(RefusalCode::InsufficientQuota, format!("{available} is available, {needed} may be needed"))
-        }
-        PlaceHoldError::AlreadyCompleted => RefusalCode::AlreadyCompleted.into(),
-        PlaceHoldError::InProgress => RefusalCode::OperationInProgress.into(),
-        PlaceHoldError::DuplicateRequest => RefusalCode::Replayed.into(),
-        PlaceHoldError::UnknownAccount => Refusal::new(RefusalCode::Forbidden, "the key's account is gone"),
-        PlaceHoldError::UnknownSuperseded | PlaceHoldError::Terms(_) => {
-            Refusal::new(RefusalCode::InvalidRequest, error.to_string())
-        }
-        PlaceHoldError::Store(error) => {
-            tracing::error!(%error, "cannot place a hold");
-            RefusalCode::Internal.into()
-        }
-    }
-}
-
-/// A fresh signed list of a model's candidates.
-pub fn candidate_list(shared: &Shared, item: &Item) -> Result<Vec<u8>, SignError> {
-    let now = clock::now();
-    let found = shared.with_registry(|registry| registry.candidates(&item.digest, now, &mut clock::rng()));
-    let candidates: Vec<_> = found
-        .into_iter()
-        .map(|view| Candidate { statement: view.statement, rows_free: view.rows_free, waiting: view.waiting })
-        .collect();
-    let list = CandidateList {
-        network: shared.network,
-        time: now,
-        entry: item.signed.clone(),
-        price: item.price,
-        candidates: candidates.into(),
-    };
-    list.sign(&*shared.key)
-}
+#[cfg(test)]
+mod tests;

@@ -1,24 +1,27 @@
 //! What all tasks share.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use std::time::{Duration, Instant};
 
 use darkbloom_keys::IdentityKey;
-use darkbloom_registry::Registry;
+use darkbloom_registry::{ProviderView, Registry};
 use darkbloom_store::Store;
 use darkbloom_types::{
-    AccountId, ConnectionId, Digest, EpochId, NetworkId, OperationId, ProviderId, RequestId, StreamId, Tier, UnixMillis,
+    AccountId, ConnectionId, Digest, EpochId, MonoMillis, NetworkId, OperationId, ProviderId, Refusal, RequestId,
+    StreamId, Tier,
 };
 use darkbloom_wire::{Accepted, CoordinatorFrame, Data, Final, Offer, Refused};
 use rand_core::Rng as _;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::StartError;
+use crate::blobs::Blobs;
 use crate::catalogue::Catalogue;
+use crate::live::Live;
+use crate::relay::Unfinished;
 use darkbloom_host::clock;
 
 /// Frames that may wait to be written to one provider: several offers for each of its rows.
@@ -31,6 +34,12 @@ const STREAM_RESERVE: usize = 8;
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// Epochs of one connection whose receipts are still checked.
 const EPOCHS_MAX: usize = 8;
+/// Receipts of one connection that are still to be decided on, of 2 KiB each: as many as a provider has rows. What is over
+/// that is presented again when the provider reconnects.
+const RECEIPTS_MAX: usize = 256;
+/// Connections that have not introduced themselves yet: each may stay for 15 seconds, so this many providers may come back
+/// at once every few seconds after a restart, and nobody without a name holds more sockets.
+const STRANGERS_MAX: usize = 256;
 
 /// What a provider says about one stream.
 #[derive(Debug)]
@@ -78,7 +87,7 @@ pub struct Resealing {
     /// What the consumer asked for once.
     pub operation: OperationId,
     /// How long it waits.
-    pub until: UnixMillis,
+    pub until: MonoMillis,
 }
 
 /// One provider's connection, as the rest of the program sees it.
@@ -90,6 +99,8 @@ pub struct Connection {
     streams: Mutex<HashMap<StreamId, StreamSink>>,
     next_stream: AtomicU64,
     epochs: Mutex<Vec<KnownEpoch>>,
+    /// Receipts that are still to be decided on.
+    receipts: Mutex<Vec<Vec<u8>>>,
     /// Notified when the connection must close.
     pub close: Notify,
 }
@@ -104,6 +115,7 @@ impl Connection {
             streams: Mutex::default(),
             next_stream: AtomicU64::new(1),
             epochs: Mutex::default(),
+            receipts: Mutex::default(),
             close: Notify::new(),
         };
         (Arc::new(connection), queue)
@@ -142,15 +154,32 @@ impl Connection {
         lock(&self.streams).clear();
     }
 
-    /// Hands a frame to its stream. A frame for a stream that is over is dropped: it was overtaken. Content that finds the
+    /// Hands a frame to its stream. A frame for a stream that is over comes back: it was overtaken. Content that finds the
     /// queue full is dropped and the stream marked, so that one slow consumer never holds up the others.
-    pub fn deliver(&self, stream: StreamId, frame: StreamFrame) {
+    pub fn deliver(&self, stream: StreamId, frame: StreamFrame) -> Option<StreamFrame> {
         let streams = lock(&self.streams);
-        let Some((sender, overflowed)) = streams.get(&stream) else { return };
-        let content = matches!(frame, StreamFrame::Data(_));
-        if (content && sender.capacity() <= STREAM_RESERVE) || sender.try_send(frame).is_err() {
+        let Some((sender, overflowed)) = streams.get(&stream) else { return Some(frame) };
+        if matches!(frame, StreamFrame::Data(_)) && sender.capacity() <= STREAM_RESERVE {
             overflowed.store(true, Ordering::Release);
+            return None;
         }
+        let (mpsc::error::TrySendError::Full(frame) | mpsc::error::TrySendError::Closed(frame)) =
+            sender.try_send(frame).err()?;
+        overflowed.store(true, Ordering::Release);
+        Some(frame)
+    }
+
+    /// Keeps a receipt until it can be decided on: see `provider_socket::receipts`.
+    pub fn review(&self, receipt: Vec<u8>) {
+        let mut receipts = lock(&self.receipts);
+        if receipts.len() < RECEIPTS_MAX && !receipts.contains(&receipt) {
+            receipts.push(receipt);
+        }
+    }
+
+    /// Takes the receipts that are to be decided on.
+    pub fn take_receipts(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut lock(&self.receipts))
     }
 
     /// Remembers a verified epoch.
@@ -177,10 +206,6 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn receipt_key_name(epoch: &EpochId) -> String {
-    format!("receipt_key/{epoch}")
-}
-
 /// What all tasks share.
 pub struct Shared {
     /// Money, keys, catalogue.
@@ -195,13 +220,25 @@ pub struct Shared {
     pub registry: Mutex<Registry>,
     connections: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
     /// Requests that are being relayed.
-    live: Mutex<HashMap<RequestId, Arc<Notify>>>,
+    live: Mutex<Live>,
     draining: AtomicBool,
     catalogue: RwLock<Arc<Catalogue>>,
     /// Holds that wait for their request to be sealed again, and until when.
     resealing: Mutex<HashMap<RequestId, Resealing>>,
+    /// Holds whose end could not be written yet.
+    pub unfinished: Unfinished,
+    /// Where this process's monotonic clock begins.
+    started: Instant,
     /// Keyed into account pseudonyms; for this run alone, so that pseudonyms do not outlive it.
     scope_secret: [u8; 32],
+    /// Text packs in memory.
+    pub blobs: Blobs,
+    /// A place for each connection that has not introduced itself yet.
+    pub strangers: Arc<Semaphore>,
+    /// Held while the catalogue changes, so that its limit holds for changes at the same time.
+    pub catalogue_change: tokio::sync::Mutex<()>,
+    /// What was last found out about readiness: anybody may ask.
+    pub readiness: tokio::sync::Mutex<Option<(Instant, serde_json::Value)>>,
 }
 
 impl Shared {
@@ -224,10 +261,21 @@ impl Shared {
             draining: AtomicBool::new(false),
             catalogue: RwLock::default(),
             resealing: Mutex::default(),
+            unfinished: Unfinished::default(),
+            started: Instant::now(),
             scope_secret,
+            blobs: Blobs::default(),
+            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+            catalogue_change: tokio::sync::Mutex::default(),
+            readiness: tokio::sync::Mutex::default(),
         };
         shared.reload_catalogue().await?;
         Ok(shared)
+    }
+
+    /// Now, by the clock that never jumps.
+    pub fn mono(&self) -> MonoMillis {
+        MonoMillis::from(self.started.elapsed())
     }
 
     /// The catalogue as it is now.
@@ -243,22 +291,6 @@ impl Shared {
             Catalogue::load(rows, &prices, &self.key.public_key()).map_err(|_| StartError::ForeignCatalogue)?;
         *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
         Ok(())
-    }
-
-    /// Remembers the receipt key of a verified epoch beyond this run: receipts are presented again after a restart.
-    pub async fn store_receipt_key(&self, provider: ProviderId, epoch: KnownEpoch) {
-        let mut value = provider.as_bytes().to_vec();
-        value.extend_from_slice(&epoch.receipt_key);
-        if let Err(error) = self.store.meta_put(receipt_key_name(&epoch.id), value).await {
-            tracing::error!(%error, "cannot remember an epoch's receipt key");
-        }
-    }
-
-    /// The receipt key of an epoch that was verified earlier, if it was this provider's.
-    pub async fn stored_receipt_key(&self, provider: ProviderId, epoch: &EpochId) -> Option<[u8; 32]> {
-        let value = self.store.meta_get(receipt_key_name(epoch)).await.ok()??;
-        let (owner, key) = value.split_first_chunk::<32>()?;
-        (*owner == provider.0).then(|| key.try_into().ok())?
     }
 
     pub fn add_connection(&self, connection: Arc<Connection>) {
@@ -296,16 +328,13 @@ impl Shared {
 
     /// Whether this process is relaying a request right now.
     pub fn is_live(&self, request: &RequestId) -> bool {
-        lock(&self.live).contains_key(request)
+        lock(&self.live).contains(request)
     }
 
-    /// A request is live from now on; what is returned is notified when it waits for room and there may be some. `None`
-    /// when it is live already: then the same sealing was submitted twice.
-    pub fn begin_request(&self, request: RequestId) -> Option<Arc<Notify>> {
-        match lock(&self.live).entry(request) {
-            Entry::Occupied(_) => None,
-            Entry::Vacant(free) => Some(Arc::clone(free.insert(Arc::new(Notify::new())))),
-        }
+    /// A request is live from now on; what is returned is notified when it waits for room and there may be some. Refused
+    /// when it is live already, or when its account has as many as it may.
+    pub fn begin_request(&self, request: RequestId, account: AccountId) -> Result<Arc<Notify>, Refusal> {
+        lock(&self.live).begin(request, account)
     }
 
     /// A hold waits for its request to be sealed again.
@@ -330,13 +359,18 @@ impl Shared {
     }
 
     /// Takes the holds that have waited too long.
-    pub fn overdue_reseals(&self, now: UnixMillis) -> Vec<RequestId> {
+    pub fn overdue_reseals(&self, now: MonoMillis) -> Vec<RequestId> {
         lock(&self.resealing).extract_if(|_, waiting| now >= waiting.until).map(|(request, _)| request).collect()
     }
 
     /// A request is over.
     pub fn end_request(&self, request: &RequestId) {
-        lock(&self.live).remove(request);
+        lock(&self.live).end(request);
+    }
+
+    /// All connected providers, for people.
+    pub fn provider_views(&self) -> Vec<ProviderView> {
+        self.with_registry(|registry| registry.views(self.tier_min, self.mono(), clock::now()))
     }
 
     /// Changes the registry, and tells the requests that the change made room for.
@@ -349,9 +383,7 @@ impl Shared {
         if !wakes.is_empty() {
             let waiting = lock(&self.live);
             for request in wakes {
-                if let Some(notify) = waiting.get(&request) {
-                    notify.notify_one();
-                }
+                waiting.wake(&request);
             }
         }
         result

@@ -1,27 +1,37 @@
-//! What happens without anybody asking: challenges, holds whose time is over.
+//! What happens without anybody asking: challenges, requests that time alone has made room for, holds whose time is over, receipt keys that nobody needs.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use darkbloom_ledger::VoidCause;
 use darkbloom_store::SettleError;
 use darkbloom_types::RequestId;
 use darkbloom_wire::Challenge;
 
+use crate::relay::{End, HOLD_LIFE};
 use crate::state::Shared;
 use darkbloom_host::clock;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);
+/// How often it looks for receipt keys to remove: they are kept for a day, and few come in ten minutes.
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
 /// Runs until it is aborted.
 pub async fn run(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut pruned: Option<Instant> = None;
     loop {
         ticks.tick().await;
         challenge(&shared);
+        shared.with_registry(|registry| registry.tick(shared.mono(), clock::now()));
+        shared.unfinished.retry(&shared.store, clock::now()).await;
         void_holds(&shared).await;
+        if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
+            pruned = Some(Instant::now());
+            prune_receipt_keys(&shared).await;
+        }
     }
 }
 
@@ -47,7 +57,7 @@ pub async fn end_orphans(shared: &Shared) {
 }
 
 fn challenge(shared: &Shared) {
-    let due = shared.with_registry(|registry| registry.challenges_due(clock::now(), &mut clock::rng()));
+    let due = shared.with_registry(|registry| registry.challenges_due(shared.mono(), &mut clock::rng()));
     for (connection, nonce) in due {
         if let Some(connection) = shared.connection(&connection) {
             connection.send(Challenge { nonce });
@@ -56,14 +66,16 @@ fn challenge(shared: &Shared) {
 }
 
 async fn void_holds(shared: &Shared) {
-    let now = clock::now();
-    for request in shared.overdue_reseals(now) {
+    for request in shared.overdue_reseals(shared.mono()) {
         void(shared, request, VoidCause::NothingDelivered, "not sealed again").await;
     }
-    match shared.store.holds_expired(now).await {
+    match shared.store.holds_expired(clock::now()).await {
         Ok(expired) => {
-            // After a jump of the clock a running request may look overdue; it ends by itself.
-            for request in expired.into_iter().filter(|request| !shared.is_live(request)) {
+            // After a jump of the clock a running request may look overdue; it ends by itself, as does one that waits.
+            let nobodys = |request: &RequestId| {
+                !shared.is_live(request) && !shared.is_resealing(request) && !shared.unfinished.contains(request)
+            };
+            for request in expired.into_iter().filter(nobodys) {
                 void(shared, request, VoidCause::Silence, "silence").await;
             }
         }
@@ -74,6 +86,17 @@ async fn void_holds(shared: &Shared) {
 async fn void(shared: &Shared, request: RequestId, cause: VoidCause, reason: &'static str) {
     match shared.store.hold_void(request, cause, reason, clock::now()).await {
         Ok(_) | Err(SettleError::UnknownRequest) => {}
-        Err(error) => tracing::error!(%request, %error, "cannot void a hold"),
+        Err(error) => {
+            tracing::error!(%request, %error, "cannot void a hold yet");
+            shared.unfinished.add(request, End::Void(cause, reason));
+        }
+    }
+}
+
+async fn prune_receipt_keys(shared: &Shared) {
+    match shared.store.receipt_keys_prune(clock::now(), HOLD_LIFE).await {
+        Ok(0) => {}
+        Ok(count) => tracing::debug!(count, "removed receipt keys that no receipt needs any more"),
+        Err(error) => tracing::error!(%error, "cannot remove old receipt keys"),
     }
 }

@@ -1,18 +1,78 @@
 //! An error as OpenAI's clients expect it.
 
-use darkbloom_types::{Refusal, RefusalCode};
+use darkbloom_types::{NanoDollars, Refusal, RefusalCode};
 use serde_json::json;
 
 const INVALID: &str = "invalid_request_error";
+const SERVER: &str = "server_error";
+/// When to try again where waiting helps: rows become free every few seconds.
+const AGAIN_S: u64 = 2;
 
-/// Refusals for which OpenAI has a type or a field of its own.
-const OWN_WORDS: [(RefusalCode, &str, Option<&str>); 5] = [
-    (RefusalCode::InsufficientQuota, "insufficient_quota", None),
-    (RefusalCode::RateLimitExceeded, "rate_limit_error", None),
-    (RefusalCode::Forbidden, "permission_error", None),
-    (RefusalCode::ModelNotFound, INVALID, Some("model")),
-    (RefusalCode::ContextLengthExceeded, INVALID, Some("messages")),
-];
+/// How a refusal reads to a consumer's program.
+struct Words {
+    status: u16,
+    kind: &'static str,
+    param: Option<&'static str>,
+    retry_after_s: Option<u64>,
+}
+
+impl Words {
+    const fn new(status: u16, kind: &'static str) -> Self {
+        Self { status, kind, param: None, retry_after_s: None }
+    }
+
+    const fn param(mut self, field: &'static str) -> Self {
+        self.param = Some(field);
+        self
+    }
+
+    const fn again(mut self) -> Self {
+        self.retry_after_s = Some(AGAIN_S);
+        self
+    }
+}
+
+/// The status says whose it is: below 500 the consumer can do something about it, by its request, its key or its account.
+/// What went wrong between the machines behind this interface is none of that, although there it is one side's fault: so
+/// some codes have another status here than among those machines.
+fn words(code: RefusalCode) -> Words {
+    match code {
+        RefusalCode::InvalidRequest | RefusalCode::InvalidApiKey | RefusalCode::NotFound | RefusalCode::TooLarge => {
+            Words::new(code.http_status(), INVALID)
+        }
+        RefusalCode::AlreadyCompleted | RefusalCode::OperationInProgress | RefusalCode::Cancelled => {
+            Words::new(code.http_status(), INVALID)
+        }
+        RefusalCode::ModelNotFound => Words::new(404, INVALID).param("model"),
+        RefusalCode::ContextLengthExceeded => Words::new(400, INVALID).param("messages"),
+        RefusalCode::InsufficientQuota => Words::new(402, "insufficient_quota"),
+        RefusalCode::Forbidden => Words::new(403, "permission_error"),
+        RefusalCode::RateLimitExceeded => Words::new(429, "rate_limit_error").again(),
+        RefusalCode::Internal => Words::new(500, SERVER),
+        // This listener and the network do not agree: somebody's clock, pin or release is wrong, or somebody lies.
+        RefusalCode::ClockSkew
+        | RefusalCode::WrongNetwork
+        | RefusalCode::Unsupported
+        | RefusalCode::CannotOpen
+        | RefusalCode::Replayed
+        | RefusalCode::VerificationFailed
+        | RefusalCode::CoordinatorUnreachable
+        | RefusalCode::ProviderLost
+        | RefusalCode::AnswerCut => Words::new(502, SERVER),
+        // Nobody is there now who may answer. A missing tier does not come back in seconds.
+        RefusalCode::TierNotMet => Words::new(503, SERVER),
+        // The next sealing is made with fresh candidates, keys and prices.
+        RefusalCode::PriceChanged
+        | RefusalCode::UnknownEpoch
+        | RefusalCode::ResealExhausted
+        | RefusalCode::ModelNotLoaded
+        | RefusalCode::NoEligibleProvider
+        | RefusalCode::NoCapacity
+        | RefusalCode::Overloaded
+        | RefusalCode::Draining => Words::new(503, SERVER).again(),
+        RefusalCode::Timeout => Words::new(504, SERVER),
+    }
+}
 
 /// An error for a consumer's program. Names fields and limits, never what a message said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,31 +88,51 @@ pub struct ApiError {
     pub param: Option<String>,
     /// What happened and what to do, for a person.
     pub message: String,
+    /// Seconds after which the same request may succeed (RFC 9110 section 10.2.3), where waiting may cure it.
+    pub retry_after_s: Option<u64>,
+    /// What an answer that failed midway was charged, where a bill said so that verified.
+    pub charge: Option<NanoDollars>,
 }
 
 impl ApiError {
     /// A request that is wrong, with nobody but the caller to blame.
     pub(crate) fn invalid(code: &'static str, param: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { status: 400, kind: INVALID, code: Some(code), param: Some(param.into()), message: message.into() }
+        Self {
+            status: 400,
+            kind: INVALID,
+            code: Some(code),
+            param: Some(param.into()),
+            message: message.into(),
+            retry_after_s: None,
+            charge: None,
+        }
     }
 
     /// A body that cannot be read at all.
     pub(crate) fn malformed(message: impl Into<String>) -> Self {
-        Self { status: 400, kind: INVALID, code: None, param: None, message: message.into() }
+        Self {
+            status: 400,
+            kind: INVALID,
+            code: None,
+            param: None,
+            message: message.into(),
+            retry_after_s: None,
+            charge: None,
+        }
     }
 
     /// The same "no" in OpenAI's words.
     #[must_use]
     pub fn from_refusal(refusal: &Refusal) -> Self {
-        let status = refusal.code.http_status();
-        let own = OWN_WORDS.iter().find(|(code, _, _)| *code == refusal.code).map(|(_, kind, param)| (*kind, *param));
-        let (kind, param) = own.unwrap_or((if status >= 500 { "server_error" } else { INVALID }, None));
+        let Words { status, kind, param, retry_after_s } = words(refusal.code);
         Self {
             status,
             kind,
             code: Some(refusal.code.name()),
             param: param.map(str::to_owned),
             message: refusal.message(),
+            retry_after_s,
+            charge: None,
         }
     }
 
@@ -62,9 +142,68 @@ impl ApiError {
         let mut error = json!({
             "message": self.message, "type": self.kind, "param": self.param, "code": self.code,
         });
-        if let (Some(id), Some(members)) = (request_id, error.as_object_mut()) {
-            members.insert("request_id".to_owned(), id.into());
+        if let Some(id) = request_id {
+            error["request_id"] = id.into();
+        }
+        if let Some(charge) = self.charge {
+            error["charge_nano_usd"] = json!(charge);
         }
         json!({ "error": error }).to_string().into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every code with the status that a consumer's program sees, its type, and whether waiting is advised.
+    const SEEN: &[(RefusalCode, u16, &str, bool)] = &[
+        (RefusalCode::InvalidRequest, 400, INVALID, false),
+        (RefusalCode::InvalidApiKey, 401, INVALID, false),
+        (RefusalCode::InsufficientQuota, 402, "insufficient_quota", false),
+        (RefusalCode::ModelNotFound, 404, INVALID, false),
+        (RefusalCode::ContextLengthExceeded, 400, INVALID, false),
+        (RefusalCode::NoEligibleProvider, 503, SERVER, true),
+        (RefusalCode::NoCapacity, 503, SERVER, true),
+        (RefusalCode::AlreadyCompleted, 409, INVALID, false),
+        (RefusalCode::OperationInProgress, 409, INVALID, false),
+        (RefusalCode::ClockSkew, 502, SERVER, false),
+        (RefusalCode::UnknownEpoch, 503, SERVER, true),
+        (RefusalCode::Replayed, 502, SERVER, false),
+        (RefusalCode::Unsupported, 502, SERVER, false),
+        (RefusalCode::CannotOpen, 502, SERVER, false),
+        (RefusalCode::WrongNetwork, 502, SERVER, false),
+        (RefusalCode::PriceChanged, 503, SERVER, true),
+        (RefusalCode::ProviderLost, 502, SERVER, false),
+        (RefusalCode::AnswerCut, 502, SERVER, false),
+        (RefusalCode::Timeout, 504, SERVER, false),
+        (RefusalCode::Overloaded, 503, SERVER, true),
+        (RefusalCode::ModelNotLoaded, 503, SERVER, true),
+        (RefusalCode::Internal, 500, SERVER, false),
+        (RefusalCode::VerificationFailed, 502, SERVER, false),
+        (RefusalCode::TierNotMet, 503, SERVER, false),
+        (RefusalCode::CoordinatorUnreachable, 502, SERVER, false),
+        (RefusalCode::ResealExhausted, 503, SERVER, true),
+        (RefusalCode::Draining, 503, SERVER, true),
+        (RefusalCode::TooLarge, 413, INVALID, false),
+        (RefusalCode::RateLimitExceeded, 429, "rate_limit_error", true),
+        (RefusalCode::Cancelled, 499, INVALID, false),
+        (RefusalCode::Forbidden, 403, "permission_error", false),
+        (RefusalCode::NotFound, 404, INVALID, false),
+    ];
+
+    #[test]
+    fn every_refusal_says_whose_it_is() {
+        let codes: Vec<_> = SEEN.iter().map(|row| row.0).collect();
+        assert_eq!(codes, RefusalCode::ALL, "each has its row");
+        for &(code, status, kind, waits) in SEEN {
+            let error = ApiError::from_refusal(&Refusal::from(code));
+            assert_eq!((error.status, error.kind, error.retry_after_s.is_some()), (status, kind, waits), "{code}");
+            assert_eq!(error.code, Some(code.name()));
+            assert_eq!(status >= 500, kind == SERVER, "{code}");
+            assert_eq!(status == 500, code == RefusalCode::Internal, "{code}: 500 is a failure of ours alone");
+            let promised = code.next_step().contains("`retry-after`");
+            assert!(waits || !promised, "{code} promises a time and names none");
+        }
     }
 }

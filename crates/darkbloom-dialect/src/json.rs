@@ -1,14 +1,14 @@
 //! JSON as it stands in a body: keys that stand twice are refused, texts are wiped when they are dropped.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use darkbloom_types::SecretString;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// One JSON value. Takes at most 32 bytes of memory for each byte of the body, whose length is the caller's to limit;
-/// nesting is limited to 128 by the parser.
+/// One JSON value. Takes at most 48 bytes of memory for each byte of the body, whose length is the caller's to limit:
+/// `0,` is two bytes and one value, in a list that has room for half as many again while it grows. Nesting is limited to
+/// 128 by the parser.
 #[derive(Debug)]
 pub(crate) enum Json {
     Null,
@@ -19,7 +19,40 @@ pub(crate) enum Json {
     Float(f64),
     Text(SecretString),
     Array(Vec<Json>),
-    Object(BTreeMap<String, Json>),
+    Object(Members),
+}
+
+/// The members of an object, by name. One allocation of just their size: a body may hold half a million small objects,
+/// and a map's node has room for eleven members.
+#[derive(Debug)]
+pub(crate) struct Members(Box<[(String, Json)]>);
+
+const _: () = assert!(size_of::<Json>() <= 32 && size_of::<(String, Json)>() <= 64);
+
+impl Members {
+    /// Puts members in order; `None` when a name stands twice.
+    fn new(mut members: Vec<(String, Json)>) -> Option<Self> {
+        members.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let twice = members.windows(2).any(|pair| pair[0].0 == pair[1].0);
+        (!twice).then(|| Self(members.into_boxed_slice()))
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Json> {
+        let at = self.0.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
+        Some(&self.0[at].1)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &Json)> {
+        self.0.iter().map(|(name, value)| (name, value))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl Json {
@@ -41,7 +74,7 @@ impl Json {
         }
     }
 
-    pub(crate) fn object(&self) -> Option<&BTreeMap<String, Self>> {
+    pub(crate) fn object(&self) -> Option<&Members> {
         match self {
             Self::Object(members) => Some(members),
             Self::Null | Self::Bool(_) | Self::Integer(_) | Self::Float(_) | Self::Text(_) | Self::Array(_) => None,
@@ -122,16 +155,16 @@ impl<'de> Visitor<'de> for AnyValue {
         while let Some(element) = sequence.next_element()? {
             elements.push(element);
         }
+        // Room is made for four at least, and a body may hold a million arrays of one.
+        elements.shrink_to_fit();
         Ok(Json::Array(elements))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
-        let mut members = BTreeMap::new();
-        while let Some((key, value)) = map.next_entry::<String, Json>()? {
-            if members.insert(key, value).is_some() {
-                return Err(A::Error::custom("a key stands twice in one object"));
-            }
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry::<String, Json>()? {
+            members.push(member);
         }
-        Ok(Json::Object(members))
+        Members::new(members).map(Json::Object).ok_or_else(|| A::Error::custom("a key stands twice in one object"))
     }
 }

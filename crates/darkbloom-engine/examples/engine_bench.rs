@@ -85,7 +85,20 @@ fn main() -> Result<(), Box<dyn Error>> {
             engine.median / bare.median
         )?;
     }
+    time_erasing(&mut bare, &mut out)?;
     time_the_sampler(&mut out)?;
+    Ok(())
+}
+
+/// Overwriting the memory of all rows, as an idle engine does.
+fn time_erasing(executor: &mut LlamaExecutor, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+    let times = (0..7).map(|_| {
+        let began = Instant::now();
+        executor.erase();
+        began.elapsed().as_secs_f64() * 1e3
+    });
+    let Spread { low, median, high } = Spread::of(times.collect());
+    writeln!(out, "erasing the rows' memory: {median:.2} ms ({low:.2}-{high:.2})")?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use darkbloom_batch::{
     Limits, LimitsError, Load, RowEvent, RowFailure, RowId, RowRequest, Scheduler, StepPlan, SubmitError,
@@ -14,6 +15,11 @@ use crate::{Capacity, ExecuteError, Executor};
 /// Hears what happens to one row, on the engine's thread: it must return quickly and never wait, since every row waits
 /// for it. It may call the engine's handle. It is dropped after the row's end.
 pub type EventSink = Box<dyn FnMut(RowEvent) + Send>;
+
+/// How long no row must have run before what the rows left in the model's memory is overwritten. All of that memory is
+/// written, not only what was used: 0.13 s for 3.8 GB (8 rows of 4,096 tokens, 0.6 B parameters), during which a row that
+/// comes in waits. So it is not done between requests that follow each other.
+const ERASE_AFTER: Duration = Duration::from_secs(1);
 
 /// Why an engine did not start.
 #[derive(Debug, thiserror::Error)]
@@ -203,7 +209,9 @@ impl Shared {
 
     fn run(&self, mut executor: impl Executor) {
         let mut sinks = Sinks::new();
-        while let Some(plan) = self.next_plan(&mut sinks) {
+        let mut used = false;
+        while let Some(plan) = self.next_plan(&mut sinks, &mut executor, &mut used) {
+            used = true;
             let result = catch_unwind(AssertUnwindSafe(|| executor.step(&plan)));
             let error = match result {
                 Ok(Ok(output)) => {
@@ -236,8 +244,9 @@ impl Shared {
         self.tell(&mut sinks, arrivals, events);
     }
 
-    /// Waits for work. Tells rows what happened to them meanwhile. Nothing means that the engine stops.
-    fn next_plan(&self, sinks: &mut Sinks) -> Option<StepPlan> {
+    /// Waits for work. Tells rows what happened to them meanwhile, and erases what they left when no more come. Nothing
+    /// means that the engine stops.
+    fn next_plan(&self, sinks: &mut Sinks, executor: &mut impl Executor, used: &mut bool) -> Option<StepPlan> {
         loop {
             let mut state = self.lock();
             if state.stopping {
@@ -248,7 +257,21 @@ impl Shared {
             let arrivals = std::mem::take(&mut state.arrivals);
             if plan.is_none() && events.is_empty() && arrivals.is_empty() {
                 // Woken by a submission, a cancellation or a stop; each changes one of these under the lock.
-                drop(self.wake.wait(state));
+                if !*used {
+                    drop(self.wake.wait(state));
+                    continue;
+                }
+                let (state, waited) =
+                    self.wake.wait_timeout(state, ERASE_AFTER).unwrap_or_else(PoisonError::into_inner);
+                let Load { running, waiting, .. } = state.scheduler.load();
+                drop(state);
+                if waited.timed_out() && running + waiting == 0 {
+                    // A row that comes in now waits behind this, as it would behind a step.
+                    *used = false;
+                    if catch_unwind(AssertUnwindSafe(|| executor.erase())).is_err() {
+                        self.lock().stopping = true;
+                    }
+                }
                 continue;
             }
             drop(state);

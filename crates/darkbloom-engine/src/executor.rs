@@ -13,6 +13,9 @@ pub trait Executor: Send {
     /// them again, and may go on after that.
     fn step(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecuteError>;
 
+    /// Overwrites the memory that rows left behind. To be called when no row runs: every slot is empty afterwards.
+    fn erase(&mut self);
+
     /// How many tokens the model knows; ids are below this.
     fn vocabulary(&self) -> usize;
 
@@ -23,6 +26,10 @@ pub trait Executor: Send {
 impl<E: Executor + ?Sized> Executor for Box<E> {
     fn step(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecuteError> {
         (**self).step(plan)
+    }
+
+    fn erase(&mut self) {
+        (**self).erase();
     }
 
     fn vocabulary(&self) -> usize {

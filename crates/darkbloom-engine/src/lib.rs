@@ -24,5 +24,5 @@ mod simulated;
 pub use engine::{Engine, EngineHandle, EventSink, StartEngineError, Stats};
 pub use executor::{Capacity, ExecuteError, Executor, PlanFault};
 pub use gguf::GgufError;
-pub use llama::{Attention, LlamaExecutor, LlamaSettings, LoadModelError};
+pub use llama::{Attention, LlamaExecutor, LlamaSettings, LoadModelError, check_model_file};
 pub use simulated::{CostModel, SimulatedCounters, SimulatedExecutor};

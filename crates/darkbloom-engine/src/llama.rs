@@ -144,7 +144,7 @@ impl LlamaExecutor {
     /// When the file is not a whole and supported model, or the settings do not fit it or the machine.
     pub fn load(path: &Path, settings: &LlamaSettings) -> Result<Self, LoadModelError> {
         check_settings(settings)?;
-        let trained = check_file(path)?;
+        let trained = check_model_file(path)?;
         if settings.row_tokens_max as u64 > trained {
             return Err(LoadModelError::ContextTooLong { asked: settings.row_tokens_max, trained });
         }
@@ -280,6 +280,11 @@ impl Executor for LlamaExecutor {
         self.step_observed(plan, |_, _| {})
     }
 
+    fn erase(&mut self) {
+        self.context.erase();
+        self.held.fill(0);
+    }
+
     fn vocabulary(&self) -> usize {
         self.vocabulary
     }
@@ -299,8 +304,12 @@ fn check_settings(settings: &LlamaSettings) -> Result<(), LoadModelError> {
     check((1..=THREADS_MAX).contains(&settings.threads), "threads")
 }
 
-/// The context that the model was trained for.
-fn check_file(path: &Path) -> Result<u64, LoadModelError> {
+/// Checks that a file is a whole model file, as [`LlamaExecutor::load`] does before llama.cpp sees it: its header holds
+/// together, and every tensor that it names lies inside the file. The context that the model was trained for comes back.
+///
+/// # Errors
+/// [`LoadModelError`] says what is wrong with the file.
+pub fn check_model_file(path: &Path) -> Result<u64, LoadModelError> {
     let unreadable = |error: std::io::Error| {
         let kind = error.kind();
         if kind == ErrorKind::NotFound { LoadModelError::Missing } else { LoadModelError::Unreadable(kind) }
@@ -324,3 +333,6 @@ fn c_path(path: &Path) -> Result<CString, LoadModelError> {
     let path = path.to_str().ok_or(LoadModelError::Path)?;
     CString::new(path).map_err(|_| LoadModelError::Path)
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

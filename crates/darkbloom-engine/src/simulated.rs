@@ -39,6 +39,7 @@ pub struct SimulatedCounters {
     forwards: AtomicU64,
     tokens: AtomicU64,
     rows_widest: AtomicU64,
+    erased: AtomicU64,
 }
 
 impl SimulatedCounters {
@@ -52,6 +53,12 @@ impl SimulatedCounters {
     #[must_use]
     pub fn tokens(&self) -> u64 {
         self.tokens.load(Ordering::Relaxed)
+    }
+
+    /// Times that its memory was overwritten.
+    #[must_use]
+    pub fn erased(&self) -> u64 {
+        self.erased.load(Ordering::Relaxed)
     }
 
     /// Most rows that shared one.
@@ -151,6 +158,12 @@ impl Executor for SimulatedExecutor {
             }
         }
         Ok(output)
+    }
+
+    fn erase(&mut self) {
+        self.held.fill(0);
+        self.histories.fill(0);
+        self.counters.erased.fetch_add(1, Ordering::Relaxed);
     }
 
     fn vocabulary(&self) -> usize {

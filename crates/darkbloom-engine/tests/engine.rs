@@ -88,6 +88,10 @@ impl Executor for Gated {
         self.inner.step(plan)
     }
 
+    fn erase(&mut self) {
+        self.inner.erase();
+    }
+
     fn vocabulary(&self) -> usize {
         self.inner.vocabulary()
     }
@@ -223,6 +227,10 @@ impl Executor for Panics {
         panic!("a bug")
     }
 
+    fn erase(&mut self) {
+        panic!("another bug")
+    }
+
     fn vocabulary(&self) -> usize {
         VOCABULARY
     }
@@ -349,4 +357,31 @@ proptest! {
             prop_assert_eq!(to_the_end(events), alone);
         }
     }
+}
+
+#[test]
+fn what_rows_left_is_overwritten_once_when_no_more_come() {
+    let executor = simulated();
+    let counters = executor.counters();
+    let engine = Engine::start(executor, CAPACITY.limits(4)).unwrap();
+    let handle = engine.handle();
+    let idle = || std::thread::sleep(Duration::from_millis(1_500));
+    let erased_after = |before| {
+        let began = Instant::now();
+        while counters.erased() == before {
+            assert!(began.elapsed() < PATIENCE, "what a row left stays");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        idle();
+        counters.erased()
+    };
+    idle();
+    assert_eq!(counters.erased(), 0, "nothing was there");
+    let row = |id| RowRequest { id: RowId(id), stop_tokens: vec![], ..request(1, 20, 30) };
+    let first = to_the_end(&submit(&handle, row(1)));
+    let once = erased_after(0);
+    idle();
+    assert_eq!(counters.erased(), once, "not again and again");
+    assert_eq!(to_the_end(&submit(&handle, row(2))), first, "nothing of the row was needed any more");
+    assert!(erased_after(once) > once);
 }

@@ -1,17 +1,29 @@
 //! Serving HTTP from start to stop.
 
+mod connection;
+
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
+
+use self::connection::Patience;
 
 /// How long connections may take to close once nothing runs on them any more.
 const CLOSE: Duration = Duration::from_secs(5);
+/// Connections at once; more wait in the system's backlog. Four times the requests that a gateway works on, and with the
+/// 64 KiB that each may buffer in either direction half a gibibyte.
+const CONNECTIONS_MAX: usize = 4_096;
+/// Files that a process needs beside the sockets of requests: its database, its log, its runtime.
+const OTHER_FILES: usize = 64;
+/// How long the listener rests when the system has no socket left to give.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
@@ -60,40 +72,110 @@ impl Bound {
         Ok(Self { address: listener.local_addr().map_err(failed)?, listener })
     }
 
-    /// Serves in the background. A stop first takes no new connections, then waits for `drain`, which must itself end
-    /// within `drain_most`, and closes what is left.
+    /// Serves in the background: HTTP/1.1, and HTTP/2 to those who begin with it (RFC 9113 section 3.3). A stop first
+    /// takes no new connections, then waits for `drain`, which must itself end within `drain_most`, and closes what is
+    /// left.
     pub fn serve(self, app: Router, drain: impl Future<Output = ()> + Send + 'static, drain_most: Duration) -> Server {
-        // Small frames must not wait for the acknowledgement of the one before (the 40 ms stall of Nagle's algorithm).
-        let listener = self.listener.tap_io(|socket| {
-            if let Err(error) = socket.set_nodelay(true) {
-                tracing::warn!(%error, "a socket refused TCP_NODELAY");
-            }
-        });
+        let connections_max = connections_max(open_files_max());
+        if connections_max < CONNECTIONS_MAX {
+            tracing::info!(connections_max, "the system's limit of open files allows no more connections");
+        }
+        self.serve_with(app, drain, drain_most, connections_max, Patience::default())
+    }
+
+    fn serve_with(
+        self,
+        app: Router,
+        drain: impl Future<Output = ()> + Send + 'static,
+        drain_most: Duration,
+        connections_max: usize,
+        patience: Patience,
+    ) -> Server {
         let (stop, mut stopped) = watch::channel(false);
-        let mut late = stopped.clone();
-        let overdue = async move {
-            let _ = late.wait_for(|stop| *stop).await;
-            tokio::time::sleep(drain_most + CLOSE).await;
-        };
         let task = tokio::spawn(async move {
-            let graceful = axum::serve(listener, app).with_graceful_shutdown(async move {
-                // An error means that the handle was dropped: stop as well.
-                let _ = stopped.wait_for(|stop| *stop).await;
-                drain.await;
-            });
-            let graceful = graceful.into_future();
-            tokio::pin!(graceful);
-            // A connection that never ends its request must not keep the process from ending.
+            let (close, closing) = watch::channel(false);
+            // Each connection's task holds a sender: when all are gone, the receiver ends.
+            let (alive, mut over) = mpsc::channel::<()>(1);
             tokio::select! {
-                ended = &mut graceful => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "the listener failed");
-                    }
-                }
-                () = overdue => tracing::warn!("connections that did not end in time were dropped"),
+                () = accept(self.listener, app, connections_max, patience, closing, alive) => {}
+                // An error means that the handle was dropped: stop as well.
+                _ = stopped.wait_for(|stop| *stop) => {}
+            }
+            let last = async {
+                drain.await;
+                let _ = close.send(true);
+                over.recv().await;
+            };
+            // A connection that never ends its request must not keep the process from ending. Dropping `close` then ends
+            // the tasks that are left.
+            if tokio::time::timeout(drain_most + CLOSE, last).await.is_err() {
+                tracing::warn!("connections that did not end in time were dropped");
             }
         });
         Server { stop, task }
+    }
+}
+
+/// How many connections may be taken by a process that may open so many files. A request that is passed on takes a second
+/// socket, and whoever merely connects must not take those.
+fn connections_max(open_files: Option<usize>) -> usize {
+    let most = open_files.map_or(CONNECTIONS_MAX, |files| files.saturating_sub(OTHER_FILES) / 2);
+    most.clamp(1, CONNECTIONS_MAX)
+}
+
+/// The limit of open files, where the system shows it.
+fn open_files_max() -> Option<usize> {
+    open_files_in(&std::fs::read_to_string("/proc/self/limits").ok()?)
+}
+
+/// Reads it from what Linux shows (proc(5)): name, soft limit, hard limit, unit. `unlimited` is no number, and no limit.
+fn open_files_in(limits: &str) -> Option<usize> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Takes connections as long as there is room for them. Dropping it closes the listening socket.
+async fn accept(
+    listener: TcpListener,
+    app: Router,
+    connections_max: usize,
+    patience: Patience,
+    closing: watch::Receiver<bool>,
+    alive: mpsc::Sender<()>,
+) {
+    let places = Arc::new(Semaphore::new(connections_max));
+    loop {
+        if places.available_permits() == 0 {
+            tracing::warn!(connections_max, "no room for more connections; new ones wait");
+        }
+        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            // The peer gave up before it was its turn.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
+                ) =>
+            {
+                continue;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot take connections for a moment");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        // Small frames must not wait for the acknowledgement of the one before (the 40 ms stall of Nagle's algorithm).
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::warn!(%error, "a socket refused TCP_NODELAY");
+        }
+        let served = connection::serve(stream, app.clone(), patience, closing.clone(), place);
+        let alive = alive.clone();
+        tokio::spawn(async move {
+            served.await;
+            drop(alive);
+        });
     }
 }
 
@@ -121,3 +203,6 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

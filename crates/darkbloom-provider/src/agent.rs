@@ -1,54 +1,40 @@
-//! The connection to the coordinator: introduction, offers, epochs, and starting over when it breaks.
+//! The provider's side of a network: whom it trusts, how it introduces itself, and starting over when a link breaks.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use darkbloom_batch::RowId;
+use darkbloom_attest::{CoordinatorError, verify_welcome};
 use darkbloom_keys::{IdentityKey, SoftwareKey};
 use darkbloom_seal::{Epoch, EpochRing};
-use darkbloom_session::{CancelAction, OfferError, ProviderStreams};
 use darkbloom_store::ReceiptOutbox;
-use darkbloom_types::{
-    CatalogueDigest, ConnectionId, NetworkId, ProviderId, Refusal, RefusalCode, SecretString, StreamId,
-};
+use darkbloom_types::{CatalogueDigest, NetworkId, ProviderId, SecretString};
 use darkbloom_wire::{
-    CancelAck, CatalogueEntry, ChallengeAnswer, ChallengeProof, CoordinatorFrame, Decoded, EpochUpdate, Heartbeat,
-    Hello, ModelLoad, Offer, ProviderFrame, PublicKey, Receipts, Welcome, catalogue_digest, challenge_digest, limits,
+    CatalogueEntry, ChallengeProof, CoordinatorFrame, Dial, Hello, ModelLoad, ProviderFrame, PublicKey, Welcome,
+    catalogue_digest, challenge_digest, limits,
 };
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::SinkExt as _;
 use rand_core::Rng as _;
-use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
+use tokio_tungstenite::connect_async_tls_with_config;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
 use crate::StartError;
+use crate::link::{Heard, Link, Socket, next_frame};
 use crate::model::LoadedModel;
-use crate::request::{self, Job};
+use crate::presenting::Presenting;
 use darkbloom_host::clock;
 
 /// Least and most wait before dialling again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Dialling and the welcome take no longer.
 const CONNECT_WAIT: Duration = Duration::from_secs(20);
-/// Load is reported this often; the coordinator's patience is three and a half times that.
-const HEARTBEAT: Duration = Duration::from_secs(10);
-/// Without any frame for this long the connection counts as dead; challenges and verdicts alone come more often.
-const SILENCE: Duration = Duration::from_secs(600);
-/// Frames that may wait to be written; answers wait in turn when the network does.
-const OUTGOING_MAX: usize = 256;
-/// How long running answers may take when the provider stops.
-const DRAIN: Duration = Duration::from_secs(30);
-/// How often a stopping provider looks whether it is done.
-const DRAIN_LOOK: Duration = Duration::from_millis(50);
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+/// Receipts that one connection presents: as many as the outbox keeps.
+const PRESENTED_MAX: u32 = 10_000;
 
 /// The WebSocket address of a coordinator's address.
 pub fn endpoint(coordinator: &str) -> Result<String, String> {
@@ -89,10 +75,15 @@ impl Pin {
         }
     }
 
-    /// Whether this is the pinned network; the first one met is pinned.
-    fn admits(&mut self, network: NetworkId) -> bool {
-        if let Some(pinned) = self.network {
-            return pinned == network;
+    /// Whether this is the pinned network, or the first one met.
+    fn admits(&self, network: NetworkId) -> bool {
+        self.network.is_none_or(|pinned| pinned == network)
+    }
+
+    /// Pins the first network met, once it has proven itself.
+    fn keep(&mut self, network: NetworkId) -> bool {
+        if self.network.is_some() {
+            return true;
         }
         if let Err(error) = fs::write(&self.file, format!("{network}\n")) {
             tracing::error!(%error, "cannot write the coordinator's pin");
@@ -109,13 +100,33 @@ pub struct Serving {
     pub id: ProviderId,
     pub digest: CatalogueDigest,
     pub model: Arc<LoadedModel>,
-    pub ring: Mutex<EpochRing>,
+    /// Of the network: it stays when the operator signs the model's entry again.
+    pub ring: Arc<Mutex<EpochRing>>,
     pub outbox: Arc<ReceiptOutbox>,
 }
 
 impl Serving {
-    fn ring(&self) -> std::sync::MutexGuard<'_, EpochRing> {
+    pub fn ring(&self) -> std::sync::MutexGuard<'_, EpochRing> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The join token, until the coordinator knows this identity; then nobody needs it any more, and it is erased.
+#[derive(Clone)]
+pub struct JoinToken(Arc<Mutex<Option<SecretString>>>);
+
+impl JoinToken {
+    fn new(token: Option<SecretString>) -> Self {
+        Self(Arc::new(Mutex::new(token)))
+    }
+
+    fn to_send(&self) -> Option<SecretString> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The coordinator took this provider in.
+    pub fn accepted(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -125,7 +136,7 @@ pub struct Agent {
     outbox: Arc<ReceiptOutbox>,
     pin: Pin,
     model: Arc<LoadedModel>,
-    join_token: Option<SecretString>,
+    join_token: JoinToken,
     endpoint: String,
     serving: Option<Arc<Serving>>,
     next_row: Arc<AtomicU64>,
@@ -133,13 +144,23 @@ pub struct Agent {
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
-enum Broken {
+pub enum Broken {
     #[error("cannot reach the coordinator: {0}")]
     Unreachable(String),
     #[error("the connection was lost")]
     Lost,
+    #[error("nothing was heard from the coordinator for too long")]
+    Silent,
+    #[error("the coordinator takes nothing any more")]
+    Stuck,
+    #[error("the operator's catalogue changed")]
+    CatalogueChanged,
     #[error("the coordinator is not the pinned one (its network is {0})")]
     OtherNetwork(NetworkId),
+    #[error("this is not the pinned coordinator, or not that of network {network}: {reason}")]
+    Unproven { network: NetworkId, reason: CoordinatorError },
+    #[error("the coordinator's pin cannot be kept")]
+    PinNotKept,
     #[error("the coordinator's catalogue does not name the loaded model (weights {0})")]
     ModelNotInCatalogue(String),
     #[error("the coordinator's clock says {coordinator} ms, this machine's {here} ms: set the one that is wrong")]
@@ -165,7 +186,7 @@ impl Agent {
             outbox: Arc::new(outbox),
             pin,
             model: Arc::new(model),
-            join_token,
+            join_token: JoinToken::new(join_token),
             endpoint,
             serving: None,
             next_row,
@@ -210,33 +231,45 @@ impl Agent {
             .await
             .map_err(|_| Broken::Unreachable("no answer in time".to_owned()))?
             .map_err(|error| Broken::Unreachable(error.to_string()))?;
+        // Nothing is said about this provider before the coordinator has answered this.
+        let mut nonce = [0; 32];
+        clock::rng().fill_bytes(&mut nonce);
+        say(&mut socket, Dial { nonce }).await?;
         let welcome = match tokio::time::timeout(CONNECT_WAIT, next_frame(&mut socket)).await {
-            Ok(Ok(Some(CoordinatorFrame::Welcome(welcome)))) => welcome,
+            Ok(Ok(Heard::Frame(CoordinatorFrame::Welcome(welcome)))) => welcome,
             Ok(Ok(_)) => return Err(Broken::Protocol("another frame than a welcome".to_owned())),
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(Broken::Lost),
         };
-        let serving = self.admit(&welcome)?;
+        let serving = self.admit(&welcome, &nonce)?;
         let hello = self.hello(&serving, &welcome)?;
-        send(&mut socket, hello).await?;
-        let receipts = self.outbox.unacknowledged(limits::RECEIPTS_PER_FRAME_MAX as u32).await.unwrap_or_default();
+        say(&mut socket, hello).await?;
+        let receipts = self.outbox.unacknowledged(PRESENTED_MAX).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot read the receipts that were not acknowledged");
+            Vec::new()
+        });
         if !receipts.is_empty() {
             tracing::info!(count = receipts.len(), "presenting unacknowledged receipts again");
-            let receipts: Vec<_> = receipts.into_iter().map(|(_, bytes)| bytes).collect();
-            send(&mut socket, Receipts { receipts: receipts.into() }).await?;
         }
-        Ok(Link::new(socket, serving, Arc::clone(&self.identity), welcome.connection, Arc::clone(&self.next_row)))
+        let presenting = Presenting::new(receipts, limits::RECEIPTS_PER_FRAME_MAX);
+        let (identity, next_row) = (Arc::clone(&self.identity), Arc::clone(&self.next_row));
+        let token = self.join_token.clone();
+        Ok(Link::new(socket, serving, identity, welcome.connection, next_row, presenting, token))
     }
 
-    /// Checks the pin, finds the loaded model in the catalogue, and keeps or makes the epochs.
-    fn admit(&mut self, welcome: &Welcome) -> Result<Arc<Serving>, Broken> {
+    /// Checks the pin and the proof, finds the loaded model in the catalogue, and keeps or makes the epochs.
+    fn admit(&mut self, welcome: &Welcome, nonce: &[u8; 32]) -> Result<Arc<Serving>, Broken> {
+        let network = NetworkId::of_coordinator_key(&welcome.coordinator);
+        if !self.pin.admits(network) {
+            return Err(Broken::OtherNetwork(network));
+        }
+        verify_welcome(welcome, nonce).map_err(|reason| Broken::Unproven { network, reason })?;
         let now = clock::now();
         if welcome.time.distance(now) > limits::CLOCK_SKEW_MAX {
             return Err(Broken::Clock { coordinator: welcome.time.0, here: now.0 });
         }
-        let network = NetworkId::of_coordinator_key(&welcome.coordinator);
-        if !self.pin.admits(network) {
-            return Err(Broken::OtherNetwork(network));
+        if !self.pin.keep(network) {
+            return Err(Broken::PinNotKept);
         }
         let key = PublicKey::P256(welcome.coordinator);
         let digest = welcome.catalogue.0.iter().find_map(|signed| {
@@ -245,18 +278,29 @@ impl Agent {
             (ours && entry.network == network).then(|| catalogue_digest(signed))
         });
         let digest = digest.ok_or_else(|| Broken::ModelNotInCatalogue(self.model.weights.to_string()))?;
-        if let Some(serving) = &self.serving
-            && serving.digest == digest
-        {
-            return Ok(Arc::clone(serving));
-        }
         let identity = self.identity.public_point();
-        let epoch = Epoch::begin(identity, clock::now(), &mut clock::rng());
+        let ring = match &self.serving {
+            // It may have been due for hours when this machine was offline.
+            Some(serving) if serving.ring().network() == network => {
+                if serving.ring().turn(now, &mut clock::rng()) {
+                    tracing::info!("began the next epoch before the introduction");
+                }
+                if serving.digest == digest {
+                    return Ok(Arc::clone(serving));
+                }
+                tracing::info!(model = %digest, "the operator signed the model's entry again");
+                Arc::clone(&serving.ring)
+            }
+            _ => {
+                let epoch = Epoch::begin(identity, now, &mut clock::rng());
+                Arc::new(Mutex::new(EpochRing::new(network, epoch)))
+            }
+        };
         let serving = Arc::new(Serving {
             id: ProviderId::of_public_key(&identity),
             digest,
             model: Arc::clone(&self.model),
-            ring: Mutex::new(EpochRing::new(network, epoch)),
+            ring,
             outbox: Arc::clone(&self.outbox),
         });
         self.serving = Some(Arc::clone(&serving));
@@ -270,14 +314,21 @@ impl Agent {
         Ok(Hello {
             statement: statement(&self.identity, serving, &ring)?,
             proof: ChallengeProof { digest }.sign(&*self.identity)?,
-            join_token: self.join_token.clone(),
+            join_token: self.join_token.to_send(),
             models: vec![load(serving)].into(),
             capabilities: Vec::new().into(),
         })
     }
 }
 
-fn statement(
+/// Sends a frame before the connection is served.
+async fn say(socket: &mut Socket, frame: impl Into<ProviderFrame>) -> Result<(), Broken> {
+    let send = socket.send(Message::binary(frame.into().encode()));
+    tokio::time::timeout(CONNECT_WAIT, send).await.map_err(|_| Broken::Stuck)?.map_err(|_| Broken::Lost)
+}
+
+/// The current epoch's statement, signed.
+pub fn statement(
     identity: &SoftwareKey,
     serving: &Serving,
     ring: &EpochRing,
@@ -286,7 +337,8 @@ fn statement(
     ring.current().statement(ring.network(), vec![serving.digest], Vec::new(), release).sign(identity)
 }
 
-fn load(serving: &Serving) -> ModelLoad {
+/// How busy the engine is.
+pub fn load(serving: &Serving) -> ModelLoad {
     let load = serving.model.engine.load();
     ModelLoad {
         model: serving.digest,
@@ -296,233 +348,5 @@ fn load(serving: &Serving) -> ModelLoad {
     }
 }
 
-async fn send(socket: &mut Socket, frame: impl Into<ProviderFrame>) -> Result<(), Broken> {
-    socket.send(Message::binary(frame.into().encode())).await.map_err(|_| Broken::Lost)
-}
-
-/// The next frame that this release knows; `None` for one that it does not.
-async fn next_frame<S>(socket: &mut S) -> Result<Option<CoordinatorFrame>, Broken>
-where
-    S: futures_util::Stream<Item = Result<Message, tokio_tungstenite::tungstenite::Error>> + Unpin,
-{
-    loop {
-        match socket.next().await {
-            Some(Ok(Message::Binary(bytes))) => {
-                return match CoordinatorFrame::decode(&bytes) {
-                    Ok(Decoded::Known(frame, _)) => Ok(Some(frame)),
-                    Ok(Decoded::Unknown(_)) => Ok(None),
-                    Err(error) => Err(Broken::Protocol(error.to_string())),
-                };
-            }
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-            Some(Ok(Message::Text(_) | Message::Close(_)) | Err(_)) | None => return Err(Broken::Lost),
-        }
-    }
-}
-
-/// Returns when the provider is told to stop, or its owner is gone.
-async fn told(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// One connection that is served.
-struct Link {
-    incoming: futures_util::stream::SplitStream<Socket>,
-    out: mpsc::Sender<Vec<u8>>,
-    serving: Arc<Serving>,
-    identity: Arc<SoftwareKey>,
-    connection: ConnectionId,
-    streams: ProviderStreams,
-    cancels: HashMap<StreamId, watch::Sender<bool>>,
-    finished: (mpsc::Sender<StreamId>, mpsc::Receiver<StreamId>),
-    next_row: Arc<AtomicU64>,
-    draining: bool,
-}
-
-impl Link {
-    fn new(
-        socket: Socket,
-        serving: Arc<Serving>,
-        identity: Arc<SoftwareKey>,
-        connection: ConnectionId,
-        next_row: Arc<AtomicU64>,
-    ) -> Self {
-        let (mut sink, incoming) = socket.split();
-        let (out, mut queue) = mpsc::channel::<Vec<u8>>(OUTGOING_MAX);
-        tokio::spawn(async move {
-            while let Some(frame) = queue.recv().await {
-                if sink.send(Message::binary(frame)).await.is_err() {
-                    return;
-                }
-            }
-            // Every sender is gone: the connection is over.
-            let _ = sink.close().await;
-        });
-        Self {
-            incoming,
-            out,
-            serving,
-            identity,
-            connection,
-            streams: ProviderStreams::default(),
-            cancels: HashMap::new(),
-            finished: mpsc::channel(darkbloom_session::STREAMS_MAX),
-            next_row,
-            draining: false,
-        }
-    }
-
-    /// Serves until the connection breaks, or until told to stop and done.
-    async fn serve(mut self, stop: &mut watch::Receiver<bool>) -> Result<(), Broken> {
-        tracing::info!(provider = %self.serving.id, "connected");
-        let mut beat = tokio::time::interval(HEARTBEAT);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut drain_look = tokio::time::interval(DRAIN_LOOK);
-        let mut drain_until: Option<Instant> = None;
-        let mut heard = Instant::now();
-        loop {
-            tokio::select! {
-                frame = next_frame(&mut self.incoming) => {
-                    heard = Instant::now();
-                    match frame {
-                        Ok(Some(frame)) => self.handle(frame).await?,
-                        Ok(None) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-                Some(stream) = self.finished.1.recv() => {
-                    self.cancels.remove(&stream);
-                    self.streams.finished(stream);
-                }
-                _ = beat.tick() => {
-                    if heard.elapsed() > SILENCE {
-                        return Err(Broken::Lost);
-                    }
-                    self.rotate().await?;
-                    self.heartbeat().await?;
-                }
-                () = told(stop), if drain_until.is_none() => {
-                    drain_until = Some(Instant::now() + DRAIN);
-                    self.draining = true;
-                    self.heartbeat().await?;
-                }
-                _ = drain_look.tick(), if drain_until.is_some() => {
-                    if self.streams.is_empty() || drain_until.is_some_and(|until| Instant::now() >= until) {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-    }
-
-    async fn send(&self, frame: impl Into<ProviderFrame>) -> Result<(), Broken> {
-        self.out.send(frame.into().encode()).await.map_err(|_| Broken::Lost)
-    }
-
-    async fn heartbeat(&self) -> Result<(), Broken> {
-        self.send(Heartbeat { models: vec![load(&self.serving)].into(), draining: self.draining }).await
-    }
-
-    /// Begins the next epoch when it is time.
-    async fn rotate(&self) -> Result<(), Broken> {
-        let now = clock::now();
-        let signed = {
-            let mut ring = self.serving.ring();
-            ring.expire(now);
-            if now < ring.rotate_at() {
-                return Ok(());
-            }
-            let next = Epoch::begin(self.identity.public_point(), now, &mut clock::rng());
-            ring.rotate(next, now);
-            statement(&self.identity, &self.serving, &ring)?
-        };
-        tracing::info!("began the next epoch");
-        self.send(EpochUpdate { statement: signed }).await
-    }
-
-    async fn handle(&mut self, frame: CoordinatorFrame) -> Result<(), Broken> {
-        match frame {
-            CoordinatorFrame::Welcome(_) => Err(Broken::Protocol("a second welcome".to_owned())),
-            CoordinatorFrame::Challenge(challenge) => {
-                let proof = {
-                    let ring = self.serving.ring();
-                    let digest =
-                        challenge_digest(&ring.network(), &challenge.nonce, &self.connection, &ring.current().id());
-                    ChallengeProof { digest }.sign(&*self.identity)?
-                };
-                self.send(ChallengeAnswer { proof }).await
-            }
-            CoordinatorFrame::Offer(offer) => self.offer(offer).await,
-            CoordinatorFrame::Cancel(cancel) => match self.streams.cancel(cancel.stream) {
-                CancelAction::Stop => {
-                    if let Some(sender) = self.cancels.get(&cancel.stream) {
-                        let _ = sender.send(true);
-                    }
-                    Ok(())
-                }
-                CancelAction::AcknowledgeNow => self.send(CancelAck { stream: cancel.stream }).await,
-                CancelAction::Nothing => Ok(()),
-            },
-            CoordinatorFrame::ReceiptAck(ack) => {
-                if let Err(error) = self.serving.outbox.acknowledge(ack.receipt).await {
-                    tracing::error!(%error, "cannot forget an acknowledged receipt");
-                }
-                Ok(())
-            }
-            CoordinatorFrame::VerdictNotice(notice) => {
-                if notice.eligible {
-                    tracing::info!("eligible: the provider gets work");
-                    return Ok(());
-                }
-                // A reason of the registry passes; after any other the coordinator closes the connection.
-                tracing::warn!(reason = notice.reason, "not eligible: {}; {}", notice.sentence, notice.next_step);
-                Ok(())
-            }
-        }
-    }
-
-    async fn offer(&mut self, offer: Offer) -> Result<(), Broken> {
-        let stream = offer.stream;
-        match self.streams.offered(stream) {
-            Ok(()) => {}
-            Err(OfferError::NumberUsed) => return Err(Broken::Protocol("a stream number was used twice".to_owned())),
-            Err(OfferError::TooMany) => return self.refuse(stream, &RefusalCode::Overloaded.into()).await,
-        }
-        if self.draining {
-            self.streams.finished(stream);
-            return self.refuse(stream, &RefusalCode::Draining.into()).await;
-        }
-        let (header, opened, receipt_key) = match request::open(&self.serving, &offer) {
-            Ok(opened) => opened,
-            Err(refusal) => {
-                self.streams.finished(stream);
-                return self.refuse(stream, &refusal).await;
-            }
-        };
-        let (cancel, cancelled) = watch::channel(false);
-        self.cancels.insert(stream, cancel);
-        let job = Job {
-            serving: Arc::clone(&self.serving),
-            stream,
-            attempt: offer.attempt,
-            epoch: offer.wrap.epoch,
-            header,
-            opened,
-            receipt_key,
-            row: RowId(self.next_row.fetch_add(1, Ordering::Relaxed)),
-            out: self.out.clone(),
-            cancelled,
-        };
-        let finished = self.finished.0.clone();
-        tokio::spawn(async move {
-            job.run().await;
-            // The link is gone when the connection is; then nobody counts streams any more.
-            let _ = finished.send(stream).await;
-        });
-        Ok(())
-    }
-
-    async fn refuse(&self, stream: StreamId, refusal: &Refusal) -> Result<(), Broken> {
-        self.out.send(request::refused(stream, refusal, None)).await.map_err(|_| Broken::Lost)
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -5,41 +5,62 @@ use darkbloom_seal::{AnswerError, AnswerSealer, SealedFrame, frame_size};
 use darkbloom_text::AnswerAssembler;
 use darkbloom_types::{SecretString, TokenCount, TokenId};
 
+pub use self::backlog::token_text_max;
+use self::backlog::{Backlog, LARGEST};
+
+mod backlog;
+
 /// Most tokens in one frame: those that the largest frame is meant for.
 const FRAME_TOKENS_MAX: usize = 400;
-/// Tokens that a frame of leftover text counts as: its size holds about a kilobyte.
-const LEFTOVER_AS_TOKENS: u32 = 25;
 /// Size of the last frame: its content has a fixed small length.
 const FINISH_AS_TOKENS: u32 = 6;
-/// Most bytes that the head of a longer text takes beyond that of an empty one.
-const TEXT_HEAD_GROWTH: usize = 4;
+/// Most bytes that the head of a longer text takes beyond that of an empty one: no frame holds 64 KiB.
+const TEXT_HEAD_GROWTH: usize = 2;
 
 /// Writes one answer.
 pub struct AnswerWriter {
     sealer: AnswerSealer,
     assembler: Option<AnswerAssembler>,
     tokens: Vec<TokenId>,
+    /// How much of the waiting text each waiting token and those before it gave.
+    given: Vec<usize>,
     text: SecretString,
     total: u32,
+    backlog: Backlog,
 }
 
 impl AnswerWriter {
-    pub fn new(sealer: AnswerSealer, assembler: AnswerAssembler) -> Self {
-        Self { sealer, assembler: Some(assembler), tokens: Vec::new(), text: SecretString::default(), total: 0 }
+    /// A writer for a model whose tokens bring at most so many bytes of text each.
+    pub fn new(sealer: AnswerSealer, assembler: AnswerAssembler, token_text_max: usize) -> Self {
+        Self {
+            sealer,
+            assembler: Some(assembler),
+            tokens: Vec::new(),
+            given: Vec::new(),
+            text: SecretString::default(),
+            total: 0,
+            backlog: Backlog { token_text_max, most: 0 },
+        }
     }
 
     /// Takes a token in. True when a stop string is complete: nothing after it counts.
     pub fn push(&mut self, token: TokenId) -> bool {
         let Some(assembler) = &mut self.assembler else { return true };
-        self.tokens.push(token);
-        self.total += 1;
         let (text, stopped) = assembler.push(token);
-        self.text.push_str(text.expose());
         if stopped {
             // What the assembler still holds back belongs to the stop string.
             self.assembler = None;
         }
+        self.take(token, text.expose());
         stopped
+    }
+
+    /// A token, and the text that is certain with it.
+    fn take(&mut self, token: TokenId, text: &str) {
+        self.text.push_str(text);
+        self.tokens.push(token);
+        self.given.push(self.text.len());
+        self.total += 1;
     }
 
     /// Output tokens so far.
@@ -52,27 +73,36 @@ impl AnswerWriter {
         self.tokens.len()
     }
 
-    /// Seals what is ready. A text too long for its tokens' frame stays for a later one.
+    /// Seals what is ready. A text too long for its tokens' frame stays for a later one; none precedes its tokens.
     pub fn flush(&mut self) -> Result<Vec<SealedFrame>, AnswerError> {
         let mut frames = Vec::new();
         let waiting = std::mem::take(&mut self.tokens);
+        let given = std::mem::take(&mut self.given);
+        let whole = self.text.len();
         let mut sealed = self.total - u32::try_from(waiting.len()).unwrap_or(u32::MAX).min(self.total);
-        for chunk in waiting.chunks(FRAME_TOKENS_MAX) {
+        for (chunk, given) in waiting.chunks(FRAME_TOKENS_MAX).zip(given.chunks(FRAME_TOKENS_MAX)) {
+            let gone = whole - self.text.len();
+            let most = given.last().map_or(0, |given| given - gone);
             let count = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
             sealed += count;
-            frames.push(self.delta(chunk.to_vec(), frame_size(count), TokenCount(sealed))?);
+            self.backlog.sealed(chunk.len(), frame_size(count));
+            frames.push(self.delta(chunk.to_vec(), frame_size(count), TokenCount(sealed), most)?);
         }
         Ok(frames)
     }
 
-    /// Seals the rest and the end.
+    /// Seals the rest and the end. Frames for text that may be left over come whether there is any or not.
     pub fn finish(&mut self, reason: FinishReason, input_tokens: TokenCount) -> Result<Vec<SealedFrame>, AnswerError> {
+        let mut frames = self.flush()?;
         if let Some(assembler) = self.assembler.take() {
             self.text.push_str(assembler.finish().expose());
         }
-        let mut frames = self.flush()?;
+        for size in self.backlog.tail() {
+            frames.push(self.rest(size)?);
+        }
+        // Only with tokens longer than `TOKEN_TEXT_MAX`, or after a tail at its limit.
         while !self.text.is_empty() {
-            frames.push(self.delta(Vec::new(), frame_size(LEFTOVER_AS_TOKENS), self.total())?);
+            frames.push(self.rest(LARGEST)?);
         }
         let finish = AnswerEvent::Finish { reason, input_tokens, output_tokens: self.total() };
         frames.push(self.end(&finish)?);
@@ -88,13 +118,24 @@ impl AnswerWriter {
         self.sealer.seal(event.to_cbor().expose(), frame_size(FINISH_AS_TOKENS), self.total(), true)
     }
 
-    /// One frame of these tokens and as much of the waiting text as fits.
-    fn delta(&mut self, tokens: Vec<TokenId>, size: usize, total: TokenCount) -> Result<SealedFrame, AnswerError> {
+    /// One frame of text that is left over.
+    fn rest(&mut self, size: usize) -> Result<SealedFrame, AnswerError> {
+        self.delta(Vec::new(), size, self.total(), self.text.len())
+    }
+
+    /// One frame of these tokens and of the waiting text as much as fits, `most` bytes at most.
+    fn delta(
+        &mut self,
+        tokens: Vec<TokenId>,
+        size: usize,
+        total: TokenCount,
+        most: usize,
+    ) -> Result<SealedFrame, AnswerError> {
         let empty = AnswerEvent::Delta { tokens, text: SecretString::default() };
         let room = AnswerSealer::capacity(size).saturating_sub(empty.encoded_len() + TEXT_HEAD_GROWTH);
         let AnswerEvent::Delta { tokens, .. } = empty else { unreachable!("it was made as a delta above") };
         let whole = self.text.expose();
-        let cut = whole.floor_char_boundary(room.min(whole.len()));
+        let cut = whole.floor_char_boundary(room.min(most));
         let (now, later) = whole.split_at(cut);
         let event = AnswerEvent::Delta { tokens, text: now.into() };
         self.text = later.into();

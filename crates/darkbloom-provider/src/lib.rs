@@ -7,7 +7,10 @@
 
 mod agent;
 mod answer;
+mod link;
 mod model;
+mod presenting;
+mod pulse;
 mod request;
 
 use std::path::PathBuf;
@@ -19,7 +22,7 @@ use darkbloom_types::{NetworkId, ProviderId, SecretString};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use crate::model::{LoadError, LoadedModel, ModelOptions, weights_of_file};
+pub use crate::model::{CheckedModel, LoadError, LoadedModel, ModelOptions, weights_of_file};
 
 /// What an owner decides.
 #[derive(Debug, Clone)]

@@ -8,10 +8,13 @@ use darkbloom_attest::{SINGLE_FILE, weights_root};
 use darkbloom_batch::LimitsError;
 use darkbloom_engine::{
     Engine, EngineHandle, Executor as _, LlamaExecutor, LlamaSettings, LoadModelError, StartEngineError,
+    check_model_file,
 };
 use darkbloom_text::{BuildTextModelError, ReadGgufError, TextModel, TextPack};
 use darkbloom_types::{Digest, TokenCount};
 use sha2::{Digest as _, Sha256};
+
+use crate::answer::token_text_max;
 
 /// Requests that may wait for a row here. The coordinator offers no more than there are rows, so this covers rows that
 /// end while an offer travels.
@@ -102,6 +105,8 @@ pub struct LoadedModel {
     pub text_pack: Digest,
     /// Tokenizer and template.
     pub text: TextModel,
+    /// The longest text that one of its tokens can bring, in bytes.
+    pub token_text_max: usize,
     /// The engine.
     pub engine: EngineHandle,
     /// Batch rows.
@@ -129,6 +134,31 @@ pub fn weights_of_file(path: &Path) -> io::Result<Digest> {
     }
     let digest = Digest(hasher.finalize().into());
     Ok(weights_root(&[(SINGLE_FILE, digest)]).expect("one file is a manifest"))
+}
+
+/// A model file that passed every check that needs no loading of its weights.
+pub struct CheckedModel {
+    /// The root of its weights' manifest.
+    pub weights: Digest,
+    /// Its tokenizer and template, which were built and tried.
+    pub text_pack: TextPack,
+}
+
+impl CheckedModel {
+    /// Checks and hashes a model file. Blocks.
+    ///
+    /// # Errors
+    /// [`LoadError`], as for [`LoadedModel::load`].
+    pub fn read(path: &Path) -> Result<Self, LoadError> {
+        let owned = || path.to_path_buf();
+        let unreadable = |source| LoadError::Read { path: owned(), source };
+        let file = File::open(path).map_err(unreadable)?;
+        check_model_file(path).map_err(|source| LoadError::Weights { path: owned(), source })?;
+        let text_pack = TextPack::from_gguf(BufReader::new(file));
+        let text_pack = text_pack.map_err(|source| LoadError::Format { path: owned(), source })?;
+        TextModel::new(text_pack.clone()).map_err(|source| LoadError::Text { path: owned(), source })?;
+        Ok(Self { weights: weights_of_file(path).map_err(unreadable)?, text_pack })
+    }
 }
 
 impl LoadedModel {
@@ -162,6 +192,7 @@ impl LoadedModel {
         Ok(Self {
             weights,
             text_pack,
+            token_text_max: token_text_max(&text),
             text,
             engine: engine.handle(),
             rows: u32::try_from(limits.rows_max).unwrap_or(u32::MAX),

@@ -54,8 +54,11 @@ struct Stopwatch {
 /// Opens an offer. The epoch's receipt key comes with it: it lives until the last request that was admitted with it ends,
 /// also when the epoch itself is erased before that.
 pub fn open(serving: &Serving, offer: &Offer) -> Result<(SealedHeader, Opened, Arc<ReceiptKey>), Refusal> {
+    if offer.wrap.provider != serving.id {
+        return Err(Refusal::new(RefusalCode::CannotOpen, "the wrap is another provider's"));
+    }
     let now = clock::now();
-    let mut ring = serving.ring.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut ring = serving.ring();
     let opened = ring.open(&offer.header, &offer.body, &offer.wrap, now);
     let (header, opened) = opened.map_err(|error| Refusal::new(error.code(), error.to_string()))?;
     let epoch = ring.by_id(&offer.wrap.epoch).ok_or(RefusalCode::UnknownEpoch)?;
@@ -168,8 +171,9 @@ impl Job {
             salt,
         };
         let sealer = AnswerSealer::new(&self.opened.response_secret, &acceptance);
-        let assembler = AnswerAssembler::new(self.serving.model.text.decoder(), &request.stop);
-        let mut writer = crate::answer::AnswerWriter::new(sealer, assembler);
+        let model = &self.serving.model;
+        let assembler = AnswerAssembler::new(model.text.decoder(), &request.stop);
+        let mut writer = crate::answer::AnswerWriter::new(sealer, assembler, model.token_text_max);
         let accepted = Accepted { stream: self.stream, attempt: self.attempt, epoch: self.epoch, salt };
         // The coordinator's part of the time ends with this frame, and the provider's begins.
         let accepted_at = Instant::now();

@@ -1,6 +1,6 @@
 //! Whether a provider may get a request, and if not, why: one closed list.
 
-use darkbloom_types::{CatalogueDigest, Tier, UnixMillis};
+use darkbloom_types::{CatalogueDigest, MonoMillis, Tier, UnixMillis};
 
 use crate::provider::{Provider, times};
 
@@ -83,7 +83,8 @@ pub(crate) fn eligible(
     provider: &Provider,
     model: Option<&CatalogueDigest>,
     tier_min: Tier,
-    now: UnixMillis,
+    now: MonoMillis,
+    wall: UnixMillis,
 ) -> Result<(), Ineligible> {
     if provider.draining {
         return Err(Ineligible::Draining);
@@ -94,7 +95,7 @@ pub(crate) fn eligible(
     if provider.challenge_missed(now) {
         return Err(Ineligible::ChallengeMissed);
     }
-    if now >= provider.registration.use_until {
+    if wall >= provider.registration.stated.use_until {
         return Err(Ineligible::EpochOver);
     }
     if provider.suspended_until.is_some_and(|until| now < until) {

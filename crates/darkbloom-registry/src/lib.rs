@@ -2,7 +2,8 @@
 //!
 //! Owns the life cycle of providers, eligibility (one pure function, one closed list of reasons), routing among the
 //! candidates of a sealed request, and the queue for room. It must never verify a signature (verdicts come in), touch a
-//! socket or read a clock. The coordinator drives it.
+//! socket or read a clock. The coordinator drives it. Silence, challenges and pauses are counted on the monotonic clock,
+//! so that a jump of the wall clock neither silences nor excuses anybody; epochs end by the wall clock, as signed.
 //!
 //! ```text
 //!            hello verified          challenge due            answered in time
@@ -10,6 +11,16 @@
 //!     │                        │ heartbeat stale, draining,        │ missed
 //!     ▼                        ▼ epoch over, faults                ▼
 //!   gone                   not eligible, reason said            untrusted until it answers
+//! ```
+//!
+//! The queue holds requests that somebody could take if there were room, each with those whom it is sealed to, in the
+//! order of first arrival. A row that becomes free wakes the first who can use it; the others keep their places.
+//!
+//! ```text
+//!          route: busy              room for it, or nobody left          route: a row
+//! (routed) ───────────▶ Waiting ──────────────────────────────▶ Woken ────────────────▶ (gone)
+//!                          ▲                                     │ │ leaves, or took another's row:
+//!                          └────── route: busy, at its place ────┘ └──────▶ wakes the next
 //! ```
 
 #![forbid(unsafe_code)]
@@ -20,5 +31,5 @@ mod queue;
 mod registry;
 
 pub use eligibility::Ineligible;
-pub use provider::{Registration, times};
+pub use provider::{Registration, Stated, times};
 pub use registry::{CandidateView, ProviderView, Registry, RouteError, RouteRequest};

@@ -1,6 +1,6 @@
 //! One connected provider.
 
-use darkbloom_types::{CatalogueDigest, ConnectionId, EpochId, ProviderId, Tier, UnixMillis};
+use darkbloom_types::{CatalogueDigest, ConnectionId, EpochId, MonoMillis, ProviderId, Tier, UnixMillis};
 use darkbloom_wire::ModelLoad;
 
 /// How long things may take.
@@ -19,6 +19,28 @@ pub mod times {
     pub const FAULTS_MAX: u32 = 3;
     /// How long it pauses; then one request may try.
     pub const PAUSE: Millis = Millis::from_secs(30);
+    /// A provider may begin an epoch this often. It does so every 50 minutes; sooner only when its set against replays is
+    /// full, which takes an hour of 31 requests a second.
+    pub const EPOCH_EVERY: Millis = Millis::from_minutes(5);
+    /// Epochs that it may begin at once after a quiet time.
+    pub const EPOCH_BURST: u32 = 4;
+}
+
+/// A provider's signed statement of one epoch, as it was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stated {
+    /// The signed statement, for candidates.
+    pub statement: Vec<u8>,
+    /// The epoch.
+    pub epoch: EpochId,
+    /// When clients stop sealing to it.
+    pub use_until: UnixMillis,
+    /// When the provider stops opening it.
+    pub open_until: UnixMillis,
+    /// The models that it names: no others are believed to be served.
+    pub models: Vec<CatalogueDigest>,
+    /// When the network could know it first.
+    pub known_at: UnixMillis,
 }
 
 /// What was verified about a provider when it introduced itself.
@@ -30,13 +52,9 @@ pub struct Registration {
     pub connection: ConnectionId,
     /// What is proven.
     pub tier: Tier,
-    /// The signed statement of the current epoch, for candidates.
-    pub statement: Vec<u8>,
-    /// The current epoch.
-    pub epoch: EpochId,
-    /// When clients stop sealing to it.
-    pub use_until: UnixMillis,
-    /// What it has loaded.
+    /// The statement of its current epoch.
+    pub stated: Stated,
+    /// What it says that it has loaded.
     pub models: Vec<ModelLoad>,
 }
 
@@ -48,19 +66,20 @@ pub(crate) struct Provider {
     pub registration: Registration,
     /// The epoch before this one and until when clients may still seal to it: requests in flight name it.
     pub previous_epoch: Option<(EpochId, UnixMillis)>,
-    pub heard: UnixMillis,
+    pub heard: MonoMillis,
     pub draining: bool,
     /// Rows that this coordinator gave out and did not get back, a model each.
     pub reserved: Vec<(CatalogueDigest, u32)>,
     pub faults: u32,
-    pub suspended_until: Option<UnixMillis>,
+    pub suspended_until: Option<MonoMillis>,
     /// The open challenge: its nonce and when it was sent.
-    pub challenge: Option<([u8; 32], UnixMillis)>,
-    pub challenge_at: UnixMillis,
+    pub challenge: Option<([u8; 32], MonoMillis)>,
+    pub challenge_at: MonoMillis,
+    pub epoch_turns: EpochTurns,
 }
 
 impl Provider {
-    pub fn challenge_missed(&self, now: UnixMillis) -> bool {
+    pub fn challenge_missed(&self, now: MonoMillis) -> bool {
         self.challenge.is_some_and(|(_, sent)| now.since(sent) >= times::CHALLENGE_ANSWER)
     }
 
@@ -96,8 +115,46 @@ impl Provider {
     }
 
     /// Whether a request sealed to this epoch can still be opened there.
-    pub fn opens(&self, epoch: &EpochId, now: UnixMillis) -> bool {
-        self.registration.epoch == *epoch
-            || self.previous_epoch.is_some_and(|(previous, until)| previous == *epoch && now < until)
+    pub fn opens(&self, epoch: &EpochId, wall: UnixMillis) -> bool {
+        self.registration.stated.epoch == *epoch
+            || self.previous_epoch.is_some_and(|(previous, until)| previous == *epoch && wall < until)
+    }
+
+    /// Takes in what the provider says that it has loaded, as far as its statement names it. Returns how many models it
+    /// does not: clients would not seal them to this provider, so they are no work for it.
+    pub fn load(&mut self, mut models: Vec<ModelLoad>) -> usize {
+        let said = models.len();
+        models.retain(|load| self.registration.stated.models.contains(&load.model));
+        let ignored = said - models.len();
+        self.registration.models = models;
+        ignored
+    }
+
+    pub fn models(&self) -> Vec<CatalogueDigest> {
+        self.registration.models.iter().map(|load| load.model).collect()
+    }
+}
+
+/// How many epochs a connection may still begin: [`times::EPOCH_BURST`] turns, one more every [`times::EPOCH_EVERY`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EpochTurns {
+    /// When all turns are there again.
+    full_at: MonoMillis,
+}
+
+impl EpochTurns {
+    pub fn full(now: MonoMillis) -> Self {
+        Self { full_at: now }
+    }
+
+    /// Takes a turn; false when there is none.
+    #[must_use]
+    pub fn take(&mut self, now: MonoMillis) -> bool {
+        let full_at = self.full_at.max(now).after(times::EPOCH_EVERY);
+        let allowed = full_at.since(now).0 <= times::EPOCH_EVERY.0 * u64::from(times::EPOCH_BURST);
+        if allowed {
+            self.full_at = full_at;
+        }
+        allowed
     }
 }

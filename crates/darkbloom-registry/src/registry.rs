@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use darkbloom_types::{
-    CatalogueDigest, ConnectionId, EpochId, Millis, ProviderId, RefusalCode, RequestId, Tier, UnixMillis,
+    CatalogueDigest, ConnectionId, EpochId, Millis, MonoMillis, ProviderId, RefusalCode, RequestId, Tier, UnixMillis,
 };
 use darkbloom_wire::{ModelLoad, limits};
 use rand_core::CryptoRng;
 
 use crate::eligibility::{Ineligible, eligible};
-use crate::provider::{Provider, Registration, times};
-use crate::queue::Queue;
+use crate::provider::{EpochTurns, Provider, Registration, Stated, times};
+use crate::queue::{Call, Queue, Waiting};
 
 /// Providers whose faults are remembered while they are away.
 const GONE_MAX: usize = 10_000;
@@ -59,8 +59,12 @@ impl RouteError {
 pub struct CandidateView {
     /// Who.
     pub provider: ProviderId,
+    /// Its current epoch.
+    pub epoch: EpochId,
     /// Its signed statement.
     pub statement: Vec<u8>,
+    /// When the network could know that statement first.
+    pub known_at: UnixMillis,
     /// Rows free now.
     pub rows_free: u32,
     /// Requests waiting there.
@@ -86,7 +90,7 @@ pub struct Registry {
     providers: BTreeMap<ProviderId, Provider>,
     by_connection: HashMap<ConnectionId, ProviderId>,
     /// Faults of providers that are not connected.
-    gone_with_faults: HashMap<ProviderId, (u32, Option<UnixMillis>)>,
+    gone_with_faults: HashMap<ProviderId, (u32, Option<MonoMillis>)>,
     queue: Queue,
     wakes: Vec<RequestId>,
 }
@@ -97,12 +101,18 @@ impl Registry {
     pub fn register(
         &mut self,
         registration: Registration,
-        now: UnixMillis,
+        now: MonoMillis,
+        wall: UnixMillis,
         rng: &mut impl CryptoRng,
     ) -> Option<ConnectionId> {
         let id = registration.provider;
         let connection = registration.connection;
-        let replaced = self.providers.get(&id).map(|provider| provider.registration.connection);
+        let before = self.providers.get(&id);
+        let replaced = before.map(|provider| provider.registration.connection);
+        // The keys of an epoch live in one process's memory: who still has the current one also has the one before. A
+        // restarted provider has neither.
+        let same = before.filter(|provider| provider.registration.stated.epoch == registration.stated.epoch);
+        let previous_epoch = same.and_then(|provider| provider.previous_epoch);
         if let Some(replaced) = replaced {
             self.by_connection.remove(&replaced);
         }
@@ -111,10 +121,10 @@ impl Registry {
             Some(provider) => (provider.faults, provider.suspended_until),
             None => self.gone_with_faults.remove(&id).unwrap_or((0, None)),
         };
-        let models: Vec<_> = registration.models.iter().map(|load| load.model).collect();
-        let provider = Provider {
+        let models = registration.models.clone();
+        let mut provider = Provider {
             registration,
-            previous_epoch: None,
+            previous_epoch,
             heard: now,
             draining: false,
             reserved: Vec::new(),
@@ -122,10 +132,12 @@ impl Registry {
             suspended_until,
             challenge: None,
             challenge_at: next_challenge(now, rng),
+            epoch_turns: EpochTurns::full(now),
         };
+        provider.load(models);
         self.providers.insert(id, provider);
         self.by_connection.insert(connection, id);
-        self.wake(&models);
+        self.wake_all_at(&id, now, wall);
         replaced
     }
 
@@ -147,72 +159,89 @@ impl Registry {
     }
 
     /// A connection is gone. Returns the provider that is gone with it, unless a newer connection took its place.
-    pub fn disconnected(&mut self, connection: &ConnectionId) -> Option<ProviderId> {
+    pub fn disconnected(&mut self, connection: &ConnectionId, now: MonoMillis, wall: UnixMillis) -> Option<ProviderId> {
         let id = self.by_connection.remove(connection)?;
         if let Some(provider) = self.providers.remove(&id) {
             if provider.faults > 0 {
                 self.remember_faults(id, (provider.faults, provider.suspended_until));
             }
             // Whoever waited for this provider alone must learn now that nobody else can take it.
-            for load in &provider.registration.models {
-                self.wakes.extend(self.queue.pop(&load.model, usize::MAX));
+            for model in provider.models() {
+                let providers = &self.providers;
+                let woken = self.queue.wake(&model, |waiting| {
+                    let lost = waiting.epoch_at(&id).is_some() && !can_wait(providers, &model, waiting, now, wall);
+                    if lost { Call::Wake(None) } else { Call::Stay }
+                });
+                self.wakes.extend(woken);
             }
         }
         Some(id)
     }
 
     /// A provider whose connection broke under its requests has failed them, though it is not here to hear it.
-    fn fault_of_gone(&mut self, provider: ProviderId, now: UnixMillis) {
+    fn fault_of_gone(&mut self, provider: ProviderId, now: MonoMillis) {
         let (faults, until) = self.gone_with_faults.get(&provider).copied().unwrap_or((0, None));
         let faults = faults.saturating_add(1);
         let until = if faults >= times::FAULTS_MAX { Some(now.after(times::PAUSE)) } else { until };
         self.remember_faults(provider, (faults, until));
     }
 
-    fn remember_faults(&mut self, provider: ProviderId, faults: (u32, Option<UnixMillis>)) {
+    fn remember_faults(&mut self, provider: ProviderId, faults: (u32, Option<MonoMillis>)) {
         if self.gone_with_faults.len() >= GONE_MAX {
             self.gone_with_faults.clear();
         }
         self.gone_with_faults.insert(provider, faults);
     }
 
-    /// A heartbeat: what is loaded, what runs.
-    pub fn heartbeat(&mut self, connection: &ConnectionId, models: Vec<ModelLoad>, draining: bool, now: UnixMillis) {
-        let Some(provider) = self.on(connection) else { return };
+    /// A heartbeat: what is loaded, what runs. Returns how many models were ignored because the provider's statement does
+    /// not name them.
+    pub fn heartbeat(
+        &mut self,
+        connection: &ConnectionId,
+        models: Vec<ModelLoad>,
+        draining: bool,
+        now: MonoMillis,
+        wall: UnixMillis,
+    ) -> usize {
+        let Some(provider) = self.on(connection) else { return 0 };
         provider.heard = now;
         provider.draining = draining;
-        provider.registration.models = models;
-        let models: Vec<_> = provider.registration.models.iter().map(|load| load.model).collect();
-        self.wake(&models);
+        let ignored = provider.load(models);
+        let id = provider.registration.provider;
+        self.wake_all_at(&id, now, wall);
+        ignored
     }
 
     /// Any other frame shows as well that the provider lives.
-    pub fn heard(&mut self, connection: &ConnectionId, now: UnixMillis) {
+    pub fn heard(&mut self, connection: &ConnectionId, now: MonoMillis) {
         if let Some(provider) = self.on(connection) {
             provider.heard = now;
         }
     }
 
-    /// The verified statement of the next epoch. The previous one stays openable for requests in flight.
-    pub fn next_epoch(
-        &mut self,
-        connection: &ConnectionId,
-        statement: Vec<u8>,
-        epoch: EpochId,
-        use_until: UnixMillis,
-        previous_opens_until: UnixMillis,
-    ) {
+    /// Whether this connection may begin another epoch now; each yes counts. More than [`times::EPOCH_BURST`] at once, and
+    /// then one every [`times::EPOCH_EVERY`], is an offence.
+    #[must_use]
+    pub fn epoch_turn(&mut self, connection: &ConnectionId, now: MonoMillis) -> bool {
+        self.on(connection).is_some_and(|provider| provider.epoch_turns.take(now))
+    }
+
+    /// The verified statement of the next epoch. The one before stays openable for requests in flight, for as long as its
+    /// own statement says.
+    pub fn next_epoch(&mut self, connection: &ConnectionId, stated: Stated, now: MonoMillis, wall: UnixMillis) {
         let Some(provider) = self.on(connection) else { return };
-        provider.previous_epoch = Some((provider.registration.epoch, previous_opens_until));
-        provider.registration.statement = statement;
-        provider.registration.epoch = epoch;
-        provider.registration.use_until = use_until;
-        let models: Vec<_> = provider.registration.models.iter().map(|load| load.model).collect();
-        self.wake(&models);
+        let before = std::mem::replace(&mut provider.registration.stated, stated);
+        if before.epoch != provider.registration.stated.epoch {
+            provider.previous_epoch = Some((before.epoch, before.open_until));
+        }
+        let models = std::mem::take(&mut provider.registration.models);
+        provider.load(models);
+        let id = provider.registration.provider;
+        self.wake_all_at(&id, now, wall);
     }
 
     /// Providers whose challenge is due, each with the fresh nonce that it is to be sent.
-    pub fn challenges_due(&mut self, now: UnixMillis, rng: &mut impl CryptoRng) -> Vec<(ConnectionId, [u8; 32])> {
+    pub fn challenges_due(&mut self, now: MonoMillis, rng: &mut impl CryptoRng) -> Vec<(ConnectionId, [u8; 32])> {
         let mut due = Vec::new();
         for provider in self.providers.values_mut() {
             if now < provider.challenge_at {
@@ -233,7 +262,7 @@ impl Registry {
     #[must_use]
     pub fn statement(&self, connection: &ConnectionId) -> Option<Vec<u8>> {
         let id = self.by_connection.get(connection)?;
-        self.providers.get(id).map(|provider| provider.registration.statement.clone())
+        self.providers.get(id).map(|provider| provider.registration.stated.statement.clone())
     }
 
     /// The nonce that a provider has still to answer.
@@ -244,23 +273,29 @@ impl Registry {
     }
 
     /// The open challenge was answered and the answer verified.
-    pub fn challenge_answered(&mut self, connection: &ConnectionId, now: UnixMillis) {
+    pub fn challenge_answered(&mut self, connection: &ConnectionId, now: MonoMillis, wall: UnixMillis) {
         let Some(provider) = self.on(connection) else { return };
         provider.challenge = None;
         provider.heard = now;
-        let models: Vec<_> = provider.registration.models.iter().map(|load| load.model).collect();
-        self.wake(&models);
+        let id = provider.registration.provider;
+        self.wake_all_at(&id, now, wall);
     }
 
     /// Whether a provider gets work at all, and if not, why.
     #[must_use]
-    pub fn verdict(&self, provider: &ProviderId, tier_min: Tier, now: UnixMillis) -> Option<Result<(), Ineligible>> {
-        self.providers.get(provider).map(|provider| eligible(provider, None, tier_min, now))
+    pub fn verdict(
+        &self,
+        provider: &ProviderId,
+        tier_min: Tier,
+        now: MonoMillis,
+        wall: UnixMillis,
+    ) -> Option<Result<(), Ineligible>> {
+        self.providers.get(provider).map(|provider| eligible(provider, None, tier_min, now, wall))
     }
 
     /// All connected providers.
     #[must_use]
-    pub fn views(&self, tier_min: Tier, now: UnixMillis) -> Vec<ProviderView> {
+    pub fn views(&self, tier_min: Tier, now: MonoMillis, wall: UnixMillis) -> Vec<ProviderView> {
         let load = |provider: &Provider, said: &ModelLoad| ModelLoad {
             rows_used: provider.rows_reserved(&said.model),
             ..said.clone()
@@ -268,25 +303,33 @@ impl Registry {
         let view = |provider: &Provider| ProviderView {
             provider: provider.registration.provider,
             tier: provider.registration.tier,
-            eligible: eligible(provider, None, tier_min, now),
+            eligible: eligible(provider, None, tier_min, now, wall),
             models: provider.registration.models.iter().map(|said| load(provider, said)).collect(),
         };
         self.providers.values().map(view).collect()
     }
 
     /// Up to 32 eligible providers of a model, those with most room first; equals are shuffled.
-    pub fn candidates(&self, model: &CatalogueDigest, now: UnixMillis, rng: &mut impl CryptoRng) -> Vec<CandidateView> {
+    pub fn candidates(
+        &self,
+        model: &CatalogueDigest,
+        now: MonoMillis,
+        wall: UnixMillis,
+        rng: &mut impl CryptoRng,
+    ) -> Vec<CandidateView> {
         let mut found: Vec<_> = self
             .providers
             .values()
-            .filter(|provider| eligible(provider, Some(model), Tier::None, now).is_ok())
+            .filter(|provider| eligible(provider, Some(model), Tier::None, now, wall).is_ok())
             .map(|provider| (std::cmp::Reverse(provider.rows_free(model)), rng.next_u32(), provider))
             .collect();
         found.sort_by_key(|(free, chance, _)| (*free, *chance));
         found.truncate(limits::CANDIDATES_MAX);
         let view = |provider: &Provider| CandidateView {
             provider: provider.registration.provider,
-            statement: provider.registration.statement.clone(),
+            epoch: provider.registration.stated.epoch,
+            known_at: provider.registration.stated.known_at,
+            statement: provider.registration.stated.statement.clone(),
             rows_free: provider.rows_free(model),
             waiting: provider.waiting(model),
         };
@@ -294,21 +337,23 @@ impl Registry {
     }
 
     /// Chooses a provider among the recipients and reserves a row there: the one with the smallest share of its rows in
-    /// use, in the client's order among equals. Without room the request is queued.
+    /// use, in the client's order among equals. Without room the request is queued, at its old place when it was woken.
     ///
     /// # Errors
     /// [`RouteError`] says why there is none.
-    pub fn route(&mut self, request: &RouteRequest<'_>, now: UnixMillis) -> Result<ProviderId, RouteError> {
+    pub fn route(
+        &mut self,
+        request: &RouteRequest<'_>,
+        now: MonoMillis,
+        wall: UnixMillis,
+    ) -> Result<ProviderId, RouteError> {
+        let before = self.queue.take_woken(&request.model, &request.request);
+        let untried = || request.recipients.iter().filter(|(id, _)| !request.tried.contains(id));
         let mut best: Option<(u64, ProviderId)> = None;
         let mut busy = false;
-        for (id, epoch) in request.recipients {
-            if request.tried.contains(id) {
-                continue;
-            }
-            let Some(provider) = self.providers.get(id) else { continue };
-            if !provider.opens(epoch, now) || eligible(provider, Some(&request.model), request.tier_min, now).is_err() {
-                continue;
-            }
+        for (id, epoch) in untried() {
+            let able = able(&self.providers, id, epoch, &request.model, request.tier_min, now, wall);
+            let Some(provider) = able else { continue };
             let (free, all) = (provider.rows_free(&request.model), provider.rows_max(&request.model).unwrap_or(0));
             if free == 0 {
                 busy = true;
@@ -320,25 +365,32 @@ impl Registry {
                 best = Some((used, *id));
             }
         }
-        if let Some((_, id)) = best {
-            if let Some(provider) = self.providers.get_mut(&id) {
-                provider.reserve(&request.model);
-            }
+        let chosen = best.map(|(_, id)| id);
+        if let Some(provider) = chosen.and_then(|id| self.providers.get_mut(&id)) {
+            provider.reserve(&request.model);
+        }
+        if let Some(row_at) = before.and_then(|woken| woken.row_at).filter(|id| chosen != Some(*id)) {
+            // Another may have the row that it was woken for.
+            self.wake_at(&row_at, &request.model, 1, now, wall);
+        }
+        if let Some(id) = chosen {
             return Ok(id);
         }
         if busy {
-            let queued = self.queue.push(request.model, request.request);
+            let recipients = untried().copied().collect();
+            let waiting = Waiting { request: request.request, tier_min: request.tier_min, recipients };
+            let queued = self.queue.push(request.model, waiting, before);
             return Err(if queued { RouteError::Queued } else { RouteError::QueueFull });
         }
-        Err(if self.others_could(request, now) { RouteError::OthersCould } else { RouteError::Nobody })
+        Err(if self.others_could(request, now, wall) { RouteError::OthersCould } else { RouteError::Nobody })
     }
 
     /// Whether a fresh sealing could reach somebody whom this one cannot.
-    fn others_could(&self, request: &RouteRequest<'_>, now: UnixMillis) -> bool {
+    fn others_could(&self, request: &RouteRequest<'_>, now: MonoMillis, wall: UnixMillis) -> bool {
         self.providers.iter().any(|(id, provider)| {
-            let current = provider.registration.epoch;
+            let current = provider.registration.stated.epoch;
             let sealed_to = request.recipients.iter().any(|(p, epoch)| p == id && *epoch == current);
-            !sealed_to && eligible(provider, Some(&request.model), request.tier_min, now).is_ok()
+            !sealed_to && eligible(provider, Some(&request.model), request.tier_min, now, wall).is_ok()
         })
     }
 
@@ -350,7 +402,8 @@ impl Registry {
         connection: &ConnectionId,
         model: &CatalogueDigest,
         at_fault: Option<bool>,
-        now: UnixMillis,
+        now: MonoMillis,
+        wall: UnixMillis,
     ) {
         let Some(found) = self.providers.get_mut(provider) else {
             if at_fault == Some(true) {
@@ -361,6 +414,7 @@ impl Registry {
         if found.registration.connection == *connection {
             found.release(model);
         }
+        let mut rows = 1;
         match at_fault {
             Some(true) => {
                 found.faults = found.faults.saturating_add(1);
@@ -370,18 +424,25 @@ impl Registry {
             }
             Some(false) => {
                 found.faults = 0;
-                found.suspended_until = None;
+                if found.suspended_until.take().is_some() {
+                    // All that were idle in its pause may be used.
+                    rows = u32::MAX;
+                }
             }
             None => {}
         }
-        self.wake(&[*model]);
+        self.wake_at(provider, model, rows, now, wall);
     }
 
     /// A request no longer waits.
-    pub fn leave_queue(&mut self, model: &CatalogueDigest, request: &RequestId) {
-        if !self.queue.remove(model, request) {
+    pub fn leave_queue(&mut self, model: &CatalogueDigest, request: &RequestId, now: MonoMillis, wall: UnixMillis) {
+        if self.queue.remove(model, request) {
+            return;
+        }
+        let woken = self.queue.take_woken(model, request);
+        if let Some(row_at) = woken.and_then(|woken| woken.row_at) {
             // It was woken and did not use its chance: the next one may.
-            self.wake(&[*model]);
+            self.wake_at(&row_at, model, 1, now, wall);
         }
     }
 
@@ -391,15 +452,54 @@ impl Registry {
         self.queue.len(model)
     }
 
-    fn wake(&mut self, models: &[CatalogueDigest]) {
-        for model in models {
-            if self.queue.len(model) == 0 {
-                continue;
-            }
-            let room =
-                self.providers.values().fold(0_u32, |room, provider| room.saturating_add(provider.rows_free(model)));
-            self.wakes.extend(self.queue.pop(model, room as usize));
+    /// Wakes whom time alone has made room for, or has left without anybody: pauses and epochs end without an event, and
+    /// whoever was woken may be slow to use its chance. To be called once a second.
+    pub fn tick(&mut self, now: MonoMillis, wall: UnixMillis) {
+        for model in self.queue.models() {
+            let providers = &self.providers;
+            let mut given: HashMap<ProviderId, u32> = HashMap::new();
+            let woken = self.queue.wake(&model, |waiting| {
+                for (id, epoch) in &waiting.recipients {
+                    let able = able(providers, id, epoch, &model, waiting.tier_min, now, wall);
+                    let given = given.entry(*id).or_default();
+                    if able.is_some_and(|provider| provider.rows_free(&model) > *given) {
+                        *given += 1;
+                        return Call::Wake(Some(*id));
+                    }
+                }
+                if can_wait(providers, &model, waiting, now, wall) { Call::Stay } else { Call::Wake(None) }
+            });
+            self.wakes.extend(woken);
         }
+    }
+
+    /// Wakes those who can use the free rows of one provider, in their order.
+    fn wake_all_at(&mut self, id: &ProviderId, now: MonoMillis, wall: UnixMillis) {
+        let models = self.providers.get(id).map(Provider::models).unwrap_or_default();
+        for model in models {
+            self.wake_at(id, &model, u32::MAX, now, wall);
+        }
+    }
+
+    /// Wakes as many as can use the free rows of one provider for one model, and no more than `rows_max`.
+    fn wake_at(&mut self, id: &ProviderId, model: &CatalogueDigest, rows_max: u32, now: MonoMillis, wall: UnixMillis) {
+        let Some(provider) = self.providers.get(id) else { return };
+        if eligible(provider, Some(model), Tier::None, now, wall).is_err() {
+            return;
+        }
+        let mut free = provider.rows_free(model).min(rows_max);
+        let woken = self.queue.wake(model, |waiting| {
+            if free == 0 {
+                return Call::Enough;
+            }
+            let opens = waiting.epoch_at(id).is_some_and(|epoch| provider.opens(epoch, wall));
+            if !opens || provider.registration.tier < waiting.tier_min {
+                return Call::Stay;
+            }
+            free -= 1;
+            Call::Wake(Some(*id))
+        });
+        self.wakes.extend(woken);
     }
 
     /// Requests that left the queue because there may be room now; each must be routed again.
@@ -414,7 +514,34 @@ impl Registry {
     }
 }
 
-fn next_challenge(now: UnixMillis, rng: &mut impl CryptoRng) -> UnixMillis {
+/// The provider, if it could take a request that is sealed to this epoch; room is not asked.
+fn able<'a>(
+    providers: &'a BTreeMap<ProviderId, Provider>,
+    id: &ProviderId,
+    epoch: &EpochId,
+    model: &CatalogueDigest,
+    tier_min: Tier,
+    now: MonoMillis,
+    wall: UnixMillis,
+) -> Option<&'a Provider> {
+    let provider = providers.get(id)?;
+    let may = provider.opens(epoch, wall) && eligible(provider, Some(model), tier_min, now, wall).is_ok();
+    may.then_some(provider)
+}
+
+/// Whether waiting is of use: somebody could take the request if there were room. The same is asked when it is queued.
+fn can_wait(
+    providers: &BTreeMap<ProviderId, Provider>,
+    model: &CatalogueDigest,
+    waiting: &Waiting,
+    now: MonoMillis,
+    wall: UnixMillis,
+) -> bool {
+    let mut recipients = waiting.recipients.iter();
+    recipients.any(|(id, epoch)| able(providers, id, epoch, model, waiting.tier_min, now, wall).is_some())
+}
+
+fn next_challenge(now: MonoMillis, rng: &mut impl CryptoRng) -> MonoMillis {
     let (least, most) = times::CHALLENGE_AFTER;
     now.after(Millis(least.0 + rng.next_u64() % (most.0 - least.0)))
 }

@@ -20,12 +20,19 @@ const TRANSCRIPT_DOMAIN: &[u8] = b"darkbloom/v1/transcript";
 const SIZES: [(usize, u32); 5] = [(64, 1), (256, 6), (1_024, 25), (4_096, 100), (16_384, 400)];
 /// Size of the plaintext in a sealed refusal.
 const REFUSAL_SIZE: usize = 1_024;
+/// AES-GCM's tag (NIST SP 800-38D).
+const TAG_BYTES: usize = 16;
 
 /// The padded size of a frame that carries so many tokens. It depends on that number alone, which travels in clear
 /// anyway: the lengths of texts do not show.
 #[must_use]
 pub fn frame_size(tokens: u32) -> usize {
     SIZES.iter().find(|(_, most)| tokens <= *most).map_or(SIZES[SIZES.len() - 1].0, |(size, _)| *size)
+}
+
+/// Whether a ciphertext has the length of one of the padded sizes: any other could carry a message in its length.
+fn has_allowed_size(ciphertext: &[u8]) -> bool {
+    SIZES.iter().any(|(size, _)| ciphertext.len() == size + TAG_BYTES)
 }
 
 /// Why an answer is not accepted.
@@ -42,6 +49,12 @@ pub enum AnswerError {
     /// A frame does not authenticate.
     #[error("a frame of the answer does not open")]
     Frame,
+    /// A ciphertext of a length that no padded size has.
+    #[error("a frame of {bytes} bytes has none of the sizes that frames have")]
+    Size {
+        /// Its length.
+        bytes: usize,
+    },
     /// A frame's padding is not valid.
     #[error("a frame's padding is not valid")]
     Padding,
@@ -204,7 +217,8 @@ impl AnswerSealer {
         Self { chain: Chain::new(secret, acceptance) }
     }
 
-    /// Seals one piece, padded to `size`. `tokens` counts all output tokens so far.
+    /// Seals one piece, padded to `size`, which is one that [`frame_size`] gives. `tokens` counts all output tokens so
+    /// far.
     ///
     /// # Errors
     /// [`AnswerError`] when the content does not fit or the answer is over.
@@ -222,6 +236,9 @@ impl AnswerSealer {
             return Err(AnswerError::Count);
         }
         let mut padded = pad(content, size)?;
+        if SIZES.iter().all(|(allowed, _)| *allowed != size) {
+            return Err(AnswerError::Size { bytes: size });
+        }
         let mut frame = SealedFrame { sequence: self.chain.next, tokens, end, ciphertext: Vec::new() };
         let nonce = self.chain.nonce(frame.sequence);
         self.chain
@@ -281,6 +298,9 @@ impl AnswerOpener {
         }
         if frame.tokens < self.chain.tokens {
             return Err(AnswerError::Count);
+        }
+        if !has_allowed_size(&frame.ciphertext) {
+            return Err(AnswerError::Size { bytes: frame.ciphertext.len() });
         }
         let mut padded = Zeroizing::new(frame.ciphertext.clone());
         let nonce = self.chain.nonce(frame.sequence);
@@ -349,9 +369,73 @@ pub fn open_refusal(
     sealed: &[u8],
 ) -> Result<SecretBytes, AnswerError> {
     let (salt, ciphertext) = sealed.split_first_chunk::<32>().ok_or(AnswerError::Frame)?;
+    if ciphertext.len() != REFUSAL_SIZE + TAG_BYTES {
+        return Err(AnswerError::Size { bytes: ciphertext.len() });
+    }
     let mut padded = Zeroizing::new(ciphertext.to_vec());
     refusal_cipher(secret, request_digest, salt)
         .decrypt_in_place(&[0; 12].into(), request_digest.as_bytes(), &mut *padded)
         .map_err(|_| AnswerError::Frame)?;
     Ok(SecretBytes::new(unpad(&padded)?.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared() -> (ResponseSecret, Acceptance) {
+        let secret = ResponseSecret([1; 32]);
+        let acceptance = Acceptance {
+            request_digest: Digest([2; 32]),
+            provider: ProviderId([3; 32]),
+            epoch: EpochId([4; 16]),
+            attempt: AttemptNumber(1),
+            salt: [5; 32],
+        };
+        (secret, acceptance)
+    }
+
+    /// A frame that authenticates, of any size.
+    fn authentic(size: usize) -> SealedFrame {
+        let (secret, acceptance) = shared();
+        let chain = Chain::new(&secret, &acceptance);
+        let mut frame = SealedFrame { sequence: 0, tokens: TokenCount(1), end: false, ciphertext: vec![0; size] };
+        let aad = frame.aad();
+        chain.cipher.encrypt_in_place(&chain.nonce(0).into(), &aad, &mut frame.ciphertext).unwrap();
+        frame
+    }
+
+    #[test]
+    fn an_authentic_frame_of_another_size_is_refused() {
+        let (secret, acceptance) = shared();
+        for (size, _) in SIZES {
+            assert!(AnswerOpener::new(&secret, &acceptance).open(&authentic(size)).is_ok());
+            for other in [size - 1, size + 1] {
+                let opened = AnswerOpener::new(&secret, &acceptance).open(&authentic(other));
+                assert_eq!(opened.err(), Some(AnswerError::Size { bytes: other + TAG_BYTES }));
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_sealed_into_another_size() {
+        let (secret, acceptance) = shared();
+        let mut sealer = AnswerSealer::new(&secret, &acceptance);
+        assert_eq!(sealer.seal(b"text", 65, TokenCount(1), false), Err(AnswerError::Size { bytes: 65 }));
+        assert_eq!(sealer.seal(b"text", 64, TokenCount(1), false).unwrap().sequence, 0);
+    }
+
+    #[test]
+    fn authentic_words_of_another_size_are_refused() {
+        let (secret, acceptance) = shared();
+        let request = acceptance.request_digest;
+        for size in [REFUSAL_SIZE - 1, REFUSAL_SIZE + 1] {
+            let mut padded = pad(b"too long", size).unwrap().to_vec();
+            let cipher = refusal_cipher(&secret, &request, &[6; 32]);
+            cipher.encrypt_in_place(&[0; 12].into(), request.as_bytes(), &mut padded).unwrap();
+            let sealed = [[6; 32].as_slice(), &padded].concat();
+            let opened = open_refusal(&secret, &request, &sealed);
+            assert_eq!(opened.err(), Some(AnswerError::Size { bytes: size + TAG_BYTES }));
+        }
+    }
 }

@@ -197,6 +197,22 @@ impl EpochRing {
         self.epochs.iter().find(|epoch| epoch.id == *id)
     }
 
+    /// Brings the ring up to the present: erases what no longer opens, and begins the next epoch if one is due. Whether
+    /// one began. To be called before a statement is sent: a provider that was offline for an hour would otherwise
+    /// introduce itself with one that has expired.
+    pub fn turn(&mut self, now: UnixMillis, rng: &mut impl CryptoRng) -> bool {
+        self.expire(now);
+        let current = self.current();
+        // Begun by a clock that ran ahead and was set back: nobody believes its statement before its time.
+        let ahead = current.not_before > now.after(limits::CLOCK_SKEW_MAX);
+        if now < self.rotate_at() && !ahead {
+            return false;
+        }
+        let next = Epoch::begin(current.identity, now, rng);
+        self.rotate(next, now);
+        true
+    }
+
     /// When the next epoch must begin: ten minutes before clients stop using this one, or at once when it is full.
     #[must_use]
     pub fn rotate_at(&self) -> UnixMillis {

@@ -1,10 +1,14 @@
 //! The client's view: submit, open, verify; seal again at most twice.
 
-use darkbloom_types::{Millis, RefusalCode, UnixMillis};
+use darkbloom_types::{Millis, MonoMillis, RefusalCode};
 use darkbloom_wire::{Relayed, RelayedAccepted, RelayedData, RelayedFinal, RelayedRefused, Reseal, limits};
+
+use crate::relay::waits;
 
 /// Longest silence: the coordinator sends keep-alives every few seconds.
 const SILENCE: Millis = Millis::from_secs(60);
+/// Longest life of one sealing: a minute more than a coordinator gives it. Keep-alives do not prolong it.
+const TOTAL: Millis = Millis(waits::TOTAL.0 + Millis::from_minutes(1).0);
 
 /// What a peer did that no honest peer does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -56,19 +60,53 @@ enum State {
     Over,
 }
 
+/// Where an operation stands at the client, as in the diagram of this crate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ClientPhase {
+    /// A sealing was submitted; nobody has accepted it.
+    Submitted,
+    /// A provider accepted; no content came yet.
+    Accepted,
+    /// Content flows.
+    Streaming,
+    /// The answer's authenticated end came; receipt and bill are still to come.
+    Ended,
+    /// Nothing more happens.
+    Over,
+}
+
+impl ClientPhase {
+    /// Every phase, in the order of an operation's life.
+    pub const ALL: [Self; 5] = [Self::Submitted, Self::Accepted, Self::Streaming, Self::Ended, Self::Over];
+}
+
 /// The machine of one operation at the client.
 #[derive(Debug)]
 pub struct ClientSession {
     state: State,
     reseals: u32,
-    heard: UnixMillis,
+    heard: MonoMillis,
+    /// When the present sealing was submitted.
+    submitted: MonoMillis,
 }
 
 impl ClientSession {
     /// A machine for a request that was just submitted.
     #[must_use]
-    pub fn submitted(now: UnixMillis) -> Self {
-        Self { state: State::Submitted, reseals: 0, heard: now }
+    pub fn submitted(now: MonoMillis) -> Self {
+        Self { state: State::Submitted, reseals: 0, heard: now, submitted: now }
+    }
+
+    /// Where the operation stands.
+    #[must_use]
+    pub fn phase(&self) -> ClientPhase {
+        match self.state {
+            State::Submitted => ClientPhase::Submitted,
+            State::Accepted { content: false } => ClientPhase::Accepted,
+            State::Accepted { content: true } => ClientPhase::Streaming,
+            State::Ended => ClientPhase::Ended,
+            State::Over => ClientPhase::Over,
+        }
     }
 
     /// How often the request was sealed again.
@@ -77,15 +115,15 @@ impl ClientSession {
         self.reseals
     }
 
-    /// When the silence becomes an error.
+    /// When the request has lasted too long, unless something is heard before.
     #[must_use]
-    pub fn wake_at(&self) -> Option<UnixMillis> {
-        (self.state != State::Over).then(|| self.heard.after(SILENCE))
+    pub fn wake_at(&self) -> Option<MonoMillis> {
+        (self.state != State::Over).then(|| self.heard.after(SILENCE).min(self.submitted.after(TOTAL)))
     }
 
-    /// Whether the silence has lasted too long.
+    /// Whether the silence, or the present sealing, has lasted too long.
     #[must_use]
-    pub fn is_silent(&self, now: UnixMillis) -> bool {
+    pub fn is_overdue(&self, now: MonoMillis) -> bool {
         self.wake_at().is_some_and(|at| now >= at)
     }
 
@@ -93,7 +131,7 @@ impl ClientSession {
     ///
     /// # Errors
     /// [`Protocol`] when no honest peer sends this frame now.
-    pub fn handle(&mut self, frame: Relayed, now: UnixMillis) -> Result<ClientAction, Protocol> {
+    pub fn handle(&mut self, frame: Relayed, now: MonoMillis) -> Result<ClientAction, Protocol> {
         self.heard = now;
         match (self.state, frame) {
             (State::Over, _) => Err(Protocol::AfterEnd),
@@ -116,7 +154,9 @@ impl ClientSession {
                 Ok(ClientAction::Verify(frame))
             }
             (_, Relayed::RelayedFinal(_)) => Err(Protocol::CutShort),
-            (State::Submitted | State::Accepted { content: false }, Relayed::Reseal(frame)) => Ok(self.reseal(frame)),
+            (State::Submitted | State::Accepted { content: false }, Relayed::Reseal(frame)) => {
+                Ok(self.reseal(frame, now))
+            }
             (_, Relayed::Reseal(_)) => Err(Protocol::AfterEnd),
             (_, Relayed::RelayedRefused(frame)) => {
                 self.state = State::Over;
@@ -125,7 +165,7 @@ impl ClientSession {
         }
     }
 
-    fn reseal(&mut self, frame: Reseal) -> ClientAction {
+    fn reseal(&mut self, frame: Reseal, now: MonoMillis) -> ClientAction {
         if self.reseals >= limits::RESEALS_MAX {
             self.state = State::Over;
             return ClientAction::Fail(RelayedRefused {
@@ -139,6 +179,7 @@ impl ClientSession {
         }
         self.reseals += 1;
         self.state = State::Submitted;
+        self.submitted = now;
         ClientAction::SealAgain(frame)
     }
 
@@ -157,7 +198,7 @@ mod tests {
     use darkbloom_types::{AttemptNumber, EpochId, Micros, ProviderId, TokenCount};
     use darkbloom_wire::{CoordinatorTiming, KeepAlive, List};
 
-    const NOW: UnixMillis = UnixMillis(1_000);
+    const NOW: MonoMillis = MonoMillis(1_000);
 
     fn accepted() -> Relayed {
         RelayedAccepted {
@@ -221,10 +262,61 @@ mod tests {
     #[test]
     fn silence_ends_a_request_and_keep_alives_prevent_it() {
         let mut session = ClientSession::submitted(NOW);
-        assert!(!session.is_silent(UnixMillis(60_999)));
-        assert!(session.is_silent(UnixMillis(61_000)));
-        session.handle(KeepAlive {}.into(), UnixMillis(60_000)).unwrap();
-        assert!(!session.is_silent(UnixMillis(119_999)));
+        assert!(!session.is_overdue(MonoMillis(60_999)));
+        assert!(session.is_overdue(MonoMillis(61_000)));
+        session.handle(KeepAlive {}.into(), MonoMillis(60_000)).unwrap();
+        assert!(!session.is_overdue(MonoMillis(119_999)));
+        assert!(session.is_overdue(MonoMillis(120_000)));
+    }
+
+    /// Hears keep-alives every ten seconds until the request is overdue, and says when that is.
+    fn kept_alive(session: &mut ClientSession, from: MonoMillis) -> MonoMillis {
+        let mut now = from;
+        loop {
+            let wake = session.wake_at().expect("a live request has an end");
+            let next = now.after(Millis::from_secs(10));
+            if wake <= next {
+                assert!(!session.is_overdue(MonoMillis(wake.0 - 1)) && session.is_overdue(wake));
+                return wake;
+            }
+            now = next;
+            assert_eq!(session.handle(KeepAlive {}.into(), now), Ok(ClientAction::Wait));
+        }
+    }
+
+    #[test]
+    fn keep_alives_hold_a_request_no_longer_than_an_honest_coordinator_would() {
+        assert!(TOTAL > waits::TOTAL);
+        let mut waiting = ClientSession::submitted(NOW);
+        assert_eq!(kept_alive(&mut waiting, NOW), NOW.after(TOTAL));
+        let mut answered = ClientSession::submitted(NOW);
+        answered.handle(accepted(), NOW).unwrap();
+        answered.handle(data(false), NOW.after(Millis::from_secs(5))).unwrap();
+        assert_eq!(kept_alive(&mut answered, NOW), NOW.after(TOTAL), "nor does content");
+    }
+
+    #[test]
+    fn each_sealing_has_its_own_time() {
+        let mut session = ClientSession::submitted(NOW);
+        let mut again = NOW;
+        for _ in 0..limits::RESEALS_MAX {
+            while again.since(NOW) < Millis::from_minutes(29) {
+                again = again.after(Millis::from_secs(50));
+                session.handle(KeepAlive {}.into(), again).unwrap();
+            }
+            assert!(matches!(session.handle(reseal(), again), Ok(ClientAction::SealAgain(_))));
+        }
+        assert_eq!(kept_alive(&mut session, again), again.after(TOTAL));
+    }
+
+    #[test]
+    fn a_request_that_is_over_is_never_overdue() {
+        let mut session = ClientSession::submitted(NOW);
+        session.handle(accepted(), NOW).unwrap();
+        session.handle(data(true), NOW).unwrap();
+        session.handle(last(), NOW).unwrap();
+        assert_eq!(session.wake_at(), None);
+        assert!(!session.is_overdue(MonoMillis(u64::MAX)));
     }
 
     #[test]

@@ -10,11 +10,14 @@
 //!                  ▼          ▼ │        ▼           ▼            ▼
 //!               refused    Queued    next attempt  next attempt  cut: settle what was relayed
 //!                                    or reseal     (no content)
+//!                                    (after a cancel: Cancelling until the provider says that its row is free)
 //!
-//! client:       Submitted ─▶ Accepted ─▶ Ended ─▶ Settled          (reseal: back to Submitted, at most twice)
+//! client:       Submitted ─▶ Accepted ─▶ Streaming ─▶ Ended ─▶ Over   (reseal: back to Submitted, at most twice)
 //!
 //! provider:     Offered ─▶ Running ─▶ Finished                     (cancel: acknowledged once, row freed)
 //! ```
+//!
+//! [`RelayPhase`] and [`ClientPhase`] are the names in the first two.
 
 #![forbid(unsafe_code)]
 
@@ -22,6 +25,8 @@ mod client;
 mod provider;
 mod relay;
 
-pub use client::{ClientAction, ClientSession, Protocol};
+pub use client::{ClientAction, ClientPhase, ClientSession, Protocol};
 pub use provider::{CancelAction, OfferError, ProviderStreams, STREAMS_MAX};
-pub use relay::{Delivered, RelayAction, RelayEvent, RelaySession, RelayTerms, Released, RouteFailure, waits};
+pub use relay::{
+    Delivered, RelayAction, RelayEvent, RelayPhase, RelaySession, RelayTerms, Released, RouteFailure, waits,
+};

@@ -1,6 +1,6 @@
 //! The coordinator's view: hold, route, offer, relay, settle.
 
-use darkbloom_types::{AttemptNumber, Millis, ProviderId, Refusal, RefusalClass, RefusalCode, TokenCount, UnixMillis};
+use darkbloom_types::{AttemptNumber, Millis, MonoMillis, ProviderId, Refusal, RefusalClass, RefusalCode, TokenCount};
 use darkbloom_wire::{AttemptRecord, limits};
 
 /// How long each step may take.
@@ -73,8 +73,11 @@ pub enum RelayEvent {
         /// Whether it is the last.
         end: bool,
     },
-    /// The receipt came, and checked out.
-    Receipt,
+    /// The receipt came, and checked out, but for its count of output tokens: that is compared here.
+    Receipt {
+        /// Output tokens that the provider signed.
+        output: TokenCount,
+    },
     /// A receipt came that does not check out.
     BadReceipt,
     /// The provider's connection is gone.
@@ -146,28 +149,54 @@ pub enum RelayAction {
     Finish,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+/// Where a request stands at the coordinator, as in the diagram of this crate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RelayPhase {
+    /// The ledger is asked for the hold.
     Holding,
+    /// The router is asked for a provider.
     Routing,
+    /// It waits for room.
     Queued,
+    /// A provider has the offer and has not answered.
     Offered,
+    /// A provider accepted; no content came yet.
     Accepted,
+    /// Content flows.
     Streaming,
+    /// The last content was relayed; the receipt is still to come.
     Ending,
     /// Cancelled; the provider has still to say that its row is free.
     Cancelling,
+    /// The ledger settles.
     Settling,
+    /// Nothing more happens.
     Over,
+}
+
+impl RelayPhase {
+    /// Every phase, in the order of a request's life.
+    pub const ALL: [Self; 10] = [
+        Self::Holding,
+        Self::Routing,
+        Self::Queued,
+        Self::Offered,
+        Self::Accepted,
+        Self::Streaming,
+        Self::Ending,
+        Self::Cancelling,
+        Self::Settling,
+        Self::Over,
+    ];
 }
 
 /// The machine of one sealed request at the coordinator.
 #[derive(Debug)]
 pub struct RelaySession {
     terms: RelayTerms,
-    state: State,
-    deadline: UnixMillis,
-    total_deadline: UnixMillis,
+    phase: RelayPhase,
+    deadline: MonoMillis,
+    total_deadline: MonoMillis,
     provider: Option<ProviderId>,
     attempts: Vec<AttemptRecord>,
     tokens: TokenCount,
@@ -175,7 +204,7 @@ pub struct RelaySession {
     /// Frames that carried no new token.
     empty_frames: u32,
     /// When the queue is given up, counted from the first time in it.
-    queue_until: Option<UnixMillis>,
+    queue_until: Option<MonoMillis>,
     content: bool,
     consumer_gone: bool,
     cut: Option<Refusal>,
@@ -185,10 +214,10 @@ pub struct RelaySession {
 impl RelaySession {
     /// A machine for a request that was authenticated and read; its first action is the hold.
     #[must_use]
-    pub fn begin(terms: RelayTerms, now: UnixMillis) -> (Self, Vec<RelayAction>) {
+    pub fn begin(terms: RelayTerms, now: MonoMillis) -> (Self, Vec<RelayAction>) {
         let session = Self {
             terms,
-            state: State::Holding,
+            phase: RelayPhase::Holding,
             deadline: now.after(waits::TOTAL),
             total_deadline: now.after(waits::TOTAL),
             provider: None,
@@ -211,34 +240,40 @@ impl RelaySession {
         &self.attempts
     }
 
+    /// Where the request stands.
+    #[must_use]
+    pub fn phase(&self) -> RelayPhase {
+        self.phase
+    }
+
     /// When [`RelayEvent::Tick`] is due; none once the machine is over.
     #[must_use]
-    pub fn wake_at(&self) -> Option<UnixMillis> {
-        (self.state != State::Over).then(|| self.deadline.min(self.total_deadline))
+    pub fn wake_at(&self) -> Option<MonoMillis> {
+        (self.phase != RelayPhase::Over).then(|| self.deadline.min(self.total_deadline))
     }
 
     /// Whether the machine is done.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.state == State::Over
+        self.phase == RelayPhase::Over
     }
 
     /// Takes an event in. An event that does not belong to the present state changes nothing: it was overtaken.
-    pub fn handle(&mut self, event: RelayEvent, now: UnixMillis) -> Vec<RelayAction> {
+    pub fn handle(&mut self, event: RelayEvent, now: MonoMillis) -> Vec<RelayAction> {
         match event {
             RelayEvent::HoldPlaced => self.hold_placed(now),
             RelayEvent::HoldRefused(refusal) => self.hold_refused(refusal),
             RelayEvent::Routed(provider) => self.routed(provider, now),
             RelayEvent::NotRouted(failure) => self.not_routed(failure, now),
-            RelayEvent::Wake if self.state == State::Queued => {
-                self.state = State::Routing;
+            RelayEvent::Wake if self.phase == RelayPhase::Queued => {
+                self.phase = RelayPhase::Routing;
                 vec![RelayAction::Route]
             }
             RelayEvent::Wake => Vec::new(),
             RelayEvent::Accepted => self.accepted(now),
             RelayEvent::Refused(refusal) => self.refused(refusal, now),
             RelayEvent::Data { sequence, tokens, end } => self.data(sequence, tokens, end, now),
-            RelayEvent::Receipt => self.receipt(now),
+            RelayEvent::Receipt { output } => self.receipt(output, now),
             RelayEvent::BadReceipt => self.lost(RefusalCode::VerificationFailed, now),
             RelayEvent::ProviderGone => self.lost(RefusalCode::ProviderLost, now),
             RelayEvent::ConsumerGone => self.consumer_gone(now),
@@ -248,33 +283,33 @@ impl RelaySession {
         }
     }
 
-    fn hold_placed(&mut self, now: UnixMillis) -> Vec<RelayAction> {
-        if self.state != State::Holding {
+    fn hold_placed(&mut self, now: MonoMillis) -> Vec<RelayAction> {
+        if self.phase != RelayPhase::Holding {
             return Vec::new();
         }
         if self.consumer_gone {
-            self.state = State::Over;
+            self.phase = RelayPhase::Over;
             return vec![RelayAction::Void(RefusalCode::Cancelled), RelayAction::Finish];
         }
-        self.enter(State::Routing, waits::TOTAL, now);
+        self.enter(RelayPhase::Routing, waits::TOTAL, now);
         vec![RelayAction::Route]
     }
 
     fn hold_refused(&mut self, refusal: Refusal) -> Vec<RelayAction> {
-        if self.state != State::Holding {
+        if self.phase != RelayPhase::Holding {
             return Vec::new();
         }
-        self.state = State::Over;
+        self.phase = RelayPhase::Over;
         vec![RelayAction::Refuse(refusal), RelayAction::Finish]
     }
 
-    fn routed(&mut self, provider: ProviderId, now: UnixMillis) -> Vec<RelayAction> {
-        if self.state != State::Routing {
+    fn routed(&mut self, provider: ProviderId, now: MonoMillis) -> Vec<RelayAction> {
+        if self.phase != RelayPhase::Routing {
             // The reservation came too late to be used.
             return vec![RelayAction::Release(provider, Released::Unused)];
         }
         self.provider = Some(provider);
-        self.enter(State::Offered, waits::ACCEPT, now);
+        self.enter(RelayPhase::Offered, waits::ACCEPT, now);
         vec![RelayAction::Offer(provider, self.attempt_number())]
     }
 
@@ -282,20 +317,20 @@ impl RelaySession {
         AttemptNumber(u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1))
     }
 
-    fn not_routed(&mut self, failure: RouteFailure, now: UnixMillis) -> Vec<RelayAction> {
-        if self.state != State::Routing {
+    fn not_routed(&mut self, failure: RouteFailure, now: MonoMillis) -> Vec<RelayAction> {
+        if self.phase != RelayPhase::Routing {
             return Vec::new();
         }
         match failure {
             RouteFailure::Busy => {
-                self.enter(State::Queued, waits::QUEUE, now);
+                self.enter(RelayPhase::Queued, waits::QUEUE, now);
                 // Being woken and finding no room does not start the wait anew.
                 self.deadline = *self.queue_until.get_or_insert(self.deadline);
                 vec![RelayAction::Queue]
             }
             RouteFailure::QueueFull => self.give_up(RefusalCode::NoCapacity.into()),
             RouteFailure::OthersCould(code) => {
-                self.state = State::Over;
+                self.phase = RelayPhase::Over;
                 vec![RelayAction::Reseal(self.last_refusal().unwrap_or(code)), RelayAction::Finish]
             }
             RouteFailure::Nobody(code) => {
@@ -309,28 +344,32 @@ impl RelaySession {
         self.attempts.last().and_then(|attempt| RefusalCode::from_number(attempt.outcome))
     }
 
-    fn accepted(&mut self, now: UnixMillis) -> Vec<RelayAction> {
-        let (State::Offered, Some(provider)) = (self.state, self.provider) else { return Vec::new() };
+    fn accepted(&mut self, now: MonoMillis) -> Vec<RelayAction> {
+        let (RelayPhase::Offered, Some(provider)) = (self.phase, self.provider) else { return Vec::new() };
         self.attempts.push(AttemptRecord { provider, outcome: 0 });
-        self.enter(State::Accepted, waits::FIRST_CONTENT, now);
+        self.enter(RelayPhase::Accepted, waits::FIRST_CONTENT, now);
         vec![RelayAction::RelayAccepted]
     }
 
-    fn refused(&mut self, refusal: Refusal, now: UnixMillis) -> Vec<RelayAction> {
-        match self.state {
-            State::Offered => self.next_attempt(refusal, false, now),
-            State::Accepted => {
+    fn refused(&mut self, refusal: Refusal, now: MonoMillis) -> Vec<RelayAction> {
+        match self.phase {
+            RelayPhase::Offered => self.next_attempt(refusal, false, now),
+            RelayPhase::Accepted => {
                 self.attempts.pop();
                 self.next_attempt(refusal, true, now)
             }
-            State::Streaming | State::Ending => self.lost(RefusalCode::AnswerCut, now),
-            State::Cancelling => self.cancel_acknowledged(now),
-            State::Holding | State::Routing | State::Queued | State::Settling | State::Over => Vec::new(),
+            RelayPhase::Streaming | RelayPhase::Ending => self.lost(RefusalCode::AnswerCut, now),
+            RelayPhase::Cancelling => self.cancel_acknowledged(now),
+            RelayPhase::Holding
+            | RelayPhase::Routing
+            | RelayPhase::Queued
+            | RelayPhase::Settling
+            | RelayPhase::Over => Vec::new(),
         }
     }
 
     /// Goes on with another provider, if the reason and the number of attempts allow it.
-    fn next_attempt(&mut self, refusal: Refusal, at_fault: bool, now: UnixMillis) -> Vec<RelayAction> {
+    fn next_attempt(&mut self, refusal: Refusal, at_fault: bool, now: MonoMillis) -> Vec<RelayAction> {
         let Some(provider) = self.provider.take() else { return Vec::new() };
         self.attempts.push(AttemptRecord { provider, outcome: refusal.code.number() });
         self.next_sequence = 0;
@@ -339,19 +378,19 @@ impl RelaySession {
         if refusal.code.class() == RefusalClass::Final || self.attempts.len() >= limits::ATTEMPTS_MAX as usize {
             actions.extend(self.give_up(refusal));
         } else {
-            self.enter(State::Routing, waits::TOTAL, now);
+            self.enter(RelayPhase::Routing, waits::TOTAL, now);
             actions.push(RelayAction::Route);
         }
         actions
     }
 
     fn give_up(&mut self, refusal: Refusal) -> Vec<RelayAction> {
-        self.state = State::Over;
+        self.phase = RelayPhase::Over;
         vec![RelayAction::Void(refusal.code), RelayAction::Refuse(refusal), RelayAction::Finish]
     }
 
-    fn data(&mut self, sequence: u32, tokens: TokenCount, end: bool, now: UnixMillis) -> Vec<RelayAction> {
-        if !matches!(self.state, State::Accepted | State::Streaming) {
+    fn data(&mut self, sequence: u32, tokens: TokenCount, end: bool, now: MonoMillis) -> Vec<RelayAction> {
+        if !matches!(self.phase, RelayPhase::Accepted | RelayPhase::Streaming) {
             return Vec::new();
         }
         if sequence != self.next_sequence || tokens < self.tokens || tokens > self.terms.output_ceiling {
@@ -367,147 +406,73 @@ impl RelaySession {
         self.tokens = tokens;
         self.content = true;
         if end {
-            self.enter(State::Ending, waits::RECEIPT, now);
+            self.enter(RelayPhase::Ending, waits::RECEIPT, now);
         } else {
-            self.enter(State::Streaming, waits::IDLE, now);
+            self.enter(RelayPhase::Streaming, waits::IDLE, now);
         }
         vec![RelayAction::RelayData]
     }
 
-    fn receipt(&mut self, now: UnixMillis) -> Vec<RelayAction> {
-        if !matches!(self.state, State::Ending | State::Cancelling) {
-            return Vec::new();
-        }
-        self.receipt = true;
-        self.settle(false, now)
-    }
-
-    fn settle(&mut self, at_fault: bool, now: UnixMillis) -> Vec<RelayAction> {
-        let mut actions = Vec::new();
-        if let Some(provider) = self.provider.take() {
-            let released = match (at_fault, self.receipt) {
-                (true, _) => Released::Failed,
-                (false, true) => Released::Served,
-                (false, false) => Released::Unused,
-            };
-            actions.push(RelayAction::Release(provider, released));
-        }
-        if self.content {
-            self.enter(State::Settling, waits::TOTAL, now);
-            // An acceptance that ends without a token delivered nothing: not even the prompt is paid for.
-            let content_relayed = self.tokens.0 > 0;
-            let delivered = Delivered { content_relayed, tokens_relayed: self.tokens, receipt: self.receipt };
-            actions.push(RelayAction::Settle(delivered));
-        } else {
-            self.state = State::Over;
-            actions.extend([RelayAction::Void(RefusalCode::Cancelled), RelayAction::Finish]);
-        }
-        actions
-    }
-
-    /// The provider failed: before content another may do it, after content the answer is cut.
-    fn lost(&mut self, code: RefusalCode, now: UnixMillis) -> Vec<RelayAction> {
-        // A lie is final for the client, but before content another provider may tell the truth.
-        let elsewhere = if code.class() == RefusalClass::Final { RefusalCode::ProviderLost } else { code };
-        match self.state {
-            State::Offered => self.next_attempt(elsewhere.into(), true, now),
-            State::Accepted => {
-                self.attempts.pop();
-                let mut actions = vec![RelayAction::Cancel];
-                actions.extend(self.next_attempt(elsewhere.into(), true, now));
-                actions
-            }
-            State::Streaming | State::Ending => {
-                let complete = self.state == State::Ending;
-                let code = if code == RefusalCode::VerificationFailed { code } else { RefusalCode::AnswerCut };
-                self.cut = Some(if complete {
-                    Refusal::new(code, "the answer is whole, its receipt did not come or does not verify")
-                } else {
-                    code.into()
-                });
-                let mut actions = vec![RelayAction::Cancel];
-                actions.extend(self.settle(true, now));
-                actions
-            }
-            State::Cancelling => self.settle(false, now),
-            State::Holding | State::Routing | State::Queued | State::Settling | State::Over => Vec::new(),
-        }
-    }
-
-    fn consumer_gone(&mut self, now: UnixMillis) -> Vec<RelayAction> {
+    fn consumer_gone(&mut self, now: MonoMillis) -> Vec<RelayAction> {
         self.consumer_gone = true;
-        match self.state {
+        match self.phase {
             // The ledger's answer is on its way; the hold is given back when it comes.
-            State::Holding | State::Settling | State::Over | State::Cancelling => Vec::new(),
-            State::Queued => {
-                self.state = State::Over;
+            RelayPhase::Holding | RelayPhase::Settling | RelayPhase::Over | RelayPhase::Cancelling => Vec::new(),
+            RelayPhase::Queued => {
+                self.phase = RelayPhase::Over;
                 vec![RelayAction::LeaveQueue, RelayAction::Void(RefusalCode::Cancelled), RelayAction::Finish]
             }
-            State::Routing => {
-                self.state = State::Over;
+            RelayPhase::Routing => {
+                self.phase = RelayPhase::Over;
                 vec![RelayAction::Void(RefusalCode::Cancelled), RelayAction::Finish]
             }
-            State::Offered | State::Accepted | State::Streaming => {
-                self.enter(State::Cancelling, waits::CANCEL, now);
+            RelayPhase::Offered | RelayPhase::Accepted | RelayPhase::Streaming => {
+                self.enter(RelayPhase::Cancelling, waits::CANCEL, now);
                 vec![RelayAction::Cancel]
             }
             // Everything was relayed: the receipt settles it.
-            State::Ending => Vec::new(),
+            RelayPhase::Ending => Vec::new(),
         }
     }
 
-    fn cancel_acknowledged(&mut self, now: UnixMillis) -> Vec<RelayAction> {
-        if self.state == State::Cancelling { self.settle(false, now) } else { Vec::new() }
-    }
-
-    fn settled(&mut self) -> Vec<RelayAction> {
-        if self.state != State::Settling {
-            return Vec::new();
-        }
-        self.state = State::Over;
-        let last = match self.cut.take() {
-            Some(refusal) => RelayAction::Refuse(refusal),
-            None => RelayAction::RelayFinal,
-        };
-        vec![last, RelayAction::Finish]
-    }
-
-    fn tick(&mut self, now: UnixMillis) -> Vec<RelayAction> {
+    fn tick(&mut self, now: MonoMillis) -> Vec<RelayAction> {
         if now < self.deadline.min(self.total_deadline) {
             return Vec::new();
         }
-        match self.state {
-            State::Queued => {
+        match self.phase {
+            RelayPhase::Queued => {
                 let mut actions = vec![RelayAction::LeaveQueue];
                 actions.extend(self.give_up(RefusalCode::NoCapacity.into()));
                 actions
             }
-            State::Offered | State::Accepted => {
+            RelayPhase::Offered | RelayPhase::Accepted => {
                 let mut actions = vec![RelayAction::Cancel];
-                if self.state == State::Accepted {
+                if self.phase == RelayPhase::Accepted {
                     self.attempts.pop();
                 }
                 actions.extend(self.next_attempt(RefusalCode::Timeout.into(), true, now));
                 actions
             }
-            State::Streaming | State::Ending => self.lost(RefusalCode::Timeout, now),
-            State::Cancelling => self.settle(true, now),
-            State::Routing => self.give_up(RefusalCode::Timeout.into()),
+            RelayPhase::Streaming | RelayPhase::Ending => self.lost(RefusalCode::Timeout, now),
+            RelayPhase::Cancelling => self.settle(true, now),
+            RelayPhase::Routing => self.give_up(RefusalCode::Timeout.into()),
             // The ledger answers or the process ends; there is nothing else to wait for.
-            State::Holding | State::Settling => {
+            RelayPhase::Holding | RelayPhase::Settling => {
                 self.deadline = now.after(waits::TOTAL);
                 self.total_deadline = self.deadline;
                 Vec::new()
             }
-            State::Over => Vec::new(),
+            RelayPhase::Over => Vec::new(),
         }
     }
 
-    fn enter(&mut self, state: State, wait: Millis, now: UnixMillis) {
-        self.state = state;
+    fn enter(&mut self, phase: RelayPhase, wait: Millis, now: MonoMillis) {
+        self.phase = phase;
         self.deadline = now.after(wait);
     }
 }
+
+mod settling;
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,8 @@
-//! Whatever happens in whatever order, a relayed request keeps its promises: every row that was reserved is released, the
-//! hold ends exactly once, and the machine comes to an end.
+//! Whatever happens in whatever order, a relayed request keeps its promises: every row that was reserved is released,
+//! whoever is given up is told to stop, the hold ends exactly once, and the machine comes to an end.
 
-use darkbloom_session::{RelayAction, RelayEvent, RelaySession, RelayTerms, RouteFailure};
-use darkbloom_types::{ProviderId, Refusal, RefusalCode, TokenCount, UnixMillis};
+use darkbloom_session::{RelayAction, RelayEvent, RelaySession, RelayTerms, Released, RouteFailure};
+use darkbloom_types::{MonoMillis, ProviderId, Refusal, RefusalCode, TokenCount};
 use proptest::prelude::*;
 
 /// What the world does next. Answers to the machine's own questions are drawn as well, so that they come late, twice, or
@@ -26,7 +26,7 @@ fn event() -> impl Strategy<Value = RelayEvent> {
             tokens: TokenCount(tokens),
             end
         }),
-        Just(RelayEvent::Receipt),
+        (0_u32..10).prop_map(|output| RelayEvent::Receipt { output: TokenCount(output) }),
         Just(RelayEvent::BadReceipt),
         Just(RelayEvent::ProviderGone),
         Just(RelayEvent::ConsumerGone),
@@ -88,6 +88,14 @@ struct Ledger {
     cancelled: bool,
     relayed_after_cancel: bool,
     offers: u32,
+    /// The last count that was relayed.
+    tokens: TokenCount,
+    ended: bool,
+    cancelling: bool,
+    believed: Option<&'static str>,
+    /// A provider has an offer, and was not told to stop.
+    at_work: bool,
+    left_at_work: bool,
 }
 
 impl Ledger {
@@ -97,6 +105,45 @@ impl Ledger {
         } else if matches!(event, RelayEvent::Routed(_)) {
             self.reserved += 1;
         }
+    }
+
+    /// What the consumer has seen.
+    fn data(&mut self, event: &RelayEvent, actions: &[RelayAction]) {
+        if let (RelayEvent::Data { tokens, end, .. }, [RelayAction::RelayData]) = (event, actions) {
+            (self.tokens, self.ended) = (*tokens, *end);
+        }
+        self.cancelling |= *event == RelayEvent::ConsumerGone && actions == [RelayAction::Cancel];
+    }
+
+    /// Whoever is given up is told to stop, unless its own last word ended its work, or it is gone.
+    fn stopped(&mut self, event: &RelayEvent, actions: &[RelayAction]) {
+        let ended = matches!(event, RelayEvent::Refused(_) | RelayEvent::ProviderGone);
+        for action in actions {
+            if let RelayAction::Offer(..) = action {
+                self.at_work = true;
+            } else if *action == RelayAction::Cancel {
+                self.at_work = false;
+            } else if let RelayAction::Release(_, released) = action {
+                self.left_at_work |= self.at_work && !ended && *released != Released::Served;
+                self.at_work = false;
+            }
+        }
+    }
+
+    /// A receipt is believed only when it says what was relayed, or after a cancel no less.
+    fn receipt(&mut self, event: &RelayEvent, actions: &[RelayAction]) {
+        let believed = actions
+            .iter()
+            .any(|action| if let RelayAction::Settle(delivered) = action { delivered.receipt } else { false });
+        if !believed {
+            return;
+        }
+        self.believed = if let RelayEvent::Receipt { output } = event {
+            let honest = if self.cancelling { *output >= self.tokens } else { self.ended && *output == self.tokens };
+            (!honest).then_some("another count than was relayed")
+        } else {
+            Some("no receipt came")
+        };
     }
 
     fn actions(&mut self, actions: &[RelayAction]) {
@@ -132,7 +179,7 @@ proptest! {
     fn a_request_ends_once_and_gives_everything_back(
         events in prop::collection::vec((0_u8..10, any::<bool>(), event()), 0..24)
     ) {
-        let now = UnixMillis(1_000);
+        let now = MonoMillis(1_000);
         let (mut session, first) = RelaySession::begin(RelayTerms { output_ceiling: TokenCount(8) }, now);
         prop_assert_eq!(&first, &[RelayAction::PlaceHold]);
         let mut seen = Ledger::default();
@@ -145,7 +192,7 @@ proptest! {
             // Seven in ten events are the honest ones; the receipt follows the end.
             let event = match chance {
                 0..3 => drawn,
-                _ if ended => RelayEvent::Receipt,
+                _ if ended => RelayEvent::Receipt { output: seen.tokens },
                 _ => world.next.clone(),
             };
             ended = matches!(event, RelayEvent::Data { end: true, .. });
@@ -157,9 +204,12 @@ proptest! {
             }
             seen.event(&event, holding);
             holding &= !matches!(event, RelayEvent::HoldPlaced | RelayEvent::HoldRefused(_));
-            let actions = session.handle(event, now);
+            let actions = session.handle(event.clone(), now);
             asked += actions.iter().filter(|action| **action == RelayAction::Route).count();
             world.actions(&actions, end);
+            seen.data(&event, &actions);
+            seen.receipt(&event, &actions);
+            seen.stopped(&event, &actions);
             seen.actions(&actions);
         }
         // The world falls silent: only time passes, and the ledger and the router answer what is still open.
@@ -181,6 +231,7 @@ proptest! {
             let Some(wake) = session.wake_at() else { break };
             at = wake;
             let actions = session.handle(RelayEvent::Tick, at);
+            seen.stopped(&RelayEvent::Tick, &actions);
             asked += actions.iter().filter(|action| **action == RelayAction::Route).count();
             seen.actions(&actions);
             seen.actions(&session.handle(RelayEvent::Settled, at));
@@ -192,5 +243,7 @@ proptest! {
         prop_assert_eq!(seen.reserved, 0, "a reserved row is released exactly once");
         prop_assert!(!seen.relayed_after_cancel, "content is relayed after the cancel");
         prop_assert!(seen.offers <= 3);
+        prop_assert!(!seen.left_at_work, "a provider was given up and not told to stop");
+        prop_assert_eq!(seen.believed, None, "a receipt was believed that says something else than was relayed");
     }
 }

@@ -30,6 +30,7 @@ mod network;
 mod outbox;
 mod prices;
 mod reader;
+mod receipt_keys;
 mod store;
 mod writer;
 

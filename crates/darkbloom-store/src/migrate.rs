@@ -16,8 +16,10 @@ pub(crate) struct Schema {
 }
 
 /// A coordinator's store. The id is the ASCII text `DBst`.
-pub(crate) const STORE: Schema =
-    Schema { application_id: 0x4442_7374, migrations: &[include_str!("migrations/store_0001.sql")] };
+pub(crate) const STORE: Schema = Schema {
+    application_id: 0x4442_7374,
+    migrations: &[include_str!("migrations/store_0001.sql"), include_str!("migrations/store_0002.sql")],
+};
 
 /// A provider's receipt outbox. The id is the ASCII text `DBro`.
 pub(crate) const OUTBOX: Schema =

@@ -83,6 +83,12 @@ impl Store {
         })
     }
 
+    /// Whether another handle of this database is left: dropping the last one closes it and frees its folder.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.inner) > 1
+    }
+
     pub(crate) async fn write<T, E>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,

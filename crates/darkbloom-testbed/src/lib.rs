@@ -1,4 +1,5 @@
-//! Whole networks for tests and measurements: real roles over real sockets, in one process.
+//! Whole networks for tests and measurements: real roles over real sockets in one process, or the pure machines alone under
+//! a virtual clock ([`simulation`]).
 //!
 //! Owns how a network is put together for a purpose of ours and how two things are timed side by side. It must never be a
 //! dependency of what ships.
@@ -8,6 +9,7 @@
 mod bare;
 mod network;
 mod rounds;
+pub mod simulation;
 
 pub use bare::{BareError, BareLoop};
 pub use network::{Answered, Network, NetworkError, sampled_request};

@@ -26,6 +26,15 @@ impl AnswerAssembler {
         (scan.emit, scan.stopped)
     }
 
+    /// Whether `text` begins what would be handed out if the answer ended here.
+    pub(crate) fn holds(&self, text: &[u8]) -> bool {
+        let held = self.scanner.held().as_bytes();
+        match text.strip_prefix(held) {
+            None => held.starts_with(text),
+            Some(rest) => self.decoder.held().as_bytes().starts_with(rest),
+        }
+    }
+
     /// What was held back, when the answer ends otherwise.
     #[must_use]
     pub fn finish(mut self) -> SecretString {

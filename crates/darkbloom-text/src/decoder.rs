@@ -88,11 +88,16 @@ impl TokenDecoder {
         text
     }
 
+    /// What is held back now, as it would be shown if nothing followed.
+    pub(crate) fn held(&self) -> &'static str {
+        if self.pending.is_empty() { "" } else { "\u{fffd}" }
+    }
+
     /// What was held back: nothing, or U+FFFD for a character that never became complete.
     pub fn finish(mut self) -> SecretString {
-        let incomplete = !self.pending.is_empty();
+        let held = self.held();
         self.pending.zeroize();
-        SecretString::from(if incomplete { "\u{fffd}" } else { "" })
+        SecretString::from(held)
     }
 }
 

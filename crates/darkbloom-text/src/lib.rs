@@ -9,6 +9,7 @@
 //! GGUF metadata ─▶ TextPack ─▶ TextModel ── prompt_tokens(request) ─▶ tokens of the prompt
 //!                  (digest)        └────── decoder() ─▶ TokenDecoder ─▶ StopScanner ─▶ text of the answer
 //!                                                       └──── AnswerAssembler ────┘
+//!                                    tokens and text of an answer ─▶ AnswerRecount ─▶ whether they say the same
 //! ```
 
 #![forbid(unsafe_code)]
@@ -20,15 +21,18 @@ mod decoder;
 pub mod gguf;
 mod model;
 mod pack;
+mod recount;
 mod split;
 mod stop;
 mod template;
 mod unicode;
+mod user_defined;
 
 pub use answer::AnswerAssembler;
 pub use decoder::TokenDecoder;
 pub use gguf::ReadGgufError;
 pub use model::{BuildTextModelError, RenderPromptError, TextModel};
 pub use pack::{DecodePackError, InvalidPackError, TextPack};
+pub use recount::{AnswerRecount, RecountError};
 pub use split::PreTokenizer;
 pub use stop::{Scan, StopScanner};

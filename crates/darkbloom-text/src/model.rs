@@ -12,6 +12,7 @@ use crate::decoder::{TokenDecoder, TokenTable};
 use crate::pack::{self, TextPack, TokenKind};
 use crate::split::PreTokenizer;
 use crate::template::{ChatTemplate, ControlTokens, Segment};
+use crate::user_defined::UserDefined;
 
 pub use crate::template::RenderPromptError;
 
@@ -186,42 +187,4 @@ fn token_text(token: &str) -> Vec<u8> {
         }
     }
     bytes
-}
-
-/// Tokens that stay whole in every text.
-struct UserDefined {
-    /// For each first byte the tokens that begin with it, longest first.
-    by_first_byte: Vec<Vec<(Box<str>, TokenId)>>,
-    any: bool,
-}
-
-impl UserDefined {
-    fn new<'t>(tokens: impl Iterator<Item = (&'t String, u32)>) -> Self {
-        let mut by_first_byte = vec![Vec::new(); 256];
-        let mut any = false;
-        for (token, number) in tokens {
-            if let Some(first) = token.bytes().next() {
-                by_first_byte[usize::from(first)].push((token.as_str().into(), TokenId(number)));
-                any = true;
-            }
-        }
-        for tokens in &mut by_first_byte {
-            tokens.sort_by_key(|(token, _): &(Box<str>, TokenId)| std::cmp::Reverse(token.len()));
-        }
-        Self { by_first_byte, any }
-    }
-
-    /// The first of them in `text`, the longest if several begin there: where it is, its length, its number.
-    fn find(&self, text: &str) -> Option<(usize, usize, TokenId)> {
-        if !self.any {
-            return None;
-        }
-        text.bytes().enumerate().find_map(|(at, byte)| {
-            let mut candidates = self.by_first_byte[usize::from(byte)].iter();
-            // A token begins with the first byte of a character, so `at` is a character's start wherever one fits.
-            let rest = &text.as_bytes()[at..];
-            let (token, number) = candidates.find(|(token, _)| rest.starts_with(token.as_bytes()))?;
-            Some((at, token.len(), *number))
-        })
-    }
 }

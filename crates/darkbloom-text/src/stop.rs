@@ -14,20 +14,62 @@ pub struct Scan {
 /// Holds back what could begin a stop string, and ends the answer before the first one that is complete.
 ///
 /// "First" means the one that is complete first; among those that end at the same place, the longest. So what comes
-/// out does not depend on how the answer was cut into pieces.
+/// out does not depend on how the answer was cut into pieces. Each byte is looked at once for each stop string, but for
+/// steps back that its earlier bytes paid for (Knuth, Morris and Pratt, "Fast pattern matching in strings", 1977): no
+/// text and no stop string makes it slow.
 #[derive(Debug)]
 pub struct StopScanner {
-    stops: Vec<SecretString>,
+    stops: Vec<Stop>,
     /// The longest end of the answer so far that begins a stop string.
     held: SecretString,
     stopped: bool,
+}
+
+/// A stop string, and how much of it the answer's end is now.
+struct Stop {
+    text: SecretString,
+    /// For each length: the longest shorter beginning that is also an end of the first so many bytes.
+    borders: Vec<usize>,
+    matched: usize,
+}
+
+impl std::fmt::Debug for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stop(…)")
+    }
+}
+
+impl Stop {
+    fn new(text: &SecretString) -> Self {
+        let mut stop = Self { text: text.clone(), borders: vec![0; text.len() + 1], matched: 0 };
+        for length in 2..=text.len() {
+            // The border of one byte more is the border so far and that byte, as far as it goes on.
+            stop.step(text.expose().as_bytes()[length - 1]);
+            stop.borders[length] = stop.matched;
+        }
+        stop.matched = 0;
+        stop
+    }
+
+    /// Takes the answer's next byte in. The text is not empty.
+    fn step(&mut self, byte: u8) {
+        let text = self.text.expose().as_bytes();
+        while self.matched > 0 && text.get(self.matched) != Some(&byte) {
+            self.matched = self.borders[self.matched];
+        }
+        self.matched += usize::from(text[self.matched] == byte);
+    }
+
+    fn is_complete(&self) -> bool {
+        self.matched == self.text.len()
+    }
 }
 
 impl StopScanner {
     /// A scanner for these stop strings; empty ones never match.
     #[must_use]
     pub fn new(stops: &[SecretString]) -> Self {
-        let stops = stops.iter().filter(|stop| !stop.is_empty()).cloned().collect();
+        let stops = stops.iter().filter(|stop| !stop.is_empty()).map(Stop::new).collect();
         Self { stops, held: SecretString::default(), stopped: false }
     }
 
@@ -43,41 +85,33 @@ impl StopScanner {
         let fresh = joined.len();
         joined.push_str(text);
         let answer = joined.expose();
-        if let Some(start) = self.first_stop(answer, fresh) {
-            self.stopped = true;
-            return Scan { emit: SecretString::from(&answer[..start]), stopped: true };
+        let mut end = answer.len();
+        for (at, byte) in text.bytes().enumerate() {
+            self.stops.iter_mut().for_each(|stop| stop.step(byte));
+            if self.stops.iter().any(Stop::is_complete) {
+                (self.stopped, end) = (true, fresh + at + 1);
+                break;
+            }
         }
-        let (emit, held) = answer.split_at(self.hold_from(answer));
-        self.held = SecretString::from(held);
-        Scan { emit: SecretString::from(emit), stopped: false }
+        let begun = |stop: &&Stop| !self.stopped || stop.is_complete();
+        let longest = self.stops.iter().filter(begun).map(|stop| stop.matched).max().unwrap_or(0);
+        // What is matched begins as a stop string does: with a whole character.
+        let (emit, held) = answer[..end].split_at(end - longest);
+        let emit = SecretString::from(emit);
+        if !self.stopped {
+            self.held = SecretString::from(held);
+        }
+        Scan { emit, stopped: self.stopped }
+    }
+
+    /// What is held back now.
+    pub(crate) fn held(&self) -> &str {
+        self.held.expose()
     }
 
     /// What was held back: nothing after a stop string.
     #[must_use]
     pub fn finish(self) -> SecretString {
         self.held
-    }
-
-    /// Where the stop string starts that is complete first, given that none is complete within `fresh` bytes.
-    fn first_stop(&self, answer: &str, fresh: usize) -> Option<usize> {
-        let bytes = answer.as_bytes();
-        let ends = self.stops.iter().filter_map(|stop| {
-            let stop = stop.expose().as_bytes();
-            // A match ends in the fresh bytes, so it starts less than its own length before them.
-            let from = (fresh + 1).saturating_sub(stop.len());
-            let at = bytes[from..].windows(stop.len()).position(|window| window == stop)? + from;
-            Some((at + stop.len(), at))
-        });
-        // The earliest end; of equal ends the earliest start.
-        ends.min().map(|(_, start)| start)
-    }
-
-    /// Where the longest end of `answer` starts that begins a stop string.
-    fn hold_from(&self, answer: &str) -> usize {
-        let bytes = answer.as_bytes();
-        let longest = self.stops.iter().map(SecretString::len).max().unwrap_or(0);
-        let from = (bytes.len() + 1).saturating_sub(longest);
-        let begins = |at: &usize| self.stops.iter().any(|stop| stop.expose().as_bytes().starts_with(&bytes[*at..]));
-        (from..bytes.len()).find(begins).unwrap_or(bytes.len())
     }
 }

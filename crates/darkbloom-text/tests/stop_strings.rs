@@ -50,8 +50,56 @@ fn debug_shows_no_text() {
     assert!(!shown.contains("viol") && !shown.contains("red"), "{shown}");
 }
 
+#[test]
+fn characters_that_share_their_first_bytes_are_told_apart() {
+    // é is c3 a9, è is c3 a8; € is e2 82 ac, ₭ is e2 82 ad; 👍 and 👎 differ in their last byte.
+    for (stop, near) in [("é", "è"), ("€", "₭"), ("👍", "👎"), ("a€", "a₭"), ("👍👍", "👍👎")] {
+        let mut scanner = StopScanner::new(&secrets(&[stop.to_owned()]));
+        let shown = scanner.push(near);
+        assert_eq!((shown.emit.expose(), shown.stopped), (near, false));
+        let scan = scanner.push(stop);
+        assert_eq!((scan.emit.expose(), scan.stopped), ("", true));
+    }
+}
+
+#[test]
+fn overlapping_beginnings_are_found_again() {
+    let mut scanner = StopScanner::new(&secrets(&["ééaééb".to_owned(), "éaéc".to_owned()]));
+    let shown: String = "ééaééaééb!".chars().map(|c| scanner.push(&c.to_string()).emit.expose().to_owned()).collect();
+    assert_eq!(shown, "ééa");
+    let mut scanner = StopScanner::new(&secrets(&["ééaééb".to_owned(), "éaéc".to_owned()]));
+    let scan = scanner.push("ééaéc and more");
+    assert_eq!((scan.emit.expose(), scan.stopped), ("é", true));
+}
+
+#[test]
+fn repetitions_do_not_make_it_slow() {
+    // The worst that a consumer can ask for: every place looks like the beginning of every stop string, to its end.
+    let stops: Vec<_> = ["b", "c", "d", "e"].iter().map(|last| format!("{}{last}", "a".repeat(255))).collect();
+    let mut scanner = StopScanner::new(&secrets(&stops));
+    let mut shown = 0;
+    for _ in 0..200_000 {
+        shown += scanner.push("aaaa").emit.len();
+    }
+    assert_eq!(shown + scanner.finish().len(), 800_000);
+    let mut whole = StopScanner::new(&secrets(&stops));
+    assert_eq!(whole.push(&"a".repeat(16 << 20)).emit.len(), (16 << 20) - 255);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(5_000))]
+    #[test]
+    fn pieces_of_any_width_make_no_difference(
+        // Characters of one to four bytes, some of which differ in the last byte alone.
+        stops in prop::collection::vec("[aéè€₭👍👎]{1,5}", 0..5),
+        pieces in prop::collection::vec("[aéè€₭👍👎]{0,4}", 0..16),
+    ) {
+        let mut scanner = StopScanner::new(&secrets(&stops));
+        let mut shown: String = pieces.iter().map(|piece| scanner.push(piece).emit.expose().to_owned()).collect();
+        shown.push_str(scanner.finish().expose());
+        prop_assert_eq!(shown, reference(&stops, &pieces.concat()).0);
+    }
+
     #[test]
     fn pieces_make_no_difference(
         stops in prop::collection::vec("[abé]{1,4}", 0..4),

@@ -21,4 +21,4 @@ pub use money::{MoneyError, NanoDollars, Price, TokenCount};
 pub use refusal::{Refusal, RefusalClass, RefusalCode};
 pub use secret::{SecretBytes, SecretString, SecretTokens, TokenId};
 pub use tier::{ParseTierError, Tier};
-pub use time::{Micros, Millis, UnixMillis};
+pub use time::{Micros, Millis, MonoMillis, UnixMillis};

@@ -113,7 +113,7 @@ refusals! {
         "the sealed request does not open", "seal the request again; if it happens again, update the client";
     /// The header names another network.
     WrongNetwork = 15, "wrong_network", Final, 400,
-        "the request was sealed for another network", "check the coordinator's address and pinned key";
+        "the coordinator or the request belongs to another network", "check the coordinator's address and pinned key";
     /// The header's highest price does not cover the price list it names, or that list is not current.
     PriceChanged = 16, "price_changed", Final, 409,
         "the price changed since the request was sealed", "fetch the candidates again and agree to the new price";

@@ -27,6 +27,32 @@ impl UnixMillis {
     }
 }
 
+/// A moment of one process's monotonic clock: milliseconds since an arbitrary start. It never jumps, and means nothing to
+/// any other process; waits are counted in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct MonoMillis(pub u64);
+
+impl MonoMillis {
+    /// The moment so much later; saturates at the end of time.
+    #[must_use]
+    pub fn after(self, wait: Millis) -> Self {
+        Self(self.0.saturating_add(wait.0))
+    }
+
+    /// How long ago `earlier` was; zero when it is not in the past.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Millis {
+        Millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl From<std::time::Duration> for MonoMillis {
+    /// The moment that is so long after the start.
+    fn from(since_start: std::time::Duration) -> Self {
+        Self(u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
 /// A duration in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize)]
 #[serde(transparent)]

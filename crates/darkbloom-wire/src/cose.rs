@@ -16,6 +16,8 @@ pub enum Domain {
     Statement,
     /// A provider's answer to a coordinator's challenge, signed by its identity key.
     Challenge,
+    /// A coordinator's answer to a provider's or client's nonce, signed by its key.
+    Coordinator,
     /// A receipt, signed by an epoch's receipt key.
     Receipt,
     /// A bill, signed by the coordinator.
@@ -28,8 +30,15 @@ pub enum Domain {
 
 impl Domain {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Statement, Self::Challenge, Self::Receipt, Self::Bill, Self::CatalogueEntry, Self::CandidateList];
+    pub const ALL: [Self; 7] = [
+        Self::Statement,
+        Self::Challenge,
+        Self::Coordinator,
+        Self::Receipt,
+        Self::Bill,
+        Self::CatalogueEntry,
+        Self::CandidateList,
+    ];
 
     /// The string under the signature.
     #[must_use]
@@ -37,6 +46,7 @@ impl Domain {
         match self {
             Self::Statement => "darkbloom/v1/statement",
             Self::Challenge => "darkbloom/v1/challenge",
+            Self::Coordinator => "darkbloom/v1/coordinator",
             Self::Receipt => "darkbloom/v1/receipt",
             Self::Bill => "darkbloom/v1/bill",
             Self::CatalogueEntry => "darkbloom/v1/catalogue-entry",

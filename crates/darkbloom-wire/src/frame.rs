@@ -25,7 +25,7 @@ const ENCAPSULATION_BYTES: usize = 1_120;
 // ---- coordinator to provider ------------------------------------------------------------------------------------
 
 record! {
-    /// First frame on a connection: who the coordinator is, what it asks the provider to prove, what it offers.
+    /// The answer to `Dial`: who the coordinator is, the proof of it, what it asks the provider to prove, what it offers.
     Welcome kind 32 {
         /// The coordinator's public key (uncompressed SEC 1 point); the provider compares it with its pin.
         1 coordinator: [u8; 65],
@@ -39,6 +39,8 @@ record! {
         5 catalogue: List<Vec<u8>> [ENTRIES_MAX, CATALOGUE_ENTRY_BYTES_MAX],
         /// Features that the coordinator speaks.
         6 capabilities: List<String> [CAPABILITIES_MAX, TEXT_BYTES_MAX],
+        /// The signed [`crate::CoordinatorProof`] over the dial's nonce.
+        7 proof: Vec<u8> [RECEIPT_BYTES_MAX],
     }
 }
 
@@ -121,7 +123,7 @@ record! {
         1 statement: Vec<u8> [STATEMENT_BYTES_MAX],
         /// The signed [`crate::ChallengeProof`] over the welcome's nonce.
         2 proof: Vec<u8> [RECEIPT_BYTES_MAX],
-        /// The join token, until the coordinator knows this identity.
+        /// The join token, until the coordinator has called this provider eligible.
         3 join_token: Option<SecretString> [TEXT_BYTES_MAX],
         /// What it has loaded.
         4 models: List<ModelLoad> [MODELS_PER_PROVIDER_MAX],
@@ -223,6 +225,14 @@ record! {
     EpochUpdate kind 10 {
         /// The signed statement.
         1 statement: Vec<u8> [STATEMENT_BYTES_MAX],
+    }
+}
+
+record! {
+    /// First frame on a connection: asks who the coordinator is, before anything is said about the provider.
+    Dial kind 11 {
+        /// Fresh, used once: what the welcome's proof must answer.
+        1 nonce: [u8; 32],
     }
 }
 
@@ -476,7 +486,7 @@ macro_rules! frames {
 frames! {
     /// From coordinator to provider.
     CoordinatorFrame {
-        /// First frame.
+        /// Who the coordinator is.
         Welcome,
         /// Proof of presence wanted.
         Challenge,
@@ -514,6 +524,8 @@ frames! {
         Receipts,
         /// Next epoch.
         EpochUpdate,
+        /// First frame.
+        Dial,
     }
 }
 

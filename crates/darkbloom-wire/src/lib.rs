@@ -28,14 +28,14 @@ pub use cbor::{DecodeError, Reader, Writer};
 pub use cose::{Algorithm, Domain, PublicKey, SignError, Signer, VerifyError, open_signed, sign};
 pub use frame::{
     Accepted, AttemptOutcome, AttemptRecord, Cancel, CancelAck, CandidateNow, CandidateUpdate, Challenge,
-    ChallengeAnswer, ClientFrame, CoordinatorFrame, CoordinatorTiming, Data, Decoded, EpochUpdate, Final, Heartbeat,
-    Hello, KeepAlive, ModelLoad, Offer, ProviderFrame, ReceiptAck, Receipts, Refused, Relayed, RelayedAccepted,
-    RelayedData, RelayedFinal, RelayedRefused, Reseal, Submit, VerdictNotice, Welcome, Wrap,
+    ChallengeAnswer, ClientFrame, CoordinatorFrame, CoordinatorTiming, Data, Decoded, Dial, EpochUpdate, Final,
+    Heartbeat, Hello, KeepAlive, ModelLoad, Offer, ProviderFrame, ReceiptAck, Receipts, Refused, Relayed,
+    RelayedAccepted, RelayedData, RelayedFinal, RelayedRefused, Reseal, Submit, VerdictNotice, Welcome, Wrap,
 };
 pub use header::{RequestKind, SealedHeader, Suite, recipient_list_digest};
 pub use prefixed::LengthPrefixed;
 pub use record::List;
 pub use signed::{
-    Bill, Candidate, CandidateList, CatalogueEntry, ChallengeProof, Evidence, Receipt, Statement, catalogue_digest,
-    challenge_digest, epoch_nonce, receipt_id,
+    Bill, Candidate, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Evidence, Receipt, Statement,
+    catalogue_digest, challenge_digest, coordinator_proof_digest, epoch_nonce, receipt_id,
 };

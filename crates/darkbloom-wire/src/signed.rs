@@ -1,4 +1,4 @@
-//! The signed objects: statement, challenge proof, receipt, bill, catalogue entry, candidate list.
+//! The signed objects: statement, challenge proof, coordinator proof, receipt, bill, catalogue entry, candidate list.
 
 use darkbloom_types::{
     AttemptNumber, CatalogueDigest, ConnectionId, Digest, EpochId, Micros, NanoDollars, NetworkId, OperationId, Price,
@@ -56,6 +56,14 @@ record! {
     /// A provider's proof that it is there now, signed by its identity key over the coordinator's nonce.
     ChallengeProof {
         /// Digest of coordinator, nonce, connection and epoch keys: [`challenge_digest`].
+        1 digest: Digest,
+    }
+}
+
+record! {
+    /// A coordinator's proof that it holds its key, signed by that key over the nonce of whoever asks.
+    CoordinatorProof {
+        /// Digest of network, nonce and where it was asked: [`coordinator_proof_digest`].
         1 digest: Digest,
     }
 }
@@ -191,6 +199,7 @@ macro_rules! signed_object {
 signed_object! {
     Statement Statement STATEMENT_BYTES_MAX;
     ChallengeProof Challenge RECEIPT_BYTES_MAX;
+    CoordinatorProof Coordinator RECEIPT_BYTES_MAX;
     Receipt Receipt RECEIPT_BYTES_MAX;
     Bill Bill RECEIPT_BYTES_MAX;
     CatalogueEntry CatalogueEntry CATALOGUE_ENTRY_BYTES_MAX;
@@ -243,6 +252,19 @@ pub fn epoch_nonce(sealing_key: &[u8], receipt_key: &[u8; 32], identity: &[u8; 6
 #[must_use]
 pub fn challenge_digest(network: &NetworkId, nonce: &[u8; 32], connection: &ConnectionId, epoch: &EpochId) -> Digest {
     Digest::of(&[b"darkbloom/v1/challenge", network.as_bytes(), nonce, connection.as_bytes(), epoch.as_bytes()])
+}
+
+/// What a coordinator signs when asked for its key: the network, the nonce of whoever asks, and the connection and nonce of
+/// its welcome; a client has no connection, so what a provider was shown proves nothing to a client, nor the other way.
+#[must_use]
+pub fn coordinator_proof_digest(
+    network: &NetworkId,
+    nonce: &[u8; 32],
+    welcome: Option<(&ConnectionId, &[u8; 32])>,
+) -> Digest {
+    let (connection, challenge) =
+        welcome.map_or((&[][..], &[][..]), |(connection, challenge)| (&connection.as_bytes()[..], &challenge[..]));
+    Digest::of(&[b"darkbloom/v1/coordinator-proof", network.as_bytes(), nonce, connection, challenge])
 }
 
 /// The name of a signed catalogue entry.

@@ -1,12 +1,10 @@
 //! What administrators do from the command line, over the coordinator's HTTP interface.
 
-use std::fs::File;
-use std::io::BufReader;
+use std::error::Error as _;
 use std::path::Path;
 
 use darkbloom_client::check_address;
-use darkbloom_provider::weights_of_file;
-use darkbloom_text::TextPack;
+use darkbloom_provider::{CheckedModel, LoadError};
 use darkbloom_types::{Digest, NanoDollars, SecretString};
 use serde_json::{Value, json};
 
@@ -42,15 +40,15 @@ pub struct Offer<'a> {
 }
 
 impl ModelFile {
-    /// Hashes a model's file and reads its tokenizer. Blocks.
+    /// Checks a model's file as far as a provider does before it loads it, hashes it and reads its tokenizer. Blocks.
     pub fn read(path: &Path) -> Result<Self, Failure> {
-        let cannot = |why: String| {
-            Failure::new(format!("cannot use the model file {}: {why}", path.display()), "check the path")
-        };
-        let weights = weights_of_file(path).map_err(|error| cannot(error.to_string()))?;
-        let file = File::open(path).map_err(|error| cannot(error.to_string()))?;
-        let pack = TextPack::from_gguf(BufReader::new(file)).map_err(|error| cannot(error.to_string()))?;
-        Ok(Self { weights, context: pack.context_length().0, text_pack: pack.to_bytes() })
+        let CheckedModel { weights, text_pack } = CheckedModel::read(path).map_err(|error| {
+            let hint = if matches!(error, LoadError::Read { .. }) { "check the path" } else { "get the file again" };
+            // The source says what is wrong; the error itself would name the path a second time.
+            let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            Failure::new(format!("cannot use the model file {}: {why}", path.display()), hint)
+        })?;
+        Ok(Self { weights, context: text_pack.context_length().0, text_pack: text_pack.to_bytes() })
     }
 }
 

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use darkbloom_client::{CANDIDATES_DEFAULT, Client, Config as ClientConfig, Role, Surface, SurfaceConfig};
+use darkbloom_client::{CANDIDATES_DEFAULT, Client, Config as ClientConfig, Role, Surface, SurfaceConfig, printable};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
 use darkbloom_provider::{Config as ProviderConfig, ModelOptions, Provider};
 use darkbloom_types::{ProviderId, SecretString, Tier};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{self, Supervised, TrustOptions};
 use crate::error::{Failure, say};
@@ -25,30 +25,56 @@ const PROXY_LISTEN: &str = "127.0.0.1:7702";
 const ROWS: usize = 8;
 const ROW_TOKENS: usize = 8_192;
 
-/// Waits for a signal to stop, or for the end of standard input where that counts.
-async fn told_to_stop(run: Supervised) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::new(format!("cannot listen for signals: {error}"), "");
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?);
-    let stdin_closes = async {
-        if !run.until_stdin_closes {
-            std::future::pending::<()>().await;
-        }
-        let (closed, told) = tokio::sync::oneshot::channel();
-        // A thread of its own: a read of standard input cannot be cancelled, and must not hold up the end of the process.
-        std::thread::spawn(move || {
-            let mut block = [0; 64];
-            while !matches!(std::io::stdin().read(&mut block), Ok(0) | Err(_)) {}
-            let _ = closed.send(());
-        });
-        let _ = told.await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = stdin_closes => {}
+/// Who may tell a role to stop. It listens from before the role starts: a signal that comes right after the lines that say
+/// that the role is ready must not end the process the hard way.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+    until_stdin_closes: bool,
+}
+
+impl Stop {
+    fn listen(run: &Supervised) -> Result<Self, Failure> {
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::new(format!("cannot listen for signals: {error}"), ""));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            until_stdin_closes: run.until_stdin_closes,
+        })
     }
-    Ok(())
+
+    /// Starts a role; nothing when a signal comes before it has started.
+    async fn unless_signalled<T>(&mut self, start: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            started = start => Some(started),
+            _ = self.terminate.recv() => None,
+            _ = self.interrupt.recv() => None,
+        }
+    }
+
+    /// Waits for a signal, or for the end of standard input where that counts.
+    async fn told(mut self) {
+        let until_stdin_closes = self.until_stdin_closes;
+        let stdin_closes = async {
+            if !until_stdin_closes {
+                std::future::pending::<()>().await;
+            }
+            let (closed, told) = tokio::sync::oneshot::channel();
+            // A thread of its own: a read of standard input cannot be cancelled, and must not hold up the end of the process.
+            std::thread::spawn(move || {
+                let mut block = [0; 64];
+                while !matches!(std::io::stdin().read(&mut block), Ok(0) | Err(_)) {}
+                let _ = closed.send(());
+            });
+            let _ = told.await;
+        };
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            () = stdin_closes => {}
+        }
+    }
 }
 
 fn parsed<T: FromStr>(text: Option<String>, what: &str) -> Result<Option<T>, Failure>
@@ -83,7 +109,9 @@ pub async fn coordinator(options: arguments::Coordinator, settings: CoordinatorS
         tier_min,
     };
     let data = config.data.clone();
-    let running = Coordinator::start(config).await.map_err(|error| Failure::new(error.to_string(), error.hint()))?;
+    let mut stop = Stop::listen(&options.run)?;
+    let Some(running) = stop.unless_signalled(Coordinator::start(config)).await else { return Ok(()) };
+    let running = running.map_err(|error| Failure::new(error.to_string(), error.hint()))?;
     if options.run.json {
         let admin_key = running.admin_key.as_ref().map(SecretString::expose);
         say(json!({"ready": "coordinator", "address": running.address, "network": running.network, "admin_key": admin_key}).to_string())?;
@@ -95,7 +123,7 @@ pub async fn coordinator(options: arguments::Coordinator, settings: CoordinatorS
             say(format!("administrator {}   (shown this once)", key.expose()))?;
         }
     }
-    told_to_stop(options.run).await?;
+    stop.told().await;
     running.stop().await;
     Ok(())
 }
@@ -133,14 +161,15 @@ fn client(trust: TrustOptions, settings: &ClientSettings, role: &str) -> Result<
 }
 
 async fn surface(client: Client, config: SurfaceConfig, run: Supervised, name: &str) -> Result<(), Failure> {
-    let running =
-        Surface::start(client, config).await.map_err(|error| Failure::new(error.to_string(), error.hint()))?;
+    let mut stop = Stop::listen(&run)?;
+    let Some(running) = stop.unless_signalled(Surface::start(client, config)).await else { return Ok(()) };
+    let running = running.map_err(|error| Failure::new(error.to_string(), error.hint()))?;
     if run.json {
         say(json!({"ready": name, "address": running.address}).to_string())?;
     } else {
         say(format!("{name}  base URL http://{}/v1", running.address))?;
     }
-    told_to_stop(run).await?;
+    stop.told().await;
     running.stop().await;
     Ok(())
 }
@@ -187,13 +216,16 @@ pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> 
             threads: options.threads.or(settings.threads),
         },
     };
-    let running = Provider::start(config).await.map_err(|error| Failure::new(error.to_string(), error.hint()))?;
+    // Why there is no provider may be in a coordinator's words.
+    let mut stop = Stop::listen(&options.run)?;
+    let Some(running) = stop.unless_signalled(Provider::start(config)).await else { return Ok(()) };
+    let running = running.map_err(|error| Failure::new(printable(&error.to_string()), error.hint()))?;
     if options.run.json {
         say(json!({"ready": "provider", "provider": running.id}).to_string())?;
     } else {
         say(format!("provider  {}", running.id))?;
     }
-    told_to_stop(options.run).await?;
+    stop.told().await;
     running.stop().await;
     Ok(())
 }

@@ -1,24 +1,23 @@
 //! `POST /v1/chat/completions`.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod stream;
 
-use axum::body::{Body, Bytes};
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use darkbloom_dialect::{ApiError, openai};
-use darkbloom_types::{Refusal, RefusalCode, SecretBytes, SecretString};
-use futures_util::stream;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use darkbloom_host::{body, clock};
+use darkbloom_types::{NanoDollars, Refusal, RefusalCode, SecretString};
 
-use super::{Failure, Shared, key, put, request_id};
-use crate::{Answer, AnswerMeta, Completed, Operation, Part};
-use darkbloom_host::clock;
+use super::{Failure, Shared, accepted_key, put, request_id};
+use crate::{Answer, AnswerMeta, Operation, Part};
 
-/// A stream that is silent this long sends a comment, so that nothing on the way closes it.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Largest body of a consumer: what seals into the largest bucket, JSON escapes included.
+const BODY_BYTES_MAX: usize = 4 << 20;
 /// Longest idempotency key.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
@@ -33,45 +32,30 @@ struct Call {
     hints: Vec<&'static str>,
 }
 
-pub async fn completions(
-    State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
-) -> Response {
+pub async fn completions(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Response {
     let request_id = request_id();
-    match answer(&shared, &headers, body, request_id.clone()).await {
-        Ok(response) => response,
-        Err(Reply::Refused(refusal)) => {
-            Failure::with_id(ApiError::from_refusal(&refusal), request_id, refusal.code).into_response()
-        }
-        Err(Reply::Dialect(error)) => Failure::with_id(error, request_id, RefusalCode::InvalidRequest).into_response(),
-    }
+    let answered = answer(&shared, &headers, body, request_id.clone()).await;
+    answered.unwrap_or_else(|error| Failure { error: error.0, id: request_id }.into_response())
 }
 
-enum Reply {
-    Refused(Refusal),
-    Dialect(ApiError),
-}
+/// Why there is no answer.
+struct Wrong(ApiError);
 
-impl From<Refusal> for Reply {
+impl From<Refusal> for Wrong {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
+        Self(ApiError::from_refusal(&refusal))
     }
 }
 
-async fn answer(
-    shared: &Arc<Shared>,
-    headers: &HeaderMap,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
-    request_id: String,
-) -> Result<Response, Reply> {
-    let key = key(shared, headers)?;
-    let body = body.map_err(|_| Refusal::from(RefusalCode::TooLarge))?;
+async fn answer(shared: &Arc<Shared>, headers: &HeaderMap, body: Body, request_id: String) -> Result<Response, Wrong> {
+    // Nothing of the body is read for somebody without a key that counts, nor when there is no room for it.
+    let key = accepted_key(shared, headers).await?;
+    let idempotency_key = idempotency_key(headers)?;
     let room = Arc::clone(&shared.room).try_acquire_owned();
     let room = room.map_err(|_| Refusal::new(RefusalCode::NoCapacity, "too many requests at once here"))?;
-    let idempotency_key = idempotency_key(headers)?;
+    let body = body::read(body, BODY_BYTES_MAX).await.map_err(Refusal::from)?;
     let began = Instant::now();
-    let call = openai::parse_chat(&body).map_err(Reply::Dialect)?;
+    let call = openai::parse_chat(&body).map_err(Wrong)?;
     drop(body);
     let parse = began.elapsed();
     let about = Call {
@@ -85,7 +69,7 @@ async fn answer(
     };
     let streams = call.stream;
     let operation = Operation {
-        key,
+        key: key.clone(),
         model: call.model,
         request: call.request,
         stream: call.stream,
@@ -93,8 +77,18 @@ async fn answer(
         idempotency_key,
         parse,
     };
-    let answer = shared.client.chat(operation).await?;
-    if streams { Ok(streamed(about, answer, room)) } else { Ok(whole(&about, answer).await?) }
+    let answer = shared.client.chat(operation).await;
+    let answer = answer.inspect_err(|refusal| shared.keys.refused(&key, refusal.code))?;
+    if streams {
+        let headers = stream_headers(&about, &answer.meta);
+        let pieces = stream::pieces(about, answer, room);
+        Ok((StatusCode::OK, headers, Body::from_stream(pieces)).into_response())
+    } else {
+        // The place is held until the text is whole: what is left is to hand it over, which the listener watches.
+        let response = whole(&about, answer).await?;
+        drop(room);
+        Ok(response)
+    }
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
@@ -131,14 +125,14 @@ fn timing_json(timing: &crate::Timing) -> String {
     serde_json::to_string(timing).expect("a struct of numbers is always JSON")
 }
 
-async fn whole(about: &Call, mut answer: Answer) -> Result<Response, Refusal> {
+async fn whole(about: &Call, mut answer: Answer) -> Result<Response, Wrong> {
     let mut text = SecretString::default();
     let completed = loop {
         match answer.parts.recv().await {
             Some(Part::Text(more)) => text.push_str(more.expose()),
             Some(Part::Completed(completed)) => break completed,
-            Some(Part::Failed(refusal)) => return Err(refusal),
-            None => return Err(RefusalCode::Internal.into()),
+            Some(Part::Failed(refusal)) => return Err(Wrong(failed(&refusal, answer.charged()))),
+            None => return Err(Refusal::from(RefusalCode::Internal).into()),
         }
     };
     let mut headers = meta_headers(about, &answer.meta);
@@ -151,81 +145,48 @@ async fn whole(about: &Call, mut answer: Answer) -> Result<Response, Refusal> {
     Ok((StatusCode::OK, headers, body.expose().to_vec()).into_response())
 }
 
-/// What a stream still has to say.
-struct Streaming {
-    about: Call,
-    answer: Answer,
-    writer: openai::ChunkWriter,
-    opened: bool,
-    over: bool,
-    /// Counts this stream as long as it runs.
-    _room: OwnedSemaphorePermit,
+/// An answer that failed midway, and what it cost.
+fn failed(refusal: &Refusal, charge: Option<NanoDollars>) -> ApiError {
+    ApiError { charge, ..ApiError::from_refusal(refusal) }
 }
 
-fn streamed(about: Call, answer: Answer, room: OwnedSemaphorePermit) -> Response {
-    let mut headers = meta_headers(&about, &answer.meta);
+fn stream_headers(about: &Call, meta: &AnswerMeta) -> HeaderMap {
+    let mut headers = meta_headers(about, meta);
     headers.insert(header::CONTENT_TYPE, axum::http::HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
-    put(&mut headers, "x-timing", &timing_json(&answer.meta.timing));
-    let writer = openai::ChunkWriter::new(&*about.id, about.created_unix_s, &*about.model, about.include_usage);
-    let state = Streaming { about, answer, writer, opened: false, over: false, _room: room };
-    let events = stream::unfold(state, |mut state| async move {
-        let piece = state.next().await?;
-        Some((Ok::<_, std::convert::Infallible>(piece), state))
-    });
-    (StatusCode::OK, headers, Body::from_stream(events)).into_response()
+    put(&mut headers, "x-timing", &timing_json(&meta.timing));
+    headers
 }
 
-impl Streaming {
-    async fn next(&mut self) -> Option<Bytes> {
-        if self.over {
-            return None;
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::parties;
+
+    pub fn about() -> Call {
+        Call {
+            id: "chatcmpl-1".to_owned(),
+            request_id: "req_1".to_owned(),
+            created_unix_s: 0,
+            model: "small".to_owned(),
+            include_usage: false,
+            sealed_by: "client",
+            hints: Vec::new(),
         }
-        if !self.opened {
-            self.opened = true;
-            return Some(bytes(&self.writer.role()));
-        }
-        loop {
-            let part = match timeout(KEEP_ALIVE, self.answer.parts.recv()).await {
-                Err(_) => return Some(Bytes::from_static(openai::keep_alive())),
-                Ok(part) => part,
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_fails_midway_says_what_it_cost() {
+        for charge in [Some(NanoDollars(1_250)), None] {
+            let (parts, receiver) = mpsc::channel(2);
+            parts.send(Part::Text("word ".into())).await.unwrap();
+            parts.send(Part::Failed(RefusalCode::AnswerCut.into())).await.unwrap();
+            let Err(Wrong(error)) = whole(&about(), parties::answer(receiver, charge)).await else {
+                panic!("it is no answer")
             };
-            match part {
-                Some(Part::Text(text)) if text.is_empty() => {}
-                Some(Part::Text(text)) => return Some(bytes(&self.writer.content(text.expose()))),
-                Some(Part::Completed(completed)) => return Some(self.end(&completed)),
-                Some(Part::Failed(refusal)) => return Some(self.fail(&refusal)),
-                None => return Some(self.fail(&RefusalCode::Internal.into())),
-            }
+            assert_eq!((error.code, error.charge), (Some("answer_cut"), charge));
         }
     }
-
-    /// The end comes only once receipt and bill are verified.
-    fn end(&mut self, completed: &Completed) -> Bytes {
-        self.over = true;
-        let mut out = self.writer.finish(completed.finish).expose().to_vec();
-        let usage = openai::Usage { input: completed.input_tokens, output: completed.output_tokens };
-        if let Some(usage) = self.writer.usage(usage) {
-            out.extend_from_slice(usage.expose());
-        }
-        let verified = serde_json::json!({
-            "verified_by": self.about.sealed_by,
-            "receipt": completed.receipt,
-            "charge_nano_usd": completed.charge,
-        });
-        out.extend_from_slice(
-            format!(": x-darkbloom {verified}\n: x-timing {}\n\n", timing_json(&completed.timing)).as_bytes(),
-        );
-        out.extend_from_slice(self.writer.done().expose());
-        Bytes::from(out)
-    }
-
-    fn fail(&mut self, refusal: &Refusal) -> Bytes {
-        self.over = true;
-        bytes(&self.writer.error(&ApiError::from_refusal(refusal), Some(&self.about.request_id)))
-    }
-}
-
-fn bytes(secret: &SecretBytes) -> Bytes {
-    Bytes::copy_from_slice(secret.expose())
 }

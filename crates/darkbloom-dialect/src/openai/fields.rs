@@ -1,10 +1,9 @@
 //! What becomes of each field: the one table that the parser works by and the documentation is made from.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::error::ApiError;
-use crate::json::Json;
+use crate::json::{Json, Members};
 
 /// What becomes of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -188,7 +187,7 @@ fn is_empty_array(value: &Json) -> bool {
 }
 
 fn is_empty_object(value: &Json) -> bool {
-    value.object().is_some_and(BTreeMap::is_empty)
+    value.object().is_some_and(Members::is_empty)
 }
 
 fn is_free_choice(value: &Json) -> bool {
@@ -214,13 +213,9 @@ fn is_text_format(value: &Json) -> bool {
 
 /// Goes through the fields of one object. `scope` is its place in [`FIELDS`], `place` its place in the request.
 /// Returns the hints among them.
-pub(super) fn check_object(
-    scope: &str,
-    place: &str,
-    members: &BTreeMap<String, Json>,
-) -> Result<Vec<&'static str>, ApiError> {
+pub(super) fn check_object(scope: &str, place: &str, members: &Members) -> Result<Vec<&'static str>, ApiError> {
     let mut hints = Vec::new();
-    for (name, value) in members {
+    for (name, value) in members.iter() {
         let path = join(place, name);
         let Some(field) = FIELDS.iter().find(|field| field.split() == (scope, name.as_str())) else {
             return Err(unknown(scope, place, name));

@@ -1,13 +1,11 @@
 //! From a body to a request.
 
-use std::collections::BTreeMap;
-
 use darkbloom_content::{ChatRequest, MAX_MESSAGES, MAX_STOP_BYTES, MAX_STOPS, MAX_TEMPERATURE, Message, Role};
 use darkbloom_types::SecretString;
 
 use super::fields::{check_object, join};
 use crate::error::ApiError;
-use crate::json::Json;
+use crate::json::{Json, Members};
 
 /// Longest name of a model in bytes; the longest of today have about 100.
 pub const MAX_MODEL_NAME_BYTES: usize = 256;
@@ -90,7 +88,7 @@ fn wrong_value(path: &str, expected: &str) -> ApiError {
     ApiError::invalid("invalid_value", path, format!("`{path}` must be {expected}"))
 }
 
-fn read_model(members: &BTreeMap<String, Json>) -> Result<String, ApiError> {
+fn read_model(members: &Members) -> Result<String, ApiError> {
     let model = members.get("model").ok_or_else(|| missing("model"))?;
     let model = model.text().ok_or_else(|| wrong_type("model", "a string"))?;
     if (1..=MAX_MODEL_NAME_BYTES).contains(&model.len()) {
@@ -100,7 +98,7 @@ fn read_model(members: &BTreeMap<String, Json>) -> Result<String, ApiError> {
     }
 }
 
-fn read_messages(members: &BTreeMap<String, Json>) -> Result<Vec<Message>, ApiError> {
+fn read_messages(members: &Members) -> Result<Vec<Message>, ApiError> {
     let messages = members.get("messages").ok_or_else(|| missing("messages"))?;
     let messages = messages.array().ok_or_else(|| wrong_type("messages", "an array of messages"))?;
     if !(1..=MAX_MESSAGES).contains(&messages.len()) {
@@ -170,7 +168,7 @@ fn read_parts(place: &str, parts: &[Json]) -> Result<SecretString, ApiError> {
 
 /// A field that may be left out or be `null`.
 fn optional<'j, T>(
-    members: &'j BTreeMap<String, Json>,
+    members: &'j Members,
     name: &str,
     path: &str,
     expected: &str,
@@ -183,7 +181,7 @@ fn optional<'j, T>(
 }
 
 /// The fields of the request itself.
-struct Fields<'j>(&'j BTreeMap<String, Json>);
+struct Fields<'j>(&'j Members);
 
 impl<'j> Fields<'j> {
     fn present(&self, name: &str) -> Option<&'j Json> {

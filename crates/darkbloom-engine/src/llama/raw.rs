@@ -11,6 +11,7 @@ use std::ptr::{self, NonNull};
 use std::sync::{Arc, Once};
 
 use llama_cpp_sys_2 as sys;
+use zeroize::Zeroize as _;
 
 /// Most sequences of a context: llama.cpp's own limit, beyond which it aborts.
 pub(super) const SEQUENCES_MAX: usize = 256;
@@ -183,6 +184,26 @@ impl Context {
         }
     }
 
+    /// Empties every sequence and writes zeros over all keys and values: forgetting alone leaves them in memory.
+    pub(super) fn erase(&mut self) {
+        // SAFETY: the memory belongs to the context, which is alive, and no forward runs: that needs the same `&mut`.
+        unsafe { sys::llama_memory_clear(self.memory, true) }
+    }
+
+    /// What llama.cpp would save of a sequence: its keys and values as they are in memory, among other things.
+    #[cfg(test)]
+    pub(super) fn state(&mut self, sequence: usize) -> Vec<u8> {
+        let sequence = i32::try_from(sequence).unwrap();
+        // SAFETY: the context is alive, and the buffer is as long as the call is told.
+        unsafe {
+            let size = sys::llama_state_seq_get_size(self.context.as_ptr(), sequence);
+            let mut state = vec![0; size];
+            let written = sys::llama_state_seq_get_data(self.context.as_ptr(), state.as_mut_ptr(), size, sequence);
+            state.truncate(written);
+            state
+        }
+    }
+
     /// One forward. 0 is success; see `llama_decode`.
     pub(super) fn decode(&mut self, batch: &mut Batch) -> i32 {
         let count = batch.tokens.len();
@@ -238,8 +259,9 @@ pub(super) struct Batch {
 unsafe impl Send for Batch {}
 
 impl Batch {
+    /// Empties it, and writes zeros over the tokens.
     pub(super) fn clear(&mut self) {
-        self.tokens.clear();
+        self.tokens.zeroize();
         self.positions.clear();
         self.sequences.clear();
         self.outputs.clear();

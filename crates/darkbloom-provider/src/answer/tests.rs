@@ -2,14 +2,16 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use darkbloom_seal::{Acceptance, AnswerOpener, Epoch, EpochRing, Opened, Recipient, seal_request};
-use darkbloom_text::{TextModel, TextPack};
+use darkbloom_text::{AnswerRecount, TextModel, TextPack};
 use darkbloom_types::{
     AttemptNumber, CatalogueDigest, Digest, NanoDollars, NetworkId, OperationId, ProviderId, RequestId, SecretBytes,
     Tier, UnixMillis,
 };
 use darkbloom_wire::{RequestKind, SealedHeader, Suite};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -18,8 +20,12 @@ const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 const ORDINARY: u32 = 441;
 
 fn model() -> TextModel {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");
-    TextModel::new(TextPack::from_gguf(File::open(path).unwrap()).unwrap()).unwrap()
+    static MODEL: OnceLock<TextModel> = OnceLock::new();
+    let built = MODEL.get_or_init(|| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");
+        TextModel::new(TextPack::from_gguf(File::open(path).unwrap()).unwrap()).unwrap()
+    });
+    built.clone()
 }
 
 fn opened() -> (Opened, Acceptance) {
@@ -62,32 +68,81 @@ fn opened() -> (Opened, Acceptance) {
 }
 
 /// An answer of these tokens, flushed whenever so many more are there; the frames, and the text as the client reads it.
-fn written(model: &TextModel, tokens: &[u32], flushes: &[usize]) -> (Vec<SealedFrame>, String) {
+fn written(model: &TextModel, tokens: &[u32], stops: &[SecretString], flushes: &[usize]) -> (Vec<SealedFrame>, String) {
     let (opened, acceptance) = opened();
     let sealer = AnswerSealer::new(&opened.response_secret, &acceptance);
-    let mut writer = AnswerWriter::new(sealer, AnswerAssembler::new(model.decoder(), &[]));
+    let mut writer = AnswerWriter::new(sealer, AnswerAssembler::new(model.decoder(), stops), token_text_max(model));
     let (mut frames, mut flushes) = (Vec::new(), flushes.iter().cycle());
     let mut next = *flushes.next().unwrap();
     for token in tokens {
-        writer.push(TokenId(*token));
+        if writer.push(TokenId(*token)) {
+            break;
+        }
         if writer.waiting() >= next {
             frames.extend(writer.flush().unwrap());
             next = *flushes.next().unwrap();
         }
     }
     frames.extend(writer.finish(FinishReason::Stop, TokenCount(5)).unwrap());
-    let mut opener = AnswerOpener::new(&opened.response_secret, &acceptance);
-    let mut text = String::new();
-    for frame in &frames {
-        if let AnswerEvent::Delta { text: piece, .. } =
-            AnswerEvent::from_cbor(opener.open(frame).unwrap().expose()).unwrap()
-        {
-            text.push_str(piece.expose());
+    let text = read(&opened, &acceptance, &frames, writer.total());
+    let mut recount = AnswerRecount::new(model, stops);
+    for (tokens, text) in deltas(&opened, &acceptance, &frames) {
+        recount.push(&tokens, text.expose()).unwrap();
+    }
+    recount.finish().unwrap();
+    (frames, text)
+}
+
+/// The tokens and texts of the frames.
+fn deltas(opened: &Opened, acceptance: &Acceptance, frames: &[SealedFrame]) -> Vec<(Vec<TokenId>, SecretString)> {
+    let mut opener = AnswerOpener::new(&opened.response_secret, acceptance);
+    let events = frames.iter().map(|frame| AnswerEvent::from_cbor(opener.open(frame).unwrap().expose()).unwrap());
+    let deltas = events.filter_map(|event| match event {
+        AnswerEvent::Delta { tokens, text } => Some((tokens, text)),
+        AnswerEvent::Finish { .. } | AnswerEvent::Failure { .. } => None,
+    });
+    let deltas = deltas.collect();
+    assert!(opener.ended());
+    deltas
+}
+
+/// The text as the client reads it.
+fn read(opened: &Opened, acceptance: &Acceptance, frames: &[SealedFrame], total: TokenCount) -> String {
+    let deltas = deltas(opened, acceptance, frames);
+    assert_eq!(deltas.iter().map(|(tokens, _)| tokens.len()).sum::<usize>(), total.0 as usize);
+    assert!(frames.last().is_some_and(|last| last.tokens == total));
+    deltas.iter().map(|(_, text)| text.expose()).collect()
+}
+
+/// What the coordinator sees of each frame.
+fn seen(frames: &[SealedFrame]) -> Vec<(u32, TokenCount, bool, usize)> {
+    frames.iter().map(|frame| (frame.sequence, frame.tokens, frame.end, frame.ciphertext.len())).collect()
+}
+
+/// An answer whose tokens bring texts of these lengths, flushed after so many tokens in turn.
+fn of_lengths(model: &TextModel, token_text_max: usize, lengths: &[usize], flushes: &[usize]) -> Vec<SealedFrame> {
+    let (opened, acceptance) = opened();
+    let sealer = AnswerSealer::new(&opened.response_secret, &acceptance);
+    let assembler = AnswerAssembler::new(model.decoder(), &[]);
+    let mut writer = AnswerWriter::new(sealer, assembler, token_text_max);
+    writer.assembler = None;
+    let (mut frames, mut flushes, mut whole) = (Vec::new(), flushes.iter().cycle(), String::new());
+    let mut next = *flushes.next().unwrap();
+    for (at, length) in lengths.iter().enumerate() {
+        // Characters of three bytes where they fit, so that cuts find no boundary where they want one.
+        let mut text = "\u{20ac}".repeat(length / 3);
+        text.push_str(&"xy"[..length % 3]);
+        // Numbers of every length: small ones leave more room than the bound counts on.
+        writer.take(TokenId(if at % 3 == 0 { 7 } else { u32::MAX }), &text);
+        whole.push_str(&text);
+        if writer.waiting() >= next {
+            frames.extend(writer.flush().unwrap());
+            next = *flushes.next().unwrap();
         }
     }
-    assert!(opener.ended());
-    assert_eq!(opener.tokens(), writer.total());
-    (frames, text)
+    frames.extend(writer.finish(FinishReason::Stop, TokenCount(5)).unwrap());
+    assert_eq!(read(&opened, &acceptance, &frames, writer.total()), whole, "nothing is lost");
+    frames
 }
 
 /// The ordinary tokens that are whole text by themselves, shortest text first.
@@ -108,16 +163,97 @@ fn two_answers_of_equal_token_counts_have_frames_of_equal_sizes() {
     let (short, long) = (tokens[0], *tokens.last().unwrap());
     for flushes in [&[1][..], &[1, 3, 7, 2], &[6, 25, 26], &[100], &[1_000]] {
         for count in [0, 1, 2, 6, 7, 60, 401, 900] {
-            let (short_frames, short_text) = written(&model, &vec![short; count], flushes);
-            let (long_frames, long_text) = written(&model, &vec![long; count], flushes);
+            let (short_frames, short_text) = written(&model, &vec![short; count], &[], flushes);
+            let (long_frames, long_text) = written(&model, &vec![long; count], &[], flushes);
             assert!(count == 0 || long_text.len() >= 4 * short_text.len(), "the texts differ much in length");
-            let seen = |frames: &[SealedFrame]| {
-                frames
-                    .iter()
-                    .map(|frame| (frame.sequence, frame.tokens, frame.end, frame.ciphertext.len()))
-                    .collect::<Vec<_>>()
-            };
             assert_eq!(seen(&short_frames), seen(&long_frames), "{count} tokens");
         }
+    }
+}
+
+#[test]
+fn long_tokens_do_not_show_in_number_or_sizes_of_frames() {
+    let model = model();
+    for longest in [13, 44, 128, 256] {
+        for flushes in [&[1][..], &[1, 3, 7, 2], &[25], &[6, 400, 401, 1]] {
+            for count in [1, 2, 9, 60, 500] {
+                let none = seen(&of_lengths(&model, longest, &vec![0; count], flushes));
+                let last_long: Vec<_> = (0..count).map(|at| if at + 12 > count { longest } else { 4 }).collect();
+                let mixed: Vec<_> = (0..count).map(|at| at * 7_919 % (longest + 1)).collect();
+                for lengths in [vec![longest; count], last_long, mixed] {
+                    let frames = seen(&of_lengths(&model, longest, &lengths, flushes));
+                    assert_eq!(frames, none, "{count} tokens of {longest} bytes, flushed by {flushes:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn text_that_was_held_back_does_not_show_either() {
+    let model = model();
+    let (opened, acceptance) = opened();
+    let token = *by_length(&model).last().unwrap();
+    let text = String::from_utf8(model.token_bytes(TokenId(token)).unwrap().to_vec()).unwrap();
+    // A stop string that all of the answer could begin, and that never comes.
+    let held = SecretString::from(format!("{}!", text.repeat(255 / text.len())));
+    let sizes = [&[][..], &[held]].map(|stops| {
+        let sealer = AnswerSealer::new(&opened.response_secret, &acceptance);
+        let assembler = AnswerAssembler::new(model.decoder(), stops);
+        let mut writer = AnswerWriter::new(sealer, assembler, token_text_max(&model));
+        let mut frames = Vec::new();
+        for _ in 0..300 {
+            writer.push(TokenId(token));
+            frames.extend(writer.flush().unwrap());
+        }
+        frames.extend(writer.finish(FinishReason::Length, TokenCount(5)).unwrap());
+        assert_eq!(read(&opened, &acceptance, &frames, writer.total()), text.repeat(300));
+        seen(&frames)
+    });
+    assert_eq!(sizes[0], sizes[1]);
+}
+
+#[test]
+fn what_monsters_leave_over_still_arrives() {
+    let model = model();
+    let frames = of_lengths(&model, 256, &[60_000, 3], &[1]);
+    assert!(frames.len() > of_lengths(&model, 256, &[3, 3], &[1]).len());
+}
+
+#[test]
+fn the_text_of_a_backlog_stands_beside_its_own_tokens() {
+    let model = model();
+    let token = by_length(&model)[0];
+    let text = String::from_utf8(model.token_bytes(TokenId(token)).unwrap().to_vec()).unwrap();
+    let (opened, acceptance) = opened();
+    let sealer = AnswerSealer::new(&opened.response_secret, &acceptance);
+    let mut writer = AnswerWriter::new(sealer, AnswerAssembler::new(model.decoder(), &[]), token_text_max(&model));
+    let stopped = (0..1_000).any(|_| writer.push(TokenId(token)));
+    assert!(!stopped);
+    let frames = writer.finish(FinishReason::Length, TokenCount(5)).unwrap();
+    let deltas = deltas(&opened, &acceptance, &frames);
+    let lengths: Vec<_> = deltas.iter().map(|(tokens, text)| (tokens.len(), text.len())).collect();
+    let [first, second, third, ..] = lengths[..] else { panic!("{lengths:?}") };
+    assert_eq!([first, second, third], [400, 400, 200].map(|tokens| (tokens, tokens * text.len())));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// `written` recounts each answer; what it does not say is that its sizes are those of any other answer.
+    #[test]
+    fn the_clients_recount_accepts_whatever_the_writer_writes(
+        tokens in prop::collection::vec(0..ORDINARY, 0..900),
+        stops in prop::collection::vec("[a-e ]{1,4}", 0..3),
+        never in prop::bool::ANY,
+        flushes in prop::collection::vec(prop_oneof![1_usize..20, 300_usize..900], 1..4),
+    ) {
+        let model = model();
+        // Stop strings of the vocabulary's own letters end most answers soon: half of them have none that comes.
+        let end = if never { "\u{1}" } else { "" };
+        let stops: Vec<_> = stops.iter().map(|stop| SecretString::from(format!("{stop}{end}"))).collect();
+        let (frames, text) = written(&model, &tokens, &stops, &flushes);
+        prop_assert!(!frames.is_empty());
+        prop_assert!(stops.iter().all(|stop| !text.contains(stop.expose())));
     }
 }

@@ -2,7 +2,7 @@ use super::*;
 
 const P: ProviderId = ProviderId([1; 32]);
 const Q: ProviderId = ProviderId([2; 32]);
-const T0: UnixMillis = UnixMillis(1_000_000);
+const T0: MonoMillis = MonoMillis(1_000_000);
 
 fn begin() -> RelaySession {
     RelaySession::begin(RelayTerms { output_ceiling: TokenCount(8) }, T0).0
@@ -21,6 +21,10 @@ fn data(sequence: u32, tokens: u32, end: bool) -> RelayEvent {
     RelayEvent::Data { sequence, tokens: TokenCount(tokens), end }
 }
 
+fn receipt(output: u32) -> RelayEvent {
+    RelayEvent::Receipt { output: TokenCount(output) }
+}
+
 fn release(provider: ProviderId, released: Released) -> RelayAction {
     RelayAction::Release(provider, released)
 }
@@ -34,7 +38,7 @@ fn an_answer_is_relayed_and_settled_by_its_receipt() {
     let mut session = accepted();
     assert_eq!(session.handle(data(0, 1, false), T0), [RelayAction::RelayData]);
     assert_eq!(session.handle(data(1, 2, true), T0), [RelayAction::RelayData]);
-    assert_eq!(session.handle(RelayEvent::Receipt, T0), [release(P, Released::Served), settle(2, true)]);
+    assert_eq!(session.handle(receipt(2), T0), [release(P, Released::Served), settle(2, true)]);
     assert_eq!(session.handle(RelayEvent::Settled, T0), [RelayAction::RelayFinal, RelayAction::Finish]);
     assert!(session.is_over());
 }
@@ -69,6 +73,20 @@ fn a_provider_lost_after_content_cuts_the_answer_and_charges_what_was_relayed() 
     assert_eq!(actions, [RelayAction::Cancel, release(P, Released::Failed), settle(3, false)]);
     let actions = session.handle(RelayEvent::Settled, T0);
     assert_eq!(actions, [RelayAction::Refuse(RefusalCode::AnswerCut.into()), RelayAction::Finish]);
+}
+
+#[test]
+fn whoever_says_something_else_than_an_acceptance_is_told_to_stop() {
+    let mut session = begin();
+    session.handle(RelayEvent::HoldPlaced, T0);
+    session.handle(RelayEvent::Routed(P), T0);
+    assert_eq!(session.phase(), RelayPhase::Offered);
+    let actions = session.handle(RelayEvent::BadReceipt, T0);
+    assert_eq!(actions, [RelayAction::Cancel, release(P, Released::Failed), RelayAction::Route]);
+    assert_eq!(session.attempts()[0].outcome, RefusalCode::ProviderLost.number());
+    session.handle(RelayEvent::Routed(Q), T0);
+    let actions = session.handle(RelayEvent::ProviderGone, T0);
+    assert_eq!(actions, [release(Q, Released::Failed), RelayAction::Route], "nobody is there to be told");
 }
 
 #[test]
@@ -238,7 +256,45 @@ fn frames_without_new_tokens_are_few_or_the_answer_is_cut() {
 fn an_answer_without_a_token_costs_nothing() {
     let mut session = accepted();
     session.handle(data(0, 0, true), T0);
-    let actions = session.handle(RelayEvent::Receipt, T0);
+    let actions = session.handle(receipt(0), T0);
     let nothing = Delivered { content_relayed: false, tokens_relayed: TokenCount(0), receipt: true };
     assert_eq!(actions, [release(P, Released::Served), RelayAction::Settle(nothing)]);
+}
+
+#[test]
+fn a_receipt_for_other_tokens_than_were_relayed_is_a_lie() {
+    for signed in [0, 1, 3, 8] {
+        let mut session = accepted();
+        session.handle(data(0, 2, true), T0);
+        let actions = session.handle(receipt(signed), T0);
+        assert_eq!(actions, [RelayAction::Cancel, release(P, Released::Failed), settle(2, false)], "{signed} of 2");
+        let [RelayAction::Refuse(refusal), RelayAction::Finish] = &*session.handle(RelayEvent::Settled, T0) else {
+            panic!("a lie is told")
+        };
+        assert_eq!(refusal.code, RefusalCode::VerificationFailed);
+    }
+}
+
+#[test]
+fn a_receipt_before_the_end_is_a_lie() {
+    let mut session = accepted();
+    session.handle(data(0, 2, false), T0);
+    let actions = session.handle(receipt(2), T0);
+    assert_eq!(actions, [RelayAction::Cancel, release(P, Released::Failed), settle(2, false)]);
+    let mut session = accepted();
+    let actions = session.handle(receipt(0), T0);
+    assert_eq!(actions, [RelayAction::Cancel, release(P, Released::Failed), RelayAction::Route]);
+}
+
+#[test]
+fn what_was_on_its_way_at_a_cancel_may_be_signed_and_is_not_charged() {
+    // The ceiling is 8.
+    for (signed, honest) in [(3, false), (4, true), (7, true), (8, true), (9, false)] {
+        let mut session = accepted();
+        session.handle(data(0, 4, false), T0);
+        assert_eq!(session.handle(RelayEvent::ConsumerGone, T0), [RelayAction::Cancel]);
+        let released = if honest { Released::Served } else { Released::Failed };
+        let actions = session.handle(receipt(signed), T0);
+        assert_eq!(actions, [release(P, released), settle(4, honest)], "{signed} after 4");
+    }
 }

@@ -7,5 +7,6 @@ mod durability;
 mod folder;
 mod model;
 mod money;
+mod receipt_keys;
 mod records;
 mod support;

@@ -145,6 +145,7 @@ made_records! {
     Evidence { format bytes }
     Statement { identity network sealing_key receipt_key not_before use_until open_until models evidence release }
     ChallengeProof { digest }
+    CoordinatorProof { digest }
     Receipt {
         request request_id attempt transcript model weights provider epoch input_tokens output_tokens queue_us
         prefill_us decode_us finished_at
@@ -157,7 +158,7 @@ made_records! {
         network suite request operation model kind stream input_ceiling output_ceiling price_version price_max tier_min
         affinity sealed_at recipients key_commitment
     }
-    Welcome { coordinator connection time nonce catalogue capabilities }
+    Welcome { coordinator connection time nonce catalogue capabilities proof }
     Challenge { nonce }
     Offer { stream attempt header body wrap scope }
     Cancel { stream }
@@ -174,6 +175,7 @@ made_records! {
     CancelAck { stream }
     Receipts { receipts }
     EpochUpdate { statement }
+    Dial { nonce }
     Wrap { provider epoch encapsulation ciphertext }
     Submit { header body wraps supersedes candidates_as_of }
     AttemptRecord { provider outcome }
@@ -247,6 +249,7 @@ frame_kinds! {
     }
     "provider to coordinator" ProviderFrame {
         1 Hello 2 ChallengeAnswer 3 Heartbeat 4 Accepted 5 Refused 6 Data 7 Final 8 CancelAck 9 Receipts 10 EpochUpdate
+        11 Dial
     }
     "client to coordinator" ClientFrame { 64 Submit }
     "coordinator to client" Relayed {
@@ -283,6 +286,7 @@ macro_rules! signed_kinds {
 signed_kinds! {
     Statement Statement
     ChallengeProof Challenge
+    CoordinatorProof Coordinator
     Receipt Receipt
     Bill Bill
     CatalogueEntry CatalogueEntry

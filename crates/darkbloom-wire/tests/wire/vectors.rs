@@ -2,8 +2,8 @@
 
 use darkbloom_types::UnixMillis;
 use darkbloom_wire::{
-    Domain, PublicKey, SealedHeader, Signer, Statement, catalogue_digest, challenge_digest, epoch_nonce, open_signed,
-    receipt_id, recipient_list_digest,
+    Domain, PublicKey, SealedHeader, Signer, Statement, catalogue_digest, challenge_digest, coordinator_proof_digest,
+    epoch_nonce, open_signed, receipt_id, recipient_list_digest,
 };
 use serde_json::{Value, json};
 
@@ -32,6 +32,20 @@ fn signed(domain: Domain, fields: &[(i64, &'static str)], bytes: &[u8], public: 
     })
 }
 
+/// What a coordinator signs for a provider and for a client who send the same nonce.
+fn coordinator_digests(source: &mut Source) -> Value {
+    let (network, nonce) = (source.make(), source.make());
+    let (connection, welcome_nonce) = (source.make(), source.make());
+    json!({
+        "network": network,
+        "nonce": hex::encode(nonce),
+        "connection": connection,
+        "welcome_nonce": hex::encode(welcome_nonce),
+        "to_provider": coordinator_proof_digest(&network, &nonce, Some((&connection, &welcome_nonce))),
+        "to_client": coordinator_proof_digest(&network, &nonce, None),
+    })
+}
+
 #[test]
 fn signed_objects_are_as_published() {
     let (p256, p256_public) = keys::p256(KEY_BYTE);
@@ -40,6 +54,7 @@ fn signed_objects_are_as_published() {
         let file = match kind.domain {
             Domain::Statement => continue,
             Domain::Challenge => "challenge-proof.json",
+            Domain::Coordinator => "coordinator-proof.json",
             Domain::Receipt => "receipt.json",
             Domain::Bill => "bill.json",
             Domain::CatalogueEntry => "catalogue-entry.json",
@@ -52,6 +67,7 @@ fn signed_objects_are_as_published() {
         match kind.domain {
             Domain::Receipt => value["id"] = json!(receipt_id(&bytes)),
             Domain::CatalogueEntry => value["digest"] = json!(catalogue_digest(&bytes)),
+            Domain::Coordinator => value["digests"] = coordinator_digests(&mut Source::labelled("Dial")),
             Domain::Challenge | Domain::Statement | Domain::Bill | Domain::CandidateList => {}
         }
         golden::check(file, &value);

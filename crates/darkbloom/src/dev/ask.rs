@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use darkbloom_client::{AnswerMeta, CANDIDATES_DEFAULT, Client, Completed, Config, Operation, Part};
+use darkbloom_client::{AnswerMeta, CANDIDATES_DEFAULT, Client, Completed, Config, Operation, Part, printable_answer};
 use darkbloom_content::{ChatRequest, Message, Role};
 use darkbloom_types::{SecretString, Tier};
 use serde_json::json;
@@ -41,7 +41,8 @@ pub async fn ask(network: &Network, prompt: &str, as_json: bool) -> Result<(), F
         match answer.parts.recv().await {
             Some(Part::Text(piece)) => {
                 if !as_json {
-                    say_piece(piece.expose())?;
+                    // What a model writes must not drive the terminal; `--json` has it as it is.
+                    say_piece(&printable_answer(piece.expose()))?;
                 }
                 text.push_str(piece.expose());
             }

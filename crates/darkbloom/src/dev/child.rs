@@ -9,6 +9,7 @@ use tokio::process::{ChildStdin, Command};
 use tokio::sync::{Mutex, watch};
 
 use crate::error::Failure;
+use darkbloom_client::printable;
 
 /// A role that was told to stop has this long; then it is killed.
 const STOP_WAIT: Duration = Duration::from_secs(20);
@@ -127,6 +128,8 @@ async fn log(role: &'static str, stderr: Option<impl AsyncRead + Unpin>, quiet: 
     let Some(stderr) = stderr else { return kept };
     let mut lines = BufReader::new(stderr).lines();
     while let Ok(Some(line)) = lines.next_line().await {
+        // A role logs what the network says, and this is a terminal.
+        let line = printable(&line);
         if !quiet {
             use std::io::Write as _;
             // Nobody is left to tell when standard error is closed.

@@ -87,7 +87,7 @@ fn arrows_between_our_crates_run_one_way() {
         &["darkbloom-types"],
         &["darkbloom-wire", "darkbloom-content", "darkbloom-ledger", "darkbloom-batch"],
         &["darkbloom-seal", "darkbloom-attest", "darkbloom-text", "darkbloom-dialect", "darkbloom-session"],
-        &["darkbloom-registry", "darkbloom-store", "darkbloom-keys", "darkbloom-engine"],
+        &["darkbloom-registry", "darkbloom-host", "darkbloom-store", "darkbloom-keys", "darkbloom-engine"],
         &["darkbloom-coordinator", "darkbloom-provider", "darkbloom-client"],
         &["darkbloom"],
         &["darkbloom-testbed"],

@@ -273,7 +273,7 @@ fn a_clock_that_is_wrong_by_an_hour_is_an_error_that_names_both() {
         let gateway = Surface::start(&mut gateway, &network.coordinator, &network.ids());
         let refused = gateway.chat(&network.key, &ask("What is 17 + 25?"));
         let error = refused.json()["error"].clone();
-        assert_eq!((refused.status, error["code"].as_str()), (400, Some("clock_skew")), "{error}");
+        assert_eq!((refused.status, error["code"].as_str()), (502, Some("clock_skew")), "{error}");
         let named = clocks(error["message"].as_str().unwrap());
         assert_eq!(named.len(), 2, "{error}");
         assert!((named[0] - named[1]).abs().abs_diff(3_600_000) < 60_000, "{error}");

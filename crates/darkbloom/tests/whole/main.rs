@@ -10,15 +10,19 @@
     reason = "helpers of tests fail by panicking and tell people what is skipped"
 )]
 
+mod attacks;
 mod bad_start;
 mod concurrency;
 mod dev;
+mod doors;
 mod errors;
 mod failure;
 mod http;
+mod links;
 mod python;
 mod restart;
 mod roles;
 mod secrecy;
+mod settling;
 mod sockets;
 mod support;

@@ -1,0 +1,132 @@
+//! An accepted answer as it arrives: opened, recounted, handed on.
+
+use std::sync::Arc;
+
+use darkbloom_attest::Verdict;
+use darkbloom_content::{AnswerEvent, FinishReason};
+use darkbloom_seal::{Acceptance, AnswerOpener, SealedFrame};
+use darkbloom_text::AnswerRecount;
+use darkbloom_types::{Refusal, RefusalCode, TokenCount};
+use darkbloom_wire::{RelayedAccepted, RelayedData};
+
+use super::consumer::{Consumer, Ended, Gone, lie};
+use super::sealing::Sealing;
+use super::{AnswerMeta, Call, Part};
+
+/// An acceptance whose answer is being opened.
+pub struct Live {
+    pub accepted: RelayedAccepted,
+    pub verdict: Arc<Verdict>,
+    pub opener: AnswerOpener,
+    /// Runs until the answer's end.
+    recount: Option<AnswerRecount>,
+    /// Tokens that came.
+    pub tokens: u32,
+    begun: bool,
+    pub end: Option<End>,
+}
+
+/// How the provider ended its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It is whole; and how many tokens of input the provider counted.
+    Whole(FinishReason, TokenCount),
+    /// The provider could not go on. What came of it is settled as any answer.
+    Failed(RefusalCode),
+}
+
+impl Call {
+    pub(super) fn begin_answer(&mut self, accepted: RelayedAccepted, sealing: &Sealing) -> Result<Live, Refusal> {
+        let mut usable = sealing.candidates.usable.iter();
+        let verdict = usable.find(|v| v.provider == accepted.provider && v.epoch == accepted.epoch);
+        let secret = sealing.seal.response_secret(&accepted.provider, &accepted.epoch);
+        let (Some(verdict), Some(secret)) = (verdict, secret) else {
+            return Err(lie("somebody accepted whom the request was not sealed to"));
+        };
+        self.timing.coordinator(&accepted.timing);
+        let acceptance = Acceptance {
+            request_digest: sealing.seal.request_digest,
+            provider: accepted.provider,
+            epoch: accepted.epoch,
+            attempt: accepted.attempt,
+            salt: accepted.salt,
+        };
+        Ok(Live {
+            verdict: Arc::clone(verdict),
+            accepted,
+            opener: AnswerOpener::new(secret, &acceptance),
+            recount: Some(AnswerRecount::new(&self.text, &self.operation.request.stop)),
+            tokens: 0,
+            begun: false,
+            end: None,
+        })
+    }
+
+    /// Opens one frame and hands on what it brings. Nothing reaches the consumer that is not counted.
+    pub(super) async fn open(
+        &self,
+        live: &mut Live,
+        data: RelayedData,
+        sealing: &Sealing,
+        consumer: &mut Consumer,
+    ) -> Result<(), Ended> {
+        let RelayedData { sequence, tokens, end, ciphertext } = data;
+        let opened = live.opener.open(&SealedFrame { sequence, tokens, end, ciphertext });
+        let opened = opened.map_err(|error| lie(error.to_string()))?;
+        let event = AnswerEvent::from_cbor(opened.expose()).map_err(|error| lie(error.to_string()))?;
+        if tokens > self.ceilings.output {
+            return Err(lie(format!("{tokens} output tokens, {} were asked for", self.ceilings.output)).into());
+        }
+        match event {
+            AnswerEvent::Delta { tokens: new, text } => {
+                if end {
+                    return Err(lie("the answer ended without a reason").into());
+                }
+                live.tokens = live.tokens.saturating_add(u32::try_from(new.len()).unwrap_or(u32::MAX));
+                // The count in clear is what is paid for: it must be that of the tokens that came.
+                if live.tokens != tokens.0 {
+                    return Err(lie("the token count in clear is not that of the tokens").into());
+                }
+                let recount = live.recount.as_mut().ok_or_else(|| lie("more text after the end"))?;
+                recount.push(&new, text.expose()).map_err(|error| lie(error.to_string()))?;
+                self.start(live, sealing, consumer)?;
+                consumer.part(Part::Text(text)).await?;
+            }
+            AnswerEvent::Finish { reason, input_tokens, output_tokens } => {
+                if !end || output_tokens.0 != live.tokens || tokens != output_tokens {
+                    return Err(lie("the end does not fit the answer").into());
+                }
+                let recount = live.recount.take().ok_or_else(|| lie("a second end"))?;
+                recount.finish().map_err(|error| lie(error.to_string()))?;
+                self.start(live, sealing, consumer)?;
+                live.end = Some(End::Whole(reason, input_tokens));
+            }
+            AnswerEvent::Failure { code, .. } => {
+                if !end || tokens.0 != live.tokens {
+                    return Err(lie("the end does not fit the answer").into());
+                }
+                live.end = Some(End::Failed(code));
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&self, live: &mut Live, sealing: &Sealing, consumer: &mut Consumer) -> Result<(), Gone> {
+        if live.begun {
+            return Ok(());
+        }
+        live.begun = true;
+        consumer.begin(AnswerMeta {
+            request: sealing.seal.header.request,
+            operation: self.operation_id,
+            provider: live.accepted.provider,
+            tier: live.verdict.tier,
+            trust: live.verdict.trust,
+            undefended: live.verdict.undefended(),
+            epoch: live.accepted.epoch,
+            catalogue: sealing.candidates.digest,
+            attempts: live.accepted.attempts.0.clone(),
+            timing: self.timing,
+        })
+    }
+}

@@ -1,0 +1,255 @@
+//! An answer as a stream of server-sent events, for as long as somebody takes them.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use darkbloom_dialect::openai;
+use darkbloom_types::{Refusal, RefusalCode, SecretBytes};
+use futures_util::Stream;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::timeout;
+
+use super::{Call, failed, timing_json};
+use crate::{Answer, Completed, Part};
+
+/// A stream that is silent this long sends a comment, so that nothing on the way closes it.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A consumer that takes nothing for this long is cut off, its request cancelled and its place given to others.
+const CONSUMER_WAIT: Duration = Duration::from_secs(30);
+/// Pieces that may wait for the consumer here; behind them wait the parts of the call, then the network.
+const PIECES_MAX: usize = 8;
+
+/// The answer breaks off. Its connection is closed for it, so that no consumer takes what came for all.
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("the answer was cut off")]
+pub struct CutOff;
+
+/// What a consumer gets. A task of its own reads the answer, keeps the place while it does, and ends when the answer does,
+/// when the consumer goes, or when it takes nothing for too long. That drops the parts, which cancels the call.
+pub fn pieces(
+    about: Call,
+    answer: Answer,
+    place: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<Bytes, CutOff>> + use<> {
+    pieces_within(about, answer, place, CONSUMER_WAIT)
+}
+
+fn pieces_within(
+    about: Call,
+    answer: Answer,
+    place: OwnedSemaphorePermit,
+    wait: Duration,
+) -> impl Stream<Item = Result<Bytes, CutOff>> + use<> {
+    let writer = openai::ChunkWriter::new(&*about.id, about.created_unix_s, &*about.model, about.include_usage);
+    let streaming = Streaming { about, answer, writer, opened: false, over: false, _place: place };
+    let (sender, receiver) = mpsc::channel(PIECES_MAX);
+    tokio::spawn(streaming.run(sender, wait));
+    futures_util::stream::unfold(Some(receiver), |receiver| async move {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Piece { bytes, last }) => Some((Ok(bytes), (!last).then_some(receiver))),
+            None => Some((Err(CutOff), None)),
+        }
+    })
+}
+
+/// One or more events.
+struct Piece {
+    bytes: Bytes,
+    /// Whether the answer is over with it.
+    last: bool,
+}
+
+/// What a stream still has to say.
+struct Streaming {
+    about: Call,
+    answer: Answer,
+    writer: openai::ChunkWriter,
+    opened: bool,
+    over: bool,
+    /// Counts this request as long as it is worked on.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Streaming {
+    async fn run(mut self, consumer: mpsc::Sender<Piece>, wait: Duration) {
+        while !self.over {
+            let bytes = tokio::select! {
+                bytes = self.next() => bytes,
+                () = consumer.closed() => return,
+            };
+            match timeout(wait, consumer.send(Piece { bytes, last: self.over })).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    tracing::info!(id = %self.about.request_id, "a consumer takes nothing and is cut off");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Bytes {
+        if !self.opened {
+            self.opened = true;
+            return bytes(&self.writer.role());
+        }
+        loop {
+            let part = match timeout(KEEP_ALIVE, self.answer.parts.recv()).await {
+                Err(_) => return Bytes::from_static(openai::keep_alive()),
+                Ok(part) => part,
+            };
+            match part {
+                Some(Part::Text(text)) if text.is_empty() => {}
+                Some(Part::Text(text)) => return bytes(&self.writer.content(text.expose())),
+                Some(Part::Completed(completed)) => return self.end(&completed),
+                Some(Part::Failed(refusal)) => return self.fail(&refusal),
+                None => return self.fail(&RefusalCode::Internal.into()),
+            }
+        }
+    }
+
+    /// The end comes only once receipt and bill are verified.
+    fn end(&mut self, completed: &Completed) -> Bytes {
+        self.over = true;
+        let mut out = self.writer.finish(completed.finish).expose().to_vec();
+        let usage = openai::Usage { input: completed.input_tokens, output: completed.output_tokens };
+        if let Some(usage) = self.writer.usage(usage) {
+            out.extend_from_slice(usage.expose());
+        }
+        let verified = serde_json::json!({
+            "verified_by": self.about.sealed_by,
+            "receipt": completed.receipt,
+            "charge_nano_usd": completed.charge,
+        });
+        out.extend_from_slice(
+            format!(": x-darkbloom {verified}\n: x-timing {}\n\n", timing_json(&completed.timing)).as_bytes(),
+        );
+        out.extend_from_slice(self.writer.done().expose());
+        Bytes::from(out)
+    }
+
+    fn fail(&mut self, refusal: &Refusal) -> Bytes {
+        self.over = true;
+        let error = failed(refusal, self.answer.charged());
+        bytes(&self.writer.error(&error, Some(&self.about.request_id)))
+    }
+}
+
+fn bytes(secret: &SecretBytes) -> Bytes {
+    Bytes::copy_from_slice(secret.expose())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+
+    use darkbloom_content::FinishReason;
+    use darkbloom_types::{NanoDollars, ReceiptId, SecretString, TokenCount};
+    use futures_util::StreamExt as _;
+    use tokio::sync::Semaphore;
+
+    use super::super::tests::about;
+    use super::*;
+    use crate::Timing;
+    use crate::parties::answer;
+
+    /// As good as for ever.
+    const LONG: Duration = Duration::from_secs(20);
+    const SHORT: Duration = Duration::from_millis(100);
+
+    fn text() -> Part {
+        Part::Text(SecretString::from("word "))
+    }
+
+    fn completed() -> Part {
+        Part::Completed(Box::new(Completed {
+            finish: FinishReason::Stop,
+            input_tokens: TokenCount(1),
+            output_tokens: TokenCount(2),
+            receipt: ReceiptId([0; 32]),
+            charge: NanoDollars::ZERO,
+            timing: Timing::default(),
+        }))
+    }
+
+    fn place() -> (Arc<Semaphore>, OwnedSemaphorePermit) {
+        let room = Arc::new(Semaphore::new(1));
+        let place = Arc::clone(&room).try_acquire_owned().unwrap();
+        (room, place)
+    }
+
+    /// Sends parts until nobody takes them any more, and says how many went.
+    async fn sent_until_closed(parts: &mpsc::Sender<Part>) -> usize {
+        let mut sent = 0;
+        while timeout(LONG, parts.send(text())).await.expect("it is closed in time").is_ok() {
+            sent += 1;
+        }
+        sent
+    }
+
+    #[tokio::test]
+    async fn a_consumer_that_stops_reading_is_cut_off_and_its_place_given_back() {
+        let ((room, place), (parts, receiver)) = (place(), mpsc::channel(1));
+        let mut pieces = pin!(pieces_within(about(), answer(receiver, None), place, SHORT));
+        assert!(pieces.next().await.unwrap().is_ok());
+        assert_eq!(room.available_permits(), 0);
+        // The body is not polled any more: what backs up reaches whoever writes the parts, as the end of the call.
+        let sent = sent_until_closed(&parts).await;
+        assert!(sent <= PIECES_MAX + 3, "{sent} parts were taken with nobody reading");
+        let free = timeout(LONG, Arc::clone(&room).acquire_owned()).await;
+        assert!(free.is_ok(), "the place is free, although the consumer still holds its connection");
+        let rest: Vec<_> = pieces.collect().await;
+        assert_eq!(rest.last(), Some(&Err(CutOff)), "what came must not look whole");
+        assert!(rest.iter().flatten().all(|piece| !piece.ends_with(b"[DONE]\n\n")));
+    }
+
+    #[tokio::test]
+    async fn a_slow_consumer_gets_all_of_its_answer() {
+        let ((room, place), (parts, receiver)) = (place(), mpsc::channel(1));
+        let mut pieces = pin!(pieces_within(about(), answer(receiver, None), place, Duration::from_secs(2)));
+        let writer = tokio::spawn(async move {
+            for _ in 0..3 * PIECES_MAX {
+                parts.send(text()).await.unwrap();
+            }
+            parts.send(completed()).await.unwrap();
+        });
+        let mut rest = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            rest.extend_from_slice(&piece.unwrap());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        writer.await.unwrap();
+        let text = String::from_utf8(rest).unwrap();
+        assert_eq!(text.matches("word ").count(), 3 * PIECES_MAX);
+        assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+        assert_eq!(timeout(LONG, Arc::clone(&room).acquire_owned()).await.map(|_| ()), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_fails_midway_says_what_it_cost() {
+        for (charge, costs) in [(Some(NanoDollars(1_250)), true), (Some(NanoDollars::ZERO), true), (None, false)] {
+            let ((_room, place), (parts, receiver)) = (place(), mpsc::channel(2));
+            parts.send(text()).await.unwrap();
+            parts.send(Part::Failed(RefusalCode::AnswerCut.into())).await.unwrap();
+            let pieces: Vec<_> = pieces(about(), answer(receiver, charge), place).collect().await;
+            let last = pieces.last().unwrap().as_ref().unwrap();
+            let body = last.strip_prefix(b"data: ").expect("an error is an event");
+            let error = &serde_json::from_slice::<serde_json::Value>(body).unwrap()["error"];
+            assert_eq!((&error["code"], &error["request_id"]), (&"answer_cut".into(), &"req_1".into()));
+            assert_eq!(error.get("charge_nano_usd").is_some(), costs);
+            assert_eq!(error["charge_nano_usd"].as_i64(), charge.map(|charge| charge.0));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_consumer_that_goes_away_ends_a_silent_call() {
+        let ((room, place), (parts, receiver)) = (place(), mpsc::channel(1));
+        let mut pieces = Box::pin(pieces(about(), answer(receiver, None), place));
+        assert!(pieces.next().await.unwrap().is_ok());
+        drop(pieces);
+        assert_eq!(timeout(LONG, parts.closed()).await, Ok(()), "the call learns of it at once");
+        assert_eq!(timeout(LONG, Arc::clone(&room).acquire_owned()).await.map(|_| ()), Ok(()));
+    }
+}

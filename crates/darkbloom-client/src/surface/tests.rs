@@ -1,0 +1,106 @@
+//! What is decided before a body is read, over real sockets. The coordinator behind it does not exist: no test gets there.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use darkbloom_types::Tier;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::*;
+use crate::Config;
+
+/// Longer than any answer here takes, shorter than a body may.
+const SOON: Duration = Duration::from_secs(10);
+
+async fn listening(places: usize) -> (SocketAddr, Server) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::new(Config {
+        coordinator: "http://127.0.0.1:1".to_owned(),
+        network: None,
+        pin_file: None,
+        tier_min: Tier::None,
+        pinned: BTreeSet::new(),
+        candidates: 1,
+    });
+    let (client, room) = (client.unwrap(), Arc::new(Semaphore::new(places)));
+    let bound = Bound::to(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let keys = Keys::default();
+    keys.check(&ACCEPTED.into(), async || Ok(())).await.unwrap();
+    let app = router(Arc::new(Shared { client, role: Role::Gateway, room, keys }));
+    (bound.address, bound.serve(app, std::future::ready(()), Duration::ZERO))
+}
+
+/// A request whose body is announced and does not come.
+async fn announced(address: SocketAddr, key: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\n{key}content-length: 100\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+/// What is answered soon.
+async fn answered(stream: &mut TcpStream) -> Option<String> {
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}}") {
+        let mut piece = [0; 4_096];
+        match timeout(SOON, stream.read(&mut piece)).await {
+            Ok(Ok(read)) if read > 0 => answer.extend_from_slice(&piece[..read]),
+            _ => return None,
+        }
+    }
+    Some(String::from_utf8(answer).unwrap())
+}
+
+/// The key that the coordinator accepted when it was there.
+const ACCEPTED: &str = "any";
+const KEY: &str = "authorization: Bearer any\r\n";
+
+#[tokio::test]
+async fn nobody_gets_a_body_read_with_a_key_that_is_not_known_to_be_one() {
+    let (address, _server) = listening(1).await;
+    let long = format!("authorization: Bearer {}\r\n", "k".repeat(129));
+    for wrong in [long.as_str(), "authorization: Bearer k k\r\n"] {
+        let said = answered(&mut announced(address, wrong).await).await.expect("an answer without the body");
+        assert!(said.starts_with("HTTP/1.1 401 ") && said.contains("invalid_api_key"), "{said}");
+    }
+    let other = "authorization: Bearer other\r\n";
+    let said = answered(&mut announced(address, other).await).await.expect("an answer without the body");
+    assert!(said.starts_with("HTTP/1.1 502 ") && said.contains("coordinator_unreachable"), "{said}");
+}
+
+#[tokio::test]
+async fn nobody_without_a_key_takes_a_place_or_gets_a_body_read() {
+    let (address, _server) = listening(0).await;
+    let said = answered(&mut announced(address, "").await).await.expect("an answer without the body");
+    assert!(said.starts_with("HTTP/1.1 401 ") && said.contains("invalid_api_key"), "{said}");
+    let said = answered(&mut announced(address, KEY).await).await.expect("an answer without the body");
+    assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("no_capacity"), "{said}");
+    assert!(said.contains("retry-after: "), "{said}");
+}
+
+#[tokio::test]
+async fn a_place_is_taken_while_the_body_comes_and_given_back_when_nobody_is_left() {
+    let (address, _server) = listening(1).await;
+    let first = announced(address, KEY).await;
+    let refused =
+        async || answered(&mut announced(address, KEY).await).await.is_some_and(|it| it.contains("no_capacity"));
+    // It is not known when the first one has its place.
+    while !refused().await {}
+    drop(first);
+    let body = [b' '; 100];
+    timeout(SOON, async {
+        loop {
+            let mut stream = announced(address, KEY).await;
+            stream.write_all(&body).await.unwrap();
+            let said = answered(&mut stream).await.expect("an answer");
+            if !said.contains("no_capacity") {
+                assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
+                return;
+            }
+        }
+    })
+    .await
+    .expect("its place was given back");
+}

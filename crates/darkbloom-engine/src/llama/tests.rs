@@ -1,0 +1,77 @@
+//! What stays in memory, seen by reading all of this process's memory.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
+use darkbloom_batch::{RowId, SampleAt, Sampling, Slot};
+use darkbloom_types::SecretTokens;
+use zeroize::Zeroize as _;
+
+use super::*;
+
+/// Longer than any accidental repetition of 16-bit floats.
+const PIECE: usize = 48;
+/// The piece that is looked for is kept changed by this, so that it does not find itself.
+const MASK: u8 = 0xa5;
+
+/// How often a piece stands in writable memory.
+fn found(masked: &[u8; PIECE]) -> usize {
+    let (maps, memory) = (std::fs::read_to_string("/proc/self/maps").unwrap(), File::open("/proc/self/mem").unwrap());
+    let mut block = vec![0; 1 << 20];
+    let mut count = 0;
+    for line in maps.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let (range, rights) = (fields.next().unwrap(), fields.next().unwrap());
+        if !rights.starts_with("rw") || line.ends_with("[vvar]") {
+            continue;
+        }
+        let (start, end) = range.split_once('-').unwrap();
+        let (mut at, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
+        while at + PIECE as u64 <= end {
+            let length = usize::try_from(end - at).unwrap().min(block.len());
+            // A stack's guard page or a mapping that has gone meanwhile.
+            let Ok(read) = memory.read_at(&mut block[..length], at) else { break };
+            let is_it = |window: &&[u8]| window.iter().zip(masked).all(|(byte, masked)| byte ^ MASK == *masked);
+            count += block[..read].windows(PIECE).filter(is_it).count();
+            if read < PIECE || at + read as u64 >= end {
+                break;
+            }
+            at += (read - PIECE + 1) as u64;
+        }
+    }
+    block.zeroize();
+    count
+}
+
+#[test]
+fn an_erased_row_leaves_no_keys_and_values_in_memory() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");
+    let mut executor = LlamaExecutor::load(&path, &LlamaSettings { threads: 1, ..LlamaSettings::new(2, 256) }).unwrap();
+    let tokens: Vec<_> = (0..150u32).map(|at| TokenId((at * 37 + 5) % 400)).collect();
+    let work = |start| RowWork {
+        slot: Slot(1),
+        id: RowId(1),
+        start,
+        tokens: SecretTokens::new(tokens.clone()),
+        sample: Some(SampleAt { sampling: Sampling::GREEDY, position: 0 }),
+    };
+    let first = executor.step(&StepPlan { clear: vec![Slot(1)], rows: vec![work(0)] }).unwrap();
+
+    let mut state = executor.context.state(1);
+    assert!(state.len() > 100 * PIECE, "{} bytes of state", state.len());
+    let masked = |at: usize| -> [u8; PIECE] { std::array::from_fn(|byte| state[at + byte] ^ MASK) };
+    let pieces: Vec<_> = (1..9).map(|tenth| masked(state.len() / 10 * tenth)).collect();
+    state.zeroize();
+    drop(state);
+    let there: Vec<_> = pieces.iter().filter(|piece| found(piece) > 0).collect();
+    assert!(there.len() >= 4, "keys and values are in memory as llama.cpp saves them");
+
+    executor.context.forget(1, 0);
+    assert!(there.iter().all(|piece| found(piece) > 0), "forgetting leaves them: else erasing would not be needed");
+    executor.erase();
+    assert!(there.iter().all(|piece| found(piece) == 0), "they are still in memory");
+    assert_eq!(executor.step(&StepPlan { clear: vec![], rows: vec![work(0)] }).unwrap(), first, "the slot works on");
+}

@@ -1,0 +1,57 @@
+//! What takes a provider that was offline for hours.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use darkbloom_attest::{TrustPolicy, verify_statement};
+use darkbloom_types::{ConnectionId, Millis, Tier, TokenCount};
+use darkbloom_wire::{CoordinatorProof, coordinator_proof_digest};
+
+use super::*;
+use crate::model::ModelOptions;
+
+#[test]
+fn after_hours_offline_the_first_introduction_has_a_statement_that_is_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = SoftwareKey::in_memory().unwrap();
+    let network = NetworkId::of_coordinator_key(&coordinator.public_point());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");
+    let model = LoadedModel::load(&ModelOptions { path, rows: 1, row_tokens: 64, threads: Some(1) }).unwrap();
+    let entry = CatalogueEntry {
+        network,
+        name: "tiny".to_owned(),
+        weights: model.weights,
+        text_pack: model.text_pack,
+        context: TokenCount(64),
+        quantisation: "Q8_0".to_owned(),
+    };
+    let digest = coordinator_proof_digest(&network, &[3; 32], Some((&ConnectionId([1; 16]), &[2; 32])));
+    let welcome = || Welcome {
+        coordinator: coordinator.public_point(),
+        connection: ConnectionId([1; 16]),
+        time: clock::now(),
+        nonce: [2; 32],
+        catalogue: vec![entry.sign(&coordinator).unwrap()].into(),
+        capabilities: Vec::new().into(),
+        proof: CoordinatorProof { digest }.sign(&coordinator).unwrap(),
+    };
+    let identity = Arc::new(SoftwareKey::in_memory().unwrap());
+    let outbox = ReceiptOutbox::open(&folder.path().join("receipts.sqlite")).unwrap();
+    let pin = Pin::load(Some(network), folder.path().join("pin")).unwrap();
+    let mut agent = Agent::new(Arc::clone(&identity), outbox, pin, model, None, "ws://127.0.0.1:1".to_owned());
+
+    let serving = agent.admit(&welcome(), &[3; 32]).unwrap();
+    let long_ago = clock::now().0 - i64::try_from(Millis::from_minutes(3 * 60).0).unwrap();
+    let old = Epoch::begin(identity.public_point(), darkbloom_types::UnixMillis(long_ago), &mut clock::rng());
+    let old_id = old.id();
+    *serving.ring() = EpochRing::new(network, old);
+    let policy = TrustPolicy { network, tier_min: Tier::None, pinned: BTreeSet::new() };
+    let expired = statement(&identity, &serving, &serving.ring()).unwrap();
+    assert!(verify_statement(&expired, &policy, clock::now()).is_err(), "what it would have said");
+
+    let serving = agent.admit(&welcome(), &[3; 32]).unwrap();
+    let hello = agent.hello(&serving, &welcome()).unwrap();
+    let verdict = verify_statement(&hello.statement, &policy, clock::now()).unwrap();
+    assert_ne!(verdict.epoch, old_id);
+    assert!(serving.ring().by_id(&old_id).is_none(), "the old keys are erased");
+}

@@ -1,0 +1,221 @@
+//! Writes the first inputs of every target: golden vectors, the shipped model's header, and a few of our own.
+//!
+//! `seeds REPOSITORY FOLDER` makes `FOLDER/TARGET/NAME`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use darkbloom_content::{AnswerEvent, ChatRequest, FinishReason, Message, Role};
+use darkbloom_fuzz::{parties, small_pack};
+use darkbloom_text::{PreTokenizer, TextPack, gguf};
+use darkbloom_types::{CatalogueDigest, RefusalCode, SecretString, TokenCount, TokenId};
+use darkbloom_wire::{
+    CandidateNow, CandidateUpdate, ClientFrame, Domain, Evidence, LengthPrefixed, Relayed, RelayedFinal,
+};
+use serde_json::Value;
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// Where inputs go.
+struct Seeds {
+    vectors: PathBuf,
+    folder: PathBuf,
+}
+
+impl Seeds {
+    fn put(&self, target: &str, name: impl AsRef<Path>, parts: &[&[u8]]) -> Outcome<()> {
+        let folder = self.folder.join(target);
+        fs::create_dir_all(&folder)?;
+        Ok(fs::write(folder.join(name), parts.concat())?)
+    }
+
+    fn vector(&self, file: &str) -> Outcome<Value> {
+        Ok(serde_json::from_slice(&fs::read(self.vectors.join(file))?)?)
+    }
+}
+
+fn bytes(value: &Value) -> Outcome<Vec<u8>> {
+    Ok(hex::decode(value.as_str().ok_or("a vector misses its bytes")?)?)
+}
+
+fn wire(seeds: &Seeds) -> Outcome<()> {
+    let mut stream = Vec::new();
+    for frame in seeds.vector("frames.json")?.as_array().ok_or("frames.json is no list")? {
+        let (name, encoded) = (frame["name"].as_str().unwrap_or_default(), bytes(&frame["bytes"])?);
+        let family = match frame["direction"].as_str() {
+            Some("coordinator to provider") => 0,
+            Some("provider to coordinator") => 1,
+            Some("client to coordinator") => 2,
+            _ => 3,
+        };
+        seeds.put("wire_frames", name, &[&[family], &encoded])?;
+        stream.extend(LengthPrefixed::wrap(&encoded));
+    }
+    let now = CandidateNow {
+        provider: parties::provider(),
+        epoch: parties::epoch().id(),
+        rows_free: 3,
+        waiting: 0,
+        statement: None,
+    };
+    let price = darkbloom_types::Price { version: 1, input_nano_per_token: 50, output_nano_per_token: 200 };
+    let update = CandidateUpdate { time: parties::NOW, price, candidates: vec![now].into() };
+    let end = Relayed::from(RelayedFinal { receipt: vec![1], bill: vec![2], update: Some(update) }).encode();
+    seeds.put("wire_frames", "RelayedFinal-with-update", &[&[3], &end])?;
+    for step in [1u16, 7, 4_096] {
+        seeds.put("wire_prefixed", step.to_string(), &[&step.to_be_bytes(), &stream])?;
+    }
+    seeds.put("wire_prefixed", "too-long", &[&[0, 9], &u32::MAX.to_be_bytes()])?;
+    seeds.put("wire_header", "vector", &[&bytes(&seeds.vector("sealed-header.json")?["bytes"])?])?;
+    seeds.put("wire_header", "sensible", &[&parties::sealed().submit.header])?;
+    for (number, domain) in (0..).zip(Domain::ALL) {
+        let file = match domain {
+            Domain::Statement => "statement.json",
+            Domain::Challenge => "challenge-proof.json",
+            Domain::Coordinator => "coordinator-proof.json",
+            Domain::Bill => "bill.json",
+            Domain::CatalogueEntry => "catalogue-entry.json",
+            Domain::CandidateList => "candidate-list.json",
+        };
+        let vector = seeds.vector(file)?;
+        seeds.put("wire_signed", format!("{file}-envelope"), &[&[0, number], &bytes(&vector["signed"])?])?;
+        seeds.put("wire_signed", format!("{file}-payload"), &[&[1, number], &bytes(&vector["payload"])?])?;
+        if domain == Domain::Statement {
+            seeds.put("attest_statement", "vector", &[&[1, 0, 128, 1], &bytes(&vector["payload"])?])?;
+            seeds.put("attest_statement", "envelope", &[&[1, 0, 128, 0], &bytes(&vector["signed"])?])?;
+        }
+        if domain == Domain::Challenge {
+            seeds.put("attest_statement", "challenge", &[&[0], &bytes(&vector["payload"])?])?;
+        }
+    }
+    Ok(())
+}
+
+fn seal(seeds: &Seeds) -> Outcome<()> {
+    let sealed = parties::sealed();
+    seeds.put("seal_request", "genuine", &[&[0], &ClientFrame::from(sealed.submit.clone()).encode()])?;
+    seeds.put("seal_request", "vector", &[&[0], &bytes(&seeds.vector("sealed-request.json")?["submit_frame"])?])?;
+    for part in 0..6u8 {
+        seeds.put("seal_request", format!("changed-{part}"), &[&[1, part, 0, 3, 1, b'x', 1]])?;
+    }
+    seeds.put("seal_answer", "all", &[&[1, 0, 7, 1, 7, 2, 7, 3, 7]])?;
+    for change in 0..7u8 {
+        seeds.put("seal_answer", format!("changed-{change}"), &[&[1, 0, 7, 1, change, 0, 1, 0, 2, 7]])?;
+    }
+    seeds.put("seal_answer", "refusal", &[&[0, 1]])?;
+    seeds.put("seal_answer", "refusal-changed", &[&[0, 1, 0, 40, 1]])?;
+    let vector = seeds.vector("answer.json")?;
+    seeds.put("seal_answer", "refusal-vector", &[&[0, 0], &bytes(&vector["refusal"]["sealed"])?])?;
+    seeds.put("seal_padding", "padded", &[&darkbloom_seal::pad(b"violet", 64)?])?;
+    seeds.put("seal_padding", "empty", &[])?;
+    // A statement that says something about everything.
+    let evidence = Evidence { format: "tpm2".to_owned(), bytes: vec![1, 2, 3] };
+    let statement = parties::epoch().statement(parties::NETWORK, vec![CatalogueDigest([4; 32])], vec![evidence], "1.2");
+    let signed = statement.sign(&parties::p256())?;
+    let key = darkbloom_wire::PublicKey::P256(parties::identity());
+    let payload = darkbloom_wire::open_signed(Domain::Statement, &key, &signed, 1 << 20)?;
+    seeds.put("attest_statement", "sensible", &[&[1, 0, 128, 1], payload])?;
+    seeds.put("attest_statement", "pinned", &[&[1, 1, 140, 0], &signed])?;
+    Ok(())
+}
+
+fn content(seeds: &Seeds) -> Outcome<()> {
+    let message = |role, content: &str| Message { role, content: SecretString::from(content) };
+    let mut request = ChatRequest::new(vec![message(Role::System, "Be brief."), message(Role::User, "One 紫?")]);
+    seeds.put("content_request", "plain", &[request.to_cbor().expose()])?;
+    (request.temperature, request.top_p, request.seed) = (0.5, 0.9, Some(u64::MAX));
+    request.stop = vec![SecretString::from("\n\n"), SecretString::from("END")];
+    seeds.put("content_request", "everything", &[request.to_cbor().expose()])?;
+    let text = SecretString::from("violet");
+    let (input_tokens, output_tokens) = (TokenCount(300), TokenCount(70_000));
+    let events = [
+        AnswerEvent::Delta { tokens: vec![TokenId(3), TokenId(300), TokenId(70_000)], text: text.clone() },
+        AnswerEvent::Finish { reason: FinishReason::Length, input_tokens, output_tokens },
+        AnswerEvent::Failure { code: RefusalCode::Internal, detail: text },
+    ];
+    for (number, event) in events.iter().enumerate() {
+        seeds.put("content_event", number.to_string(), &[event.to_cbor().expose()])?;
+    }
+    let bodies = [
+        r#"{"model":"m","messages":[{"role":"user","content":"One?"}]}"#,
+        r#"{"model":"m","stream":true,"stream_options":{"include_usage":true},"temperature":0.5,"top_p":1,"seed":-1,
+            "stop":["a","b"],"max_tokens":5,"max_completion_tokens":5,"n":1,"user":"u","store":false,
+            "messages":[{"role":"developer","content":[{"type":"text","text":"a"},{"type":"text","text":"\ud83c\udf38"}]},
+            {"role":"assistant","content":""}]}"#,
+        r#"{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}],"tools":[]}"#,
+        r#"{"a":{"b":[{"":0},{"":0},[[[]]],1e308,-0.0,18446744073709551615,null,true]}}"#,
+    ];
+    // Many small values, which take more memory than they take bytes.
+    for (name, unit) in [("objects", r#"{"":0},"#), ("arrays", "[0],"), ("numbers", "0,"), ("texts", r#""a","#)] {
+        seeds.put("dialect_openai", name, &[b"[", unit.repeat(4_000).as_bytes(), b"0]"])?;
+    }
+    for (number, body) in bodies.iter().enumerate() {
+        seeds.put("dialect_openai", number.to_string(), &[body.as_bytes()])?;
+    }
+    Ok(())
+}
+
+fn text(seeds: &Seeds, repository: &Path) -> Outcome<()> {
+    let file = fs::read(repository.join("models/darkbloom-tiny-q8_0.gguf"))?;
+    let metadata = gguf::read_metadata(file.as_slice())?;
+    let header = &file[..usize::try_from(metadata.bytes)?];
+    // A tensor's description takes some 60 bytes; the check reads them all.
+    let tensors = &file[..header.len() + 100 * usize::try_from(metadata.tensors)?];
+    seeds.put("text_gguf", "shipped", &[header])?;
+    seeds.put("engine_gguf", "shipped", &[tensors])?;
+    seeds.put("text_pack", "shipped", &[&TextPack::from_gguf_header(header)?.to_bytes()])?;
+    for rules in PreTokenizer::ALL {
+        let small = small_pack::gguf(rules.name(), small_pack::TEMPLATE);
+        seeds.put("text_gguf", rules.name(), &[&small])?;
+        seeds.put("engine_gguf", rules.name(), &[&small])?;
+        seeds.put("text_pack", rules.name(), &[&TextPack::from_gguf_header(&small)?.to_bytes()])?;
+    }
+    let shipped = metadata.text("tokenizer.chat_template")?;
+    let templates = [
+        small_pack::TEMPLATE,
+        shipped,
+        "{% macro turn(m) %}<user>{{ m.content[1:] | upper }}{% endmacro %}{% for m in messages %}{{ turn(m) }}{% endfor %}",
+        "{% set n = namespace(i=0) %}{% for m in messages[::-1] %}{% set n.i = n.i + 1 %}{{ m.content.split('a')[-1].strip() \
+         }}{% if loop.index0 % 2 %}{{ raise_exception('no') }}{% endif %}{% endfor %}<model>",
+        "{% for a in range(99999) %}{% for b in range(99999) %}{{ b }}{% endfor %}{% endfor %}",
+        "{{ messages[0].content * 99999999 }}{{ 'x' * 999999999 }}",
+    ];
+    let turns: &[u8] = b"\x01\x00\x07<end>\xef\xb7\x90\x02\x00\x03abc";
+    for (number, template) in templates.iter().enumerate() {
+        let length = u16::try_from(template.len())?.to_be_bytes();
+        seeds.put("text_template", number.to_string(), &[&length, template.as_bytes(), turns])?;
+    }
+    let texts = ["The 12345 violets aren't naïve: 紫の花\r\n\t  <end><|im_end|> violet", "\u{301}\u{200d}🏳️\u{fdd0}"];
+    for (number, text) in texts.iter().enumerate() {
+        for model in 0..5u8 {
+            seeds.put("text_tokenizer", format!("{number}-{model}"), &[&[model], text.as_bytes()])?;
+        }
+        seeds.put("text_decoder", number.to_string(), &[text.as_bytes(), &[0xff, 9, 0xff, 6, 0xff, 200]])?;
+        seeds.put("text_stop", number.to_string(), &[&[2, 2, b't', b'h', 1, b'e', 3], text.as_bytes()])?;
+    }
+    seeds.put("text_stop", "overlapping", &[b"\x03\x03aab\x02ab\x04aaba\x01aaaabaab"])?;
+    Ok(())
+}
+
+fn names(seeds: &Seeds) -> Outcome<()> {
+    let file = "[coordinator]\nlisten = \"127.0.0.1:7701\"\ntier_min = \"none\"\n[gateway]\npin_providers = [\"ab\"]\n\
+                [proxy]\ncoordinator = 'https://x'\n[provider]\nrows = 4\nlisen = 1\n";
+    seeds.put("settings_toml", "all", &[file.as_bytes()])?;
+    seeds.put("types_ids", "digest", &["aB".repeat(32).as_bytes()])?;
+    seeds.put("types_ids", "epoch", &["09".repeat(16).as_bytes()])?;
+    seeds.put("types_ids", "tier", &[b"self_signed"])?;
+    Ok(())
+}
+
+fn main() -> Outcome<()> {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let (Some(repository), Some(folder)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: seeds REPOSITORY FOLDER".into());
+    };
+    let seeds = Seeds { vectors: repository.join("docs/vectors"), folder };
+    wire(&seeds)?;
+    seal(&seeds)?;
+    content(&seeds)?;
+    text(&seeds, &repository)?;
+    names(&seeds)
+}
