@@ -76,6 +76,7 @@ fn wire(seeds: &Seeds) -> Outcome<()> {
             Domain::Bill => "bill.json",
             Domain::CatalogueEntry => "catalogue-entry.json",
             Domain::CandidateList => "candidate-list.json",
+            Domain::Receipt => "receipt.json",
         };
         let vector = seeds.vector(file)?;
         seeds.put("wire_signed", format!("{file}-envelope"), &[&[0, number], &bytes(&vector["signed"])?])?;

@@ -45,7 +45,7 @@ pub struct Undefended {
     pub dishonest_coordinator: Defence,
 }
 
-/// The limits of a tier: the table of tiers in the design.
+/// The limits of a tier: the table of tiers.
 #[must_use]
 pub fn undefended(tier: Tier) -> Undefended {
     let nothing = Defence::NotDefended;

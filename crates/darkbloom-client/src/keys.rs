@@ -153,7 +153,8 @@ impl Keys {
     }
 }
 
-fn digest(key: &SecretString) -> Digest {
+/// What a key is remembered by.
+pub fn digest(key: &SecretString) -> Digest {
     Digest::of(&[b"darkbloom/v1/accepted-key", key.expose().as_bytes()])
 }
 

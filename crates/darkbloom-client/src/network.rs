@@ -77,6 +77,11 @@ pub struct Network {
 /// [`Refusal`] says what is wrong with it.
 pub fn check_address(address: &str) -> Result<(), Refusal> {
     let wrong = |detail: String| Refusal::new(RefusalCode::InvalidRequest, detail);
+    // Each of these can make the host another than the one that is read below: `http://localhost:80@elsewhere.example`.
+    // The address is not repeated: what stands before an `@` may be a password.
+    if address.chars().any(|sign| "@?#\\".contains(sign) || sign.is_whitespace() || sign.is_control()) {
+        return Err(wrong("an address has no `@`, `?`, `#`, `\\`, white space or control character".to_owned()));
+    }
     if address.starts_with("https://") {
         return Ok(());
     }

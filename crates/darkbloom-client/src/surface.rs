@@ -1,6 +1,7 @@
 //! The HTTP surface that consumers' programs speak to: the same for gateway and proxy.
 
 mod chat;
+mod places;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use axum::routing::{get, post};
 use darkbloom_dialect::{ApiError, openai};
 use darkbloom_types::{Refusal, RefusalCode, SecretString};
 use rand_core::Rng as _;
-use tokio::sync::Semaphore;
 
+use self::places::Places;
 use crate::Client;
 use crate::keys::Keys;
 use darkbloom_host::clock;
@@ -68,7 +69,7 @@ pub struct Surface {
 pub(crate) struct Shared {
     pub client: Client,
     pub role: Role,
-    pub room: Arc<Semaphore>,
+    pub places: Places,
     pub keys: Keys,
 }
 
@@ -80,8 +81,8 @@ impl Surface {
     pub async fn start(client: Client, config: SurfaceConfig) -> Result<Self, ListenError> {
         let bound = Bound::to(config.listen).await?;
         let address = bound.address;
-        let room = Arc::new(Semaphore::new(REQUESTS_MAX));
-        let shared = Arc::new(Shared { client, role: config.role, room, keys: Keys::default() });
+        let places = Places::new(REQUESTS_MAX);
+        let shared = Arc::new(Shared { client, role: config.role, places, keys: Keys::default() });
         Ok(Self { address, server: bound.serve(router(shared), std::future::ready(()), DRAIN) })
     }
 
@@ -99,7 +100,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .fallback(|| async { Failure::new(RefusalCode::NotFound.into()) })
-        .method_not_allowed_fallback(|| async { Failure::new(RefusalCode::NotFound.into()) })
+        .method_not_allowed_fallback(|| async { Failure { error: ApiError::method_not_allowed(), id: request_id() } })
         .with_state(shared);
     if local_only {
         // A page in a browser must not reach the proxy through a name that resolves to this machine.
@@ -187,7 +188,10 @@ fn entry(offer: &crate::ModelOffer) -> openai::ModelEntry {
 }
 
 fn json(body: Vec<u8>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    put(&mut headers, "x-request-id", &request_id());
+    (headers, body).into_response()
 }
 
 async fn models(State(shared): State<Arc<Shared>>) -> Result<Response, Failure> {

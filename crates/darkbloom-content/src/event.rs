@@ -9,7 +9,7 @@ use crate::cbor::{self, DecodeContentError, StrictReader, ToCbor, Written};
 
 /// Most tokens in one event: at one event a step this is never near, and a whole answer that was coalesced while the
 /// reader was slow still fits.
-pub const MAX_EVENT_TOKENS: usize = 65_536;
+pub const EVENT_TOKENS_MAX: usize = 65_536;
 
 /// Why an answer ended in good order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,7 +68,7 @@ const KEY_INPUT_TOKENS: u64 = 5;
 const KEY_OUTPUT_TOKENS: u64 = 6;
 const KEY_CODE: u64 = 7;
 const KEY_DETAIL: u64 = 8;
-const MAX_KEYS: u64 = 4;
+const KEYS_MAX: u64 = 4;
 
 const KIND_DELTA: u64 = 0;
 const KIND_FINISH: u64 = 1;
@@ -93,7 +93,7 @@ impl AnswerEvent {
     /// [`DecodeContentError`] for every other sequence of bytes.
     pub fn from_cbor(bytes: &[u8]) -> Result<Self, DecodeContentError> {
         let mut reader = StrictReader::new(bytes);
-        let mut map = reader.map(MAX_KEYS)?;
+        let mut map = reader.map(KEYS_MAX)?;
         map.expect(&mut reader, KEY_KIND)?;
         let event = match reader.uint()? {
             KIND_DELTA => {
@@ -157,7 +157,7 @@ impl ToCbor for AnswerEvent {
 }
 
 fn read_tokens(reader: &mut StrictReader<'_>) -> Result<Vec<TokenId>, DecodeContentError> {
-    let count = reader.array("tokens", MAX_EVENT_TOKENS as u64)?;
+    let count = reader.array("tokens", EVENT_TOKENS_MAX as u64)?;
     let mut tokens = Vec::with_capacity(count);
     for _ in 0..count {
         tokens.push(TokenId(reader.uint32("a token")?));

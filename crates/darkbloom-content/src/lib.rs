@@ -18,7 +18,7 @@ mod event;
 mod request;
 
 pub use cbor::DecodeContentError;
-pub use event::{AnswerEvent, FinishReason, MAX_EVENT_TOKENS};
+pub use event::{AnswerEvent, EVENT_TOKENS_MAX, FinishReason};
 pub use request::{
-    ChatRequest, InvalidRequestError, MAX_MESSAGES, MAX_STOP_BYTES, MAX_STOPS, MAX_TEMPERATURE, Message, Role,
+    ChatRequest, InvalidRequestError, MESSAGES_MAX, Message, Role, STOP_BYTES_MAX, STOPS_MAX, TEMPERATURE_MAX,
 };

@@ -9,13 +9,13 @@ use crate::cbor::{self, DecodeContentError, StrictReader, ToCbor, Written};
 
 /// Most messages in one request: four times the longest conversation that fits into a context of 8,192 tokens at 32
 /// tokens a message.
-pub const MAX_MESSAGES: usize = 1_024;
+pub const MESSAGES_MAX: usize = 1_024;
 /// Most stop strings in one request: what the OpenAI interface allows.
-pub const MAX_STOPS: usize = 4;
+pub const STOPS_MAX: usize = 4;
 /// Longest stop string in bytes. An answer is held back by at most this much.
-pub const MAX_STOP_BYTES: usize = 256;
+pub const STOP_BYTES_MAX: usize = 256;
 /// Highest temperature: what the OpenAI interface allows.
-pub const MAX_TEMPERATURE: f32 = 2.0;
+pub const TEMPERATURE_MAX: f32 = 2.0;
 
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,15 +63,15 @@ pub struct Message {
 /// A conversation to continue, and how to choose the next words.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatRequest {
-    /// The conversation, oldest first; at least one message, at most [`MAX_MESSAGES`].
+    /// The conversation, oldest first; at least one message, at most [`MESSAGES_MAX`].
     pub messages: Vec<Message>,
-    /// How much chance there is in the choice of a token: 0 (none) to [`MAX_TEMPERATURE`].
+    /// How much chance there is in the choice of a token: 0 (none) to [`TEMPERATURE_MAX`].
     pub temperature: f32,
     /// Share of the probability that is considered at all: 0 (only the likeliest token) to 1 (everything).
     pub top_p: f32,
     /// Makes the chance repeatable.
     pub seed: Option<u64>,
-    /// Texts that end the answer and do not belong to it; at most [`MAX_STOPS`].
+    /// Texts that end the answer and do not belong to it; at most [`STOPS_MAX`].
     pub stop: Vec<SecretString>,
 }
 
@@ -81,20 +81,20 @@ pub enum InvalidRequestError {
     /// There is nothing to answer.
     #[error("the conversation has no messages")]
     NoMessages,
-    /// Over [`MAX_MESSAGES`].
-    #[error("{0} messages, the limit is {MAX_MESSAGES}")]
+    /// Over [`MESSAGES_MAX`].
+    #[error("{0} messages, the limit is {MESSAGES_MAX}")]
     TooManyMessages(usize),
-    /// Outside 0 to [`MAX_TEMPERATURE`], or not a number.
-    #[error("the temperature is not between 0 and {MAX_TEMPERATURE}")]
+    /// Outside 0 to [`TEMPERATURE_MAX`], or not a number.
+    #[error("the temperature is not between 0 and {TEMPERATURE_MAX}")]
     Temperature,
     /// Outside 0 to 1, or not a number.
     #[error("top_p is not between 0 and 1")]
     TopP,
-    /// Over [`MAX_STOPS`].
-    #[error("{0} stop strings, the limit is {MAX_STOPS}")]
+    /// Over [`STOPS_MAX`].
+    #[error("{0} stop strings, the limit is {STOPS_MAX}")]
     TooManyStops(usize),
-    /// Empty, or over [`MAX_STOP_BYTES`].
-    #[error("stop string {index} has {bytes} bytes, it must have 1 to {MAX_STOP_BYTES}")]
+    /// Empty, or over [`STOP_BYTES_MAX`].
+    #[error("stop string {index} has {bytes} bytes, it must have 1 to {STOP_BYTES_MAX}")]
     StopLength {
         /// Which stop string, from 0.
         index: usize,
@@ -108,7 +108,7 @@ const KEY_TEMPERATURE: u64 = 2;
 const KEY_TOP_P: u64 = 3;
 const KEY_SEED: u64 = 4;
 const KEY_STOP: u64 = 5;
-const MAX_KEYS: u64 = 5;
+const KEYS_MAX: u64 = 5;
 
 impl ChatRequest {
     /// A request with the OpenAI interface's defaults: temperature 1, the whole probability, no seed, no stop strings.
@@ -124,20 +124,20 @@ impl ChatRequest {
     pub fn check(&self) -> Result<(), InvalidRequestError> {
         match self.messages.len() {
             0 => return Err(InvalidRequestError::NoMessages),
-            1..=MAX_MESSAGES => {}
+            1..=MESSAGES_MAX => {}
             count => return Err(InvalidRequestError::TooManyMessages(count)),
         }
-        if !(0.0..=MAX_TEMPERATURE).contains(&self.temperature) {
+        if !(0.0..=TEMPERATURE_MAX).contains(&self.temperature) {
             return Err(InvalidRequestError::Temperature);
         }
         if !(0.0..=1.0).contains(&self.top_p) {
             return Err(InvalidRequestError::TopP);
         }
-        if self.stop.len() > MAX_STOPS {
+        if self.stop.len() > STOPS_MAX {
             return Err(InvalidRequestError::TooManyStops(self.stop.len()));
         }
         for (index, stop) in self.stop.iter().enumerate() {
-            if !(1..=MAX_STOP_BYTES).contains(&stop.len()) {
+            if !(1..=STOP_BYTES_MAX).contains(&stop.len()) {
                 return Err(InvalidRequestError::StopLength { index, bytes: stop.len() });
             }
         }
@@ -162,7 +162,7 @@ impl ChatRequest {
     /// [`DecodeContentError`] for every other sequence of bytes.
     pub fn from_cbor(bytes: &[u8]) -> Result<Self, DecodeContentError> {
         let mut reader = StrictReader::new(bytes);
-        let mut map = reader.map(MAX_KEYS)?;
+        let mut map = reader.map(KEYS_MAX)?;
         let (mut messages, mut temperature, mut top_p, mut seed, mut stop) = (None, None, None, None, Vec::new());
         while let Some(key) = map.key(&mut reader)? {
             match key {
@@ -213,7 +213,7 @@ impl ToCbor for ChatRequest {
 }
 
 fn read_messages(reader: &mut StrictReader<'_>) -> Result<Vec<Message>, DecodeContentError> {
-    let count = reader.array("messages", MAX_MESSAGES as u64)?;
+    let count = reader.array("messages", MESSAGES_MAX as u64)?;
     let mut messages = Vec::with_capacity(count);
     for _ in 0..count {
         if reader.array("message parts", 2)? != 2 {
@@ -228,7 +228,7 @@ fn read_messages(reader: &mut StrictReader<'_>) -> Result<Vec<Message>, DecodeCo
 }
 
 fn read_stops(reader: &mut StrictReader<'_>) -> Result<Vec<SecretString>, DecodeContentError> {
-    let count = reader.array("stop strings", MAX_STOPS as u64)?;
+    let count = reader.array("stop strings", STOPS_MAX as u64)?;
     if count == 0 {
         // No stop strings are written as no key.
         return Err(DecodeContentError::OutOfRange { what: "the number of stop strings" });

@@ -1,8 +1,8 @@
 //! The encoding of requests and events through the public surface.
 
 use darkbloom_content::{
-    AnswerEvent, ChatRequest, DecodeContentError, FinishReason, InvalidRequestError, MAX_EVENT_TOKENS, MAX_MESSAGES,
-    MAX_STOP_BYTES, Message, Role,
+    AnswerEvent, ChatRequest, DecodeContentError, EVENT_TOKENS_MAX, FinishReason, InvalidRequestError, MESSAGES_MAX,
+    Message, Role, STOP_BYTES_MAX,
 };
 use darkbloom_types::{RefusalCode, SecretString, TokenCount, TokenId};
 use proptest::prelude::*;
@@ -102,7 +102,7 @@ fn numbers_out_of_range_are_refused() {
 
 #[test]
 fn requests_over_a_limit_are_refused() {
-    let many = ChatRequest::new(vec![message(Role::User, "x"); MAX_MESSAGES + 1]);
+    let many = ChatRequest::new(vec![message(Role::User, "x"); MESSAGES_MAX + 1]);
     assert_eq!(many.check(), Err(InvalidRequestError::TooManyMessages(1_025)));
     assert!(matches!(
         ChatRequest::from_cbor(many.to_cbor().expose()),
@@ -113,7 +113,7 @@ fn requests_over_a_limit_are_refused() {
         ChatRequest::from_cbor(none.to_cbor().expose()),
         Err(DecodeContentError::Invalid(InvalidRequestError::NoMessages))
     );
-    for (stop, valid) in [("", false), (&"x".repeat(MAX_STOP_BYTES), true), (&"x".repeat(MAX_STOP_BYTES + 1), false)] {
+    for (stop, valid) in [("", false), (&"x".repeat(STOP_BYTES_MAX), true), (&"x".repeat(STOP_BYTES_MAX + 1), false)] {
         let request = ChatRequest { stop: vec![SecretString::from(stop)], ..sample() };
         assert_eq!(ChatRequest::from_cbor(request.to_cbor().expose()).is_ok(), valid);
     }
@@ -126,7 +126,7 @@ fn requests_over_a_limit_are_refused() {
 
 #[test]
 fn events_over_a_limit_are_refused() {
-    let event = AnswerEvent::Delta { tokens: vec![TokenId(7); MAX_EVENT_TOKENS + 1], text: SecretString::default() };
+    let event = AnswerEvent::Delta { tokens: vec![TokenId(7); EVENT_TOKENS_MAX + 1], text: SecretString::default() };
     assert!(matches!(AnswerEvent::from_cbor(event.to_cbor().expose()), Err(DecodeContentError::TooMany { .. })));
     // An announced count far beyond what follows allocates nothing and is refused.
     assert!(AnswerEvent::from_cbor(b"\xa3\x01\x00\x02\x9b\xff\xff\xff\xff\xff\xff\xff\xff").is_err());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
@@ -17,8 +17,9 @@ use darkbloom_wire::{Decoded, LengthPrefixed, PublicKey, Relayed, RelayedRefused
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
-use crate::state::Shared;
+use crate::state::{BODIES_MAX, Shared};
 use crate::{admin, auth, proof, provider_socket, relay};
 use darkbloom_host::{body, clock};
 
@@ -209,11 +210,7 @@ impl FromRequestParts<Arc<Shared>> for Consumer {
 }
 
 async fn sealed(Consumer(key): Consumer, State(shared): State<Arc<Shared>>, body: Body) -> Response {
-    let body = match body::read(body, limits::FRAME_BYTES_MAX + 4).await {
-        Ok(body) => body,
-        Err(error) => return refused_frame(&error.into()),
-    };
-    let mut frames = match relay::begin(shared, key, &body).await {
+    let mut frames = match submitted(shared, key, body).await {
         Ok(frames) => frames,
         Err(refusal) => return refused_frame(&refusal),
     };
@@ -231,6 +228,20 @@ async fn sealed(Consumer(key): Consumer, State(shared): State<Arc<Shared>>, body
         Some((Ok::<_, std::convert::Infallible>(frame), (None, frames)))
     });
     (code, [(header::CONTENT_TYPE, FRAMES)], Body::from_stream(rest)).into_response()
+}
+
+/// Reads a submission and begins to relay it. Both places are taken before the first byte is read: no account, and not all
+/// of them together, makes this process hold more bodies than it stated. The body is dropped before anything is answered.
+async fn submitted(shared: Arc<Shared>, key: KeyRecord, body: Body) -> Result<mpsc::Receiver<Bytes>, Refusal> {
+    let account = key.account.ok_or_else(|| Refusal::new(RefusalCode::Forbidden, "the key has no account"))?;
+    let place = shared.place(account)?;
+    let reading = Arc::clone(&shared.bodies)
+        .try_acquire_owned()
+        .map_err(|_| Refusal::new(RefusalCode::NoCapacity, format!("{BODIES_MAX} requests are being read")))?;
+    let body = body::read(body, limits::FRAME_BYTES_MAX + 4).await?;
+    let frames = relay::begin(shared, key, place, &body)?;
+    drop((body, reading));
+    Ok(frames)
 }
 
 fn refused_frame(refusal: &Refusal) -> Response {
@@ -293,3 +304,6 @@ async fn usage(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<
         .collect();
     Ok(axum::Json(json!({"object": "list", "data": rows})))
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,9 +44,10 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, stranger: OwnedSemaph
         Ok(provider) => {
             drop(stranger);
             read(&shared, &connection, provider, &mut stream).await;
-            shared.remove_connection(&connection.id);
             let gone =
                 shared.with_registry(|registry| registry.disconnected(&connection.id, shared.mono(), clock::now()));
+            // After the registry: as long as that knows a connection, what it knows of epochs can be inherited.
+            shared.remove_connection(&connection.id);
             tracing::info!(provider = %provider.short(), replaced = gone.is_none(), "provider disconnected");
         }
         Err(Introduction::Refused(refusal)) => {
@@ -121,6 +122,7 @@ async fn introduce(
     verify_challenge(&hello.proof, &verdict, &nonce, &connection.id)?;
     admit(shared, &hello, &verdict).await.map_err(Introduction::Refused)?;
     learn(shared, connection, &verdict).await;
+    inherit(shared, connection, verdict.provider);
     // Before the registry knows the provider: from then on requests are routed to this connection.
     shared.add_connection(Arc::clone(connection));
     register(shared, connection, hello, &verdict);
@@ -205,6 +207,14 @@ async fn learn(shared: &Shared, connection: &Connection, verdict: &Verdict) {
         tracing::error!(%error, "cannot remember an epoch's receipt key");
     }
     connection.learn_epoch(KnownEpoch { id: epoch, receipt_key });
+}
+
+/// A provider's new connection learns what the one before knows of its epochs, while that is there.
+fn inherit(shared: &Shared, connection: &Connection, provider: ProviderId) {
+    let before = shared.with_registry(|registry| registry.connection_of(&provider));
+    if let Some(replaced) = before.and_then(|id| shared.connection(&id)) {
+        connection.inherit(&replaced);
+    }
 }
 
 /// The next binary frame; `None` when the connection is over.
@@ -382,3 +392,6 @@ fn challenge_answer(
     shared.with_registry(|registry| registry.challenge_answered(&connection.id, shared.mono(), clock::now()));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

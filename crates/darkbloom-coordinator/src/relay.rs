@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use darkbloom_registry::{RouteError, RouteRequest};
 use darkbloom_seal::{Acceptance, ReceiptExpectation, SealedFrame, Transcript, check_receipt, request_digest};
-use darkbloom_session::{RelayAction, RelayEvent, RelaySession, RelayTerms, Released, RouteFailure};
+use darkbloom_session::{RelayAction, RelayEvent, RelayPhase, RelaySession, RelayTerms, Released, RouteFailure};
 use darkbloom_store::KeyRecord;
-use darkbloom_types::{AttemptNumber, ConnectionId, EpochId, Micros, Millis, ProviderId, Refusal, RefusalCode};
+use darkbloom_types::{AttemptNumber, ConnectionId, EpochId, Micros, ProviderId, Refusal, RefusalCode};
 use darkbloom_wire::{
     Accepted, CoordinatorTiming, Data, Final, KeepAlive, LengthPrefixed, Offer, Receipt, Refused, Relayed,
-    RelayedAccepted, RelayedData, RelayedRefused, Wrap,
+    RelayedAccepted, RelayedData, RelayedRefused, Wrap, limits,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
@@ -27,32 +27,38 @@ pub use self::candidates::candidate_list;
 use self::settling::{HoldLife, KeptReceipt};
 use self::submission::{Request, read};
 pub use self::unfinished::{End, Unfinished};
-use crate::state::{Connection, Shared, Stream, StreamFrame};
+use crate::state::{Connection, Place, Shared, Stream, StreamFrame};
 use darkbloom_host::clock;
+pub use darkbloom_wire::limits::HOLD_LIFE;
+use darkbloom_wire::limits::RESEAL_WAIT;
 
 /// Frames that may wait for the consumer before the relay itself waits.
 const CLIENT_FRAMES_MAX: usize = 64;
 /// How often a silent request tells its client that it is alive.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: Duration = Duration::from_millis(limits::KEEP_ALIVE.0);
 /// A consumer that takes no byte for this long is gone.
-const CLIENT_WRITE: Duration = Duration::from_secs(30);
-/// How long a hold waits for its request to be sealed again.
-const RESEAL_WAIT: Millis = Millis::from_secs(60);
-/// An open hold is voided after this long: the longest request and the wait for its receipt.
-pub const HOLD_LIFE: Millis = Millis::from_minutes(35);
+const CONSUMER_WAIT: Duration = Duration::from_millis(limits::CONSUMER_WAIT.0);
 
 /// Reads a submission and begins to relay it. What comes out of the channel is length-prefixed frames.
-pub async fn begin(shared: Arc<Shared>, key: KeyRecord, body: &[u8]) -> Result<mpsc::Receiver<Bytes>, Refusal> {
+pub fn begin(shared: Arc<Shared>, key: KeyRecord, place: Place, body: &[u8]) -> Result<mpsc::Receiver<Bytes>, Refusal> {
     let request = read(&shared, key, body)?;
     let (client, frames) = mpsc::channel(CLIENT_FRAMES_MAX);
-    if shared.unfinished.contains(&request.header.request) {
+    start(shared, request, place, client)?;
+    Ok(frames)
+}
+
+fn start(shared: Arc<Shared>, request: Request, place: Place, client: mpsc::Sender<Bytes>) -> Result<(), Refusal> {
+    let id = request.header.request;
+    let room = shared.begin_request(id)?;
+    // Asked once it is live: a request of the same name leaves its hold's end behind before it stops being live.
+    if shared.unfinished.contains(&id) {
+        shared.end_request(&id);
         // Its hold is still to be ended: a second life under the same name would be ended with it.
         return Err(RefusalCode::Replayed.into());
     }
-    let room = shared.begin_request(request.header.request, request.account)?;
-    let relay = Relay::new(shared, request, client, room);
+    let relay = Relay::new(shared, request, place, client, room);
     tokio::spawn(relay.run());
-    Ok(frames)
+    Ok(())
 }
 
 /// The provider that is being asked, or answers.
@@ -115,8 +121,8 @@ struct Relay {
     /// Whose acceptance was written down.
     noted: Option<ProviderId>,
     client_gone: bool,
-    /// The consumer is there and missed a part of the answer.
-    cut_off: bool,
+    /// Among the requests of its account; given back when everything else of the request is.
+    _place: Place,
 }
 
 impl Drop for Relay {
@@ -131,7 +137,13 @@ impl Drop for Relay {
 }
 
 impl Relay {
-    fn new(shared: Arc<Shared>, request: Request, client: mpsc::Sender<Bytes>, room: Arc<Notify>) -> Self {
+    fn new(
+        shared: Arc<Shared>,
+        request: Request,
+        place: Place,
+        client: mpsc::Sender<Bytes>,
+        room: Arc<Notify>,
+    ) -> Self {
         let terms = RelayTerms { output_ceiling: request.header.output_ceiling };
         let (session, actions) = RelaySession::begin(terms, shared.mono());
         Self {
@@ -151,7 +163,7 @@ impl Relay {
             sealed_refusal: None,
             noted: None,
             client_gone: false,
-            cut_off: false,
+            _place: place,
         }
     }
 
@@ -191,7 +203,7 @@ impl Relay {
             return;
         }
         let bytes = Bytes::from(LengthPrefixed::wrap(&frame.into().encode()));
-        if !matches!(tokio::time::timeout(CLIENT_WRITE, self.client.send(bytes)).await, Ok(Ok(()))) {
+        if !matches!(tokio::time::timeout(CONSUMER_WAIT, self.client.send(bytes)).await, Ok(Ok(()))) {
             self.client_left();
         }
     }
@@ -207,7 +219,7 @@ impl Relay {
             }
             Some(StreamFrame::Refused(frame)) => {
                 self.clocks.dispatch += self.clocks.offered_at.take().map(|at| at.elapsed()).unwrap_or_default();
-                self.sealed_refusal.clone_from(&frame.sealed);
+                self.sealed_refusal = words(&frame, self.session.phase());
                 RelayEvent::Refused(refusal_of(frame))
             }
             Some(StreamFrame::Data(frame)) => {
@@ -240,10 +252,12 @@ impl Relay {
             Some(StreamFrame::CancelAck) => RelayEvent::CancelAcknowledged,
         };
         let overflowed = self.current.as_ref().is_some_and(|current| current.stream.overflowed.load(Ordering::Acquire));
-        if overflowed && !self.client_gone && !self.cut_off {
-            tracing::info!(request = %self.request.header.request, "a consumer did not keep up and is cut off");
-            self.cut_off = true;
-            self.feed(RelayEvent::ConsumerGone);
+        if overflowed && !self.client_gone {
+            let cut = self.session.consumer_behind(self.shared.mono());
+            if !cut.is_empty() {
+                tracing::info!(request = %self.request.header.request, "a consumer did not keep up and is cut off");
+            }
+            self.actions.extend(cut);
         }
         self.feed(event);
     }
@@ -301,6 +315,8 @@ impl Relay {
                 None
             }
             RelayAction::RelayData => {
+                // Content follows: words that stand for a refusal say nothing of this answer.
+                self.sealed_refusal = None;
                 let data = self.current.as_mut()?.last_data.take()?;
                 // Nothing is owed for an answer without a token: no receipt shall settle it later.
                 if data.tokens.0 > 0 {
@@ -370,6 +386,8 @@ impl Relay {
 
     fn offer(&mut self, provider: ProviderId, attempt: AttemptNumber) -> Option<RelayEvent> {
         self.clocks.offered_at = Some(Instant::now());
+        // They are about an attempt before this one.
+        self.sealed_refusal = None;
         let connection = self.reserved.and_then(|reserved| self.shared.connection(&reserved.connection));
         let wrap: Option<Wrap> = self.request.submit.wraps.0.iter().find(|wrap| wrap.provider == provider).cloned();
         let (Some(connection), Some(wrap)) = (connection, wrap) else {
@@ -497,24 +515,23 @@ fn accepted(current: &mut Current, request: &Request, frame: &Accepted) -> Relay
     RelayEvent::Accepted
 }
 
-/// What a provider may say no with. Anything else is not its to say: clock, network and price were checked here.
-const PROVIDERS_REFUSALS: [RefusalCode; 10] = [
-    RefusalCode::InvalidRequest,
-    RefusalCode::ContextLengthExceeded,
-    RefusalCode::CannotOpen,
-    RefusalCode::TooLarge,
-    RefusalCode::UnknownEpoch,
-    RefusalCode::Overloaded,
-    RefusalCode::ModelNotLoaded,
-    RefusalCode::Draining,
-    RefusalCode::Internal,
-    RefusalCode::Unsupported,
-];
-
 /// A provider's refusal; one that is not its to say counts as its failure.
 fn refusal_of(frame: Refused) -> Refusal {
-    let code = RefusalCode::from_number(frame.code).unwrap_or(RefusalCode::Internal);
-    if PROVIDERS_REFUSALS.contains(&code) { Refusal::new(code, frame.detail) } else { RefusalCode::ProviderLost.into() }
+    match said(&frame) {
+        Some(code) => Refusal::new(code, frame.detail),
+        None => RefusalCode::ProviderLost.into(),
+    }
+}
+
+/// The reason that a provider gives, if it is one that a provider may give.
+fn said(frame: &Refused) -> Option<RefusalCode> {
+    RefusalCode::from_number(frame.code).filter(|code| code.providers_may_say())
+}
+
+/// What a provider sealed about its refusal, for the consumer alone, where it belongs to the refusal of this attempt.
+fn words(frame: &Refused, phase: RelayPhase) -> Option<Vec<u8>> {
+    let ends = matches!(phase, RelayPhase::Offered | RelayPhase::Accepted | RelayPhase::Streaming | RelayPhase::Ending);
+    said(frame).filter(|_| ends).and(frame.sealed.clone())
 }
 
 #[cfg(test)]

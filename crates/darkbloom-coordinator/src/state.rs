@@ -40,6 +40,9 @@ const RECEIPTS_MAX: usize = 256;
 /// Connections that have not introduced themselves yet: each may stay for 15 seconds, so this many providers may come back
 /// at once every few seconds after a restart, and nobody without a name holds more sockets.
 const STRANGERS_MAX: usize = 256;
+/// Bodies of sealed requests that are being read, of 1 MiB each: eight accounts with all that each may have at once, and
+/// half a gibibyte. Bodies arrive within seconds, so whoever finds no place tries again.
+pub const BODIES_MAX: usize = 512;
 
 /// What a provider says about one stream.
 #[derive(Debug)]
@@ -194,6 +197,18 @@ impl Connection {
         epochs.push(epoch);
     }
 
+    /// Learns what the connection knew that this one replaces: the registry keeps the epoch before the current one of a
+    /// provider that reconnects, so answers that are sealed to it go on, and their receipts come here.
+    pub fn inherit(&self, replaced: &Self) {
+        let before = lock(&replaced.epochs).clone();
+        let mut epochs = lock(&self.epochs);
+        let own = std::mem::take(&mut *epochs);
+        epochs.extend(before.into_iter().filter(|old| own.iter().all(|known| known.id != old.id)));
+        epochs.extend(own);
+        let over = epochs.len().saturating_sub(EPOCHS_MAX);
+        epochs.drain(..over);
+    }
+
     /// The receipt key of an epoch.
     pub fn receipt_key(&self, epoch: &EpochId) -> Option<[u8; 32]> {
         lock(&self.epochs).iter().find(|known| known.id == *epoch).map(|known| known.receipt_key)
@@ -235,10 +250,24 @@ pub struct Shared {
     pub blobs: Blobs,
     /// A place for each connection that has not introduced itself yet.
     pub strangers: Arc<Semaphore>,
+    /// A place for each sealed request's body that is being read.
+    pub bodies: Arc<Semaphore>,
     /// Held while the catalogue changes, so that its limit holds for changes at the same time.
     pub catalogue_change: tokio::sync::Mutex<()>,
     /// What was last found out about readiness: anybody may ask.
     pub readiness: tokio::sync::Mutex<Option<(Instant, serde_json::Value)>>,
+}
+
+/// One request's place among those of its account, until it is dropped.
+pub struct Place {
+    shared: Arc<Shared>,
+    account: AccountId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.shared.live).leave(self.account);
+    }
 }
 
 impl Shared {
@@ -266,6 +295,7 @@ impl Shared {
             scope_secret,
             blobs: Blobs::default(),
             strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+            bodies: Arc::new(Semaphore::new(BODIES_MAX)),
             catalogue_change: tokio::sync::Mutex::default(),
             readiness: tokio::sync::Mutex::default(),
         };
@@ -331,10 +361,17 @@ impl Shared {
         lock(&self.live).contains(request)
     }
 
+    /// A place for one more request of an account, to be taken before anything of it is read. Refused when the account has
+    /// as many as it may.
+    pub fn place(self: &Arc<Self>, account: AccountId) -> Result<Place, Refusal> {
+        lock(&self.live).enter(account)?;
+        Ok(Place { shared: Arc::clone(self), account })
+    }
+
     /// A request is live from now on; what is returned is notified when it waits for room and there may be some. Refused
-    /// when it is live already, or when its account has as many as it may.
-    pub fn begin_request(&self, request: RequestId, account: AccountId) -> Result<Arc<Notify>, Refusal> {
-        lock(&self.live).begin(request, account)
+    /// when it is live already.
+    pub fn begin_request(&self, request: RequestId) -> Result<Arc<Notify>, Refusal> {
+        lock(&self.live).begin(request)
     }
 
     /// A hold waits for its request to be sealed again.

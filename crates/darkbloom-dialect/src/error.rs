@@ -108,14 +108,28 @@ impl ApiError {
         }
     }
 
-    /// A body that cannot be read at all.
-    pub(crate) fn malformed(message: impl Into<String>) -> Self {
+    /// A body that is wrong as a whole, so that no field of it is to blame.
+    pub(crate) fn malformed(code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status: 400,
             kind: INVALID,
-            code: None,
+            code: Some(code),
             param: None,
             message: message.into(),
+            retry_after_s: None,
+            charge: None,
+        }
+    }
+
+    /// A path that exists, asked by a method that it does not answer.
+    #[must_use]
+    pub fn method_not_allowed() -> Self {
+        Self {
+            status: 405,
+            kind: INVALID,
+            code: Some("method_not_allowed"),
+            param: None,
+            message: "this address does not answer that method; the header `allow` names those that it does".to_owned(),
             retry_after_s: None,
             charge: None,
         }

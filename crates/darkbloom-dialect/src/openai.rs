@@ -6,4 +6,4 @@ mod request;
 
 pub use answer::{ChunkWriter, ModelEntry, Usage, completion, keep_alive, model, models_list};
 pub use fields::{FIELDS, Field, FieldState, support_matrix};
-pub use request::{ChatCall, MAX_MODEL_NAME_BYTES, parse_chat};
+pub use request::{ChatCall, MODEL_NAME_BYTES_MAX, parse_chat};

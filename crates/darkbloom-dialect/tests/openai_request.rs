@@ -273,6 +273,8 @@ fn bodies_that_are_no_request_are_explained_without_quoting_them() {
     let said = |body: &[u8]| {
         let error = parse_chat(body).unwrap_err();
         assert_eq!((error.status, error.kind, &error.param), (400, "invalid_request_error", &None));
+        let code = if body == b"[]" { "invalid_type" } else { "invalid_json" };
+        assert_eq!(error.code, Some(code), "{error}");
         error.message
     };
     assert_eq!(said(b""), "the body is not valid JSON: it ends too early");

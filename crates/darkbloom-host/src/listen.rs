@@ -17,8 +17,9 @@ use self::connection::Patience;
 
 /// How long connections may take to close once nothing runs on them any more.
 const CLOSE: Duration = Duration::from_secs(5);
-/// Connections at once; more wait in the system's backlog. Four times the requests that a gateway works on, and with the
-/// 64 KiB that each may buffer in either direction half a gibibyte.
+/// Connections at once; more wait in the system's backlog. Four times the requests that a gateway works on. With the 64 KiB
+/// that each may buffer in either direction half a gibibyte on HTTP/1; on HTTP/2, with 128 KiB of bodies and 512 KiB of
+/// answers each, 2.5 GiB at the very worst.
 const CONNECTIONS_MAX: usize = 4_096;
 /// Files that a process needs beside the sockets of requests: its database, its log, its runtime.
 const OTHER_FILES: usize = 64;

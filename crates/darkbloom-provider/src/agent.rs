@@ -38,6 +38,11 @@ const PRESENTED_MAX: u32 = 10_000;
 
 /// The WebSocket address of a coordinator's address.
 pub fn endpoint(coordinator: &str) -> Result<String, String> {
+    // Each of these can make the host another than the one that is read below: `http://localhost:80@elsewhere.example`.
+    // The address is not repeated: what stands before an `@` may be a password.
+    if coordinator.chars().any(|sign| "@?#\\".contains(sign) || sign.is_whitespace() || sign.is_control()) {
+        return Err("an address has no `@`, `?`, `#`, `\\`, white space or control character".to_owned());
+    }
     let rest = |scheme: &str| coordinator.strip_prefix(scheme).map(|rest| rest.trim_end_matches('/'));
     if let Some(host) = rest("https://") {
         return Ok(format!("wss://{host}/v1/provider"));

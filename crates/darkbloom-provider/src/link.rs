@@ -12,7 +12,7 @@ use darkbloom_session::{CancelAction, OfferError, ProviderStreams};
 use darkbloom_types::{ConnectionId, Refusal, RefusalCode, StreamId};
 use darkbloom_wire::{
     CancelAck, Challenge, ChallengeAnswer, ChallengeProof, CoordinatorFrame, Decoded, EpochUpdate, Heartbeat, Offer,
-    ProviderFrame, Receipts, VerdictNotice, challenge_digest,
+    ProviderFrame, Receipts, VerdictNotice, challenge_digest, limits,
 };
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -28,7 +28,7 @@ use crate::pulse::Pulse;
 use crate::request::{self, Job};
 
 /// Load is reported this often; the coordinator's patience is three and a half times that.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+const HEARTBEAT: Duration = Duration::from_millis(limits::HEARTBEAT.0);
 /// A write that takes longer than this means that the coordinator no longer reads, or is not there any more.
 const WRITE_WAIT: Duration = Duration::from_secs(20);
 /// Frames that may wait to be written; answers wait in turn when the network does.

@@ -10,6 +10,7 @@ use darkbloom_engine::{
     Engine, EngineHandle, Executor as _, LlamaExecutor, LlamaSettings, LoadModelError, StartEngineError,
     check_model_file,
 };
+use darkbloom_text::gguf::{Metadata, read_metadata};
 use darkbloom_text::{BuildTextModelError, ReadGgufError, TextModel, TextPack};
 use darkbloom_types::{Digest, TokenCount};
 use sha2::{Digest as _, Sha256};
@@ -80,6 +81,9 @@ pub enum LoadError {
     /// The numbers given make no engine.
     #[error(transparent)]
     Limits(#[from] LimitsError),
+    /// The engine cannot run with the numbers given, whatever the file.
+    #[error("the engine cannot run with these numbers: {0}")]
+    Settings(#[source] LoadModelError),
 }
 
 impl LoadError {
@@ -93,6 +97,7 @@ impl LoadError {
             }
             Self::Changed { .. } => "make sure that nothing writes to the file, and start again",
             Self::Engine(_) | Self::Limits(_) => "lower `--rows` or `--context`",
+            Self::Settings(_) => "give `--rows`, `--context` and `--threads` other numbers",
         }
     }
 }
@@ -142,6 +147,8 @@ pub struct CheckedModel {
     pub weights: Digest,
     /// Its tokenizer and template, which were built and tried.
     pub text_pack: TextPack,
+    /// How the file says that most of its weights are stored, such as `Q8_0`; `unknown` where it says nothing known.
+    pub quantisation: &'static str,
 }
 
 impl CheckedModel {
@@ -154,10 +161,36 @@ impl CheckedModel {
         let unreadable = |source| LoadError::Read { path: owned(), source };
         let file = File::open(path).map_err(unreadable)?;
         check_model_file(path).map_err(|source| LoadError::Weights { path: owned(), source })?;
-        let text_pack = TextPack::from_gguf(BufReader::new(file));
-        let text_pack = text_pack.map_err(|source| LoadError::Format { path: owned(), source })?;
+        let malformed = |source| LoadError::Format { path: owned(), source };
+        let metadata = read_metadata(file).map_err(malformed)?;
+        let text_pack = TextPack::from_metadata(&metadata).map_err(malformed)?;
         TextModel::new(text_pack.clone()).map_err(|source| LoadError::Text { path: owned(), source })?;
-        Ok(Self { weights: weights_of_file(path).map_err(unreadable)?, text_pack })
+        let weights = weights_of_file(path).map_err(unreadable)?;
+        Ok(Self { weights, text_pack, quantisation: quantisation(&metadata) })
+    }
+}
+
+/// The name of a file's `general.file_type`; the numbers are llama.cpp's (`llama_ftype`).
+fn quantisation(metadata: &Metadata) -> &'static str {
+    match metadata.number("general.file_type") {
+        Ok(Some(0)) => "F32",
+        Ok(Some(1)) => "F16",
+        Ok(Some(2)) => "Q4_0",
+        Ok(Some(3)) => "Q4_1",
+        Ok(Some(7)) => "Q8_0",
+        Ok(Some(8)) => "Q5_0",
+        Ok(Some(9)) => "Q5_1",
+        Ok(Some(10)) => "Q2_K",
+        Ok(Some(11)) => "Q3_K_S",
+        Ok(Some(12)) => "Q3_K_M",
+        Ok(Some(13)) => "Q3_K_L",
+        Ok(Some(14)) => "Q4_K_S",
+        Ok(Some(15)) => "Q4_K_M",
+        Ok(Some(16)) => "Q5_K_S",
+        Ok(Some(17)) => "Q5_K_M",
+        Ok(Some(18)) => "Q6_K",
+        Ok(Some(32)) => "BF16",
+        Ok(_) | Err(_) => "unknown",
     }
 }
 
@@ -181,8 +214,17 @@ impl LoadedModel {
         if let Some(threads) = options.threads {
             settings.threads = threads;
         }
-        let executor =
-            LlamaExecutor::load(path, &settings).map_err(|source| LoadError::Weights { path: path.clone(), source })?;
+        let executor = LlamaExecutor::load(path, &settings).map_err(|source| match source {
+            LoadModelError::Setting(_) | LoadModelError::ContextTooLong { .. } | LoadModelError::Context => {
+                LoadError::Settings(source)
+            }
+            LoadModelError::Missing
+            | LoadModelError::Unreadable(_)
+            | LoadModelError::Path
+            | LoadModelError::Damaged(_)
+            | LoadModelError::Refused
+            | LoadModelError::UnsupportedKind => LoadError::Weights { path: path.clone(), source },
+        })?;
         // The engine reads the file by itself: whoever swapped it meanwhile is found out here.
         if weights_of_file(path).map_err(unreadable)? != weights {
             return Err(LoadError::Changed { path: path.clone() });
@@ -199,5 +241,47 @@ impl LoadedModel {
             row_tokens: TokenCount(u32::try_from(limits.row_tokens_max).unwrap_or(u32::MAX)),
             _engine: engine,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use darkbloom_text::gguf::Value;
+
+    use super::*;
+
+    fn shipped() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf")
+    }
+
+    #[test]
+    fn the_quantisation_is_what_the_file_says() {
+        assert_eq!(CheckedModel::read(&shipped()).ok().map(|model| model.quantisation), Some("Q8_0"));
+        let said = |value: Option<Value>| {
+            let entries = value.map(|value| ("general.file_type".to_owned(), value)).into_iter();
+            quantisation(&Metadata { tensors: 0, entries: BTreeMap::from_iter(entries), bytes: 0 })
+        };
+        assert_eq!(said(Some(Value::Unsigned(15))), "Q4_K_M");
+        assert_eq!(said(Some(Value::Signed(32))), "BF16");
+        for odd in [None, Some(Value::Unsigned(4)), Some(Value::Signed(-1)), Some(Value::Text("Q8_0".to_owned()))] {
+            assert_eq!(said(odd), "unknown");
+        }
+    }
+
+    #[test]
+    fn numbers_that_make_no_engine_are_not_blamed_on_the_file() {
+        let good = ModelOptions { path: shipped(), rows: 1, row_tokens: 64, threads: Some(1) };
+        for wrong in [
+            ModelOptions { rows: 0, ..good.clone() },
+            ModelOptions { rows: 257, ..good.clone() },
+            ModelOptions { row_tokens: 1, ..good.clone() },
+            ModelOptions { threads: Some(0), ..good },
+        ] {
+            let error = LoadedModel::load(&wrong).err().expect("no engine");
+            assert!(matches!(error, LoadError::Settings(_)), "{error:?}");
+            assert!(error.hint().contains("--rows") && !error.hint().contains("digest"), "{}", error.hint());
+        }
     }
 }

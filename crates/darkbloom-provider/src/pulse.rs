@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use darkbloom_wire::limits;
+
 /// Without any message for this long the connection counts as dead: the coordinator's patience is the same.
-const DEAD: Duration = Duration::from_secs(35);
+const DEAD: Duration = Duration::from_millis(limits::SILENCE.0);
 /// Silence after which a heartbeat asks. With a heartbeat every 10 seconds it asks twice at least before giving up.
 const LATELY: Duration = Duration::from_secs(5);
 
@@ -38,7 +40,7 @@ impl Pulse {
 mod tests {
     use super::*;
 
-    const BEAT: Duration = Duration::from_secs(10);
+    const BEAT: Duration = Duration::from_millis(limits::HEARTBEAT.0);
 
     /// Beats from an arbitrary time after the last message on, until the connection is dead: when was asked.
     fn silence(first_beat: Duration) -> (Vec<Duration>, Duration) {

@@ -73,7 +73,9 @@ impl Ineligible {
             Self::EpochOver => "check the machine's clock; it recovers with the next statement",
             Self::Failing => "look at the provider's log; it is tried again within a minute",
             Self::ModelNotLoaded => "start it with a model file that the operator's catalogue names",
-            Self::TierTooLow => "see `darkbloom doctor` for what this machine can prove",
+            Self::TierTooLow => {
+                "prove more about this machine, or ask the operator to lower the coordinator's `tier_min`"
+            }
         }
     }
 }

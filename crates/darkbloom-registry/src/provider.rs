@@ -6,11 +6,8 @@ use darkbloom_wire::ModelLoad;
 /// How long things may take.
 pub mod times {
     use darkbloom_types::Millis;
+    pub use darkbloom_wire::limits::SILENCE;
 
-    /// Providers send a heartbeat this often.
-    pub const HEARTBEAT: Millis = Millis::from_secs(10);
-    /// Three heartbeats and a little: a provider not heard for that long gets no work.
-    pub const SILENCE: Millis = Millis::from_secs(35);
     /// Least and most time between two challenges of one provider; the moment between is drawn.
     pub const CHALLENGE_AFTER: (Millis, Millis) = (Millis::from_minutes(2), Millis::from_minutes(6));
     /// A challenge is answered within this time: a slow hardware key takes a second.

@@ -17,7 +17,7 @@ const REFUSAL_INFO: &[u8] = b"darkbloom/v1/refusal";
 /// Where a transcript's hash chain begins.
 const TRANSCRIPT_DOMAIN: &[u8] = b"darkbloom/v1/transcript";
 /// Padded sizes and the most tokens that go into each: about 40 bytes of text a token beside its number.
-const SIZES: [(usize, u32); 5] = [(64, 1), (256, 6), (1_024, 25), (4_096, 100), (16_384, 400)];
+pub const FRAME_SIZES: [(usize, u32); 5] = [(64, 1), (256, 6), (1_024, 25), (4_096, 100), (16_384, 400)];
 /// Size of the plaintext in a sealed refusal.
 const REFUSAL_SIZE: usize = 1_024;
 /// AES-GCM's tag (NIST SP 800-38D).
@@ -27,12 +27,12 @@ const TAG_BYTES: usize = 16;
 /// anyway: the lengths of texts do not show.
 #[must_use]
 pub fn frame_size(tokens: u32) -> usize {
-    SIZES.iter().find(|(_, most)| tokens <= *most).map_or(SIZES[SIZES.len() - 1].0, |(size, _)| *size)
+    FRAME_SIZES.iter().find(|(_, most)| tokens <= *most).map_or(FRAME_SIZES[FRAME_SIZES.len() - 1].0, |(size, _)| *size)
 }
 
 /// Whether a ciphertext has the length of one of the padded sizes: any other could carry a message in its length.
 fn has_allowed_size(ciphertext: &[u8]) -> bool {
-    SIZES.iter().any(|(size, _)| ciphertext.len() == size + TAG_BYTES)
+    FRAME_SIZES.iter().any(|(size, _)| ciphertext.len() == size + TAG_BYTES)
 }
 
 /// Why an answer is not accepted.
@@ -236,7 +236,7 @@ impl AnswerSealer {
             return Err(AnswerError::Count);
         }
         let mut padded = pad(content, size)?;
-        if SIZES.iter().all(|(allowed, _)| *allowed != size) {
+        if FRAME_SIZES.iter().all(|(allowed, _)| *allowed != size) {
             return Err(AnswerError::Size { bytes: size });
         }
         let mut frame = SealedFrame { sequence: self.chain.next, tokens, end, ciphertext: Vec::new() };
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn an_authentic_frame_of_another_size_is_refused() {
         let (secret, acceptance) = shared();
-        for (size, _) in SIZES {
+        for (size, _) in FRAME_SIZES {
             assert!(AnswerOpener::new(&secret, &acceptance).open(&authentic(size)).is_ok());
             for other in [size - 1, size + 1] {
                 let opened = AnswerOpener::new(&secret, &acceptance).open(&authentic(other));

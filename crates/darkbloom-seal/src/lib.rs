@@ -25,8 +25,8 @@ mod receipt;
 mod request;
 
 pub use answer::{
-    Acceptance, AnswerError, AnswerOpener, AnswerSealer, SealedFrame, Transcript, frame_size, open_refusal,
-    seal_refusal,
+    Acceptance, AnswerError, AnswerOpener, AnswerSealer, FRAME_SIZES, SealedFrame, Transcript, frame_size,
+    open_refusal, seal_refusal,
 };
 pub use epoch::{EPOCH_OPEN, EPOCH_USE, Epoch, EpochRing, OpenError, REPLAYS_MAX, ReceiptKey};
 pub use padding::{PaddingError, body_size, pad, unpad};

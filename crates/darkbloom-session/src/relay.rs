@@ -435,6 +435,20 @@ impl RelaySession {
         }
     }
 
+    /// The consumer is there and missed a part of the answer, because it reads more slowly than the answer comes: it is cut
+    /// off, and told so. What reached it is charged without a receipt, like any answer that was cut: it cannot check a
+    /// receipt for tokens that it never saw.
+    pub fn consumer_behind(&mut self, now: MonoMillis) -> Vec<RelayAction> {
+        let cuts = matches!(self.phase, RelayPhase::Offered | RelayPhase::Accepted | RelayPhase::Streaming);
+        // Once the end was relayed it has missed nothing.
+        if !cuts || self.consumer_gone {
+            return Vec::new();
+        }
+        self.cut = Some(Refusal::new(RefusalCode::AnswerCut, "it came faster than it was read"));
+        self.enter(RelayPhase::Cancelling, waits::CANCEL, now);
+        vec![RelayAction::Cancel]
+    }
+
     fn tick(&mut self, now: MonoMillis) -> Vec<RelayAction> {
         if now < self.deadline.min(self.total_deadline) {
             return Vec::new();

@@ -9,17 +9,17 @@ use std::io::{BufReader, ErrorKind, Read};
 use crate::pack::InvalidPackError;
 
 /// Longest key in bytes: the format's own limit.
-const MAX_KEY_BYTES: u64 = 65_535;
+const KEY_BYTES_MAX: u64 = 65_535;
 /// Most metadata entries; files of today have fewer than 100.
-const MAX_ENTRIES: u64 = 4_096;
+const ENTRIES_MAX: u64 = 4_096;
 /// Longest single text: a chat template of today has up to 20 KiB.
-const MAX_TEXT_BYTES: u64 = 1 << 20;
+const TEXT_BYTES_MAX: u64 = 1 << 20;
 /// Most elements of one array: four times the largest vocabulary of today (262,144 tokens).
-const MAX_ELEMENTS: u64 = 1 << 20;
+const ELEMENTS_MAX: u64 = 1 << 20;
 /// Most bytes of the whole section: a vocabulary of 262,144 tokens with merges and scores takes about 12 MiB.
-const MAX_METADATA_BYTES: u64 = 64 << 20;
+const METADATA_BYTES_MAX: u64 = 64 << 20;
 /// Deepest nesting of arrays. Nobody nests them today.
-const MAX_DEPTH: u32 = 2;
+const DEPTH_MAX: u32 = 2;
 /// How much room is made before the first byte of something was read.
 const FIRST_ALLOCATION: usize = 4_096;
 
@@ -199,10 +199,10 @@ pub fn read_metadata<R: Read>(reader: R) -> Result<Metadata, ReadGgufError> {
         return Err(ReadGgufError::UnsupportedVersion(version));
     }
     let tensors = source.u64()?;
-    let count = at_most("a number of metadata entries", source.u64()?, MAX_ENTRIES)?;
+    let count = at_most("a number of metadata entries", source.u64()?, ENTRIES_MAX)?;
     let mut entries = BTreeMap::new();
     for _ in 0..count {
-        let key = source.text("a key length", MAX_KEY_BYTES)?;
+        let key = source.text("a key length", KEY_BYTES_MAX)?;
         let kind = source.u32()?;
         let value = source.value(kind, 0)?;
         if entries.contains_key(&key) {
@@ -243,7 +243,7 @@ struct Source<R> {
 impl<R: Read> Source<R> {
     fn take(&mut self, bytes: u64) -> Result<(), ReadGgufError> {
         let found = self.taken.saturating_add(bytes);
-        self.taken = at_most("metadata", found, MAX_METADATA_BYTES)?;
+        self.taken = at_most("metadata", found, METADATA_BYTES_MAX)?;
         Ok(())
     }
 
@@ -291,7 +291,7 @@ impl<R: Read> Source<R> {
             kind::F32 => Value::Float(f64::from(f32::from_le_bytes(self.array()?))),
             kind::F64 => Value::Float(f64::from_le_bytes(self.array()?)),
             kind::BOOL => Value::Bool(self.boolean()?),
-            kind::TEXT => Value::Text(self.text("a text length", MAX_TEXT_BYTES)?),
+            kind::TEXT => Value::Text(self.text("a text length", TEXT_BYTES_MAX)?),
             kind::ARRAY => self.elements(depth)?,
             other => return Err(ReadGgufError::UnknownType(other)),
         })
@@ -316,9 +316,9 @@ impl<R: Read> Source<R> {
     }
 
     fn elements(&mut self, depth: u32) -> Result<Value, ReadGgufError> {
-        at_most("a nesting of arrays", u64::from(depth) + 1, u64::from(MAX_DEPTH))?;
+        at_most("a nesting of arrays", u64::from(depth) + 1, u64::from(DEPTH_MAX))?;
         let kind = self.u32()?;
-        let count = at_most("an array length", self.u64()?, MAX_ELEMENTS)?;
+        let count = at_most("an array length", self.u64()?, ELEMENTS_MAX)?;
         Ok(match kind {
             kind::U8 | kind::U16 | kind::U32 | kind::U64 => Value::Integers(self.repeat(count, |source| {
                 let found = source.unsigned(kind)?;
@@ -332,7 +332,7 @@ impl<R: Read> Source<R> {
             #[expect(clippy::cast_possible_truncation, reason = "no array of ours needs more than single precision")]
             kind::F64 => Value::Floats(self.repeat(count, |source| Ok(f64::from_le_bytes(source.array()?) as f32))?),
             kind::BOOL => Value::Bools(self.repeat(count, Self::boolean)?),
-            kind::TEXT => Value::Texts(self.repeat(count, |source| source.text("a text length", MAX_TEXT_BYTES))?),
+            kind::TEXT => Value::Texts(self.repeat(count, |source| source.text("a text length", TEXT_BYTES_MAX))?),
             kind::ARRAY => Value::Nested(self.repeat(count, |source| source.elements(depth + 1))?),
             other => return Err(ReadGgufError::UnknownType(other)),
         })

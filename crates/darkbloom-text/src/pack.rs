@@ -14,11 +14,11 @@ use crate::gguf::{self, Metadata, ReadGgufError};
 use crate::split::PreTokenizer;
 
 /// Most tokens of a vocabulary, and most merges: four times the largest vocabulary of today.
-const MAX_TOKENS: usize = 1 << 20;
+const TOKENS_MAX: usize = 1 << 20;
 /// Longest token in bytes; the longest of today are runs of 256 spaces.
-const MAX_TOKEN_BYTES: usize = 4_096;
+const TOKEN_BYTES_MAX: usize = 4_096;
 /// Longest chat template in bytes; the longest of today have 20 KiB.
-const MAX_TEMPLATE_BYTES: usize = 256 << 10;
+const TEMPLATE_BYTES_MAX: usize = 256 << 10;
 
 /// Tokens that end an answer in some family of models, also where a file does not say so.
 const END_TOKEN_NAMES: [&str; 6] =
@@ -302,7 +302,7 @@ impl TextPack {
     fn check(&self) -> Result<(), InvalidPackError> {
         self.check_vocabulary()?;
         self.check_merges()?;
-        at_most("a chat template length", self.template.len(), MAX_TEMPLATE_BYTES)?;
+        at_most("a chat template length", self.template.len(), TEMPLATE_BYTES_MAX)?;
         let known = |token: &u32| (*token as usize) < self.tokens.len();
         if !self.begin.iter().all(known) || (self.add_begin && self.begin.is_none()) {
             return Err(InvalidPackError::UnknownToken("first"));
@@ -317,14 +317,14 @@ impl TextPack {
     }
 
     fn check_vocabulary(&self) -> Result<(), InvalidPackError> {
-        at_most("a vocabulary", self.tokens.len(), MAX_TOKENS)?;
+        at_most("a vocabulary", self.tokens.len(), TOKENS_MAX)?;
         if self.kinds.len() != self.tokens.len() {
             return Err(InvalidPackError::KindCount { kinds: self.kinds.len(), tokens: self.tokens.len() });
         }
         let mut seen = BTreeSet::new();
         let mut bytes = [false; 256];
         for (index, (token, kind)) in self.tokens.iter().zip(&self.kinds).enumerate() {
-            at_most("a token length", token.len(), MAX_TOKEN_BYTES)?;
+            at_most("a token length", token.len(), TOKEN_BYTES_MAX)?;
             if token.is_empty() {
                 return Err(InvalidPackError::EmptyToken(index));
             }
@@ -342,7 +342,7 @@ impl TextPack {
     }
 
     fn check_merges(&self) -> Result<(), InvalidPackError> {
-        at_most("a number of merges", self.merges.len(), MAX_TOKENS)?;
+        at_most("a number of merges", self.merges.len(), TOKENS_MAX)?;
         let results = self.merge_results();
         if results.is_none() {
             let numbers = token_numbers(&self.tokens);
@@ -470,7 +470,7 @@ impl Fields {
                 self.pre_tokenizer = Some(known.ok_or_else(unsupported)?);
             }
             key::TOKENS => {
-                let count = reader.array("tokens", MAX_TOKENS as u64)?;
+                let count = reader.array("tokens", TOKENS_MAX as u64)?;
                 let tokens = (0..count).map(|_| reader.text().map(str::to_owned));
                 self.tokens = Some(tokens.collect::<Result<_, _>>()?);
             }
@@ -482,7 +482,7 @@ impl Fields {
                 self.kinds = Some(kinds.collect::<Result<_, _>>()?);
             }
             key::MERGES => {
-                let count = reader.array("halves of merges", 2 * MAX_TOKENS as u64)?;
+                let count = reader.array("halves of merges", 2 * TOKENS_MAX as u64)?;
                 if !count.is_multiple_of(2) {
                     return Err(DecodeContentError::OutOfRange { what: "the number of halves of merges" }.into());
                 }
@@ -493,7 +493,7 @@ impl Fields {
             key::BEGIN => self.begin = Some(reader.uint32("a token")?),
             key::END => self.end = Some(reader.uint32("a token")?),
             key::ENDS => {
-                let count = reader.array("end tokens", MAX_TOKENS as u64)?;
+                let count = reader.array("end tokens", TOKENS_MAX as u64)?;
                 let ends: Vec<u32> = (0..count).map(|_| reader.uint32("a token")).collect::<Result<_, _>>()?;
                 if !ends.is_sorted_by(|earlier, later| earlier < later) {
                     return Err(DecodeContentError::OutOfRange { what: "the order of end tokens" }.into());

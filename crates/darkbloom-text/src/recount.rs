@@ -172,24 +172,27 @@ impl AnswerRecount {
         if held { Ok(()) } else { Err(self.not_in_tokens(ahead.len())) }
     }
 
-    /// The end of the answer: all of the text is there.
+    /// The end of the answer: all of the text is there. True when the tokens themselves end it, because the last one ends
+    /// answers or completed a stop string.
     ///
     /// # Errors
     /// [`RecountError`] when it is not the whole text of the tokens, or more than that.
-    pub fn finish(mut self) -> Result<(), RecountError> {
+    pub fn finish(mut self) -> Result<bool, RecountError> {
         while self.decode()? {
             self.compare()?;
             if !self.owed.rest().is_empty() {
                 break;
             }
         }
+        // Every token is decoded now, or the answer is refused: text that is owed after all of them was never said.
+        let over = self.ended || self.assembler.is_none();
         if self.owed.rest().is_empty() {
             let held = self.assembler.take().map(AnswerAssembler::finish).unwrap_or_default();
             self.owed.push(held.expose());
             self.compare()?;
         }
         match (self.owed.rest().len(), self.said.rest().len()) {
-            (0, 0) => Ok(()),
+            (0, 0) => Ok(over),
             (0, ahead) => Err(self.not_in_tokens(ahead)),
             _ => Err(RecountError::Missing { byte: self.compared, tokens: self.count() }),
         }

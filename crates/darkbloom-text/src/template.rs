@@ -23,7 +23,7 @@ mod methods;
 /// about 100 a message and copies the text a few times; 1,024 messages with 8 MiB of text stay below half of this.
 const FUEL: u64 = 2_000_000;
 /// Longest prompt in bytes: a context of one million tokens at eight bytes a token.
-pub(crate) const MAX_PROMPT_BYTES: usize = 8 << 20;
+pub(crate) const PROMPT_BYTES_MAX: usize = 8 << 20;
 /// The only template of an environment.
 const NAME: &str = "chat";
 
@@ -46,7 +46,7 @@ pub enum RenderPromptError {
     #[error("the conversation takes more work to format than the limit allows")]
     TooMuchWork,
     /// Over the limit on prompts.
-    #[error("the formatted conversation is longer than {MAX_PROMPT_BYTES} bytes")]
+    #[error("the formatted conversation is longer than {PROMPT_BYTES_MAX} bytes")]
     TooLong,
     /// The template fails.
     #[error("the model's chat template fails: {0}")]
@@ -291,7 +291,7 @@ struct Prompt {
 impl io::Write for Prompt {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = std::str::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData)?;
-        if self.text.len() + text.len() > MAX_PROMPT_BYTES {
+        if self.text.len() + text.len() > PROMPT_BYTES_MAX {
             self.full = true;
             return Err(io::ErrorKind::FileTooLarge.into());
         }

@@ -10,10 +10,16 @@ struct Entry {
     token: TokenId,
     /// The longest other one that it begins with.
     shorter: Option<usize>,
+    /// How many others it begins with.
+    depth: usize,
+    /// One of those, far down; itself where there is none. Chosen as by Myers, An applicative random-access stack, 1983:
+    /// whichever of them is looked for, the way there has a logarithmic number of steps.
+    jump: usize,
 }
 
-/// Finds them in a text. Each place of it costs one binary search among those that begin with its byte: also a vocabulary
-/// that is made for it, with thousands of long ones that differ in their last bytes, does not make a prompt slow.
+/// Finds them in a text. Each place of it costs one binary search among those that begin with its byte, and a logarithmic
+/// number of steps down the chain of those that one of them begins with: also a vocabulary that is made for it, with
+/// thousands of long ones that differ in their last bytes or that each begin with all others, does not make a prompt slow.
 pub(crate) struct UserDefined {
     /// In order of their bytes: what one begins with stands before it.
     entries: Vec<Entry>,
@@ -35,7 +41,11 @@ impl UserDefined {
             }
             let range = &mut by_first_byte[usize::from(text.as_bytes()[0])];
             *range = if range.end == 0 { at..at + 1 } else { range.start..at + 1 };
-            entries.push(Entry { text: text.as_str().into(), token: TokenId(number), shorter });
+            let (depth, jump) = match shorter {
+                None => (0, at),
+                Some(parent) => (entries[parent].depth + 1, jump_over(&entries, parent)),
+            };
+            entries.push(Entry { text: text.as_str().into(), token: TokenId(number), shorter, depth, jump });
         }
         Self { entries, by_first_byte }
     }
@@ -61,10 +71,25 @@ impl UserDefined {
         let mut near = &self.entries[range.start + after.checked_sub(1)?];
         let same = near.text.bytes().zip(rest).take_while(|(its, here)| its == *here).count();
         while near.text.len() > same {
-            near = &self.entries[near.shorter?];
+            near = self.step(near, same)?;
         }
         Some(near)
     }
+
+    /// From one that is longer than `most` towards the longest of its chain that is not.
+    fn step(&self, from: &Entry, most: usize) -> Option<&Entry> {
+        let shorter = from.shorter?;
+        let jump = &self.entries[from.jump];
+        Some(if jump.text.len() > most { jump } else { &self.entries[shorter] })
+    }
+}
+
+/// Where the one after `parent` jumps: over two jumps of its that are as long as each other, otherwise to `parent`.
+fn jump_over(entries: &[Entry], parent: usize) -> usize {
+    let jump = entries[parent].jump;
+    let next = entries[jump].jump;
+    let even = entries[parent].depth + entries[next].depth == 2 * entries[jump].depth;
+    if even { next } else { parent }
 }
 
 #[cfg(test)]
@@ -106,6 +131,35 @@ mod tests {
         // Every one of them fits but for its last byte at almost every place: by trying each this takes minutes.
         let tokens: Vec<_> = (1..4_096).map(|length| format!("{}b", "a".repeat(length))).collect();
         assert_eq!(built(&tokens).find(&"a".repeat(100_000)), None);
+    }
+
+    #[test]
+    fn a_chain_of_thousands_is_walked_in_few_steps() {
+        let defined = built(&(1..=4_096).map(|length| "a".repeat(length)).collect::<Vec<_>>());
+        let deepest = defined.entries.last().unwrap();
+        for most in 0..4_096 {
+            let (mut near, mut steps) = (Some(deepest), 0);
+            while let Some(longer) = near.filter(|near| near.text.len() > most) {
+                near = defined.step(longer, most);
+                steps += 1;
+            }
+            assert_eq!(near.map_or(0, |near| near.text.len()), most);
+            assert!(steps <= 3 * 12, "{steps} steps to the one of {most} bytes");
+        }
+    }
+
+    #[test]
+    fn every_member_of_a_chain_is_found() {
+        for (first, every) in [(1, 1), (2, 1), (1, 2), (3, 5), (40, 1)] {
+            let mut tokens: Vec<_> = (first..70).step_by(every).map(|length| "a".repeat(length)).collect();
+            tokens.extend((first..70).step_by(7).map(|length| format!("{}b", "a".repeat(length))));
+            let defined = built(&tokens);
+            for length in 0..80 {
+                for text in [format!("{}b", "a".repeat(length)), format!("{}c", "a".repeat(length))] {
+                    assert_eq!(defined.find(&text), by_trying(&tokens, &text), "{text}");
+                }
+            }
+        }
     }
 
     proptest! {

@@ -68,6 +68,10 @@ fn written(tokens: &[u32], stops: &[String], flushes: &[usize], rooms: &[usize],
 }
 
 fn recounted(pieces: &[Piece], stops: &[String]) -> Result<(), RecountError> {
+    ended_itself(pieces, stops).map(drop)
+}
+
+fn ended_itself(pieces: &[Piece], stops: &[String]) -> Result<bool, RecountError> {
     let mut recount = AnswerRecount::new(model(), &secrets(stops));
     for (tokens, text) in pieces {
         recount.push(tokens, text)?;
@@ -164,6 +168,23 @@ fn tokens_after_the_end_are_refused() {
         let refused = recounted(&[piece(&ids("a"), "a"), piece(&[end], ""), piece(&ids("b"), "b")], &[]);
         assert_eq!(refused, Err(RecountError::AfterEndToken { token: 3 }));
     }
+}
+
+#[test]
+fn an_answer_that_its_tokens_end_says_so() {
+    let stops = ["STOP".to_owned()];
+    let open = [piece(&ids("so STO"), "so "), piece(&[], "STO")];
+    assert_eq!(ended_itself(&open, &stops), Ok(false));
+    assert_eq!(ended_itself(&[], &stops), Ok(false));
+    assert_eq!(ended_itself(&[piece(&ids("so STOP"), "so ")], &stops), Ok(true));
+    // Its text may come after all of its tokens.
+    assert_eq!(ended_itself(&[piece(&ids("so STOP"), ""), piece(&[], "so ")], &stops), Ok(true));
+    assert_eq!(ended_itself(&[piece(&ids("STOP"), "")], &stops), Ok(true));
+    assert_eq!(ended_itself(&[piece(&ids("so STOP"), "so STOP")], &[]), Ok(false));
+    assert_eq!(ended_itself(&[piece(&ids("so"), "so"), piece(&[IM_END], "")], &stops), Ok(true));
+    // What only the end makes of an incomplete character is in no token.
+    let incomplete = [piece(&ids("é")[..1], "")];
+    assert_eq!(ended_itself(&incomplete, &["\u{fffd}".to_owned()]), Ok(false));
 }
 
 #[test]

@@ -167,6 +167,27 @@ refusals! {
         "there is nothing at this address", "check the address against the documentation";
 }
 
+impl RefusalCode {
+    /// Whether a provider may refuse with this reason. The rest is not its to say: clock, network and price are the
+    /// coordinator's to check, and whoever passes on another reason passes on a lost provider instead.
+    #[must_use]
+    pub fn providers_may_say(self) -> bool {
+        matches!(
+            self,
+            Self::InvalidRequest
+                | Self::ContextLengthExceeded
+                | Self::UnknownEpoch
+                | Self::Unsupported
+                | Self::CannotOpen
+                | Self::Overloaded
+                | Self::ModelNotLoaded
+                | Self::Internal
+                | Self::Draining
+                | Self::TooLarge
+        )
+    }
+}
+
 impl fmt::Display for RefusalCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -229,6 +250,24 @@ mod tests {
         for code in RefusalCode::ALL {
             assert_eq!(RefusalCode::from_number(code.number()), Some(*code));
         }
+    }
+
+    #[test]
+    fn providers_may_say_what_the_protocol_lists_and_nothing_else() {
+        let theirs: BTreeSet<_> = RefusalCode::ALL.iter().filter(|code| code.providers_may_say()).collect();
+        let listed = [
+            "invalid_request",
+            "unsupported",
+            "context_length_exceeded",
+            "cannot_open",
+            "request_too_large",
+            "unknown_epoch",
+            "overloaded",
+            "model_not_loaded",
+            "draining",
+            "internal",
+        ];
+        assert_eq!(theirs.iter().map(|code| code.name()).collect::<BTreeSet<_>>(), BTreeSet::from(listed));
     }
 
     #[test]

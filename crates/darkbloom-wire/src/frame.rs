@@ -33,7 +33,7 @@ record! {
         2 connection: ConnectionId,
         /// The coordinator's clock.
         3 time: UnixMillis,
-        /// What the provider's first statement must answer.
+        /// What the proof in `Hello` must answer.
         4 nonce: [u8; 32],
         /// The signed catalogue entries.
         5 catalogue: List<Vec<u8>> [ENTRIES_MAX, CATALOGUE_ENTRY_BYTES_MAX],

@@ -1,4 +1,5 @@
-//! Limits of the wire. A peer that exceeds one is refused by name; `docs/protocol.md` lists them.
+//! Limits of the wire: a peer that exceeds one is refused by name. And the waits that its two sides, or more than one part,
+//! count on. `docs/protocol.md` lists them.
 
 use darkbloom_types::Millis;
 
@@ -32,3 +33,16 @@ pub const TEXT_BYTES_MAX: usize = 512;
 pub const FRAME_BYTES_MAX: usize = BODY_BYTES_MAX + 64 * 1024;
 /// How far a sealed header's time may be from the peer's clock.
 pub const CLOCK_SKEW_MAX: Millis = Millis::from_minutes(10);
+/// Providers send a heartbeat this often.
+pub const HEARTBEAT: Millis = Millis::from_secs(10);
+/// Three heartbeats and a little: after so long without a message a provider gets no work, and its coordinator counts as
+/// gone for the provider.
+pub const SILENCE: Millis = Millis::from_secs(35);
+/// A relay that has nothing to pass on tells its client this often that it is alive: six times within a client's patience.
+pub const KEEP_ALIVE: Millis = Millis::from_secs(10);
+/// Whoever takes nothing of an answer for this long is gone: a client for its coordinator, a consumer for its client.
+pub const CONSUMER_WAIT: Millis = Millis::from_secs(30);
+/// How long a hold waits for its request to be sealed again.
+pub const RESEAL_WAIT: Millis = Millis::from_secs(60);
+/// An open hold is voided after this long: the longest request and the wait for its receipt.
+pub const HOLD_LIFE: Millis = Millis::from_minutes(35);

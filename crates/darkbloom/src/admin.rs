@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 use crate::arguments::{Accounts, AccountsAction, AdminOptions, Catalogue, CatalogueAction, KeyKind, Keys, KeysAction};
 use crate::error::{Failure, say};
 
+/// Where an administrator's key comes from and where it goes.
+const KEY_HINT: &str =
+    "set DARKBLOOM_ADMIN_KEY to an administrator's key; the coordinator shows the first one at its first start";
+
 /// An administrator's connection to a coordinator.
 pub struct Admin {
     http: reqwest::Client,
@@ -23,6 +27,8 @@ pub struct ModelFile {
     weights: Digest,
     text_pack: Vec<u8>,
     context: u32,
+    /// How it says that its weights are stored.
+    pub quantisation: &'static str,
 }
 
 /// What a model is offered as.
@@ -42,13 +48,13 @@ pub struct Offer<'a> {
 impl ModelFile {
     /// Checks a model's file as far as a provider does before it loads it, hashes it and reads its tokenizer. Blocks.
     pub fn read(path: &Path) -> Result<Self, Failure> {
-        let CheckedModel { weights, text_pack } = CheckedModel::read(path).map_err(|error| {
+        let CheckedModel { weights, text_pack, quantisation } = CheckedModel::read(path).map_err(|error| {
             let hint = if matches!(error, LoadError::Read { .. }) { "check the path" } else { "get the file again" };
             // The source says what is wrong; the error itself would name the path a second time.
             let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
             Failure::new(format!("cannot use the model file {}: {why}", path.display()), hint)
         })?;
-        Ok(Self { weights, context: text_pack.context_length().0, text_pack: text_pack.to_bytes() })
+        Ok(Self { weights, context: text_pack.context_length().0, text_pack: text_pack.to_bytes(), quantisation })
     }
 }
 
@@ -83,7 +89,9 @@ impl Admin {
             return Ok(value);
         }
         let message = value["error"]["message"].as_str().unwrap_or("the coordinator refused").to_owned();
-        Err(Failure::new(message, ""))
+        let code = value["error"]["code"].as_str();
+        let hint = if matches!(code, Some("invalid_api_key" | "forbidden")) { KEY_HINT } else { "" };
+        Err(Failure::new(message, hint))
     }
 
     /// Asks for something.
@@ -94,6 +102,20 @@ impl Admin {
     /// Makes something.
     pub async fn post(&self, path: &str, body: Value) -> Result<Value, Failure> {
         self.call(reqwest::Method::POST, path, Some(Body::Json(body))).await
+    }
+
+    /// Whether there is an account of this name.
+    pub async fn has_account(&self, name: &str) -> Result<bool, Failure> {
+        let accounts = self.get("/admin/v1/accounts").await?;
+        Ok(accounts["data"].as_array().into_iter().flatten().any(|row| row["name"] == name))
+    }
+
+    /// What to do about a failure, where the account that it is about does not exist.
+    async fn about_account(&self, name: &str, failure: Failure) -> Failure {
+        match self.has_account(name).await {
+            Ok(false) => failure.with_hint(format!("darkbloom accounts create {name}")),
+            Ok(true) | Err(_) => failure,
+        }
     }
 
     /// Makes a key and returns it.
@@ -127,8 +149,10 @@ enum Body {
     Bytes(Vec<u8>),
 }
 
-fn admin(options: &AdminOptions) -> Result<Admin, Failure> {
-    Admin::new(&options.coordinator, SecretString::from(options.admin_key.as_str()))
+fn admin(options: AdminOptions) -> Result<Admin, Failure> {
+    let key = options.admin_key.filter(|key| !key.is_empty());
+    let key = key.ok_or_else(|| Failure::new("no administrator's key is given", KEY_HINT))?;
+    Admin::new(&options.coordinator, SecretString::new(key))
 }
 
 /// `darkbloom keys`.
@@ -140,11 +164,15 @@ pub async fn keys(options: Keys) -> Result<(), Failure> {
                 KeyKind::Admin => "admin",
                 KeyKind::Join => "join",
             };
-            let key = admin(&at)?.create_key(kind, account.as_deref(), &name).await?;
-            say(key.expose())
+            let admin = admin(at)?;
+            match (admin.create_key(kind, account.as_deref(), &name).await, account) {
+                (Ok(key), _) => say(key.expose()),
+                (Err(failure), Some(account)) => Err(admin.about_account(&account, failure).await),
+                (Err(failure), None) => Err(failure),
+            }
         }
         KeysAction::List { admin: at } => {
-            let answer = admin(&at)?.get("/admin/v1/keys").await?;
+            let answer = admin(at)?.get("/admin/v1/keys").await?;
             for key in answer["data"].as_array().into_iter().flatten() {
                 let state = if key["revoked"] == true { "revoked" } else { "active" };
                 say(format!(
@@ -158,7 +186,7 @@ pub async fn keys(options: Keys) -> Result<(), Failure> {
             Ok(())
         }
         KeysAction::Revoke { id, admin: at } => {
-            admin(&at)?.call(reqwest::Method::DELETE, &format!("/admin/v1/keys/{id}"), None).await?;
+            admin(at)?.call(reqwest::Method::DELETE, &format!("/admin/v1/keys/{id}"), None).await?;
             say(format!("key {id} opens nothing any more"))
         }
     }
@@ -168,7 +196,7 @@ pub async fn keys(options: Keys) -> Result<(), Failure> {
 pub async fn accounts(options: Accounts) -> Result<(), Failure> {
     match options.action {
         AccountsAction::Create { name, admin: at } => {
-            let answer = admin(&at)?.post("/admin/v1/accounts", json!({"name": name})).await?;
+            let answer = admin(at)?.post("/admin/v1/accounts", json!({"name": name})).await?;
             say(format!("account {} `{name}`", answer["account"]))
         }
         AccountsAction::Credit { name, dollars, reference, admin: at } => {
@@ -179,13 +207,17 @@ pub async fn accounts(options: Accounts) -> Result<(), Failure> {
                 )
             })?;
             let body = json!({"account": name, "amount_nano_usd": amount, "reference": reference});
-            let answer = admin(&at)?.post("/admin/v1/deposits", body).await?;
+            let admin = admin(at)?;
+            let answer = match admin.post("/admin/v1/deposits", body).await {
+                Ok(answer) => answer,
+                Err(failure) => return Err(admin.about_account(&name, failure).await),
+            };
             let already =
                 if answer["already"] == true { " (this reference was credited before; nothing changed)" } else { "" };
             say(format!("available {}{already}", NanoDollars(answer["available_nano_usd"].as_i64().unwrap_or(0))))
         }
         AccountsAction::List { admin: at } => {
-            let answer = admin(&at)?.get("/admin/v1/accounts").await?;
+            let answer = admin(at)?.get("/admin/v1/accounts").await?;
             for row in answer["data"].as_array().into_iter().flatten() {
                 let available = NanoDollars(row["available_nano_usd"].as_i64().unwrap_or(0));
                 let held = NanoDollars(row["held_nano_usd"].as_i64().unwrap_or(0));
@@ -204,9 +236,10 @@ pub async fn accounts(options: Accounts) -> Result<(), Failure> {
 pub async fn catalogue(options: Catalogue) -> Result<(), Failure> {
     let CatalogueAction::Add { model, name, quantisation, price_version, input_price, output_price, admin: at } =
         options.action;
+    let admin = admin(at)?;
     let file = ModelFile::read(&model)?;
     let offer = Offer { name: &name, quantisation: &quantisation, price_version, input_price, output_price };
-    let digest = admin(&at)?.offer_model(&file, &offer).await?;
+    let digest = admin.offer_model(&file, &offer).await?;
     say(format!("`{name}` is on offer as {digest}"))
 }
 

@@ -3,8 +3,16 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use darkbloom_types::{NetworkId, ProviderId, Tier};
+
+use crate::settings::ROWS;
+
+/// A number of batch rows.
+fn rows() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(*ROWS.start() as u64..=*ROWS.end() as u64)
+}
 
 /// Private inference on machines you do not own, that anyone can check.
 #[derive(Debug, Parser)]
@@ -57,8 +65,8 @@ pub struct Dev {
     /// Another GGUF model than the one that ships.
     #[arg(long)]
     pub model: Option<PathBuf>,
-    /// Batch rows of the provider.
-    #[arg(long, default_value_t = 8)]
+    /// Batch rows of the provider, 1 to 256.
+    #[arg(long, default_value_t = 8, value_parser = rows())]
     pub rows: usize,
 }
 
@@ -159,8 +167,8 @@ pub struct Start {
     /// The GGUF model.
     #[arg(long)]
     pub model: Option<PathBuf>,
-    /// Batch rows: requests that are answered at the same time.
-    #[arg(long)]
+    /// Batch rows: requests that are answered at the same time, 1 to 256.
+    #[arg(long, value_parser = rows())]
     pub rows: Option<usize>,
     /// Most tokens of prompt and answer together.
     #[arg(long)]
@@ -181,7 +189,7 @@ pub struct AdminOptions {
     pub coordinator: String,
     /// The administrator's key; better by DARKBLOOM_ADMIN_KEY.
     #[arg(long, env = "DARKBLOOM_ADMIN_KEY", hide_env_values = true)]
-    pub admin_key: String,
+    pub admin_key: Option<String>,
 }
 
 /// What a key opens.

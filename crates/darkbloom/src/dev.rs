@@ -120,84 +120,28 @@ pub async fn run(options: Dev) -> Result<(), Failure> {
 impl Network {
     async fn start(options: &Dev, listen: SocketAddr, quiet: bool) -> Result<Self, Failure> {
         let began = Instant::now();
+        // Everything else starts before the gateway does, so what is wrong with its address is found out now.
+        can_listen(listen)?;
         let folder = Folder::open(options.data.clone())?;
-        let data = &folder.path;
-        let (model_path, name) = model(options, data)?;
-        let admin_file = data.join("admin.key");
-
-        let coordinator_data = data.join("coordinator");
-        let (coordinator, ready) = Child::start(
-            "coordinator",
-            &["coordinator", "--listen", "127.0.0.1:0", "--data", path(&coordinator_data)?],
-            &[],
-            quiet,
-            READY_WAIT,
-        )
-        .await?;
-        let coordinator_url = format!("http://{}", text(&ready, "address"));
-        let network = text(&ready, "network");
-        let admin_key = admin_key(&ready, &admin_file)?;
-        let admin = Admin::new(&coordinator_url, admin_key)?;
-
-        let read = model_path.clone();
-        let file = tokio::task::spawn_blocking(move || ModelFile::read(&read)).await;
-        let file = file.map_err(|error| Failure::new(error.to_string(), ""))??;
-        let offer =
-            Offer { name: &name, quantisation: "Q8_0", price_version: 1, input_price: PRICE.0, output_price: PRICE.1 };
-        admin.offer_model(&file, &offer).await?;
-        let join_token = admin.create_key("join", None, "dev provider").await?;
-        let provider_data = data.join("provider");
-        let rows = options.rows.to_string();
-        let arguments = [
-            "start",
-            "--foreground",
-            "--coordinator",
-            &coordinator_url,
-            "--coordinator-key",
-            &network,
-            "--data",
-            path(&provider_data)?,
-            "--model",
-            path(&model_path)?,
-            "--rows",
-            &rows,
-        ];
-        let environment = [("DARKBLOOM_JOIN_TOKEN", join_token.expose())];
-        let start = Child::start("provider", &arguments, &environment, quiet, READY_WAIT);
-        let (started, key) = tokio::join!(start, consumer(&admin));
-        let ((provider, ready), key) = (started?, key?);
-        let provider_id = text(&ready, "provider");
-        let listen = listen.to_string();
-        let (gateway, ready) = Child::start(
-            "gateway",
-            &[
-                "gateway",
-                "--listen",
-                &listen,
-                "--coordinator",
-                &coordinator_url,
-                "--coordinator-key",
-                &network,
-                "--pin-provider",
-                &provider_id,
-            ],
-            &[],
-            quiet,
-            READY_WAIT,
-        )
-        .await?;
-        let base_url = format!("http://{}/v1", text(&ready, "address"));
-        eligible(&admin, &provider_id).await?;
+        let (model_path, model) = model(options, &folder.path)?;
+        let hub = Hub::start(&folder.path, quiet).await?;
+        hub.offer(&model_path, &model).await?;
+        let provider_data = folder.path.join("provider");
+        let provider = hub.provider(&provider_data, &model_path, options.rows, quiet);
+        let (provider, key) = tokio::join!(provider, consumer(&hub.admin));
+        let ((provider, provider_id), key) = (provider?, key?);
+        let (gateway, base_url) = hub.gateway(listen, &provider_id, quiet).await?;
+        eligible(&hub.admin, &provider_id).await?;
         Ok(Self {
-            coordinator,
+            coordinator: hub.coordinator,
             provider,
             gateway,
-            coordinator_url,
+            coordinator_url: hub.url,
             base_url,
-            network,
+            network: hub.network,
             provider_id,
             key,
-            model: name,
+            model,
             ready_after: began.elapsed(),
             folder,
         })
@@ -251,6 +195,72 @@ impl Network {
     }
 }
 
+/// A running coordinator, and what the other roles need of it.
+struct Hub {
+    coordinator: Child,
+    url: String,
+    network: String,
+    admin: Admin,
+}
+
+impl Hub {
+    async fn start(data: &Path, quiet: bool) -> Result<Self, Failure> {
+        let coordinator_data = data.join("coordinator");
+        let arguments = ["coordinator", "--listen", "127.0.0.1:0", "--data", path(&coordinator_data)?];
+        let (coordinator, ready) = Child::start("coordinator", &arguments, &[], quiet, READY_WAIT).await?;
+        let url = format!("http://{}", text(&ready, "address"));
+        let admin = Admin::new(&url, admin_key(&ready, &data.join("admin.key"))?)?;
+        Ok(Self { coordinator, url, network: text(&ready, "network"), admin })
+    }
+
+    /// Puts the model on offer.
+    async fn offer(&self, model: &Path, name: &str) -> Result<(), Failure> {
+        let read = model.to_owned();
+        let file = tokio::task::spawn_blocking(move || ModelFile::read(&read)).await;
+        let file = file.map_err(|error| Failure::new(error.to_string(), ""))??;
+        let quantisation = file.quantisation;
+        let offer = Offer { name, quantisation, price_version: 1, input_price: PRICE.0, output_price: PRICE.1 };
+        self.admin.offer_model(&file, &offer).await?;
+        Ok(())
+    }
+
+    /// Starts the provider and returns its id.
+    async fn provider(&self, data: &Path, model: &Path, rows: usize, quiet: bool) -> Result<(Child, String), Failure> {
+        let join_token = self.admin.create_key("join", None, "dev provider").await?;
+        let rows = rows.to_string();
+        let mut arguments = vec!["start", "--foreground", "--data", path(data)?, "--model", path(model)?];
+        arguments.extend(["--rows", &rows, "--coordinator", &self.url, "--coordinator-key", &self.network]);
+        let environment = [("DARKBLOOM_JOIN_TOKEN", join_token.expose())];
+        let (provider, ready) = Child::start("provider", &arguments, &environment, quiet, READY_WAIT).await?;
+        Ok((provider, text(&ready, "provider")))
+    }
+
+    /// Starts the gateway and returns its base URL.
+    async fn gateway(&self, listen: SocketAddr, provider: &str, quiet: bool) -> Result<(Child, String), Failure> {
+        let listen = listen.to_string();
+        let mut arguments = vec!["gateway", "--listen", &listen, "--pin-provider", provider];
+        arguments.extend(["--coordinator", &self.url, "--coordinator-key", &self.network]);
+        let (gateway, ready) = Child::start("gateway", &arguments, &[], quiet, READY_WAIT).await?;
+        Ok((gateway, format!("http://{}/v1", text(&ready, "address"))))
+    }
+}
+
+/// Whether the gateway will be able to listen here.
+fn can_listen(address: SocketAddr) -> Result<(), Failure> {
+    if !address.ip().is_loopback() {
+        return Err(Failure::new(
+            format!("{address} is reachable from other machines, and this program speaks plain HTTP"),
+            "listen on 127.0.0.1 and put a TLS proxy in front",
+        ));
+    }
+    std::net::TcpListener::bind(address).map(drop).map_err(|error| {
+        Failure::new(
+            format!("cannot listen on {address}: {error}"),
+            "choose another address with `--listen`, or stop the program that uses this one",
+        )
+    })
+}
+
 /// The model's file and name: the one that ships, or another.
 fn model(options: &Dev, data: &Path) -> Result<(PathBuf, String), Failure> {
     if let Some(path) = &options.model {
@@ -298,9 +308,7 @@ fn admin_key(ready: &Value, file: &Path) -> Result<SecretString, Failure> {
 
 /// An account with credit, and a key of it.
 async fn consumer(admin: &Admin) -> Result<SecretString, Failure> {
-    let accounts = admin.get("/admin/v1/accounts").await?;
-    let known = accounts["data"].as_array().into_iter().flatten().any(|row| row["name"] == "dev");
-    if !known {
+    if !admin.has_account("dev").await? {
         admin.post("/admin/v1/accounts", json!({"name": "dev"})).await?;
     }
     let deposit = json!({"account": "dev", "amount_nano_usd": CREDIT, "reference": "darkbloom dev"});

@@ -18,6 +18,11 @@ impl Failure {
         Self { message: message.into(), hint: hint.into() }
     }
 
+    /// The same failure with another next step.
+    pub fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: hint.into(), ..self }
+    }
+
     /// Prints it. Exit status 1.
     pub fn report(&self) -> ExitCode {
         let mut out = std::io::stderr().lock();

@@ -1,11 +1,18 @@
 //! The configuration file: one table a role; unknown keys are errors with a suggestion.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::error::Failure;
+
+/// How many batch rows a provider may have: llama.cpp holds no more sequences, and no coordinator believes in more.
+pub const ROWS: RangeInclusive<usize> = 1..=256;
+/// What to do about another number of them.
+const ROWS_HINT: &str = "give `rows` a number from 1 to 256";
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -62,11 +69,18 @@ pub struct ProviderSettings {
     /// The GGUF model.
     pub model: Option<PathBuf>,
     /// Batch rows.
+    #[serde(deserialize_with = "rows")]
     pub rows: Option<usize>,
     /// Most tokens of prompt and answer together.
     pub context: Option<usize>,
     /// Threads of the engine.
     pub threads: Option<usize>,
+}
+
+fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    let rows = i64::deserialize(deserializer)?;
+    let known = usize::try_from(rows).ok().filter(|rows| ROWS.contains(rows));
+    known.map(Some).ok_or_else(|| D::Error::custom(format!("`rows` is {rows}: out of range")))
 }
 
 /// Every key that the file may have, for suggestions.
@@ -115,8 +129,11 @@ fn parse(text: &str) -> Result<Settings, String> {
     toml::from_str(text).map_err(|error| error.to_string())
 }
 
-/// The known key that an unknown one was probably meant to be.
+/// What to do about an error: the known key that an unknown one was probably meant to be, for the most part.
 fn suggestion(error: &str) -> Option<String> {
+    if error.contains("`rows` is ") {
+        return Some(ROWS_HINT.to_owned());
+    }
     let unknown = error.split("unknown field `").nth(1)?.split('`').next()?;
     let secret = matches!(unknown, "join_token" | "key" | "api_key" | "admin_key");
     if secret {
@@ -138,6 +155,19 @@ mod tests {
         assert!(error.contains("unknown field `listen_adr`"), "{error}");
         assert_eq!(suggestion("unknown field `lisen`, expected").as_deref(), Some("did you mean `listen`?"));
         assert!(suggestion("unknown field `join_token`, expected").unwrap().contains("DARKBLOOM_JOIN_TOKEN"));
+    }
+
+    #[test]
+    fn rows_are_checked_in_the_file_as_on_the_command_line() {
+        for wrong in ["0", "257", "-1", "1000"] {
+            let error = parse(&format!("[provider]\nrows = {wrong}\n")).unwrap_err();
+            assert!(error.contains(&format!("`rows` is {wrong}: out of range")), "{error}");
+            assert!(error.contains("line 2"), "{error}");
+            assert_eq!(suggestion(&error).as_deref(), Some(ROWS_HINT));
+        }
+        for right in [1, 256] {
+            assert_eq!(parse(&format!("[provider]\nrows = {right}\n")).unwrap().provider.rows, Some(right));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 #![no_main]
 
 use darkbloom_content::ChatRequest;
-use darkbloom_dialect::openai::{MAX_MODEL_NAME_BYTES, parse_chat};
+use darkbloom_dialect::openai::{MODEL_NAME_BYTES_MAX, parse_chat};
 use darkbloom_fuzz::memory;
 use libfuzzer_sys::fuzz_target;
 
@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
     memory::within((64 << 10) + FACTOR * bytes.len(), || match parse_chat(bytes) {
         Ok(call) => {
             assert_eq!(call.request.check(), Ok(()));
-            assert!((1..=MAX_MODEL_NAME_BYTES).contains(&call.model.len()));
+            assert!((1..=MODEL_NAME_BYTES_MAX).contains(&call.model.len()));
             assert_ne!(call.max_output_tokens, Some(0));
             assert!(call.stream || !call.include_usage);
             let encoded = call.request.to_cbor();

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use darkbloom_content::{MAX_STOP_BYTES, MAX_STOPS};
+use darkbloom_content::{STOP_BYTES_MAX, STOPS_MAX};
 use darkbloom_fuzz::{Input, memory, text};
 use darkbloom_text::StopScanner;
 use darkbloom_types::SecretString;
@@ -19,9 +19,9 @@ fn expected<'t>(answer: &'t str, stops: &[SecretString]) -> (&'t str, bool) {
 
 fuzz_target!(|bytes: &[u8]| {
     let mut input = Input::new(bytes);
-    let stops: Vec<SecretString> = (0..usize::from(input.byte()) % (MAX_STOPS + 1))
+    let stops: Vec<SecretString> = (0..usize::from(input.byte()) % (STOPS_MAX + 1))
         .map(|_| {
-            let length = usize::from(input.byte()).min(MAX_STOP_BYTES);
+            let length = usize::from(input.byte()).min(STOP_BYTES_MAX);
             SecretString::from(text(input.take(length)).as_ref())
         })
         .collect();

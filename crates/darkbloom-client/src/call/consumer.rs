@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use darkbloom_types::{Refusal, RefusalCode};
+use darkbloom_wire::limits;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{AnswerMeta, Part};
 
 /// A consumer that takes nothing for this long is gone.
-const CONSUMER_WAIT: Duration = Duration::from_secs(30);
+const CONSUMER_WAIT: Duration = Duration::from_millis(limits::CONSUMER_WAIT.0);
 
 /// Whoever reads the answer.
 pub struct Consumer {

@@ -35,6 +35,26 @@ pub enum End {
     Failed(RefusalCode),
 }
 
+/// Whether an answer can have ended for this reason: `over` says whether its tokens themselves end it.
+///
+/// The token that ends an answer is not sent, so a stop before the ceiling cannot be told from an answer that was broken
+/// off. Neither can a length below the ceiling be refuted: a row of the provider's may have room for less.
+pub(super) fn check_reason(
+    reason: FinishReason,
+    over: bool,
+    tokens: TokenCount,
+    ceiling: TokenCount,
+) -> Result<(), Refusal> {
+    match reason {
+        FinishReason::Length if over => Err(lie("an answer that ended itself is said to have run out of room")),
+        // There was room for no token more, not for one that ends the answer either.
+        FinishReason::Stop if !over && tokens >= ceiling => {
+            Err(lie(format!("an answer of all {ceiling} tokens is said to have ended itself")))
+        }
+        FinishReason::Length | FinishReason::Stop => Ok(()),
+    }
+}
+
 impl Call {
     pub(super) fn begin_answer(&mut self, accepted: RelayedAccepted, sealing: &Sealing) -> Result<Live, Refusal> {
         let mut usable = sealing.candidates.usable.iter();
@@ -97,7 +117,8 @@ impl Call {
                     return Err(lie("the end does not fit the answer").into());
                 }
                 let recount = live.recount.take().ok_or_else(|| lie("a second end"))?;
-                recount.finish().map_err(|error| lie(error.to_string()))?;
+                let over = recount.finish().map_err(|error| lie(error.to_string()))?;
+                check_reason(reason, over, tokens, self.ceilings.output)?;
                 self.start(live, sealing, consumer)?;
                 live.end = Some(End::Whole(reason, input_tokens));
             }
@@ -130,3 +151,6 @@ impl Call {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

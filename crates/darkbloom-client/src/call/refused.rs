@@ -8,23 +8,9 @@ use darkbloom_wire::RelayedRefused;
 use super::consumer::lie;
 use crate::printable::printable;
 
-/// What a provider may say no with. A coordinator passes anything else on as a lost provider.
-const PROVIDERS: [RefusalCode; 10] = [
-    RefusalCode::InvalidRequest,
-    RefusalCode::ContextLengthExceeded,
-    RefusalCode::CannotOpen,
-    RefusalCode::TooLarge,
-    RefusalCode::UnknownEpoch,
-    RefusalCode::Overloaded,
-    RefusalCode::ModelNotLoaded,
-    RefusalCode::Draining,
-    RefusalCode::Internal,
-    RefusalCode::Unsupported,
-];
-
 /// A provider's reason, or another in place of one that is not a provider's to say.
 pub fn of_provider(code: RefusalCode, otherwise: RefusalCode) -> RefusalCode {
-    if PROVIDERS.contains(&code) { code } else { otherwise }
+    if code.providers_may_say() { code } else { otherwise }
 }
 
 /// A refusal as it came in clear. Words that a provider sealed must open for one of the recipients, and agree with it.
@@ -64,6 +50,6 @@ fn agrees(frame: &RelayedRefused, provider: ProviderId, said: RefusalCode) -> bo
         return code == RefusalCode::AnswerCut;
     }
     let final_word = passed_on.class() == RefusalClass::Final;
-    let coordinators = !final_word && (code == RefusalCode::Internal || !PROVIDERS.contains(&code));
+    let coordinators = !final_word && (code == RefusalCode::Internal || !code.providers_may_say());
     attempt.outcome == passed_on.number() && (code == passed_on || coordinators)
 }

@@ -6,6 +6,7 @@ use darkbloom_seal::{Opened, RequestSeal, seal_refusal, seal_request};
 use darkbloom_types::{Digest, Price, SecretBytes};
 use darkbloom_wire::{Bill, RelayedRefused, RequestKind, SealedHeader, Suite};
 
+use super::opening::check_reason;
 use super::refused::refusal_of;
 use super::verify::Agreed;
 use super::*;
@@ -227,4 +228,55 @@ fn a_bill_of_a_cut_answer_for_more_is_refused() {
     }
     let forged = scene.bill().sign(&scene.providers[0].key).unwrap();
     assert!(scene.agreed().charge_of_cut(&forged, 10, &scene.operator.public.key).is_err());
+}
+
+#[test]
+fn words_that_are_a_lie_hide_no_charge() {
+    let scene = scene();
+    let attempts = [(0, INVALID.number())];
+    let bill = scene.bill().sign(&scene.operator.key).unwrap();
+    let with_cost = |words, bill: Option<&[u8]>| {
+        let key = &scene.operator.public.key;
+        scene.agreed().with_cost(words, bill, 10, key)
+    };
+    let lie = || scene.read(INVALID, &attempts, Some(vec![0; 1_072]));
+    assert!(is_lie(&lie()));
+
+    let (refusal, charge) = with_cost(lie(), Some(&bill));
+    assert_eq!((refusal.code, charge), (RefusalCode::VerificationFailed, Some(NanoDollars(2_000))));
+    assert!(refusal.detail.contains("do not open; 10 tokens arrived and cost "), "{refusal}");
+    let (refusal, charge) = with_cost(scene.read(INVALID, &attempts, None), Some(&bill));
+    assert_eq!((refusal.code, charge), (INVALID, Some(NanoDollars(2_000))));
+    assert!(refusal.detail.starts_with("detail; 10 tokens arrived"), "{refusal}");
+    let (refusal, charge) = with_cost(lie(), None);
+    assert_eq!((Err(refusal), charge), (lie(), None));
+
+    // A bill that is no better: both lies are named, and nothing counts as charged.
+    let dear = Bill { charge: NanoDollars(2_001), ..scene.bill() }.sign(&scene.operator.key).unwrap();
+    let (refusal, charge) = with_cost(lie(), Some(&dear));
+    assert_eq!((refusal.code, charge), (RefusalCode::VerificationFailed, None));
+    assert!(refusal.detail.contains("do not open; of a cut answer: "), "{refusal}");
+    let (refusal, charge) = with_cost(scene.read(INVALID, &attempts, None), Some(&dear));
+    assert_eq!((refusal.code, charge), (RefusalCode::VerificationFailed, None));
+}
+
+#[test]
+fn a_reason_that_the_answer_contradicts_is_a_lie() {
+    let (stop, length) = (FinishReason::Stop, FinishReason::Length);
+    for (reason, over, tokens, holds) in [
+        (stop, true, 5, true),
+        (stop, true, 64, true),
+        (stop, false, 0, true),
+        (stop, false, 63, true),
+        (stop, false, 64, false),
+        (length, false, 64, true),
+        // The provider's row may have been shorter.
+        (length, false, 5, true),
+        (length, true, 5, false),
+        (length, true, 64, false),
+    ] {
+        let checked = check_reason(reason, over, TokenCount(tokens), TokenCount(64));
+        let lied = checked.as_ref().is_err_and(|refusal| refusal.code == RefusalCode::VerificationFailed);
+        assert_eq!((checked.is_ok(), lied), (holds, !holds), "{reason:?}, {over}, {tokens}");
+    }
 }

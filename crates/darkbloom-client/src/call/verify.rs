@@ -36,6 +36,26 @@ impl Agreed {
         let bill = check_bill(bill, key, &expected);
         bill.map(|bill| bill.charge).map_err(|error| lie(format!("of a cut answer: {error}")))
     }
+
+    /// A refusal with what it cost, when it came with a bill. Also one whose sealed words are a lie: what a provider seals
+    /// must not hide from the consumer what was charged.
+    pub fn with_cost(
+        &self,
+        words: Result<Refusal, Refusal>,
+        bill: Option<&[u8]>,
+        arrived: u32,
+        key: &PublicKey,
+    ) -> (Refusal, Option<NanoDollars>) {
+        let lied = words.is_err();
+        let refusal = words.unwrap_or_else(|lie| lie);
+        let Some(bill) = bill else { return (refusal, None) };
+        let and = |more: String| if refusal.detail.is_empty() { more } else { format!("{}; {more}", refusal.detail) };
+        match self.charge_of_cut(bill, arrived, key) {
+            Ok(charge) => (Refusal::new(refusal.code, and(cost(arrived, charge))), Some(charge)),
+            Err(bills) if lied => (Refusal::new(bills.code, and(bills.detail)), None),
+            Err(bills) => (bills, None),
+        }
+    }
 }
 
 /// What a failed answer cost, in words.
@@ -129,20 +149,13 @@ impl Call {
     /// with what arrived.
     pub(super) fn refused(&self, frame: &RelayedRefused, live: Option<&Live>, sealing: &Sealing) -> Refusal {
         let recipients = sealing.candidates.usable.iter().map(|verdict| (verdict.provider, verdict.epoch));
-        let refusal = match refused::refusal_of(frame, &sealing.seal, recipients) {
-            Ok(refusal) => refusal,
-            Err(lied) => return lied,
-        };
-        let Some(bill) = &frame.bill else { return refusal };
+        let words = refused::refusal_of(frame, &sealing.seal, recipients);
         let arrived = live.map_or(0, |live| live.tokens);
-        match self.agreed(sealing).charge_of_cut(bill, arrived, &self.coordinator.key) {
-            Ok(charge) => {
-                self.charged(charge);
-                let cost = cost(arrived, charge);
-                let detail = if refusal.detail.is_empty() { cost } else { format!("{}; {cost}", refusal.detail) };
-                Refusal::new(refusal.code, detail)
-            }
-            Err(lied) => lied,
+        let bill = frame.bill.as_deref();
+        let (refusal, charge) = self.agreed(sealing).with_cost(words, bill, arrived, &self.coordinator.key);
+        if let Some(charge) = charge {
+            self.charged(charge);
         }
+        refusal
     }
 }

@@ -133,3 +133,31 @@ async fn who_is_met_first_and_proves_nothing_is_neither_pinned_nor_kept_nor_show
         assert!(lock(&network.coordinator).is_none() && lock(&network.pin).is_none(), "{said}");
     }
 }
+
+#[test]
+fn an_address_that_hides_another_host_is_refused() {
+    for good in ["https://a.example", "http://localhost:80", "http://127.0.0.1:1/", "http://[::1]:80", "https://a:1/b"]
+    {
+        assert_eq!(check_address(good), Ok(()), "{good}");
+    }
+    for bad in [
+        "http://localhost:80@evil.example",
+        "http://localhost:violet@evil.example/",
+        "https://violet@evil.example",
+        "http://localhost:80?@evil.example",
+        "http://localhost:80#a",
+        "https://a.example/?a=b",
+        "https://a.example\\b",
+        "https://a.example b",
+        "https://a.example\u{a0}",
+        "http://localhost:80\r\nx: y",
+        "https://a.example\u{1b}[2J",
+        "https://a.example\u{85}",
+        "http://evil.example",
+        "ftp://a.example",
+    ] {
+        let refused = check_address(bad).unwrap_err();
+        assert_eq!(refused.code, RefusalCode::InvalidRequest, "{bad}");
+        assert!(!refused.detail.contains("violet") && !refused.detail.chars().any(char::is_control), "{refused}");
+    }
+}

@@ -51,8 +51,7 @@ async fn answer(shared: &Arc<Shared>, headers: &HeaderMap, body: Body, request_i
     // Nothing of the body is read for somebody without a key that counts, nor when there is no room for it.
     let key = accepted_key(shared, headers).await?;
     let idempotency_key = idempotency_key(headers)?;
-    let room = Arc::clone(&shared.room).try_acquire_owned();
-    let room = room.map_err(|_| Refusal::new(RefusalCode::NoCapacity, "too many requests at once here"))?;
+    let place = shared.places.take(&key)?;
     let body = body::read(body, BODY_BYTES_MAX).await.map_err(Refusal::from)?;
     let began = Instant::now();
     let call = openai::parse_chat(&body).map_err(Wrong)?;
@@ -81,12 +80,12 @@ async fn answer(shared: &Arc<Shared>, headers: &HeaderMap, body: Body, request_i
     let answer = answer.inspect_err(|refusal| shared.keys.refused(&key, refusal.code))?;
     if streams {
         let headers = stream_headers(&about, &answer.meta);
-        let pieces = stream::pieces(about, answer, room);
+        let pieces = stream::pieces(about, answer, place);
         Ok((StatusCode::OK, headers, Body::from_stream(pieces)).into_response())
     } else {
         // The place is held until the text is whole: what is left is to hand it over, which the listener watches.
         let response = whole(&about, answer).await?;
-        drop(room);
+        drop(place);
         Ok(response)
     }
 }

@@ -24,11 +24,13 @@ async fn listening(places: usize) -> (SocketAddr, Server) {
         pinned: BTreeSet::new(),
         candidates: 1,
     });
-    let (client, room) = (client.unwrap(), Arc::new(Semaphore::new(places)));
+    let (client, places) = (client.unwrap(), Places::new(places));
     let bound = Bound::to(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let keys = Keys::default();
-    keys.check(&ACCEPTED.into(), async || Ok(())).await.unwrap();
-    let app = router(Arc::new(Shared { client, role: Role::Gateway, room, keys }));
+    for key in [ACCEPTED, "second"] {
+        keys.check(&key.into(), async || Ok(())).await.unwrap();
+    }
+    let app = router(Arc::new(Shared { client, role: Role::Gateway, places, keys }));
     (bound.address, bound.serve(app, std::future::ready(()), Duration::ZERO))
 }
 
@@ -71,6 +73,25 @@ async fn nobody_gets_a_body_read_with_a_key_that_is_not_known_to_be_one() {
 }
 
 #[tokio::test]
+async fn another_method_is_told_which_ones_there_are() {
+    let (address, _server) = listening(1).await;
+    for (method, path, allowed) in [
+        ("GET", "/v1/chat/completions", "POST"),
+        ("DELETE", "/v1/chat/completions", "POST"),
+        ("POST", "/v1/models", "GET,HEAD"),
+        ("PUT", "/v1/models/org/name", "GET,HEAD"),
+        ("POST", "/healthz", "GET,HEAD"),
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: here\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let said = answered(&mut stream).await.expect("an answer");
+        assert!(said.starts_with("HTTP/1.1 405 ") && said.contains("\"method_not_allowed\""), "{said}");
+        assert!(said.contains(&format!("allow: {allowed}\r\n")) && said.contains("x-request-id: req_"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn nobody_without_a_key_takes_a_place_or_gets_a_body_read() {
     let (address, _server) = listening(0).await;
     let said = answered(&mut announced(address, "").await).await.expect("an answer without the body");
@@ -103,4 +124,25 @@ async fn a_place_is_taken_while_the_body_comes_and_given_back_when_nobody_is_lef
     })
     .await
     .expect("its place was given back");
+}
+
+#[tokio::test]
+async fn one_key_cannot_keep_others_out_with_bodies_that_do_not_come() {
+    let (address, _server) = listening(1_024).await;
+    let mut slow = Vec::new();
+    for _ in 0..places::OF_KEY_MAX {
+        let mut stream = announced(address, &format!("{KEY}expect: 100-continue\r\n")).await;
+        // Its body is being read: it has its place.
+        let mut go_on = [0; 25];
+        timeout(SOON, stream.read_exact(&mut go_on)).await.expect("in time").unwrap();
+        assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+        slow.push(stream);
+    }
+    let said = answered(&mut announced(address, KEY).await).await.expect("an answer without the body");
+    assert!(said.starts_with("HTTP/1.1 429 ") && said.contains("rate_limit_exceeded"), "{said}");
+    assert!(said.contains("retry-after: "), "{said}");
+    let mut other = announced(address, "authorization: Bearer second\r\n").await;
+    other.write_all(&[b' '; 100]).await.unwrap();
+    let said = answered(&mut other).await.expect("an answer");
+    assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
 }

@@ -24,6 +24,12 @@ pub struct HoldLife {
     open: bool,
 }
 
+impl HoldLife {
+    pub fn placed(amount: NanoDollars) -> Self {
+        Self { amount, open: true }
+    }
+}
+
 /// A receipt that checked out. Unless it was acknowledged, it is decided on once the request is over.
 pub struct KeptReceipt {
     bytes: Vec<u8>,
@@ -87,7 +93,7 @@ impl Relay {
         self.clocks.reserve = began.elapsed();
         match placed {
             Ok(()) => {
-                self.hold = HoldLife { amount, open: true };
+                self.hold = HoldLife::placed(amount);
                 RelayEvent::HoldPlaced
             }
             Err(error) => {
@@ -106,7 +112,7 @@ impl Relay {
 
     pub(super) async fn settle(&mut self, delivered: darkbloom_session::Delivered) -> RelayEvent {
         let Some(provider) = self.answered_by else { return RelayEvent::Settled };
-        let kept = self.receipt.as_mut().filter(|_| delivered.receipt);
+        let kept = self.receipt.as_ref().filter(|_| delivered.receipt);
         let usage = kept
             .as_ref()
             .map(|kept| ReceiptUsage { input: kept.receipt.input_tokens, output: kept.receipt.output_tokens });
@@ -140,7 +146,8 @@ impl Relay {
                     charge = %settled.charge,
                     "request settled"
                 );
-                if let Some(kept) = kept {
+                // Also one that was not charged by: the hold is settled, and it can never settle anything again.
+                if let Some(kept) = &mut self.receipt {
                     kept.acknowledge();
                 }
                 match self.bill(settled.charge, settled.input_tokens, settled.output_tokens, id) {
@@ -181,9 +188,6 @@ impl Relay {
     }
 
     pub(super) async fn send_final(&mut self) {
-        if self.cut_off {
-            return self.refuse(Refusal::new(RefusalCode::AnswerCut, "it came faster than it was read")).await;
-        }
         match (self.receipt.as_ref().map(|kept| kept.bytes.clone()), self.bill.take()) {
             (Some(receipt), Some(bill)) => {
                 let update = self.candidate_update();

@@ -1,15 +1,20 @@
+//! What a relay makes of a provider's frames: what is written down and when, what a wrong acceptance brings, what a
+//! consumer is told that does not keep up, and whose words go with a refusal.
+
 use super::*;
 
 use darkbloom_keys::SoftwareKey;
 use darkbloom_ledger::{HoldRequest, VoidCause};
+use darkbloom_seal::{BillExpectation, ReceiptKey, check_bill};
 use darkbloom_store::{KeyKind, Store};
 use darkbloom_types::{
     AccountId, CatalogueDigest, Digest, KeyId, NanoDollars, NetworkId, OperationId, Price, RequestId, StreamId, Tier,
     TokenCount, UnixMillis,
 };
-use darkbloom_wire::{CatalogueEntry, CoordinatorFrame, Decoded, RequestKind, SealedHeader, Submit, Suite};
+use darkbloom_wire::{CatalogueEntry, CoordinatorFrame, Decoded, RequestKind, SealedHeader, Submit, Suite, receipt_id};
 
 use crate::catalogue::Item;
+use crate::state::KnownEpoch;
 
 const NETWORK: NetworkId = NetworkId([8; 32]);
 const PROVIDER: ProviderId = ProviderId([9; 32]);
@@ -56,14 +61,17 @@ impl World {
     /// A relay that offered its request to the provider, what reaches its client, and what reaches the provider.
     fn offered(&self) -> (Relay, mpsc::Receiver<Bytes>, mpsc::Receiver<Vec<u8>>) {
         let (client, to_client) = mpsc::channel(CLIENT_FRAMES_MAX);
-        let room = self.shared.begin_request(REQUEST, self.account).unwrap();
-        let mut relay = Relay::new(Arc::clone(&self.shared), request(self.account), client, room);
+        let place = self.shared.place(self.account).unwrap();
+        let room = self.shared.begin_request(REQUEST).unwrap();
+        let mut relay = Relay::new(Arc::clone(&self.shared), request(self.account), place, client, room);
         relay.actions.clear();
+        relay.hold = HoldLife::placed(NanoDollars(100));
         for event in [RelayEvent::HoldPlaced, RelayEvent::Routed(PROVIDER)] {
             relay.feed(event);
         }
         relay.actions.clear();
         let (connection, to_provider) = Connection::new(ConnectionId([5; 16]));
+        connection.learn_epoch(KnownEpoch { id: EPOCH, receipt_key: receipt_key().verifying_key().to_bytes() });
         let (stream, _) = connection.offer(|stream| Offer {
             stream,
             attempt: AttemptNumber(1),
@@ -195,4 +203,142 @@ async fn a_wrong_acceptance_is_answered_with_a_cancel() {
             matches!(CoordinatorFrame::decode(&frame).unwrap(), Decoded::Known(CoordinatorFrame::Cancel(_), _));
     }
     assert!(cancelled);
+}
+
+fn receipt_key() -> ReceiptKey {
+    ReceiptKey::from_bytes(&[7; 32])
+}
+
+/// What the provider signs for an answer of three tokens; its transcript is of more than was relayed.
+fn final_of_three(relay: &Relay) -> Vec<u8> {
+    let receipt = Receipt {
+        request: request_digest(&relay.request.submit.header, &relay.request.submit.body),
+        request_id: REQUEST,
+        attempt: AttemptNumber(1),
+        transcript: Digest([6; 32]),
+        model: MODEL,
+        weights: Digest([0; 32]),
+        provider: PROVIDER,
+        epoch: EPOCH,
+        input_tokens: TokenCount(4),
+        output_tokens: TokenCount(3),
+        queue_us: Micros(0),
+        prefill_us: Micros(0),
+        decode_us: Micros(0),
+        finished_at: UnixMillis(1_000),
+    };
+    receipt.sign(&receipt_key()).unwrap()
+}
+
+fn refused(code: u16) -> StreamFrame {
+    StreamFrame::Refused(Refused { stream: StreamId(1), code, detail: String::new(), sealed: Some(vec![3; 40]) })
+}
+
+fn overflow(relay: &Relay) {
+    relay.current.as_ref().unwrap().stream.overflowed.store(true, Ordering::Release);
+}
+
+/// The refusal that reached the client last.
+fn told(to_client: &mut mpsc::Receiver<Bytes>) -> RelayedRefused {
+    let mut last = None;
+    while let Ok(frame) = to_client.try_recv() {
+        last = Some(frame);
+    }
+    match Relayed::decode(&last.expect("something was sent")[4..]).unwrap() {
+        Decoded::Known(Relayed::RelayedRefused(frame), _) => frame,
+        Decoded::Known(..) | Decoded::Unknown(_) => panic!("another frame came last"),
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_cut_off_gets_the_bill_of_a_cut_answer_and_the_receipt_is_acknowledged() {
+    let world = World::new().await;
+    let (mut relay, mut to_client, mut to_provider) = world.offered();
+    let receipt = final_of_three(&relay);
+    relay.hears(accepted(1)).await;
+    relay.hears(data(0, 1)).await;
+    overflow(&relay);
+    relay.hears(StreamFrame::Final(Final { stream: StreamId(1), receipt: receipt.clone() })).await;
+    let frame = told(&mut to_client);
+    assert_eq!(frame.refusal().code, RefusalCode::AnswerCut);
+    // What a client holds the bill of a cut answer to.
+    let expected = BillExpectation {
+        operation: OPERATION,
+        request: REQUEST,
+        receipt: None,
+        price: PRICE,
+        price_max: NanoDollars(100),
+        input_most: TokenCount(0),
+        output_most: TokenCount(1),
+    };
+    let bill = check_bill(&frame.bill.expect("a bill"), &world.shared.key.public_key(), &expected).unwrap();
+    assert_eq!(bill.charge, NanoDollars(5));
+    let mut acknowledged = 0;
+    while let Ok(frame) = to_provider.try_recv() {
+        if let Decoded::Known(CoordinatorFrame::ReceiptAck(ack), _) = CoordinatorFrame::decode(&frame).unwrap() {
+            assert_eq!(ack.receipt, receipt_id(&receipt));
+            acknowledged += 1;
+        }
+    }
+    assert_eq!(acknowledged, 1);
+}
+
+#[tokio::test]
+async fn whoever_is_cut_off_before_content_is_told_and_pays_nothing() {
+    let world = World::new().await;
+    let (mut relay, mut to_client, _to_provider) = world.offered();
+    relay.hears(accepted(1)).await;
+    overflow(&relay);
+    relay.hears(StreamFrame::CancelAck).await;
+    let frame = told(&mut to_client);
+    assert_eq!((frame.refusal().code, frame.bill), (RefusalCode::AnswerCut, None));
+    let balance = world.shared.store.balance(world.account).await.unwrap().unwrap();
+    assert_eq!((balance.available, balance.held), (NanoDollars(1_000), NanoDollars(0)));
+}
+
+#[tokio::test]
+async fn sealed_words_go_with_a_reason_that_a_provider_may_give_and_with_no_other() {
+    let reasons = [
+        (RefusalCode::Overloaded.number(), RefusalCode::Overloaded, true),
+        (RefusalCode::Timeout.number(), RefusalCode::ProviderLost, false),
+        (60_000, RefusalCode::ProviderLost, false),
+    ];
+    for (number, passed_on, with_words) in reasons {
+        let world = World::new().await;
+        let (mut relay, mut to_client, _to_provider) = world.offered();
+        relay.hears(refused(number)).await;
+        let frame = told(&mut to_client);
+        assert_eq!(frame.attempts.0[0].outcome, passed_on.number());
+        assert_eq!(frame.sealed.is_some(), with_words, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn sealed_words_are_forgotten_with_content_and_with_the_next_attempt() {
+    let world = World::new().await;
+    let (mut relay, _to_client, _to_provider) = world.offered();
+    relay.hears(accepted(1)).await;
+    relay.sealed_refusal = Some(vec![3; 40]);
+    relay.hears(data(0, 1)).await;
+    assert_eq!(relay.sealed_refusal, None);
+    relay.sealed_refusal = Some(vec![3; 40]);
+    assert_eq!(relay.offer(PROVIDER, AttemptNumber(2)), Some(RelayEvent::ProviderGone), "it has no connection");
+    assert_eq!(relay.sealed_refusal, None);
+    let StreamFrame::Refused(frame) = refused(RefusalCode::Overloaded.number()) else { panic!("a refusal") };
+    let kept = RelayPhase::ALL.into_iter().filter(|phase| words(&frame, *phase).is_some());
+    use RelayPhase::{Accepted, Ending, Offered, Streaming};
+    assert_eq!(kept.collect::<Vec<_>>(), [Offered, Accepted, Streaming, Ending]);
+}
+
+#[tokio::test]
+async fn a_request_whose_hold_is_still_to_be_ended_does_not_begin_and_takes_no_place() {
+    let world = World::new().await;
+    world.shared.unfinished.add(REQUEST, End::Void(VoidCause::NothingDelivered, "test"));
+    for _ in 0..=crate::live::LIVE_PER_ACCOUNT_MAX {
+        let place = world.shared.place(world.account).unwrap();
+        let (client, _frames) = mpsc::channel(CLIENT_FRAMES_MAX);
+        let refused = start(Arc::clone(&world.shared), request(world.account), place, client).unwrap_err();
+        assert_eq!(refused.code, RefusalCode::Replayed);
+        assert!(!world.shared.is_live(&REQUEST));
+    }
 }

@@ -253,10 +253,10 @@ fn not_taken(field: &Field, path: &str) -> ApiError {
 }
 
 /// Longest name of an unknown field that is repeated in an error: twice the longest there is.
-const MAX_SHOWN_NAME: usize = 64;
+const SHOWN_NAME_MAX: usize = 64;
 
 fn unknown(scope: &str, place: &str, name: &str) -> ApiError {
-    let shown: String = name.chars().take(MAX_SHOWN_NAME).collect();
+    let shown: String = name.chars().take(SHOWN_NAME_MAX).collect();
     let path = join(place, &shown);
     let mut message = format!("`{path}` is not a field of this interface");
     if let Some(near) = nearest(scope, name) {
@@ -267,7 +267,7 @@ fn unknown(scope: &str, place: &str, name: &str) -> ApiError {
 
 /// The field of the same object whose name is nearest, if one is near.
 fn nearest(scope: &str, name: &str) -> Option<&'static str> {
-    if name.len() > MAX_SHOWN_NAME {
+    if name.len() > SHOWN_NAME_MAX {
         return None;
     }
     let names = FIELDS.iter().map(Field::split).filter(|(parent, _)| *parent == scope).map(|(_, name)| name);

@@ -1,6 +1,6 @@
 //! From a body to a request.
 
-use darkbloom_content::{ChatRequest, MAX_MESSAGES, MAX_STOP_BYTES, MAX_STOPS, MAX_TEMPERATURE, Message, Role};
+use darkbloom_content::{ChatRequest, MESSAGES_MAX, Message, Role, STOP_BYTES_MAX, STOPS_MAX, TEMPERATURE_MAX};
 use darkbloom_types::SecretString;
 
 use super::fields::{check_object, join};
@@ -8,7 +8,7 @@ use crate::error::ApiError;
 use crate::json::{Json, Members};
 
 /// Longest name of a model in bytes; the longest of today have about 100.
-pub const MAX_MODEL_NAME_BYTES: usize = 256;
+pub const MODEL_NAME_BYTES_MAX: usize = 256;
 
 /// What a consumer's program asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +33,7 @@ pub struct ChatCall {
 /// [`ApiError`] with status 400 names the first field that cannot be served.
 pub fn parse_chat(body: &[u8]) -> Result<ChatCall, ApiError> {
     let body: Json = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
-    let members = body.object().ok_or_else(|| ApiError::malformed("the body must be a JSON object"))?;
+    let members = body.object().ok_or_else(|| ApiError::malformed("invalid_type", "the body must be a JSON object"))?;
     let mut hints = check_object("", "", members)?;
     let fields = Fields(members);
     let stream = fields.boolean("stream")?.unwrap_or(false);
@@ -52,7 +52,7 @@ pub fn parse_chat(body: &[u8]) -> Result<ChatCall, ApiError> {
     };
     let request = ChatRequest {
         messages: read_messages(members)?,
-        temperature: fields.fraction("temperature", MAX_TEMPERATURE)?.unwrap_or(1.0),
+        temperature: fields.fraction("temperature", TEMPERATURE_MAX)?.unwrap_or(1.0),
         top_p: fields.fraction("top_p", 1.0)?.unwrap_or(1.0),
         seed: fields.seed()?,
         stop: fields.stop()?,
@@ -70,9 +70,9 @@ pub fn parse_chat(body: &[u8]) -> Result<ChatCall, ApiError> {
 /// The parser says what is wrong and where, and quotes nothing.
 fn malformed(error: &serde_json::Error) -> ApiError {
     if error.is_eof() {
-        ApiError::malformed("the body is not valid JSON: it ends too early")
+        ApiError::malformed("invalid_json", "the body is not valid JSON: it ends too early")
     } else {
-        ApiError::malformed(format!("the body is not valid JSON: {error}"))
+        ApiError::malformed("invalid_json", format!("the body is not valid JSON: {error}"))
     }
 }
 
@@ -91,18 +91,18 @@ fn wrong_value(path: &str, expected: &str) -> ApiError {
 fn read_model(members: &Members) -> Result<String, ApiError> {
     let model = members.get("model").ok_or_else(|| missing("model"))?;
     let model = model.text().ok_or_else(|| wrong_type("model", "a string"))?;
-    if (1..=MAX_MODEL_NAME_BYTES).contains(&model.len()) {
+    if (1..=MODEL_NAME_BYTES_MAX).contains(&model.len()) {
         Ok(model.to_owned())
     } else {
-        Err(wrong_value("model", &format!("1 to {MAX_MODEL_NAME_BYTES} bytes long")))
+        Err(wrong_value("model", &format!("1 to {MODEL_NAME_BYTES_MAX} bytes long")))
     }
 }
 
 fn read_messages(members: &Members) -> Result<Vec<Message>, ApiError> {
     let messages = members.get("messages").ok_or_else(|| missing("messages"))?;
     let messages = messages.array().ok_or_else(|| wrong_type("messages", "an array of messages"))?;
-    if !(1..=MAX_MESSAGES).contains(&messages.len()) {
-        return Err(wrong_value("messages", &format!("an array of 1 to {MAX_MESSAGES} messages")));
+    if !(1..=MESSAGES_MAX).contains(&messages.len()) {
+        return Err(wrong_value("messages", &format!("an array of 1 to {MESSAGES_MAX} messages")));
     }
     messages.iter().enumerate().map(|(index, message)| read_message(&format!("messages[{index}]"), message)).collect()
 }
@@ -220,15 +220,15 @@ impl<'j> Fields<'j> {
             Some(stop) if stop.text().is_some() => vec![("stop".to_owned(), stop)],
             Some(_) => return Err(wrong_type("stop", expected)),
         };
-        if stops.len() > MAX_STOPS {
-            return Err(wrong_value("stop", &format!("at most {MAX_STOPS} strings")));
+        if stops.len() > STOPS_MAX {
+            return Err(wrong_value("stop", &format!("at most {STOPS_MAX} strings")));
         }
         let read = |(path, stop): (String, &Json)| {
             let stop = stop.text().ok_or_else(|| wrong_type(&path, "a string"))?;
-            if (1..=MAX_STOP_BYTES).contains(&stop.len()) {
+            if (1..=STOP_BYTES_MAX).contains(&stop.len()) {
                 Ok(SecretString::from(stop))
             } else {
-                Err(wrong_value(&path, &format!("1 to {MAX_STOP_BYTES} bytes long")))
+                Err(wrong_value(&path, &format!("1 to {STOP_BYTES_MAX} bytes long")))
             }
         };
         stops.into_iter().map(read).collect()

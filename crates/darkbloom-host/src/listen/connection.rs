@@ -27,8 +27,17 @@ use tokio::time::MissedTickBehavior;
 
 /// What a connection buffers of a request's head, and of an answer that is not taken yet: heads have some 2 KiB.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-/// Requests at once on one HTTP/2 connection; what RFC 9113 section 6.5.2 advises at least.
-const STREAMS_MAX: u32 = 100;
+/// Requests at once on one HTTP/2 connection. RFC 9113 section 6.5.2 advises 100; with [`ANSWER_BYTES_MAX`] each, this many
+/// cost half a mebibyte a connection. A proxy that has more to ask opens another connection.
+const STREAMS_MAX: u32 = 32;
+/// What one HTTP/2 request may send before it is read (RFC 9113 section 6.9.2).
+const STREAM_WINDOW: u32 = 64 << 10;
+/// What all requests on one HTTP/2 connection may send together before it is read: on 4,096 connections half a gibibyte,
+/// however many requests there are. Two whole windows, so that one request which waits does not stop the others.
+const CONNECTION_WINDOW: u32 = 128 << 10;
+/// What is kept of each answer on an HTTP/2 connection that its peer does not take: on 4,096 connections of 32 requests
+/// two gibibytes, for as long as [`Patience::write`] at most.
+const ANSWER_BYTES_MAX: usize = 16 << 10;
 
 /// How long a peer may take for what.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +82,12 @@ pub async fn serve(
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().max_buf_size(BUFFER_BYTES_MAX);
-    builder.http2().max_concurrent_streams(STREAMS_MAX).max_send_buf_size(BUFFER_BYTES_MAX);
+    builder
+        .http2()
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(ANSWER_BYTES_MAX);
     let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
     let mut looks = tokio::time::interval(patience.look);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

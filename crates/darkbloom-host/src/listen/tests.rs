@@ -223,6 +223,37 @@ async fn an_answer_on_http2_that_nobody_takes_costs_the_connection() {
 }
 
 #[tokio::test]
+async fn an_http2_connection_is_told_how_much_it_may_have_at_once() {
+    let (address, _server) = listening(1, SHORT).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The preface and an empty SETTINGS frame (RFC 9113 sections 3.4 and 6.5).
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let (mut streams, mut window, mut connection) = (None, None, None);
+    while connection.is_none() || streams.is_none() {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+        stream.read_exact(&mut payload).await.unwrap();
+        let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+        match head[3] {
+            4 => {
+                for setting in payload.chunks_exact(6) {
+                    match setting[1] {
+                        3 => streams = Some(number(&setting[2..])),
+                        4 => window = Some(number(&setting[2..])),
+                        _ => {}
+                    }
+                }
+            }
+            // WINDOW_UPDATE of the connection, over the 65,535 bytes that every connection begins with.
+            8 if head[5..] == [0; 4] => connection = Some(number(&payload) + 65_535),
+            _ => {}
+        }
+    }
+    assert_eq!((streams, window, connection), (Some(32), Some(64 << 10), Some(128 << 10)));
+}
+
+#[tokio::test]
 async fn a_stop_takes_nobody_new_drains_and_closes_what_rests() {
     let bound = Bound::to(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = bound.address;

@@ -55,3 +55,26 @@ fn after_hours_offline_the_first_introduction_has_a_statement_that_is_believed()
     assert_ne!(verdict.epoch, old_id);
     assert!(serving.ring().by_id(&old_id).is_none(), "the old keys are erased");
 }
+
+#[test]
+fn an_address_that_hides_another_host_is_refused() {
+    assert_eq!(endpoint("https://a.example/").as_deref(), Ok("wss://a.example/v1/provider"));
+    assert_eq!(endpoint("http://localhost:80").as_deref(), Ok("ws://localhost:80/v1/provider"));
+    assert_eq!(endpoint("http://[::1]:80/").as_deref(), Ok("ws://[::1]:80/v1/provider"));
+    for bad in [
+        "http://localhost:80@evil.example",
+        "http://localhost:violet@evil.example:80",
+        "https://violet@evil.example",
+        "http://localhost:80?@evil.example",
+        "https://a.example/#",
+        "https://a.example\\b",
+        "https://a.example ",
+        "http://localhost:80\r\nx: y",
+        "https://a.example\u{1b}[2J",
+        "http://evil.example",
+        "ws://localhost",
+    ] {
+        let refused = endpoint(bad).unwrap_err();
+        assert!(!refused.contains("violet") && !refused.chars().any(char::is_control), "{refused}");
+    }
+}

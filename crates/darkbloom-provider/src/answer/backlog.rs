@@ -4,7 +4,7 @@
 //! is left at the end needs frames of its own. Were there as many as the text needs, their number would show that the
 //! tokens were long. So the end always has the frames that the longest possible text would need.
 
-use darkbloom_seal::{AnswerSealer, frame_size};
+use darkbloom_seal::{AnswerSealer, FRAME_SIZES};
 use darkbloom_text::TextModel;
 use darkbloom_types::TokenId;
 
@@ -16,16 +16,14 @@ const TOKEN_TEXT_MAX: usize = 256;
 const HELD_MAX: usize = 255 + 3;
 /// Most bytes of a tail. Coordinators relay 64 frames without a token; this takes 58 of them at most, and is reached
 /// after 8,600 frames of one token of 128 bytes.
-const TAIL_MAX: usize = 46 * 16_384;
+const TAIL_MAX: usize = 46 * LARGEST;
 /// What a frame's content takes beside tokens and text, at most: keys and kind 5 bytes, the heads of tokens and text 3
 /// each, and 3 that a cut at the last whole character can leave unused.
 const CONTENT_HEAD_MAX: usize = 5 + 3 + 3 + 3;
 /// Bytes of a token's number, at most.
 const TOKEN_NUMBER_MAX: usize = 5;
-/// The tokens that frames of each size are meant for.
-const AS_TOKENS: [u32; 5] = [1, 6, 25, 100, 400];
 /// The largest frame.
-pub const LARGEST: usize = 16_384;
+pub const LARGEST: usize = FRAME_SIZES[FRAME_SIZES.len() - 1].0;
 
 /// The longest text that one token of a model can bring, `TOKEN_TEXT_MAX` at most. Bytes that are no characters count
 /// as the U+FFFD that they become.
@@ -51,7 +49,7 @@ impl Backlog {
 
     /// Sizes of the frames that hold all of it.
     pub fn tail(&self) -> Vec<usize> {
-        let sizes = AS_TOKENS.map(frame_size);
+        let sizes = FRAME_SIZES.map(|(size, _)| size);
         let (mut tail, mut rest) = (Vec::new(), self.most);
         while rest > 0 {
             let fits = sizes.iter().position(|size| rest <= room(0, *size));
@@ -76,6 +74,7 @@ fn room(tokens: usize, size: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use darkbloom_seal::frame_size;
 
     #[test]
     fn a_tail_holds_the_most_that_can_be_left_and_few_frames_do() {

@@ -1,3 +1,5 @@
+//! Who gets a request, who waits and is woken, and what takes a provider out of the choice.
+
 use super::*;
 use std::convert::Infallible;
 

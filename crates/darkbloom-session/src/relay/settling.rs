@@ -44,8 +44,11 @@ impl RelaySession {
             self.enter(RelayPhase::Settling, waits::TOTAL, now);
             // An acceptance that ends without a token delivered nothing: not even the prompt is paid for.
             let content_relayed = self.tokens.0 > 0;
-            let delivered = Delivered { content_relayed, tokens_relayed: self.tokens, receipt: self.receipt };
+            let receipt = self.receipt && self.cut.is_none();
+            let delivered = Delivered { content_relayed, tokens_relayed: self.tokens, receipt };
             actions.push(RelayAction::Settle(delivered));
+        } else if let Some(refusal) = self.cut.take() {
+            actions.extend(self.give_up(refusal));
         } else {
             self.phase = RelayPhase::Over;
             actions.extend([RelayAction::Void(RefusalCode::Cancelled), RelayAction::Finish]);

@@ -1,3 +1,5 @@
+//! Whole requests, event by event: what is offered, relayed, settled and refused.
+
 use super::*;
 
 const P: ProviderId = ProviderId([1; 32]);
@@ -297,4 +299,46 @@ fn what_was_on_its_way_at_a_cancel_may_be_signed_and_is_not_charged() {
         let actions = session.handle(receipt(signed), T0);
         assert_eq!(actions, [release(P, released), settle(4, honest)], "{signed} after 4");
     }
+}
+
+#[test]
+fn whoever_is_cut_off_pays_what_was_relayed_without_a_receipt_and_is_told() {
+    let cut = Refusal::new(RefusalCode::AnswerCut, "it came faster than it was read");
+    for ends in [receipt(7), RelayEvent::CancelAcknowledged, RelayEvent::ConsumerGone] {
+        let mut session = accepted();
+        session.handle(data(0, 4, false), T0);
+        assert_eq!(session.consumer_behind(T0), [RelayAction::Cancel]);
+        assert_eq!(session.consumer_behind(T0), [], "it is cut off once");
+        let mut actions = session.handle(ends.clone(), T0);
+        if ends == RelayEvent::ConsumerGone {
+            assert_eq!(actions, [], "the cancel is on its way already");
+            actions = session.handle(receipt(4), T0);
+        }
+        let served = if ends == RelayEvent::CancelAcknowledged { Released::Unused } else { Released::Served };
+        assert_eq!(actions, [release(P, served), settle(4, false)]);
+        let actions = session.handle(RelayEvent::Settled, T0);
+        assert_eq!(actions, [RelayAction::Refuse(cut.clone()), RelayAction::Finish]);
+    }
+}
+
+#[test]
+fn whoever_is_cut_off_before_content_is_told_too_and_pays_nothing() {
+    let mut session = accepted();
+    assert_eq!(session.consumer_behind(T0), [RelayAction::Cancel]);
+    assert_eq!(session.handle(data(0, 1, false), T0), []);
+    let actions = session.handle(RelayEvent::CancelAcknowledged, T0);
+    assert_eq!(actions[..2], [release(P, Released::Unused), RelayAction::Void(RefusalCode::AnswerCut)]);
+    assert!(
+        matches!(&actions[2..], [RelayAction::Refuse(cut), RelayAction::Finish] if cut.code == RefusalCode::AnswerCut)
+    );
+    assert!(session.is_over());
+}
+
+#[test]
+fn whoever_has_the_whole_answer_is_not_cut_off() {
+    let mut session = accepted();
+    session.handle(data(0, 2, true), T0);
+    assert_eq!(session.consumer_behind(T0), []);
+    assert_eq!(session.handle(receipt(2), T0), [release(P, Released::Served), settle(2, true)]);
+    assert_eq!(session.handle(RelayEvent::Settled, T0), [RelayAction::RelayFinal, RelayAction::Finish]);
 }

@@ -2,7 +2,7 @@
 
 use darkbloom_session::{ClientAction, ClientSession};
 use darkbloom_types::{OperationId, RefusalCode};
-use darkbloom_wire::{Relayed, RelayedData, RelayedFinal};
+use darkbloom_wire::{Relayed, RelayedData, RelayedFinal, limits};
 
 use super::agenda::{Event, Now};
 use super::doors::OPERATION_MS;
@@ -11,8 +11,6 @@ use super::world::{Candidates, Ending, Operation, Reading, Submission, Truth, Wo
 
 /// A client's list is fetched again beside a request when it is older.
 const LIST_MS: u64 = 10_000;
-/// A consumer that takes nothing for this long is given up by its client.
-const CONSUMER_WAIT_MS: u64 = 30_000;
 
 impl World {
     /// The next consumer asks.
@@ -373,8 +371,8 @@ impl World {
         }
         operation.paused = Some(self.now);
         self.fault(Fault::ConsumerStopsReading);
-        let wait = self.chance.between(100, CONSUMER_WAIT_MS + 10_000);
-        self.at(wait.min(CONSUMER_WAIT_MS), Event::ReadAgain(o));
+        let wait = self.chance.between(100, limits::CONSUMER_WAIT.0 + 10_000);
+        self.at(wait.min(limits::CONSUMER_WAIT.0), Event::ReadAgain(o));
     }
 
     pub fn read_again(&mut self, o: u32) {
@@ -383,7 +381,7 @@ impl World {
         if operation.ending.is_some() {
             return;
         }
-        if self.now.since(since) >= CONSUMER_WAIT_MS {
+        if self.now.since(since) >= limits::CONSUMER_WAIT.0 {
             return self.end(o, Ending::HungUp);
         }
         while let Some(s) = self.operations[o as usize].submission {

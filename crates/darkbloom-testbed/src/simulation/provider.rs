@@ -11,7 +11,6 @@ use super::doors::EPOCH_OPENS_MS;
 use super::faults::Fault;
 use super::world::{Down, Job, Phase, Receipt, StreamFrame, Up, World};
 
-const BEAT_MS: u64 = 10_000;
 const EPOCH_MS: u64 = 60 * 60_000;
 
 /// What may go wrong with a job at any provider's.
@@ -80,7 +79,7 @@ impl World {
         let run = provider.run;
         let wait = self.chance.between(10, 1_500);
         self.at(wait, Event::Connect { provider: p, run });
-        self.at(BEAT_MS, Event::Beat { provider: p, run });
+        self.at(limits::HEARTBEAT.0, Event::Beat { provider: p, run });
     }
 
     /// The process is gone; its disk is not.
@@ -151,7 +150,7 @@ impl World {
         if let Some(link) = provider.link {
             self.send_up(link, Up::Beat);
         }
-        self.at(BEAT_MS, Event::Beat { provider: p, run });
+        self.at(limits::HEARTBEAT.0, Event::Beat { provider: p, run });
     }
 
     /// The next epoch begins; the one before stays openable for a while.

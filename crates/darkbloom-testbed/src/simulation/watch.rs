@@ -19,7 +19,7 @@ const BELIEVED_ROWS_MAX: u32 = 256;
 /// before it may be held up for as long again.
 const STARVED_MS: u64 = 2_000;
 /// A request whose consumer is gone may take: the write that fails, a cancel's acknowledgement, the store.
-const LEFT_MS: u64 = 30_000 + waits::CANCEL.0 + 5_000;
+const LEFT_MS: u64 = limits::CONSUMER_WAIT.0 + waits::CANCEL.0 + 5_000;
 /// The longest wait in the queue, and a little for the store.
 const QUEUED_MS: u64 = waits::QUEUE.0 + 1_000;
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use darkbloom_session::{RelayAction, RelayEvent, RelaySession, RelayTerms, Released};
 use darkbloom_types::{AttemptNumber, EpochId, Refusal, RefusalCode, StreamId, TokenCount};
-use darkbloom_wire::{KeepAlive, Relayed, RelayedData};
+use darkbloom_wire::{KeepAlive, Relayed, RelayedData, limits};
 
 use super::agenda::{Event, Now};
 use super::faults::{Fault, Planted};
@@ -22,10 +22,6 @@ const CLIENT_FRAMES_MAX: usize = 6;
 /// Frames of a provider that may wait for the relay, and places that content may not take.
 const STREAM_FRAMES_MAX: usize = 24;
 const STREAM_RESERVE: usize = 8;
-const CLIENT_WRITE_MS: u64 = 30_000;
-const KEEP_ALIVE_MS: u64 = 10_000;
-const RESEAL_WAIT_MS: u64 = 60_000;
-const HOLD_LIFE_MS: u64 = 35 * 60_000;
 
 /// The provider that is being asked, or answers.
 #[derive(Debug)]
@@ -104,7 +100,7 @@ impl World {
             starved_since: None,
         };
         self.submissions[s as usize].relay = Some(Box::new(relay));
-        self.at(KEEP_ALIVE_MS, Event::KeepAlive(s));
+        self.at(limits::KEEP_ALIVE.0, Event::KeepAlive(s));
         self.drive(s);
     }
 
@@ -209,7 +205,7 @@ impl World {
         } else if submission.unread.len() >= CLIENT_FRAMES_MAX {
             relay.writes += 1;
             relay.block = Some(Block::Writing(frame, relay.writes));
-            self.at(CLIENT_WRITE_MS, Event::WriteTimeout(s, relay.writes));
+            self.at(limits::CONSUMER_WAIT.0, Event::WriteTimeout(s, relay.writes));
         } else {
             self.respond(s, Some(frame));
         }
@@ -246,7 +242,7 @@ impl World {
             self.send(&mut relay, s, KeepAlive {});
         }
         self.submissions[s as usize].relay = Some(relay);
-        self.at(KEEP_ALIVE_MS, Event::KeepAlive(s));
+        self.at(limits::KEEP_ALIVE.0, Event::KeepAlive(s));
         self.drive(s);
     }
 
@@ -307,7 +303,7 @@ impl World {
 
     fn refusal_of(&self, code: u16) -> Refusal {
         let code = RefusalCode::from_number(code).unwrap_or(RefusalCode::Internal);
-        let theirs = PROVIDERS_REFUSALS.contains(&code) || self.bug(Planted::ForeignRefusalPassed);
+        let theirs = code.providers_may_say() || self.bug(Planted::ForeignRefusalPassed);
         if theirs { code.into() } else { RefusalCode::ProviderLost.into() }
     }
 
@@ -390,20 +386,6 @@ impl World {
         fails
     }
 }
-
-/// What a provider may say no with; the program has the same list.
-const PROVIDERS_REFUSALS: [RefusalCode; 10] = [
-    RefusalCode::InvalidRequest,
-    RefusalCode::ContextLengthExceeded,
-    RefusalCode::CannotOpen,
-    RefusalCode::TooLarge,
-    RefusalCode::UnknownEpoch,
-    RefusalCode::Overloaded,
-    RefusalCode::ModelNotLoaded,
-    RefusalCode::Draining,
-    RefusalCode::Internal,
-    RefusalCode::Unsupported,
-];
 
 fn action_number(action: &RelayAction) -> u64 {
     match action {

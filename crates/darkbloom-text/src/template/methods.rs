@@ -24,7 +24,7 @@ fn on_text(text: &str, name: &str, arguments: &[Value]) -> Result<Value, Error> 
         "replace" => {
             let (from, to): (&str, &str) = from_args(arguments)?;
             let grown = text.len().saturating_add(text.matches(from).count().saturating_mul(to.len()));
-            if grown > super::MAX_PROMPT_BYTES {
+            if grown > super::PROMPT_BYTES_MAX {
                 return Err(ErrorKind::OutOfFuel.into());
             }
             Value::from(text.replace(from, to))

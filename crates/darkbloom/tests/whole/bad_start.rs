@@ -146,7 +146,7 @@ fn a_configuration_file_with_mistakes_is_refused_before_anything_starts() {
         std::fs::write(&path, text).unwrap();
         run(command(&["coordinator", "--listen", "127.0.0.1:0"]).arg("--config").arg(&path))
     };
-    let cases: [(&str, &[&str]); 8] = [
+    let cases: [(&str, &[&str]); 9] = [
         ("[coordinator\n", &["darkbloom.toml is not valid", "line 1"]),
         ("[coordinator]\nlisten = \n", &["is not valid", "line 2"]),
         ("[coordinator]\nlisen = \"127.0.0.1:0\"\n", &["unknown field `lisen`", "hint: did you mean `listen`?"]),
@@ -154,6 +154,7 @@ fn a_configuration_file_with_mistakes_is_refused_before_anything_starts() {
         ("[coordinator]\nlisten = 7701\n", &["is not valid", "listen"]),
         ("[coordinator]\nlisten = \"localhost\"\n", &["is not valid"]),
         ("[coordinator]\ntier_min = \"best\"\n", &["tier_min", "hint: correct the configuration file"]),
+        ("[provider]\nrows = 1000\n", &["is not valid", "`rows` is 1000", "hint: give `rows` a number from 1 to 256"]),
         ("[provider]\njoin_token = \"db-join-1\"\n", &["hint: keys and tokens do not belong into the file"]),
     ];
     for (text, words) in cases {
@@ -190,10 +191,20 @@ fn what_is_missing_on_the_command_line_is_asked_for() {
     failed(&["start", "--foreground"], &["no coordinator is given", "hint: add `--coordinator"]);
     failed(&["start", "--foreground", "--coordinator", "http://127.0.0.1:1"], &["no model is given", "--model"]);
     failed(&["start"], &["hint: add `--foreground`"]);
+    for command in [&["keys", "list"][..], &["keys", "create"], &["accounts", "list"], &["accounts", "create", "x"]] {
+        failed(command, &["no administrator's key is given", "hint: set DARKBLOOM_ADMIN_KEY"]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut provider = Provider::command("http://127.0.0.1:1", ANY_PIN, folder.path(), &model_file());
+    let ended = run(provider.args(["--context", "1"]));
+    ended.failed_saying(&["the engine cannot run with these numbers", "hint: give `--rows`, `--context`"]);
     for wrong in [
         &["gateway", "--coordinator-key", "abc"][..],
         &["coordinator", "--listen", "nowhere"],
         &["gateway", "--tier-min", "best"],
+        &["dev", "--rows", "0"],
+        &["dev", "--rows", "257"],
+        &["start", "--foreground", "--rows", "1000"],
         &["fly"],
     ] {
         let ended = run(&mut command(wrong));

@@ -155,6 +155,11 @@ fn a_busy_port_is_named_and_nothing_stays_behind() {
     let address = taken.local_addr().unwrap().to_string();
     let ended = run(&mut dev(temporary.path(), &["--listen", &address]));
     ended.failed_saying(&["cannot listen on", &address, "hint: choose another address with `--listen`"]);
+    assert_eq!(ended.stderr.matches("cannot listen on").count(), 1, "said once: {}", ended.stderr);
+    assert!(!ended.stderr.contains(" | "), "a role was started before it: {}", ended.stderr);
+    let ended = run(&mut dev(temporary.path(), &["--listen", "0.0.0.0:0"]));
+    ended.failed_saying(&["reachable from other machines", "hint: listen on 127.0.0.1"]);
+    assert!(!ended.stderr.contains(" | "), "a role was started before it: {}", ended.stderr);
     assert!(is_empty(temporary.path()), "data stays behind");
 }
 

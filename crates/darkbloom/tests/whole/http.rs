@@ -117,6 +117,8 @@ fn models_are_listed_and_found_by_name() {
     assert_eq!(list.json()["data"][0]["object"], "model");
     let one = http::request(&network.gateway.address, "GET", &format!("/v1/models/{MODEL}"), &[], b"");
     assert_eq!(one.json(), list.json()["data"][0]);
+    let id = |answer: &Response| answer.header("x-request-id").expect("a request id").to_owned();
+    assert!(id(&list).starts_with("req_") && id(&one).starts_with("req_") && id(&list) != id(&one));
     let none = http::request(&network.gateway.address, "GET", "/v1/models/org/none", &[], b"");
     assert_eq!((none.status, none.json()["error"]["code"].as_str()), (404, Some("model_not_found")));
 }

@@ -66,6 +66,13 @@ fn accounts_keys_and_models_are_managed_from_the_command_line() {
     assert!(again.starts_with("available $2.500000000 (this reference was credited before"), "{again}");
     let wrong = ["accounts", "credit", "acme", "2,5", "--reference", "invoice 2"];
     administer(&coordinator, &wrong).failed_saying(&["`2,5` is not an amount", "hint: give dollars"]);
+    for unknown in [
+        &["accounts", "credit", "nobody", "1", "--reference", "invoice 3"][..],
+        &["keys", "create", "--account", "nobody"],
+    ] {
+        let hint = "hint: darkbloom accounts create nobody";
+        administer(&coordinator, unknown).failed_saying(&["there is no account of this name", hint]);
+    }
     let list = administered(&coordinator, &["accounts", "list"]);
     assert!(list.contains("$2.500000000") && list.trim_end().ends_with("acme"), "{list}");
 
@@ -88,7 +95,7 @@ fn accounts_keys_and_models_are_managed_from_the_command_line() {
 
     let mut stranger = command(&["keys", "list"]);
     stranger.env("DARKBLOOM_COORDINATOR", &coordinator.url).env("DARKBLOOM_ADMIN_KEY", "db-admin-of-nobody");
-    run(&mut stranger).failed_saying(&["the API key is missing or not valid"]);
+    run(&mut stranger).failed_saying(&["the API key is missing or not valid", "hint: set DARKBLOOM_ADMIN_KEY"]);
     coordinator.books_are_clean();
 }
 

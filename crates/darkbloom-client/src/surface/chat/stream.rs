@@ -5,17 +5,19 @@ use std::time::Duration;
 use axum::body::Bytes;
 use darkbloom_dialect::openai;
 use darkbloom_types::{Refusal, RefusalCode, SecretBytes};
+use darkbloom_wire::limits;
 use futures_util::Stream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::super::places::Place;
 use super::{Call, failed, timing_json};
 use crate::{Answer, Completed, Part};
 
 /// A stream that is silent this long sends a comment, so that nothing on the way closes it.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A consumer that takes nothing for this long is cut off, its request cancelled and its place given to others.
-const CONSUMER_WAIT: Duration = Duration::from_secs(30);
+const CONSUMER_WAIT: Duration = Duration::from_millis(limits::CONSUMER_WAIT.0);
 /// Pieces that may wait for the consumer here; behind them wait the parts of the call, then the network.
 const PIECES_MAX: usize = 8;
 
@@ -26,18 +28,14 @@ pub struct CutOff;
 
 /// What a consumer gets. A task of its own reads the answer, keeps the place while it does, and ends when the answer does,
 /// when the consumer goes, or when it takes nothing for too long. That drops the parts, which cancels the call.
-pub fn pieces(
-    about: Call,
-    answer: Answer,
-    place: OwnedSemaphorePermit,
-) -> impl Stream<Item = Result<Bytes, CutOff>> + use<> {
+pub fn pieces(about: Call, answer: Answer, place: Place) -> impl Stream<Item = Result<Bytes, CutOff>> + use<> {
     pieces_within(about, answer, place, CONSUMER_WAIT)
 }
 
 fn pieces_within(
     about: Call,
     answer: Answer,
-    place: OwnedSemaphorePermit,
+    place: Place,
     wait: Duration,
 ) -> impl Stream<Item = Result<Bytes, CutOff>> + use<> {
     let writer = openai::ChunkWriter::new(&*about.id, about.created_unix_s, &*about.model, about.include_usage);
@@ -68,7 +66,7 @@ struct Streaming {
     opened: bool,
     over: bool,
     /// Counts this request as long as it is worked on.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Streaming {
@@ -150,6 +148,7 @@ mod tests {
     use futures_util::StreamExt as _;
     use tokio::sync::Semaphore;
 
+    use super::super::super::places::Places;
     use super::super::tests::about;
     use super::*;
     use crate::Timing;
@@ -174,10 +173,10 @@ mod tests {
         }))
     }
 
-    fn place() -> (Arc<Semaphore>, OwnedSemaphorePermit) {
-        let room = Arc::new(Semaphore::new(1));
-        let place = Arc::clone(&room).try_acquire_owned().unwrap();
-        (room, place)
+    fn place() -> (Arc<Semaphore>, Place) {
+        let places = Places::new(1);
+        let place = places.take(&"key".into()).ok().unwrap();
+        (places.free, place)
     }
 
     /// Sends parts until nobody takes them any more, and says how many went.

@@ -1,3 +1,5 @@
+//! Which receipts outside of their request settle, which are acknowledged, and which wait, with a real store.
+
 use super::*;
 use std::sync::Arc;
 
@@ -195,7 +197,7 @@ async fn a_receipt_is_kept_while_its_request_is_in_hand() {
     let mut world = World::new().await;
     let bytes = signed(REQUEST);
     let resealing = Resealing { account: world.account, operation: OPERATION, until: world.shared.mono() };
-    let room = world.shared.begin_request(REQUEST, world.account);
+    let room = world.shared.begin_request(REQUEST);
     assert!(room.is_ok());
     world.hold(REQUEST).await;
     world.present(&bytes).await;

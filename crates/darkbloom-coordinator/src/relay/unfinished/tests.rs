@@ -1,3 +1,5 @@
+//! How holds end whose end could not be written at once, with a real store.
+
 use super::*;
 use darkbloom_ledger::{Delivered, HoldRequest, ReceiptUsage};
 use darkbloom_types::{AccountId, CatalogueDigest, KeyId, NanoDollars, OperationId, Price, ProviderId, TokenCount};

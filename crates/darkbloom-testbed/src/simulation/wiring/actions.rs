@@ -6,7 +6,7 @@ use darkbloom_ledger::HoldRequest;
 use darkbloom_registry::{RouteError, RouteRequest};
 use darkbloom_session::{Delivered, RelayAction, RelayEvent, Released, RouteFailure};
 use darkbloom_types::{AttemptNumber, KeyId, Micros, ProviderId, Refusal, RefusalCode, StreamId, Tier, TokenCount};
-use darkbloom_wire::{CoordinatorTiming, RelayedAccepted, RelayedFinal, RelayedRefused, Reseal};
+use darkbloom_wire::{CoordinatorTiming, RelayedAccepted, RelayedFinal, RelayedRefused, Reseal, limits};
 
 use super::super::agenda::Now;
 use super::super::faults::Planted;
@@ -14,7 +14,7 @@ use super::super::store::{COMMIT_MS, Job};
 use super::super::world::{
     Down, PRICE, Resealing, StreamUse, World, connection_id, link_of, model, place_of, provider_id,
 };
-use super::{Block, Current, HOLD_LIFE_MS, RESEAL_WAIT_MS, Relay};
+use super::{Block, Current, Relay};
 
 impl World {
     /// Does one action; some bring their result at once.
@@ -75,7 +75,7 @@ impl World {
                 }
             }
         }
-        let life = if self.bug(Planted::HoldsExpireUnderRequests) { 2_000 } else { HOLD_LIFE_MS };
+        let life = if self.bug(Planted::HoldsExpireUnderRequests) { 2_000 } else { limits::HOLD_LIFE.0 };
         let mut ledgers_operation = id;
         if self.bug(Planted::OperationPerSealing) {
             ledgers_operation.0 = submission.request.0;
@@ -288,7 +288,7 @@ impl World {
     fn reseal(&mut self, relay: &mut Relay, s: u32, code: RefusalCode) {
         let operation = self.operation_of(s);
         let (account, id, number) = (operation.account, operation.id, operation.model);
-        let waiting = Resealing { account, operation: id, until: self.now.after(RESEAL_WAIT_MS) };
+        let waiting = Resealing { account, operation: id, until: self.now.after(limits::RESEAL_WAIT.0) };
         let request = self.submissions[s as usize].request;
         self.coordinator.resealing.insert(request, waiting);
         let list = self.fresh_list(number);
