@@ -261,3 +261,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn people_read_pinned_and_never_attested() {
+    assert_eq!([Trust::Pinned.name(), Trust::Unpinned.name()], ["pinned", "unpinned"]);
+    let sources = [ClaimSource::Verified, ClaimSource::Pinned, ClaimSource::Provider];
+    assert_eq!(sources.map(ClaimSource::name), ["verified", "pinned", "provider"]);
+}
