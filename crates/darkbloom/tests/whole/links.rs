@@ -90,27 +90,45 @@ fn pass(mut from: TcpStream, mut into: TcpStream, silent: impl Fn() -> bool) {
     }
 }
 
+/// A network whose only provider, with a model that knows no end, speaks through a [`Wire`].
+pub struct Wired {
+    pub wire: Wire,
+    pub gateway: Surface,
+    pub provider: Provider,
+    pub coordinator: Coordinator,
+    /// The consumer's.
+    pub key: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Wired {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let model = endless_model(folder.path());
+        let mut coordinator = Coordinator::start(&folder.path().join("coordinator"));
+        coordinator.offer_model(&model);
+        let key = coordinator.account("first", CREDIT);
+        let wire = Wire::to(&coordinator.address);
+        let direct = std::mem::replace(&mut coordinator.url, format!("http://{}", wire.address));
+        let token = coordinator.key("join", None);
+        let provider = Provider::start(&coordinator, &folder.path().join("provider"), Some(&token), &model);
+        coordinator.url = direct;
+        let gateway = Surface::gateway(&coordinator, &[&provider.id]);
+        coordinator.eligible(1);
+        Self { wire, gateway, provider, coordinator, key, _folder: folder }
+    }
+}
+
 fn load(coordinator: &Coordinator) -> Value {
     coordinator.providers()[0]["models"][0].clone()
 }
 
 #[test]
 fn a_provider_comes_back_through_a_link_that_died_in_silence() {
-    let folder = tempfile::tempdir().unwrap();
-    let model = endless_model(folder.path());
-    let mut coordinator = Coordinator::start(&folder.path().join("coordinator"));
-    coordinator.offer_model(&model);
-    let key = coordinator.account("first", CREDIT);
-    let wire = Wire::to(&coordinator.address);
-    let direct = std::mem::replace(&mut coordinator.url, format!("http://{}", wire.address));
-    let token = coordinator.key("join", None);
-    let provider = Provider::start(&coordinator, &folder.path().join("provider"), Some(&token), &model);
-    coordinator.url = direct;
-    let gateway = Surface::gateway(&coordinator, &[&provider.id]);
-    coordinator.eligible(1);
+    let Wired { wire, coordinator, provider, gateway, key, .. } = &Wired::start();
 
     let long = ask_with("Count from 1 to 9.", json!({"stream": true, "max_tokens": 900}));
-    let mut reading = gateway.open_chat(&key, &long).unwrap();
+    let mut reading = gateway.open_chat(key, &long).unwrap();
     let before = first_content(&mut reading);
     wire.fall_silent();
     let silent_since = Instant::now();
@@ -124,11 +142,11 @@ fn a_provider_comes_back_through_a_link_that_died_in_silence() {
     // The old link is gone at the coordinator as well: the answer is cut, and what came of it is paid.
     let cut = rest(reading, before);
     assert!(cut.events().last().unwrap().contains("answer_cut"), "{}", cut.text());
-    assert_eq!(load(&coordinator)["rows_used"], 0, "the row of the cut answer is free");
-    let next = gateway.chat(&key, &ask_with("What is 17 + 25?", json!({"max_tokens": 2})));
+    assert_eq!(load(coordinator)["rows_used"], 0, "the row of the cut answer is free");
+    let next = gateway.chat(key, &ask_with("What is 17 + 25?", json!({"max_tokens": 2})));
     assert_eq!(next.answer(), "42");
-    coordinator.books_close(&key, CREDIT);
-    assert_eq!(coordinator.usage(&key).len(), 2);
+    coordinator.books_close(key, CREDIT);
+    assert_eq!(coordinator.usage(key).len(), 2);
 }
 
 #[test]

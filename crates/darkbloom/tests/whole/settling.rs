@@ -17,9 +17,9 @@ use darkbloom_wire::{
 use serde_json::json;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
-use crate::links::Wire;
+use crate::links::Wired;
 use crate::support::http::{self, bearer};
-use crate::support::network::{CREDIT, Coordinator, Network, Provider, Surface, ask_with, endless_model};
+use crate::support::network::{CREDIT, Network, ask_with};
 use crate::support::{PATIENCE, until};
 
 /// Twice as long as the coordinator waits before it looks again at receipts that it could not decide on, and a little.
@@ -29,18 +29,8 @@ const WORKED: Duration = Duration::from_millis(50);
 
 #[test]
 fn every_receipt_is_acknowledged_without_a_reconnect_also_when_nothing_was_relayed() {
-    let folder = tempfile::tempdir().unwrap();
-    let model = endless_model(folder.path());
-    let mut coordinator = Coordinator::start(&folder.path().join("coordinator"));
-    coordinator.offer_model(&model);
-    let key = coordinator.account("first", CREDIT);
-    let wire = Wire::to(&coordinator.address);
-    let direct = std::mem::replace(&mut coordinator.url, format!("http://{}", wire.address));
-    let token = coordinator.key("join", None);
-    let provider = Provider::start(&coordinator, &folder.path().join("provider"), Some(&token), &model);
-    coordinator.url = direct;
-    let gateway = Surface::gateway(&coordinator, &[&provider.id]);
-    coordinator.eligible(1);
+    let mut network = Wired::start();
+    let key = network.key.clone();
     let body = ask_with("Count from 1 to 9.", json!({"max_tokens": 900})).to_string();
     let head = format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {}\r\n\r\n",
@@ -48,25 +38,25 @@ fn every_receipt_is_acknowledged_without_a_reconnect_also_when_nothing_was_relay
     );
     for round in 1..=3 {
         // The offer arrives and is worked on, and the coordinator hears nothing of it before the consumer hangs up.
-        wire.hold(true);
-        let mut consumer = TcpStream::connect(&gateway.address).unwrap();
+        network.wire.hold(true);
+        let mut consumer = TcpStream::connect(&network.gateway.address).unwrap();
         consumer.write_all(format!("{head}{body}").as_bytes()).unwrap();
-        until("the money is held", || (coordinator.balance(&key).1 > 0).then_some(()));
+        until("the money is held", || (network.coordinator.balance(&key).1 > 0).then_some(()));
         thread::sleep(WORKED);
         drop(consumer);
-        let signed = || (provider.process.log().matches("request answered").count() == round).then_some(());
+        let signed = || (network.provider.process.log().matches("request answered").count() == round).then_some(());
         until("a receipt is signed", signed);
-        wire.hold(false);
-        coordinator.books_close(&key, CREDIT);
+        network.wire.hold(false);
+        network.coordinator.books_close(&key, CREDIT);
     }
-    assert_eq!(coordinator.usage(&key).len(), 0, "nothing was relayed, so nothing is paid");
+    assert_eq!(network.coordinator.usage(&key).len(), 0, "nothing was relayed, so nothing is paid");
     thread::sleep(REVIEWED);
-    coordinator.process.kill();
-    coordinator.again();
-    coordinator.eligible(1);
-    let log = provider.process.log();
+    network.coordinator.process.kill();
+    network.coordinator.again();
+    network.coordinator.eligible(1);
+    let log = network.provider.process.log();
     assert!(!log.contains("presenting unacknowledged receipts again"), "a receipt was never answered");
-    coordinator.books_close(&key, CREDIT);
+    network.coordinator.books_close(&key, CREDIT);
 }
 
 /// A provider that was just admitted, spoken by hand: its socket, its identity, and the welcome.
