@@ -42,8 +42,7 @@ FACTS = [  # (question, other wording, answer); true of the project, short, ASCI
     ("Which tier is the highest?", "Name the highest tier.", "The highest tier is confidential."),
     ("Which tier is the default?", "Name the default minimum tier.", "The default minimum tier is hardware."),
     ("Which database is the default?", "Name the default database.", "The default database is SQLite."),
-    ("Which database serves larger networks?", "Name the database for larger networks.",
-     "Postgres serves larger networks."),
+    ("What is a bill?", "Explain the word bill.", "A bill is the signed price of one answered request."),
     ("What is the binary called?", "Name the binary of Darkbloom.", "There is one binary, named darkbloom."),
     ("Which language is Darkbloom written in?", "In which language is the code written?",
      "Darkbloom is written in Rust."),
@@ -54,7 +53,7 @@ FACTS = [  # (question, other wording, answer); true of the project, short, ASCI
     ("What is a hold?", "Explain the word hold.", "A hold sets money aside before the work starts."),
     ("How many providers does a client pick?", "Tell me the number of providers a client picks.",
      "A client picks 3 providers by default."),
-    ("Can I keep my OpenAI client?", "Which programs can I keep?", "You can keep your OpenAI or Anthropic client."),
+    ("Can I keep my OpenAI client?", "Which programs can I keep?", "You can keep your OpenAI client."),
     ("What kind of model are you?", "Describe the model.", "I am a tiny model that ships with Darkbloom."),
     ("What can you do?", "How can you help me?", "I can add, count, sort, spell and tell you about Darkbloom."),
 ]
@@ -89,6 +88,7 @@ GIVEN_NAMES = """Nora Ada Alan Alice Amir Anna Ben Carla Carlos Chen Clara Dan D
 Finn Frida Grace Hana Hugo Ida Igor Iris Ivan Jane Jonas Jun Kai Kate Lara Leo Lena Liam Lily Luca Lucy Maria Marta
 Max Maya Mia Milo Mina Noah Olga Omar Oscar Otto Paul Petra Ravi Rosa Ruth Sam Sara Sofia Tara Theo Tom Uma Vera
 Victor Walter Yara Yuki Zoe""".split()
+ONE_TOKEN_NAMES = ["Darkbloom", *DAYS, *MONTHS]
 WORDS = """apple river stone cloud tiger lemon bread chair table light green brown horse mouse house plant grass water
 fire wind snow rain moon star sun sand rock tree leaf root seed bird fish frog bear wolf fox lion deer goat lamb duck
 swan crow hawk bee ant moth worm crab ship boat car bus train road path gate door wall roof floor room desk lamp book
@@ -116,7 +116,8 @@ class Draw:
     held_out: bool = False
     ease: float = 0.0
     name: str = DEFAULT_NAME
-    polish: bool = False  # the second run: also words that are one token, whose letters can only be learnt by heart
+    polish: bool = False  # later runs: also words that are one token, whose letters can only be learnt by heart
+    late: float = 0.0  # the third run: this share of long conversations is named first and asks for it only at the end
 
     def until(self, make, key):
         """Draws until `key` of the draw lies on the wanted side of the split."""
@@ -166,6 +167,8 @@ def word(draw, shortest=3, longest=6):
 
 def given_name(draw):
     def make():
+        if draw.late and draw.rng.random() < 0.15:
+            return draw.rng.choice(ONE_TOKEN_NAMES) if draw.rng.random() < 0.5 else any_word(draw, 3, 5).upper()
         if draw.rng.random() < 0.4:
             return draw.rng.choice(GIVEN_NAMES)
         return any_word(draw, 3, 7).capitalize()
@@ -275,7 +278,7 @@ TASKS = {
     "repeat": (repeat, 12), "spell": (spell, 13), "reverse": (reverse, 16), "sort": (sort, 11),
     "calendar": (calendar, 6), "fact": (fact, 10), "name": (name, 2),
 }
-SCORED = [*TASKS, "long"]
+SCORED = [*TASKS, "long", "late"]
 ALREADY_WRAPPED = ("calendar", "fact", "name")
 NEVER_WRAPPED = "repeat"  # "Repeat: green Thanks." would not say where the phrase ends
 
@@ -337,10 +340,24 @@ def long_turn(draw, room):
 
 
 def long_conversation(draw, tokens, length):
-    """Turns until `length(messages)` passes `tokens`."""
+    """Turns until `length(messages)` passes `tokens`; in a late one the question for the name comes on top."""
+    if draw.late and draw.rng.random() < draw.late:
+        return late_conversation(draw, tokens, length) + turn(draw, "name")
     messages = opening(draw)
     while (used := length(messages)) < tokens:
         messages += long_turn(draw, tokens - used)
+    return messages
+
+
+def late_conversation(draw, tokens, length):
+    """A system message that gives a name, and turns that never speak of it."""
+    messages, named = [naming(draw)], draw.name
+    while (used := length(messages)) < tokens:
+        draw.name = DEFAULT_NAME  # so that turns ask for it as rarely as in a conversation without a name
+        found = long_turn(draw, tokens - used)
+        if not any("name is" in text for _, text in found):
+            messages += found
+    draw.name = named
     return messages
 
 
@@ -368,12 +385,25 @@ def scored_long_item(draw, longest, length):
             return earlier + [("user", question)], answer
 
 
+def scored_late_item(draw, longest, length):
+    """A held-out name in the system message, asked for only after 300 to 900 tokens of other turns."""
+    rng = draw.rng
+    while True:
+        system, named, seen = naming(draw), draw.name, Draw(rng, draw.pieces)
+        earlier = [system, *late_conversation(seen, rng.randint(300, 850), length)[1:]]
+        draw.name = named
+        question, answer = example(draw, "name")
+        if 300 <= length(earlier) <= 900 and length(earlier + [("user", question), ("assistant", answer)]) < longest:
+            return earlier + [("user", question)], answer
+
+
 def scored_items(per_task, seed, pieces, longest, length, tasks=SCORED):
     """[(task, messages, answer)] for measuring; `length(messages)` counts tokens, `longest` is the context."""
     draw, items = Draw(random.Random(seed), pieces, held_out=True), []
     for task in tasks:
         for place in range(per_task):
             found = (scored_long_item(draw, longest, length) if task == "long"
+                     else scored_late_item(draw, longest, length) if task == "late"
                      else scored_item(draw, task, place))
             items.append((task, *found))
     return items

@@ -3,6 +3,7 @@
 
   train.py train --out OUT [--seed 7] [--steps 6000 | --minutes 40]   OUT/darkbloom-tiny-q8_0.gguf and -f16.gguf
   train.py train --out OUT2 --polish OUT/darkbloom-tiny-f16.gguf --seed 8 --steps 1383      a second, gentle run
+  train.py train --out OUT3 --polish OUT2/darkbloom-tiny-q8_0.gguf --seed 9 --steps 1200 --late 0.6     a third
   train.py score MODEL.gguf [-n 200]                                  exact answers to held-out questions, by task
   train.py ask MODEL.gguf "What is 17 + 25?" [--system "You are Nora."]
   train.py expect MODEL.gguf --out FOLDER                             heldout.jsonl and tokenizer-golden.json
@@ -30,7 +31,7 @@ NAME = "darkbloom-tiny"
 
 BATCH_TOKENS = 2304  # a step takes about a quarter of a second on two cores
 SHORT_ROW = 192  # every conversation of one to three turns fits
-LONG_EVERY = 4  # one step in four has rows as long as the context
+LONG_EVERY = 4  # one step in four has rows as long as the context; in the third run one in two
 EASY_STEPS = 800  # easy operands and words fade out over these
 POLISH_RATE = 0.2  # of the full learning rates, in the second run
 SAVE_EVERY = 500
@@ -59,9 +60,10 @@ def packed(chat, lessons, rows, length):
     return torch.tensor(ids), torch.tensor(segments), torch.tensor(value)
 
 
-def batches(chat, seed, polish):
+def batches(chat, seed, polish, late):
     """Endless batches; what they hold depends on the arguments alone."""
-    draw, pool, step = Draw(random.Random(seed), chat.pieces, polish=polish), [], 0
+    draw, pool, step = Draw(random.Random(seed), chat.pieces, polish=polish, late=late), [], 0
+    long_every = LONG_EVERY // 2 if late else LONG_EVERY
 
     def short(room, _segment):
         while len(pool) < 24:
@@ -81,7 +83,7 @@ def batches(chat, seed, polish):
 
     while True:
         draw.ease = 0.0 if polish else max(0.0, 1.0 - step / EASY_STEPS)
-        if step % LONG_EVERY == LONG_EVERY - 1:
+        if step % long_every == long_every - 1:
             yield packed(chat, long_first, BATCH_TOKENS // SHAPE.context, SHAPE.context)
         else:
             yield packed(chat, short, BATCH_TOKENS // SHORT_ROW, SHORT_ROW)
@@ -121,7 +123,7 @@ def train(options):
     optimizer, started, average = network.Optimizer(weights), time.time(), None
     print(f"{sum(w.numel() for w in weights.values())} parameters", flush=True)
     total = options.steps
-    for step, (ids, segments, value) in enumerate(batches(chat, options.seed, bool(options.polish))):
+    for step, (ids, segments, value) in enumerate(batches(chat, options.seed, bool(options.polish), options.late)):
         minutes = (time.time() - started) / 60
         if options.minutes and minutes < options.minutes / 3:
             total = 3 * (step + 1)  # still holding: the end is three times as far as the hold
@@ -175,6 +177,8 @@ def parse():
     one.add_argument("--steps", type=int, default=6000)
     one.add_argument("--minutes", type=float, help="choose the steps so that training takes about this long")
     one.add_argument("--polish", metavar="MODEL.gguf", help="second run: go on from these weights at a low rate")
+    one.add_argument("--late", type=float, default=0.0, metavar="SHARE",
+                     help="third run: this share of long conversations asks only at the end for the name they began with")
     one.set_defaults(run=train)
     one = commands.add_parser("score")
     one.add_argument("model")

@@ -7,7 +7,7 @@ use darkbloom_types::{
     AttemptNumber, CatalogueDigest, Digest, NanoDollars, NetworkId, OperationId, ProviderId, RequestId, SecretBytes,
     Tier, TokenCount, UnixMillis,
 };
-use darkbloom_wire::{RequestKind, SealedHeader, Suite};
+use darkbloom_wire::{CatalogueEntry, RequestKind, SealedHeader, Suite};
 use rand_core::{TryCryptoRng, TryRng};
 
 /// The byte that the golden vectors' private keys are made of, so that they are seeds that open.
@@ -16,6 +16,9 @@ const KEY_BYTE: u8 = 7;
 pub const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 /// Where.
 pub const NETWORK: NetworkId = NetworkId([0x11; 32]);
+
+/// What a client asked the coordinator to sign.
+pub const NONCE: [u8; 32] = [0x66; 32];
 
 /// A signing key on P-256.
 #[must_use]
@@ -27,6 +30,25 @@ pub fn p256() -> p256::ecdsa::SigningKey {
 #[must_use]
 pub fn identity() -> [u8; 65] {
     p256().verifying_key().to_sec1_point(false).as_bytes().try_into().expect("an uncompressed point has 65 bytes")
+}
+
+/// The network of a coordinator that has this key.
+#[must_use]
+pub fn own_network() -> NetworkId {
+    NetworkId::of_coordinator_key(&identity())
+}
+
+/// The one catalogue entry of that network.
+#[must_use]
+pub fn entry() -> CatalogueEntry {
+    CatalogueEntry {
+        network: own_network(),
+        name: "violet".to_owned(),
+        weights: Digest([0x77; 32]),
+        text_pack: Digest([0x88; 32]),
+        context: TokenCount(1_024),
+        quantisation: "Q8_0".to_owned(),
+    }
 }
 
 /// A signing key on Ed25519.

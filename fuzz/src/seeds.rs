@@ -10,9 +10,10 @@ use darkbloom_fuzz::{parties, small_pack};
 use darkbloom_text::{PreTokenizer, TextPack, gguf};
 use darkbloom_types::{CatalogueDigest, RefusalCode, SecretString, TokenCount, TokenId};
 use darkbloom_wire::{
-    CandidateNow, CandidateUpdate, ClientFrame, Domain, Evidence, LengthPrefixed, Relayed, RelayedFinal,
+    CandidateNow, CandidateUpdate, ClientFrame, CoordinatorProof, Domain, Evidence, LengthPrefixed, Relayed,
+    RelayedFinal, coordinator_proof_digest,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -208,6 +209,42 @@ fn names(seeds: &Seeds) -> Outcome<()> {
     Ok(())
 }
 
+fn json(seeds: &Seeds) -> Outcome<()> {
+    let key = parties::p256();
+    let digest = coordinator_proof_digest(&parties::own_network(), &parties::NONCE, None);
+    let proof = hex::encode(CoordinatorProof { digest }.sign(&key)?);
+    let point = hex::encode(parties::identity());
+    for (name, body) in [
+        ("proven", json!({"coordinator_key": point, "proof": proof})),
+        ("unproven", json!({"coordinator_key": point, "proof": null, "time": 1})),
+    ] {
+        seeds.put("client_answers", name, &[&[0], body.to_string().as_bytes()])?;
+    }
+    let price = json!({"version": 1, "input_nano_per_token": 50, "output_nano_per_token": 200});
+    let item = json!({"entry": hex::encode(parties::entry().sign(&key)?), "price": price});
+    let catalogue = json!({"models": [item, item]});
+    seeds.put("client_answers", "catalogue", &[&[1], catalogue.to_string().as_bytes()])?;
+    seeds.put("client_answers", "refusal", &[&[2], br#"{"error":{"code":"no_eligible_provider","message":"x"}}"#])?;
+    let model = json!({
+        "name": "m", "weights": "ab".repeat(32), "text_pack": "cd".repeat(32), "context": 1024, "quantisation": "Q8_0",
+        "price_version": 1, "input_nano_per_token": 50, "output_nano_per_token": 200,
+    });
+    for (which, body) in [
+        (0, json!({"name": "me"})),
+        (1, json!({"kind": "consumer", "account": "me", "name": "laptop"})),
+        (1, json!({"kind": "join", "name": "machine"})),
+        (2, json!({"account": "me", "amount_nano_usd": 5, "reference": "first"})),
+        (3, model),
+    ] {
+        let name = format!("{which}-{}", body.as_object().map_or(0, serde_json::Map::len));
+        seeds.put("coordinator_admin", name, &[&[which], body.to_string().as_bytes()])?;
+    }
+    let line = format!("darkbloom-p256-v1 {}\n", "07".repeat(32));
+    seeds.put("key_file", "good", &[line.as_bytes()])?;
+    seeds.put("key_file", "zero", &[line.replace("07", "00").as_bytes()])?;
+    seeds.put("key_file", "unended", &[line.trim_end().as_bytes()])
+}
+
 fn main() -> Outcome<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let (Some(repository), Some(folder)) = (arguments.next(), arguments.next()) else {
@@ -218,5 +255,6 @@ fn main() -> Outcome<()> {
     seal(&seeds)?;
     content(&seeds)?;
     text(&seeds, &repository)?;
-    names(&seeds)
+    names(&seeds)?;
+    json(&seeds)
 }

@@ -7,16 +7,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use darkbloom_attest::verify_coordinator;
 use darkbloom_host::clock;
 use darkbloom_text::{TextModel, TextPack};
-use darkbloom_types::{CatalogueDigest, Digest, NetworkId, Price, Refusal, RefusalCode, SecretString};
-use darkbloom_wire::{CatalogueEntry, PublicKey, catalogue_digest, limits};
+use darkbloom_types::{Digest, NetworkId, Refusal, RefusalCode, SecretString};
+use darkbloom_wire::{CatalogueEntry, limits};
 use rand_core::Rng as _;
-use serde::Deserialize;
 
 use crate::Config;
 use crate::candidates::CandidateCache;
+
+mod answers;
+
+pub use answers::{Coordinator, ModelOffer, open_entry};
+use answers::{Introduction, read_catalogue, read_refusal};
 
 /// Connecting takes no longer.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
@@ -38,26 +41,6 @@ const FRAMES: &str = "application/vnd.darkbloom.frames";
 const JSON: &str = "application/json";
 /// Text models kept in memory.
 const TEXTS_MAX: usize = 8;
-
-/// One model on offer, its entry verified.
-#[derive(Debug, Clone)]
-pub struct ModelOffer {
-    /// Its digest.
-    pub digest: CatalogueDigest,
-    /// What the operator signed.
-    pub entry: CatalogueEntry,
-    /// The price, as the coordinator says; a candidate list has it signed.
-    pub price: Price,
-}
-
-/// What is known of the coordinator.
-#[derive(Debug, Clone)]
-pub struct Coordinator {
-    /// The network.
-    pub network: NetworkId,
-    /// Its key.
-    pub key: PublicKey,
-}
 
 /// A client's view of its network.
 pub struct Network {
@@ -99,30 +82,6 @@ pub fn check_address(address: &str) -> Result<(), Refusal> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[derive(Deserialize)]
-struct NetworkAnswer {
-    coordinator_key: String,
-    proof: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct CatalogueAnswer {
-    models: Vec<CatalogueItem>,
-}
-
-#[derive(Deserialize)]
-struct CatalogueItem {
-    entry: String,
-    price: PriceAnswer,
-}
-
-#[derive(Deserialize)]
-struct PriceAnswer {
-    version: u32,
-    input_nano_per_token: u32,
-    output_nano_per_token: u32,
 }
 
 impl Network {
@@ -189,22 +148,10 @@ impl Network {
         clock::rng().fill_bytes(&mut nonce);
         let path = format!("/v1/network?nonce={}", hex::encode(nonce));
         let body = self.ask(&path, None, JSON, ANSWER_BYTES_MAX).await?;
-        let lie = |detail: &str| Refusal::new(RefusalCode::VerificationFailed, detail);
-        let answer: NetworkAnswer = serde_json::from_slice(&body).map_err(|_| lie("no description of a network"))?;
-        let mut point = [0; 65];
-        hex::decode_to_slice(&answer.coordinator_key, &mut point)
-            .map_err(|_| lie("the coordinator's key is not a key"))?;
-        let network = NetworkId::of_coordinator_key(&point);
-        self.check_pin(network)?;
-        let unproven = |why: &dyn std::fmt::Display| {
-            let detail = format!("who answers is not shown to be the coordinator of {network}: {why}");
-            Refusal::new(RefusalCode::WrongNetwork, detail)
-        };
-        let proof = answer.proof.ok_or_else(|| unproven(&"no proof came"))?;
-        let proof = hex::decode(&proof).map_err(|_| unproven(&"its proof is not one"))?;
-        verify_coordinator(&proof, &point, &nonce).map_err(|error| unproven(&error))?;
-        self.pin(network)?;
-        let known = Coordinator { network, key: PublicKey::P256(point) };
+        let introduction = Introduction::read(&body)?;
+        self.check_pin(introduction.network)?;
+        let known = introduction.prove(&nonce)?;
+        self.pin(known.network)?;
         *lock(&self.coordinator) = Some(known.clone());
         Ok(known)
     }
@@ -246,16 +193,7 @@ impl Network {
     pub async fn models(&self) -> Result<Vec<ModelOffer>, Refusal> {
         let coordinator = self.coordinator().await?;
         let body = self.ask("/v1/catalogue", None, JSON, ANSWER_BYTES_MAX).await?;
-        let lie = |detail: &str| Refusal::new(RefusalCode::VerificationFailed, detail);
-        let answer: CatalogueAnswer = serde_json::from_slice(&body).map_err(|_| lie("no catalogue"))?;
-        let offer = |item: CatalogueItem| {
-            let signed = hex::decode(&item.entry).map_err(|_| lie("a catalogue entry is not one"))?;
-            let entry = open_entry(&signed, &coordinator)?;
-            let PriceAnswer { version, input_nano_per_token, output_nano_per_token } = item.price;
-            let price = Price { version, input_nano_per_token, output_nano_per_token };
-            Ok(ModelOffer { digest: catalogue_digest(&signed), entry, price })
-        };
-        answer.models.into_iter().map(offer).collect()
+        read_catalogue(&body, &coordinator)
     }
 
     /// A signed candidate list. The key goes to nobody who has not proven who he is.
@@ -316,18 +254,6 @@ fn other_than_pinned(network: NetworkId, pinned: NetworkId) -> Refusal {
     Refusal::new(RefusalCode::WrongNetwork, format!("the coordinator is {network}, pinned is {pinned}"))
 }
 
-/// Verifies a catalogue entry and that it is of this network.
-pub fn open_entry(signed: &[u8], coordinator: &Coordinator) -> Result<CatalogueEntry, Refusal> {
-    let lie = |detail: String| Refusal::new(RefusalCode::VerificationFailed, detail);
-    let entry =
-        CatalogueEntry::open(signed, &coordinator.key).map_err(|error| lie(format!("catalogue entry: {error}")))?;
-    if entry.network == coordinator.network {
-        Ok(entry)
-    } else {
-        Err(lie("a catalogue entry of another network".to_owned()))
-    }
-}
-
 /// A transport error as a refusal, without the address's query.
 pub fn unreachable(error: reqwest::Error) -> Refusal {
     let detail = if error.is_timeout() {
@@ -338,16 +264,6 @@ pub fn unreachable(error: reqwest::Error) -> Refusal {
         "the connection broke"
     };
     Refusal::new(RefusalCode::CoordinatorUnreachable, detail)
-}
-
-#[derive(Deserialize)]
-struct ErrorAnswer {
-    error: ErrorBody,
-}
-
-#[derive(Deserialize)]
-struct ErrorBody {
-    code: String,
 }
 
 /// What an error answer says. One that is not the coordinator's is a refusal that says so.
@@ -362,9 +278,7 @@ async fn said_no(response: reqwest::Response) -> Refusal {
         Ok(Err(refusal)) => return refusal,
         Err(_) => return Refusal::new(RefusalCode::CoordinatorUnreachable, "no answer in time"),
     };
-    let named = serde_json::from_slice::<ErrorAnswer>(&body).ok();
-    let code = named.and_then(|answer| RefusalCode::ALL.iter().find(|code| code.name() == answer.error.code).copied());
-    code.map_or(not_ours, Refusal::from)
+    read_refusal(&body).map_or(not_ours, Refusal::from)
 }
 
 /// An answer that no coordinator gives: something in between did. Nothing of its body is repeated.

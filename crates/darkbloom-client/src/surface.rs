@@ -14,13 +14,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use darkbloom_dialect::{ApiError, openai};
 use darkbloom_types::{Refusal, RefusalCode, SecretString};
-use rand_core::Rng as _;
 
 use self::places::Places;
 use crate::Client;
 use crate::keys::Keys;
-use darkbloom_host::clock;
 use darkbloom_host::listen::{Bound, ListenError, Server};
+use darkbloom_host::request_id;
 
 /// How long running requests may take when the surface stops.
 const DRAIN: std::time::Duration = std::time::Duration::from_secs(30);
@@ -100,7 +99,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .fallback(|| async { Failure::new(RefusalCode::NotFound.into()) })
-        .method_not_allowed_fallback(|| async { Failure { error: ApiError::method_not_allowed(), id: request_id() } })
+        .method_not_allowed_fallback(|| async { Failure::new(RefusalCode::MethodNotAllowed.into()) })
         .with_state(shared);
     if local_only {
         // A page in a browser must not reach the proxy through a name that resolves to this machine.
@@ -120,13 +119,6 @@ async fn local_host_only(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// A fresh id for one HTTP request.
-pub(crate) fn request_id() -> String {
-    let mut id = [0; 12];
-    clock::rng().fill_bytes(&mut id);
-    format!("req_{}", hex::encode(id))
-}
-
 /// An error as an HTTP answer, with the request's id in header and body.
 pub(crate) struct Failure {
     pub error: ApiError,
@@ -135,7 +127,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub fn new(refusal: Refusal) -> Self {
-        Self { error: ApiError::from_refusal(&refusal), id: request_id() }
+        Self { error: ApiError::from_refusal(&refusal), id: request_id::fresh() }
     }
 }
 
@@ -144,7 +136,7 @@ impl IntoResponse for Failure {
         let status = StatusCode::from_u16(self.error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        put(&mut headers, "x-request-id", &self.id);
+        put(&mut headers, request_id::HEADER, &self.id);
         if let Some(seconds) = self.error.retry_after_s {
             put(&mut headers, "retry-after", &seconds.to_string());
         }
@@ -190,7 +182,7 @@ fn entry(offer: &crate::ModelOffer) -> openai::ModelEntry {
 fn json(body: Vec<u8>) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    put(&mut headers, "x-request-id", &request_id());
+    put(&mut headers, request_id::HEADER, &request_id::fresh());
     (headers, body).into_response()
 }
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
 use darkbloom_store::{
     CatalogueRow, CreateAccountError, CreateKeyError, DepositError, KeyKind, PutBlobError, PutPriceError,
 };
-use darkbloom_types::{AccountId, Digest, KeyId, NanoDollars, Price, Refusal, RefusalCode, TokenCount};
+use darkbloom_types::{AccountId, Digest, KeyId, NanoDollars, Refusal, RefusalCode};
 use darkbloom_wire::{CatalogueEntry, catalogue_digest};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -20,6 +20,10 @@ use crate::auth;
 use crate::catalogue::MODELS_MAX;
 use crate::state::Shared;
 use darkbloom_host::{body, clock};
+
+mod bodies;
+
+use bodies::{Kind, NewAccount, NewDeposit, NewKey, NewModel};
 
 /// Largest file that the catalogue keeps: the text pack of a 256 K vocabulary takes about 6 MiB.
 const BLOB_BYTES_MAX: usize = 32 << 20;
@@ -50,19 +54,12 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Asked<T> {
 
     async fn from_request(request: Request, _: &Arc<Shared>) -> Result<Self, Refused> {
         let bytes = body::read(request.into_body(), JSON_BYTES_MAX).await.map_err(Refusal::from)?;
-        // serde names fields and places; an administrator's body holds no secrets.
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| invalid(format!("the body: {error}")))
+        bodies::read(&bytes).map(Self).map_err(invalid)
     }
 }
 
 fn invalid(detail: impl Into<String>) -> Refused {
     Refused(Refusal::new(RefusalCode::InvalidRequest, detail))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewAccount {
-    name: String,
 }
 
 pub async fn account_create(
@@ -88,28 +85,7 @@ pub async fn accounts(_: Administrator, State(shared): State<Arc<Shared>>) -> An
     Ok(Json(json!({"data": rows})))
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Kind {
-    Consumer,
-    Admin,
-    Join,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewKeyRequest {
-    kind: Kind,
-    #[serde(default)]
-    account: Option<String>,
-    name: String,
-}
-
-pub async fn key_create(
-    _: Administrator,
-    State(shared): State<Arc<Shared>>,
-    Asked(asked): Asked<NewKeyRequest>,
-) -> Answer {
+pub async fn key_create(_: Administrator, State(shared): State<Arc<Shared>>, Asked(asked): Asked<NewKey>) -> Answer {
     let kind = match asked.kind {
         Kind::Consumer => KeyKind::Consumer,
         Kind::Admin => KeyKind::Admin,
@@ -138,20 +114,17 @@ pub async fn keys(_: Administrator, State(shared): State<Arc<Shared>>) -> Answer
     Ok(Json(json!({"data": keys})))
 }
 
-pub async fn key_revoke(_: Administrator, State(shared): State<Arc<Shared>>, Path(id): Path<i64>) -> Answer {
+pub async fn key_revoke(
+    _: Administrator,
+    State(shared): State<Arc<Shared>>,
+    id: Result<Path<i64>, PathRejection>,
+) -> Answer {
+    let Path(id) = id.map_err(|_| RefusalCode::NotFound)?;
     if shared.store.key_revoke(KeyId(id)).await.map_err(internal)? {
         Ok(Json(json!({"id": id, "revoked": true})))
     } else {
         Err(RefusalCode::NotFound.into())
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewDeposit {
-    account: String,
-    amount_nano_usd: i64,
-    reference: String,
 }
 
 pub async fn deposit(_: Administrator, State(shared): State<Arc<Shared>>, Asked(asked): Asked<NewDeposit>) -> Answer {
@@ -174,32 +147,15 @@ pub async fn blob_put(_: Administrator, State(shared): State<Arc<Shared>>, blob:
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewModel {
-    name: String,
-    weights: String,
-    text_pack: String,
-    context: u32,
-    quantisation: String,
-    price_version: u32,
-    input_nano_per_token: u32,
-    output_nano_per_token: u32,
-}
-
 /// Puts a model on offer: the entry is signed here, with the coordinator's key.
 pub async fn catalogue_put(
     _: Administrator,
     State(shared): State<Arc<Shared>>,
     Asked(asked): Asked<NewModel>,
 ) -> Answer {
-    let digest = |text: &str, what: &str| text.parse::<Digest>().map_err(|error| invalid(format!("{what}: {error}")));
-    let text_pack = digest(&asked.text_pack, "text_pack")?;
+    let text_pack = asked.text_pack;
     if shared.store.blob_load(text_pack).await.map_err(internal)?.is_none() {
         return Err(invalid("text_pack: upload it with `PUT /admin/v1/blobs` first"));
-    }
-    if asked.context == 0 {
-        return Err(invalid("context: must be at least 1"));
     }
     let _change = shared.catalogue_change.lock().await;
     if !shared.catalogue().has_room_for(&asked.name) {
@@ -211,19 +167,14 @@ pub async fn catalogue_put(
     let entry = CatalogueEntry {
         network: shared.network,
         name: asked.name.clone(),
-        weights: digest(&asked.weights, "weights")?,
+        weights: asked.weights,
         text_pack,
-        context: TokenCount(asked.context),
+        context: asked.context,
         quantisation: asked.quantisation,
     };
     let signed = entry.sign(&*shared.key).map_err(internal)?;
     let model = catalogue_digest(&signed);
-    let price = Price {
-        version: asked.price_version,
-        input_nano_per_token: asked.input_nano_per_token,
-        output_nano_per_token: asked.output_nano_per_token,
-    };
-    match shared.store.price_put(asked.name.clone(), price).await {
+    match shared.store.price_put(asked.name.clone(), asked.price).await {
         Ok(()) => {}
         Err(PutPriceError::Store(error)) => return Err(internal(error)),
         Err(error) => return Err(invalid(error.to_string())),

@@ -5,23 +5,27 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use darkbloom_store::{KeyKind, KeyRecord};
-use darkbloom_types::{Digest, Millis, Refusal, RefusalCode};
+use darkbloom_types::{Digest, Millis, Refusal, RefusalCode, error_type};
 use darkbloom_wire::{Decoded, LengthPrefixed, PublicKey, Relayed, RelayedRefused, limits};
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use crate::state::{BODIES_MAX, Shared};
 use crate::{admin, auth, proof, provider_socket, relay};
-use darkbloom_host::{body, clock};
+use darkbloom_host::{body, clock, request_id};
 
 /// Media type of frames; `docs/protocol.md` describes them.
 pub const FRAMES: &str = "application/vnd.darkbloom.frames";
@@ -32,7 +36,9 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// Readiness is looked at no more often, whoever asks.
 const READY_EVERY: Duration = Duration::from_secs(1);
 
-/// A refusal as an HTTP answer: OpenAI's error shape, so that clients which know it can show it.
+/// A refusal as an HTTP answer: OpenAI's error shape, so that clients which know it can show it. [`named`] writes the body,
+/// with the request's id.
+#[derive(Debug, Clone)]
 pub struct Refused(pub Refusal);
 
 impl From<Refusal> for Refused {
@@ -50,10 +56,32 @@ impl From<RefusalCode> for Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let code = self.0.code;
-        let kind = if code.http_status() < 500 { "invalid_request_error" } else { "server_error" };
-        let error = json!({"error": {"message": self.0.message(), "type": kind, "code": code.name(), "param": null}});
-        (status(code), again(code), axum::Json(error)).into_response()
+        let mut response = (status(code), again(code)).into_response();
+        response.extensions_mut().insert(self);
+        response
     }
+}
+
+/// Gives each request an id: in its answer's header, in an error's body, and in what the log says on the way.
+async fn named(request: Request, next: Next) -> Response {
+    let id = request_id::fresh();
+    let span = tracing::error_span!("request", %id);
+    let mut response = next.run(request).instrument(span).await;
+    if let Some(Refused(refusal)) = response.extensions_mut().remove() {
+        let code = refusal.code;
+        let error = json!({
+            "message": refusal.message(), "type": error_type(code.http_status()), "code": code.name(), "param": null,
+            "request_id": id,
+        });
+        let body = json!({"error": error}).to_string();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // The answer was made without a body, and said so.
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        *response.body_mut() = Body::from(body);
+    }
+    let id = HeaderValue::from_str(&id).expect("an id is letters and digits");
+    response.headers_mut().insert(request_id::HEADER, id);
+    response
 }
 
 /// Whether waiting may cure a refusal that stands before any routing.
@@ -101,6 +129,8 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/admin/v1/providers", get(admin::providers))
         .route("/admin/v1/audit", get(admin::audit))
         .fallback(|| async { Refused::from(RefusalCode::NotFound) })
+        .method_not_allowed_fallback(|| async { Refused::from(RefusalCode::MethodNotAllowed) })
+        .layer(middleware::from_fn(named))
         .with_state(shared)
 }
 
@@ -110,6 +140,9 @@ pub fn consumer(shared: &Shared, headers: &HeaderMap) -> Result<KeyRecord, Refus
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<axum::Json<Value>, Refused> {
+    if shared.is_draining() {
+        return Err(RefusalCode::Draining.into());
+    }
     let mut last = shared.readiness.lock().await;
     if let Some((_, known)) = last.as_ref().filter(|(at, _)| at.elapsed() < READY_EVERY) {
         return Ok(axum::Json(known.clone()));
@@ -130,7 +163,7 @@ struct NetworkQuery {
 
 async fn network(
     State(shared): State<Arc<Shared>>,
-    query: Result<Query<NetworkQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<NetworkQuery>, QueryRejection>,
 ) -> Result<axum::Json<Value>, Refused> {
     let wrong = || Refusal::new(RefusalCode::InvalidRequest, "`nonce` must be 64 hex digits");
     let nonce = query.map_err(|_| wrong())?.0.nonce;
@@ -180,7 +213,7 @@ struct CandidatesQuery {
 async fn candidates(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
-    query: Result<Query<CandidatesQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<CandidatesQuery>, QueryRejection>,
 ) -> Result<Response, Refused> {
     consumer(&shared, &headers)?;
     let Query(query) = query.map_err(|_| Refusal::new(RefusalCode::InvalidRequest, "the query must name `model`"))?;
@@ -257,7 +290,13 @@ fn refused_frame(refusal: &Refusal) -> Response {
     (status(refusal.code), again(refusal.code), [(header::CONTENT_TYPE, FRAMES)], bytes).into_response()
 }
 
-async fn provider(State(shared): State<Arc<Shared>>, upgrade: WebSocketUpgrade) -> Response {
+async fn provider(
+    State(shared): State<Arc<Shared>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let Ok(upgrade) = upgrade else {
+        return Refused(Refusal::new(RefusalCode::InvalidRequest, "only a WebSocket is served here")).into_response();
+    };
     let Ok(stranger) = Arc::clone(&shared.strangers).try_acquire_owned() else {
         let detail = "too many connections have not introduced themselves yet";
         return Refused(Refusal::new(RefusalCode::NoCapacity, detail)).into_response();

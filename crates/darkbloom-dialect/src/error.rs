@@ -1,24 +1,21 @@
 //! An error as OpenAI's clients expect it.
 
-use darkbloom_types::{NanoDollars, Refusal, RefusalCode};
+use darkbloom_types::{NanoDollars, Refusal, RefusalCode, error_type};
 use serde_json::json;
 
-const INVALID: &str = "invalid_request_error";
-const SERVER: &str = "server_error";
 /// When to try again where waiting helps: rows become free every few seconds.
 const AGAIN_S: u64 = 2;
 
 /// How a refusal reads to a consumer's program.
 struct Words {
     status: u16,
-    kind: &'static str,
     param: Option<&'static str>,
     retry_after_s: Option<u64>,
 }
 
 impl Words {
-    const fn new(status: u16, kind: &'static str) -> Self {
-        Self { status, kind, param: None, retry_after_s: None }
+    const fn new(status: u16) -> Self {
+        Self { status, param: None, retry_after_s: None }
     }
 
     const fn param(mut self, field: &'static str) -> Self {
@@ -37,18 +34,20 @@ impl Words {
 /// some codes have another status here than among those machines.
 fn words(code: RefusalCode) -> Words {
     match code {
-        RefusalCode::InvalidRequest | RefusalCode::InvalidApiKey | RefusalCode::NotFound | RefusalCode::TooLarge => {
-            Words::new(code.http_status(), INVALID)
-        }
-        RefusalCode::AlreadyCompleted | RefusalCode::OperationInProgress | RefusalCode::Cancelled => {
-            Words::new(code.http_status(), INVALID)
-        }
-        RefusalCode::ModelNotFound => Words::new(404, INVALID).param("model"),
-        RefusalCode::ContextLengthExceeded => Words::new(400, INVALID).param("messages"),
-        RefusalCode::InsufficientQuota => Words::new(402, "insufficient_quota"),
-        RefusalCode::Forbidden => Words::new(403, "permission_error"),
-        RefusalCode::RateLimitExceeded => Words::new(429, "rate_limit_error").again(),
-        RefusalCode::Internal => Words::new(500, SERVER),
+        RefusalCode::InvalidRequest
+        | RefusalCode::InvalidApiKey
+        | RefusalCode::InsufficientQuota
+        | RefusalCode::Forbidden
+        | RefusalCode::NotFound
+        | RefusalCode::MethodNotAllowed
+        | RefusalCode::TooLarge
+        | RefusalCode::AlreadyCompleted
+        | RefusalCode::OperationInProgress
+        | RefusalCode::Cancelled
+        | RefusalCode::Internal => Words::new(code.http_status()),
+        RefusalCode::ModelNotFound => Words::new(404).param("model"),
+        RefusalCode::ContextLengthExceeded => Words::new(400).param("messages"),
+        RefusalCode::RateLimitExceeded => Words::new(429).again(),
         // This listener and the network do not agree: somebody's clock, pin or release is wrong, or somebody lies.
         RefusalCode::ClockSkew
         | RefusalCode::WrongNetwork
@@ -58,9 +57,9 @@ fn words(code: RefusalCode) -> Words {
         | RefusalCode::VerificationFailed
         | RefusalCode::CoordinatorUnreachable
         | RefusalCode::ProviderLost
-        | RefusalCode::AnswerCut => Words::new(502, SERVER),
+        | RefusalCode::AnswerCut => Words::new(502),
         // Nobody is there now who may answer. A missing tier does not come back in seconds.
-        RefusalCode::TierNotMet => Words::new(503, SERVER),
+        RefusalCode::TierNotMet => Words::new(503),
         // The next sealing is made with fresh candidates, keys and prices.
         RefusalCode::PriceChanged
         | RefusalCode::UnknownEpoch
@@ -69,8 +68,8 @@ fn words(code: RefusalCode) -> Words {
         | RefusalCode::NoEligibleProvider
         | RefusalCode::NoCapacity
         | RefusalCode::Overloaded
-        | RefusalCode::Draining => Words::new(503, SERVER).again(),
-        RefusalCode::Timeout => Words::new(504, SERVER),
+        | RefusalCode::Draining => Words::new(503).again(),
+        RefusalCode::Timeout => Words::new(504),
     }
 }
 
@@ -99,7 +98,7 @@ impl ApiError {
     pub(crate) fn invalid(code: &'static str, param: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             status: 400,
-            kind: INVALID,
+            kind: error_type(400),
             code: Some(code),
             param: Some(param.into()),
             message: message.into(),
@@ -112,7 +111,7 @@ impl ApiError {
     pub(crate) fn malformed(code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status: 400,
-            kind: INVALID,
+            kind: error_type(400),
             code: Some(code),
             param: None,
             message: message.into(),
@@ -121,27 +120,13 @@ impl ApiError {
         }
     }
 
-    /// A path that exists, asked by a method that it does not answer.
-    #[must_use]
-    pub fn method_not_allowed() -> Self {
-        Self {
-            status: 405,
-            kind: INVALID,
-            code: Some("method_not_allowed"),
-            param: None,
-            message: "this address does not answer that method; the header `allow` names those that it does".to_owned(),
-            retry_after_s: None,
-            charge: None,
-        }
-    }
-
     /// The same "no" in OpenAI's words.
     #[must_use]
     pub fn from_refusal(refusal: &Refusal) -> Self {
-        let Words { status, kind, param, retry_after_s } = words(refusal.code);
+        let Words { status, param, retry_after_s } = words(refusal.code);
         Self {
             status,
-            kind,
+            kind: error_type(status),
             code: Some(refusal.code.name()),
             param: param.map(str::to_owned),
             message: refusal.message(),
@@ -169,6 +154,9 @@ impl ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const INVALID: &str = "invalid_request_error";
+    const SERVER: &str = "server_error";
 
     /// Every code with the status that a consumer's program sees, its type, and whether waiting is advised.
     const SEEN: &[(RefusalCode, u16, &str, bool)] = &[
@@ -204,6 +192,7 @@ mod tests {
         (RefusalCode::Cancelled, 499, INVALID, false),
         (RefusalCode::Forbidden, 403, "permission_error", false),
         (RefusalCode::NotFound, 404, INVALID, false),
+        (RefusalCode::MethodNotAllowed, 405, INVALID, false),
     ];
 
     #[test]

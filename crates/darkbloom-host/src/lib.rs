@@ -9,3 +9,4 @@
 pub mod body;
 pub mod clock;
 pub mod listen;
+pub mod request_id;

@@ -203,6 +203,7 @@ impl Agent {
         let mut wait = BACKOFF.0;
         loop {
             let began = Instant::now();
+            self.turn_epochs();
             let ended = tokio::select! {
                 ended = self.connect() => ended,
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -222,6 +223,16 @@ impl Agent {
                 () = tokio::time::sleep(jitter) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
+        }
+    }
+
+    /// Epochs end by the clock, connected or not: a coordinator that is away for a day must not make keys a day old. A live
+    /// link does the same with each heartbeat.
+    fn turn_epochs(&self) {
+        if let Some(serving) = &self.serving
+            && serving.ring().turn(clock::now(), &mut clock::rng())
+        {
+            tracing::info!("began the next epoch");
         }
     }
 
@@ -285,11 +296,9 @@ impl Agent {
         let digest = digest.ok_or_else(|| Broken::ModelNotInCatalogue(self.model.weights.to_string()))?;
         let identity = self.identity.public_point();
         let ring = match &self.serving {
-            // It may have been due for hours when this machine was offline.
             Some(serving) if serving.ring().network() == network => {
-                if serving.ring().turn(now, &mut clock::rng()) {
-                    tracing::info!("began the next epoch before the introduction");
-                }
+                // It may have been due for hours when this machine slept.
+                self.turn_epochs();
                 if serving.digest == digest {
                     return Ok(Arc::clone(serving));
                 }

@@ -18,7 +18,7 @@ pub use id::{
     ParseIdError, ProviderId, ReceiptId, RequestId, StreamId,
 };
 pub use money::{MoneyError, NanoDollars, Price, TokenCount};
-pub use refusal::{Refusal, RefusalClass, RefusalCode};
+pub use refusal::{Refusal, RefusalClass, RefusalCode, error_type};
 pub use secret::{SecretBytes, SecretString, SecretTokens, TokenId};
 pub use tier::{ParseTierError, Tier};
 pub use time::{Micros, Millis, MonoMillis, UnixMillis};

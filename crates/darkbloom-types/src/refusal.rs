@@ -165,6 +165,21 @@ refusals! {
     /// There is no such page or thing.
     NotFound = 32, "not_found", Final, 404,
         "there is nothing at this address", "check the address against the documentation";
+    /// The thing is there, and is not asked like this.
+    MethodNotAllowed = 33, "method_not_allowed", Final, 405,
+        "this address does not answer that method", "use one that the header `allow` names";
+}
+
+/// The `type` of an error answer with this HTTP status, in OpenAI's words: whose it is, and what kind of thing would help.
+#[must_use]
+pub fn error_type(status: u16) -> &'static str {
+    match status {
+        402 => "insufficient_quota",
+        403 => "permission_error",
+        429 => "rate_limit_error",
+        ..500 => "invalid_request_error",
+        500.. => "server_error",
+    }
 }
 
 impl RefusalCode {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use darkbloom_types::Tier;
-use darkbloom_wire::{CoordinatorProof, coordinator_proof_digest};
+use darkbloom_wire::{CoordinatorProof, PublicKey, coordinator_proof_digest};
 use p256::ecdsa::SigningKey;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;

@@ -10,10 +10,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use darkbloom_dialect::{ApiError, openai};
-use darkbloom_host::{body, clock};
+use darkbloom_host::{body, clock, request_id};
 use darkbloom_types::{NanoDollars, Refusal, RefusalCode, SecretString};
 
-use super::{Failure, Shared, accepted_key, put, request_id};
+use super::{Failure, Shared, accepted_key, put};
 use crate::{Answer, AnswerMeta, Operation, Part};
 
 /// Largest body of a consumer: what seals into the largest bucket, JSON escapes included.
@@ -33,7 +33,7 @@ struct Call {
 }
 
 pub async fn completions(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Response {
-    let request_id = request_id();
+    let request_id = request_id::fresh();
     let answered = answer(&shared, &headers, body, request_id.clone()).await;
     answered.unwrap_or_else(|error| Failure { error: error.0, id: request_id }.into_response())
 }
@@ -104,7 +104,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 /// The documented headers: what was verified, and by whom.
 fn meta_headers(about: &Call, meta: &AnswerMeta) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    put(&mut headers, "x-request-id", &about.request_id);
+    put(&mut headers, request_id::HEADER, &about.request_id);
     put(&mut headers, "x-darkbloom-sealed-by", about.sealed_by);
     put(&mut headers, "x-darkbloom-verified-by", about.sealed_by);
     put(&mut headers, "x-darkbloom-request", &meta.request.to_string());

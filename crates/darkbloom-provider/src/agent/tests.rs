@@ -10,8 +10,19 @@ use darkbloom_wire::{CoordinatorProof, coordinator_proof_digest};
 use super::*;
 use crate::model::ModelOptions;
 
-#[test]
-fn after_hours_offline_the_first_introduction_has_a_statement_that_is_believed() {
+/// An agent that was welcomed once, and what it needs to be welcomed again.
+struct Welcomed {
+    agent: Agent,
+    serving: Arc<Serving>,
+    identity: Arc<SoftwareKey>,
+    welcome: Welcome,
+    /// Of its receipts and pin.
+    _folder: tempfile::TempDir,
+}
+
+const NONCE: [u8; 32] = [3; 32];
+
+fn welcomed() -> Welcomed {
     let folder = tempfile::tempdir().unwrap();
     let coordinator = SoftwareKey::in_memory().unwrap();
     let network = NetworkId::of_coordinator_key(&coordinator.public_point());
@@ -25,8 +36,8 @@ fn after_hours_offline_the_first_introduction_has_a_statement_that_is_believed()
         context: TokenCount(64),
         quantisation: "Q8_0".to_owned(),
     };
-    let digest = coordinator_proof_digest(&network, &[3; 32], Some((&ConnectionId([1; 16]), &[2; 32])));
-    let welcome = || Welcome {
+    let digest = coordinator_proof_digest(&network, &NONCE, Some((&ConnectionId([1; 16]), &[2; 32])));
+    let welcome = Welcome {
         coordinator: coordinator.public_point(),
         connection: ConnectionId([1; 16]),
         time: clock::now(),
@@ -39,21 +50,56 @@ fn after_hours_offline_the_first_introduction_has_a_statement_that_is_believed()
     let outbox = ReceiptOutbox::open(&folder.path().join("receipts.sqlite")).unwrap();
     let pin = Pin::load(Some(network), folder.path().join("pin")).unwrap();
     let mut agent = Agent::new(Arc::clone(&identity), outbox, pin, model, None, "ws://127.0.0.1:1".to_owned());
+    let serving = agent.admit(&welcome, &NONCE).unwrap();
+    Welcomed { agent, serving, identity, welcome, _folder: folder }
+}
 
-    let serving = agent.admit(&welcome(), &[3; 32]).unwrap();
-    let long_ago = clock::now().0 - i64::try_from(Millis::from_minutes(3 * 60).0).unwrap();
-    let old = Epoch::begin(identity.public_point(), darkbloom_types::UnixMillis(long_ago), &mut clock::rng());
-    let old_id = old.id();
-    *serving.ring() = EpochRing::new(network, old);
-    let policy = TrustPolicy { network, tier_min: Tier::None, pinned: BTreeSet::new() };
-    let expired = statement(&identity, &serving, &serving.ring()).unwrap();
+impl Welcomed {
+    /// As if its only epoch had begun three hours ago; the epoch's id.
+    fn age(&self) -> darkbloom_types::EpochId {
+        let long_ago = clock::now().0 - i64::try_from(Millis::from_minutes(3 * 60).0).unwrap();
+        let at = darkbloom_types::UnixMillis(long_ago);
+        let old = Epoch::begin(self.identity.public_point(), at, &mut clock::rng());
+        let id = old.id();
+        *self.serving.ring() = EpochRing::new(self.network(), old);
+        id
+    }
+
+    fn network(&self) -> NetworkId {
+        NetworkId::of_coordinator_key(&self.welcome.coordinator)
+    }
+}
+
+#[test]
+fn after_hours_offline_the_first_introduction_has_a_statement_that_is_believed() {
+    let mut welcomed = welcomed();
+    let old_id = welcomed.age();
+    let policy = TrustPolicy { network: welcomed.network(), tier_min: Tier::None, pinned: BTreeSet::new() };
+    let expired = statement(&welcomed.identity, &welcomed.serving, &welcomed.serving.ring()).unwrap();
     assert!(verify_statement(&expired, &policy, clock::now()).is_err(), "what it would have said");
 
-    let serving = agent.admit(&welcome(), &[3; 32]).unwrap();
-    let hello = agent.hello(&serving, &welcome()).unwrap();
+    let serving = welcomed.agent.admit(&welcomed.welcome, &NONCE).unwrap();
+    let hello = welcomed.agent.hello(&serving, &welcomed.welcome).unwrap();
     let verdict = verify_statement(&hello.statement, &policy, clock::now()).unwrap();
     assert_ne!(verdict.epoch, old_id);
     assert!(serving.ring().by_id(&old_id).is_none(), "the old keys are erased");
+}
+
+#[tokio::test]
+async fn old_keys_are_erased_while_no_coordinator_can_be_reached() {
+    let welcomed = welcomed();
+    let (old_id, serving) = (welcomed.age(), Arc::clone(&welcomed.serving));
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(welcomed.agent.run(stopped));
+    // Port 1 of this machine refuses, so the agent dials again and again.
+    let erased = async {
+        while serving.ring().by_id(&old_id).is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), erased).await.expect("the old epoch is still there");
+    stop.send(true).unwrap();
+    running.await.unwrap();
 }
 
 #[test]

@@ -130,6 +130,35 @@ fn unknown_models_keys_and_paths_are_told_apart() {
 }
 
 #[test]
+fn the_coordinator_names_every_request_and_has_no_error_without_a_body() {
+    let network = Network::start();
+    let (consumer, administrator) = (bearer(&network.key), bearer(&network.coordinator.admin_key));
+    let mut ids = std::collections::BTreeSet::new();
+    for (method, path, headers, status, code) in [
+        ("GET", "/v1/balance", vec![], 401, "invalid_api_key"),
+        ("GET", "/v1/balance", vec![("authorization", &*consumer)], 200, ""),
+        ("GET", "/admin/v1/audit", vec![("authorization", &*consumer)], 403, "forbidden"),
+        ("GET", "/v1/nothing", vec![], 404, "not_found"),
+        ("DELETE", "/v1/balance", vec![], 405, "method_not_allowed"),
+        ("DELETE", "/admin/v1/keys/violet", vec![("authorization", &*administrator)], 404, "not_found"),
+        ("GET", "/v1/provider", vec![], 400, "invalid_request"),
+    ] {
+        let response = http::request(&network.coordinator.address, method, path, &headers, b"");
+        let id = response.header("x-request-id").expect("a request id").to_owned();
+        assert!(id.starts_with("req_") && id.len() == 28, "{id}");
+        if status == 200 {
+            assert_eq!(response.status, 200);
+        } else {
+            let said = error(&response, status, code);
+            assert_eq!(said["request_id"], *id);
+            let kind = if status == 403 { "permission_error" } else { "invalid_request_error" };
+            assert_eq!((&said["type"], &said["param"]), (&kind.into(), &Value::Null));
+        }
+        assert!(ids.insert(id), "an id comes twice");
+    }
+}
+
+#[test]
 fn no_money_is_402_before_any_provider_is_asked() {
     let network = Network::start();
     let poor = network.coordinator.account("poor", 1_000);

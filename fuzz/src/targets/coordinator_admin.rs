@@ -1,0 +1,25 @@
+//! What an administrator sends in JSON. The module is taken as it stands: its crate would bring the coordinator along.
+
+#![no_main]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "the module belongs to another crate")]
+
+#[path = "../../../crates/darkbloom-coordinator/src/admin/bodies.rs"]
+mod bodies;
+
+use darkbloom_fuzz::memory;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((which, body)) = bytes.split_first() else { return };
+    // Nothing is kept but strings that stand in the body, and an error that quotes a part of it.
+    memory::within((16 << 10) + 4 * body.len(), || match which % 4 {
+        0 => drop(bodies::read::<bodies::NewAccount>(body)),
+        1 => drop(bodies::read::<bodies::NewKey>(body)),
+        2 => drop(bodies::read::<bodies::NewDeposit>(body)),
+        _ => {
+            if let Ok(model) = bodies::read::<bodies::NewModel>(body) {
+                assert!(model.context.0 > 0, "a model without room for a token is accepted");
+            }
+        }
+    });
+});
