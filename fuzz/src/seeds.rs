@@ -57,6 +57,7 @@ fn wire(seeds: &Seeds) -> Outcome<()> {
         epoch: parties::epoch().id(),
         rows_free: 3,
         waiting: 0,
+        row_tokens: TokenCount(1_024),
         statement: None,
     };
     let price = darkbloom_types::Price { version: 1, input_nano_per_token: 50, output_nano_per_token: 200 };

@@ -167,7 +167,7 @@ impl Call {
         let coordinator = network.coordinator().await?;
         let candidates = network.candidates_of(&operation.model, &operation.key, &coordinator).await?;
         // Nothing more is fetched for a model that nobody could answer with.
-        candidates.choose(1, clock::now())?;
+        candidates.anybody(clock::now())?;
         let text = network.text(&candidates.entry).await?;
         let counting = Instant::now();
         let prompt_tokens = count(&text, &operation.request)?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use darkbloom_attest::{TrustPolicy, Verdict, verify_statement};
 use darkbloom_seal::Recipient;
-use darkbloom_types::{CatalogueDigest, Price, Refusal, RefusalCode, SecretString, UnixMillis};
+use darkbloom_types::{CatalogueDigest, Price, Refusal, RefusalCode, SecretString, TokenCount, UnixMillis};
 use darkbloom_wire::{CandidateList, CandidateUpdate, CatalogueEntry, catalogue_digest, limits};
 use rand_core::Rng as _;
 
@@ -39,7 +39,7 @@ pub struct Candidates {
     /// The price that was agreed to: signed by the coordinator, or nowhere higher than that.
     pub price: Price,
     /// Providers that this client would seal to, best first.
-    pub usable: Vec<Arc<Verdict>>,
+    pub usable: Vec<Usable>,
     /// Providers whose statements verify but are below the demanded tier.
     pub below: usize,
     /// The coordinator's clock, when it said so.
@@ -49,6 +49,33 @@ pub struct Candidates {
     known: Vec<Arc<Verdict>>,
     read_at: Instant,
     refreshed_at: Mutex<Option<Instant>>,
+}
+
+/// A provider that a client would seal to.
+#[derive(Debug, Clone)]
+pub struct Usable {
+    /// Who, verified.
+    pub verdict: Arc<Verdict>,
+    /// Tokens of prompt and answer together that one of its rows holds: the coordinator's hint. Where it is wrong the
+    /// provider refuses, and another is asked.
+    pub row_tokens: TokenCount,
+}
+
+/// What a request takes of a row.
+#[derive(Debug, Clone, Copy)]
+pub struct Need {
+    /// Tokens of the prompt.
+    pub prompt: TokenCount,
+    /// The longest answer, where the consumer set a limit.
+    pub answer: Option<TokenCount>,
+}
+
+/// Who a request is sealed to.
+pub struct Chosen<'c> {
+    /// Recipients, best first.
+    pub recipients: Vec<&'c Verdict>,
+    /// The longest answer that each of them has room for, and no longer than asked.
+    pub output_ceiling: TokenCount,
 }
 
 impl Candidates {
@@ -73,35 +100,59 @@ impl Candidates {
         let entry = open_entry(&list.entry, coordinator)?;
         let digest = catalogue_digest(&list.entry);
         let statements = list.candidates.0.iter();
-        let known: Vec<_> = statements
-            .filter_map(|candidate| examine(&candidate.statement, &digest, policy, now))
-            .map(Arc::new)
+        let current: Vec<_> = statements
+            .filter_map(|candidate| {
+                let verdict = examine(&candidate.statement, &digest, policy, now).map(Arc::new)?;
+                Some(Usable { verdict, row_tokens: candidate.row_tokens })
+            })
             .collect();
-        let (usable, below) = rank(&known, policy);
+        let known = current.iter().map(|candidate| Arc::clone(&candidate.verdict)).collect();
+        let (usable, below) = rank(current, policy);
         let refreshed_at = Mutex::default();
         Ok(Self { digest, entry, price: list.price, usable, below, time: list.time, known, read_at: at, refreshed_at })
     }
 
-    /// Chooses recipients: the best, and one at random, so that newcomers are found and no list order is a monopoly.
-    pub fn choose(&self, count: usize, now: UnixMillis) -> Result<Vec<&Verdict>, Refusal> {
-        let usable: Vec<&Verdict> = self.in_use(now).collect();
-        if usable.is_empty() {
-            let code = if self.below > 0 { RefusalCode::TierNotMet } else { RefusalCode::NoEligibleProvider };
-            return Err(code.into());
+    /// Chooses recipients with room for the request: the best, and one at random, so that newcomers are found and no list
+    /// order is a monopoly. Where the consumer sets no limit, a recipient has at least half of the room that the roomiest
+    /// has, and the answer may take what all of them have.
+    pub fn choose(&self, count: usize, need: Need, now: UnixMillis) -> Result<Chosen<'_>, Refusal> {
+        self.anybody(now)?;
+        // What is left in a row, or in the model's context, which is never exceeded.
+        let room = |usable: &Usable| usable.row_tokens.min(self.entry.context).0.saturating_sub(need.prompt.0);
+        let roomiest = self.in_use(now).map(room).max().unwrap_or(0);
+        let least = need.answer.map_or(roomiest.div_ceil(2), |answer| answer.0).max(1);
+        let fitting: Vec<&Usable> = self.in_use(now).filter(|usable| room(usable) >= least).collect();
+        if fitting.is_empty() {
+            let most = self.in_use(now).map(|usable| usable.row_tokens.0).max().unwrap_or(0);
+            let needed = u64::from(need.prompt.0) + u64::from(least);
+            let detail = format!("prompt and answer need {needed} tokens, the longest rows hold {most}");
+            return Err(Refusal::new(RefusalCode::RowTooSmall, detail));
         }
-        let count = count.clamp(1, limits::WRAPS_MAX).min(usable.len());
-        let (best, rest) = usable.split_at(count);
+        let count = count.clamp(1, limits::WRAPS_MAX).min(fitting.len());
+        let (best, rest) = fitting.split_at(count);
         let mut chosen = best.to_vec();
         if count > 1 && !rest.is_empty() {
             let index = clock::rng().next_u64() % rest.len() as u64;
             chosen[count - 1] = rest[usize::try_from(index).unwrap_or(0)];
         }
-        Ok(chosen)
+        let shared = chosen.iter().map(|usable| room(usable)).min().unwrap_or(0);
+        Ok(Chosen {
+            recipients: chosen.into_iter().map(|usable| &*usable.verdict).collect(),
+            output_ceiling: need.answer.unwrap_or(TokenCount(shared)),
+        })
+    }
+
+    /// Whether anybody is there to be sealed to.
+    pub fn anybody(&self, now: UnixMillis) -> Result<(), Refusal> {
+        if self.in_use(now).next().is_some() {
+            return Ok(());
+        }
+        Err(if self.below > 0 { RefusalCode::TierNotMet } else { RefusalCode::NoEligibleProvider }.into())
     }
 
     /// Candidates whose epochs are not over.
-    fn in_use(&self, now: UnixMillis) -> impl Iterator<Item = &Verdict> {
-        self.usable.iter().map(|verdict| &**verdict).filter(move |verdict| now < verdict.statement.use_until)
+    fn in_use(&self, now: UnixMillis) -> impl Iterator<Item = &Usable> {
+        self.usable.iter().filter(move |usable| now < usable.verdict.statement.use_until)
     }
 
     /// Whether the caller is the one who should fetch the next list beside its request.
@@ -138,10 +189,10 @@ fn examine(statement: &[u8], model: &CatalogueDigest, policy: &TrustPolicy, now:
 }
 
 /// Those that this client would seal to, in the same order and each provider once; and how many are below its tier.
-fn rank(verdicts: &[Arc<Verdict>], policy: &TrustPolicy) -> (Vec<Arc<Verdict>>, usize) {
+fn rank(candidates: Vec<Usable>, policy: &TrustPolicy) -> (Vec<Usable>, usize) {
     let mut seen = BTreeSet::new();
-    let once = verdicts.iter().filter(|verdict| seen.insert(verdict.provider));
-    let (usable, below): (Vec<_>, Vec<_>) = once.cloned().partition(|verdict| policy.admits(verdict));
+    let once = candidates.into_iter().filter(|candidate| seen.insert(candidate.verdict.provider));
+    let (usable, below): (Vec<_>, Vec<_>) = once.partition(|candidate| policy.admits(&candidate.verdict));
     (usable, below.len())
 }
 

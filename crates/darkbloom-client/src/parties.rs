@@ -63,7 +63,12 @@ impl Operator {
 
     /// A signed list of these statements.
     pub fn list(&self, time: UnixMillis, price: Price, statements: &[&[u8]]) -> Vec<u8> {
-        let candidate = |statement: &&[u8]| Candidate { statement: statement.to_vec(), rows_free: 1, waiting: 0 };
+        let candidate = |statement: &&[u8]| Candidate {
+            statement: statement.to_vec(),
+            rows_free: 1,
+            row_tokens: TokenCount(1_024),
+            waiting: 0,
+        };
         let list = CandidateList {
             network: self.public.network,
             time,

@@ -173,6 +173,8 @@ pub async fn catalogue_put(
         quantisation: asked.quantisation,
     };
     let signed = entry.sign(&*shared.key).map_err(internal)?;
+    // What cannot be read again would keep the coordinator from starting.
+    CatalogueEntry::open(&signed, &shared.key.public_key()).map_err(|error| invalid(format!("the entry: {error}")))?;
     let model = catalogue_digest(&signed);
     match shared.store.price_put(asked.name.clone(), asked.price).await {
         Ok(()) => {}

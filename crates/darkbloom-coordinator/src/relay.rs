@@ -15,7 +15,7 @@ use darkbloom_registry::{RouteError, RouteRequest};
 use darkbloom_seal::{Acceptance, ReceiptExpectation, SealedFrame, Transcript, check_receipt, request_digest};
 use darkbloom_session::{RelayAction, RelayEvent, RelayPhase, RelaySession, RelayTerms, Released, RouteFailure};
 use darkbloom_store::KeyRecord;
-use darkbloom_types::{AttemptNumber, ConnectionId, EpochId, Micros, ProviderId, Refusal, RefusalCode};
+use darkbloom_types::{AttemptNumber, ConnectionId, EpochId, Micros, ProviderId, Refusal, RefusalClass, RefusalCode};
 use darkbloom_wire::{
     Accepted, CoordinatorTiming, Data, Final, KeepAlive, LengthPrefixed, Offer, Receipt, Refused, Relayed,
     RelayedAccepted, RelayedData, RelayedRefused, Wrap, limits,
@@ -27,7 +27,7 @@ pub use self::candidates::candidate_list;
 use self::settling::{HoldLife, KeptReceipt};
 use self::submission::{Request, read};
 pub use self::unfinished::{End, Unfinished};
-use crate::state::{Connection, Place, Shared, Stream, StreamFrame};
+use crate::state::{Connection, OfferError, Place, Shared, Stream, StreamFrame};
 use darkbloom_host::clock;
 pub use darkbloom_wire::limits::HOLD_LIFE;
 use darkbloom_wire::limits::RESEAL_WAIT;
@@ -220,6 +220,9 @@ impl Relay {
             Some(StreamFrame::Refused(frame)) => {
                 self.clocks.dispatch += self.clocks.offered_at.take().map(|at| at.elapsed()).unwrap_or_default();
                 self.sealed_refusal = words(&frame, self.session.phase());
+                if said(&frame).is_some_and(|code| code.class() == RefusalClass::Final) {
+                    self.shared.called_wrong(self.request.account);
+                }
                 RelayEvent::Refused(refusal_of(frame))
             }
             Some(StreamFrame::Data(frame)) => {
@@ -396,7 +399,7 @@ impl Relay {
             return Some(RelayEvent::ProviderGone);
         };
         let scope = self.shared.scope(self.request.account, &provider);
-        let (stream, sent) = connection.offer(|stream| Offer {
+        let offered = connection.offer(|stream| Offer {
             stream,
             attempt,
             header: self.request.submit.header.clone(),
@@ -404,6 +407,15 @@ impl Relay {
             wrap: wrap.clone(),
             scope,
         });
+        let stream = match offered {
+            Ok(stream) => stream,
+            Err(error) => {
+                if error == OfferError::Closed {
+                    self.release(Released::Unused);
+                }
+                return Some(RelayEvent::ProviderGone);
+            }
+        };
         self.current = Some(Current {
             provider,
             epoch: wrap.epoch,
@@ -414,7 +426,7 @@ impl Relay {
             salt: [0; 32],
             last_data: None,
         });
-        (!sent).then_some(RelayEvent::ProviderGone)
+        None
     }
 
     fn release(&mut self, released: Released) {
@@ -425,11 +437,16 @@ impl Relay {
         let fault = match released {
             Released::Served => Some(false),
             Released::Failed => Some(true),
-            Released::Unused => None,
+            Released::Unused | Released::Doubted => None,
         };
         let model = self.request.header.model;
         let (now, wall) = (self.shared.mono(), clock::now());
-        self.shared.with_registry(|registry| registry.release(&provider, &connection, &model, fault, now, wall));
+        self.shared.with_registry(|registry| {
+            if released == Released::Doubted {
+                registry.doubt(&provider, now);
+            }
+            registry.release(&provider, &connection, &model, fault, now, wall);
+        });
     }
 
     fn leave_queue(&self) {

@@ -99,13 +99,23 @@ pub struct Connection {
     /// Its name.
     pub id: ConnectionId,
     outgoing: mpsc::Sender<Vec<u8>>,
-    streams: Mutex<HashMap<StreamId, StreamSink>>,
+    /// None once the connection is over: nobody would hear of a stream that begins then.
+    streams: Mutex<Option<HashMap<StreamId, StreamSink>>>,
     next_stream: AtomicU64,
     epochs: Mutex<Vec<KnownEpoch>>,
     /// Receipts that are still to be decided on.
     receipts: Mutex<Vec<Vec<u8>>>,
     /// Notified when the connection must close.
     pub close: Notify,
+}
+
+/// Why an offer reaches nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfferError {
+    /// The connection is over.
+    Closed,
+    /// The provider does not read: its connection is closed.
+    NotRead,
 }
 
 impl Connection {
@@ -115,7 +125,7 @@ impl Connection {
         let connection = Self {
             id,
             outgoing,
-            streams: Mutex::default(),
+            streams: Mutex::new(Some(HashMap::new())),
             next_stream: AtomicU64::new(1),
             epochs: Mutex::default(),
             receipts: Mutex::default(),
@@ -133,35 +143,42 @@ impl Connection {
         sent
     }
 
-    /// Opens a stream with the offer that `make` writes for its number. False when the provider does not read. Numbers
-    /// reach the provider in ascending order, which is how it knows that none is used twice: so numbering and queueing
-    /// are one step.
-    pub fn offer(&self, make: impl FnOnce(StreamId) -> Offer) -> (Stream, bool) {
+    /// Opens a stream with the offer that `make` writes for its number. Numbers reach the provider in ascending order, which
+    /// is how it knows that none is used twice: so numbering and queueing are one step.
+    ///
+    /// # Errors
+    /// [`OfferError`] when the provider cannot hear it.
+    pub fn offer(&self, make: impl FnOnce(StreamId) -> Offer) -> Result<Stream, OfferError> {
         let mut streams = lock(&self.streams);
+        let open = streams.as_mut().ok_or(OfferError::Closed)?;
         let id = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
+        if !self.send(make(id)) {
+            return Err(OfferError::NotRead);
+        }
         let (sender, frames) = mpsc::channel(STREAM_FRAMES_MAX);
         let overflowed = Arc::new(AtomicBool::new(false));
-        streams.insert(id, (sender, Arc::clone(&overflowed)));
-        let sent = self.send(make(id));
-        drop(streams);
-        (Stream { id, frames, overflowed }, sent)
+        open.insert(id, (sender, Arc::clone(&overflowed)));
+        Ok(Stream { id, frames, overflowed })
     }
 
     /// Forgets a stream.
     pub fn close_stream(&self, stream: StreamId) {
-        lock(&self.streams).remove(&stream);
+        if let Some(open) = lock(&self.streams).as_mut() {
+            open.remove(&stream);
+        }
     }
 
-    /// Forgets all streams: their requests learn that the provider is gone.
+    /// Forgets all streams, and takes no more: their requests learn that the provider is gone.
     pub fn close_streams(&self) {
-        lock(&self.streams).clear();
+        drop(lock(&self.streams).take());
     }
 
     /// Hands a frame to its stream. A frame for a stream that is over comes back: it was overtaken. Content that finds the
     /// queue full is dropped and the stream marked, so that one slow consumer never holds up the others.
     pub fn deliver(&self, stream: StreamId, frame: StreamFrame) -> Option<StreamFrame> {
         let streams = lock(&self.streams);
-        let Some((sender, overflowed)) = streams.get(&stream) else { return Some(frame) };
+        let found = streams.as_ref().and_then(|open| open.get(&stream));
+        let Some((sender, overflowed)) = found else { return Some(frame) };
         if matches!(frame, StreamFrame::Data(_)) && sender.capacity() <= STREAM_RESERVE {
             overflowed.store(true, Ordering::Release);
             return None;
@@ -364,8 +381,13 @@ impl Shared {
     /// A place for one more request of an account, to be taken before anything of it is read. Refused when the account has
     /// as many as it may.
     pub fn place(self: &Arc<Self>, account: AccountId) -> Result<Place, Refusal> {
-        lock(&self.live).enter(account)?;
+        lock(&self.live).enter(account, self.mono())?;
         Ok(Place { shared: Arc::clone(self), account })
+    }
+
+    /// A provider called a request of this account wrong.
+    pub fn called_wrong(&self, account: AccountId) {
+        lock(&self.live).called_wrong(account, self.mono());
     }
 
     /// A request is live from now on; what is returned is notified when it waits for room and there may be some. Refused

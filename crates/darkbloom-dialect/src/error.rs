@@ -60,6 +60,7 @@ fn words(code: RefusalCode) -> Words {
         | RefusalCode::AnswerCut => Words::new(502),
         // Nobody is there now who may answer. A missing tier does not come back in seconds.
         RefusalCode::TierNotMet => Words::new(503),
+        RefusalCode::RowTooSmall => Words::new(503).param("messages"),
         // The next sealing is made with fresh candidates, keys and prices.
         RefusalCode::PriceChanged
         | RefusalCode::UnknownEpoch
@@ -193,6 +194,7 @@ mod tests {
         (RefusalCode::Forbidden, 403, "permission_error", false),
         (RefusalCode::NotFound, 404, INVALID, false),
         (RefusalCode::MethodNotAllowed, 405, INVALID, false),
+        (RefusalCode::RowTooSmall, 503, SERVER, false),
     ];
 
     #[test]

@@ -359,6 +359,7 @@ pub fn load(serving: &Serving) -> ModelLoad {
         rows_max: serving.model.rows,
         rows_used: u32::try_from(load.running).unwrap_or(u32::MAX),
         waiting: u32::try_from(load.waiting).unwrap_or(u32::MAX),
+        row_tokens: serving.model.row_tokens,
     }
 }
 

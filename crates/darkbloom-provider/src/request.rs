@@ -115,12 +115,13 @@ impl Job {
                 self.header.input_ceiling
             )));
         }
-        if count.0.saturating_add(1) > model.row_tokens.0 {
-            let detail = format!("{count} tokens, a row here takes {}", model.row_tokens);
-            return Err(Refusal::new(RefusalCode::ContextLengthExceeded, detail));
+        // Others may have longer rows. An answer that was promised room for its limit is not begun without it.
+        let needed = u64::from(count.0) + u64::from(self.header.output_ceiling.0.max(1));
+        if needed > u64::from(model.row_tokens.0) {
+            let detail = format!("prompt and answer need {needed} tokens, a row here holds {}", model.row_tokens);
+            return Err(Refusal::new(RefusalCode::RowTooSmall, detail));
         }
-        let max_output = self.header.output_ceiling.0.min(model.row_tokens.0 - count.0);
-        let events = self.submit(&request, prompt, TokenCount(max_output))?;
+        let events = self.submit(&request, prompt, self.header.output_ceiling)?;
         Ok((events, request, count))
     }
 
@@ -366,7 +367,7 @@ fn ended(reason: EndReason, stopped: bool) -> End {
 fn submit_refusal(error: &SubmitError) -> Refusal {
     let code = match error {
         SubmitError::WaitingListFull { .. } => RefusalCode::Overloaded,
-        SubmitError::PromptTooLong { .. } => RefusalCode::ContextLengthExceeded,
+        SubmitError::PromptTooLong { .. } => RefusalCode::RowTooSmall,
         SubmitError::Stopped => RefusalCode::Draining,
         SubmitError::EmptyPrompt
         | SubmitError::UnknownToken

@@ -1,6 +1,8 @@
 //! One connected provider.
 
-use darkbloom_types::{CatalogueDigest, ConnectionId, EpochId, MonoMillis, ProviderId, Tier, UnixMillis};
+use darkbloom_types::{
+    CatalogueDigest, ConnectionId, EpochId, MonoMillis, ProviderId, Tier, TokenCount, Turns, UnixMillis,
+};
 use darkbloom_wire::ModelLoad;
 
 /// How long things may take.
@@ -16,6 +18,9 @@ pub mod times {
     pub const FAULTS_MAX: u32 = 3;
     /// How long it pauses; then one request may try.
     pub const PAUSE: Millis = Millis::from_secs(30);
+    /// How long others are preferred to a provider that called a request wrong, where others have room. As short as a pause:
+    /// a consumer can make any provider say so, with rubbish that is sealed correctly.
+    pub const DOUBT: Millis = PAUSE;
     /// A provider may begin an epoch this often. It does so every 50 minutes; sooner only when its set against replays is
     /// full, which takes an hour of 31 requests a second.
     pub const EPOCH_EVERY: Millis = Millis::from_minutes(5);
@@ -69,15 +74,22 @@ pub(crate) struct Provider {
     pub reserved: Vec<(CatalogueDigest, u32)>,
     pub faults: u32,
     pub suspended_until: Option<MonoMillis>,
+    /// Until when others are preferred to it.
+    pub doubted_until: MonoMillis,
     /// The open challenge: its nonce and when it was sent.
     pub challenge: Option<([u8; 32], MonoMillis)>,
     pub challenge_at: MonoMillis,
-    pub epoch_turns: EpochTurns,
+    /// Epochs that its connection may still begin.
+    pub epoch_turns: Turns,
 }
 
 impl Provider {
     pub fn challenge_missed(&self, now: MonoMillis) -> bool {
         self.challenge.is_some_and(|(_, sent)| now.since(sent) >= times::CHALLENGE_ANSWER)
+    }
+
+    pub fn doubted(&self, now: MonoMillis) -> bool {
+        now < self.doubted_until
     }
 
     /// Rows of a model, when it is loaded.
@@ -96,6 +108,12 @@ impl Provider {
 
     pub fn waiting(&self, model: &CatalogueDigest) -> u32 {
         self.registration.models.iter().find(|load| load.model == *model).map_or(0, |load| load.waiting)
+    }
+
+    /// Tokens that one row holds, of prompt and answer together.
+    pub fn row_tokens(&self, model: &CatalogueDigest) -> TokenCount {
+        let load = self.registration.models.iter().find(|load| load.model == *model);
+        load.map_or(TokenCount(0), |load| load.row_tokens)
     }
 
     pub fn reserve(&mut self, model: &CatalogueDigest) {
@@ -129,29 +147,5 @@ impl Provider {
 
     pub fn models(&self) -> Vec<CatalogueDigest> {
         self.registration.models.iter().map(|load| load.model).collect()
-    }
-}
-
-/// How many epochs a connection may still begin: [`times::EPOCH_BURST`] turns, one more every [`times::EPOCH_EVERY`].
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct EpochTurns {
-    /// When all turns are there again.
-    full_at: MonoMillis,
-}
-
-impl EpochTurns {
-    pub fn full(now: MonoMillis) -> Self {
-        Self { full_at: now }
-    }
-
-    /// Takes a turn; false when there is none.
-    #[must_use]
-    pub fn take(&mut self, now: MonoMillis) -> bool {
-        let full_at = self.full_at.max(now).after(times::EPOCH_EVERY);
-        let allowed = full_at.since(now).0 <= times::EPOCH_EVERY.0 * u64::from(times::EPOCH_BURST);
-        if allowed {
-            self.full_at = full_at;
-        }
-        allowed
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use darkbloom_types::{
-    CatalogueDigest, ConnectionId, EpochId, Millis, MonoMillis, ProviderId, RefusalCode, RequestId, Tier, UnixMillis,
+    CatalogueDigest, ConnectionId, EpochId, Millis, MonoMillis, ProviderId, RefusalCode, RequestId, Tier, TokenCount,
+    Turns, UnixMillis,
 };
 use darkbloom_wire::{ModelLoad, limits};
 use rand_core::CryptoRng;
 
 use crate::eligibility::{Ineligible, eligible};
-use crate::provider::{EpochTurns, Provider, Registration, Stated, times};
+use crate::provider::{Provider, Registration, Stated, times};
 use crate::queue::{Call, Queue, Waiting};
 
 /// Providers whose faults are remembered while they are away.
@@ -69,6 +70,8 @@ pub struct CandidateView {
     pub rows_free: u32,
     /// Requests waiting there.
     pub waiting: u32,
+    /// Tokens of prompt and answer together that one row holds.
+    pub row_tokens: TokenCount,
 }
 
 /// One provider for people: connected or not, eligible or why not.
@@ -130,9 +133,10 @@ impl Registry {
             reserved: Vec::new(),
             faults,
             suspended_until,
+            doubted_until: before.map_or(now, |provider| provider.doubted_until),
             challenge: None,
             challenge_at: next_challenge(now, rng),
-            epoch_turns: EpochTurns::full(now),
+            epoch_turns: Turns::full(now),
         };
         provider.load(models);
         self.providers.insert(id, provider);
@@ -223,7 +227,8 @@ impl Registry {
     /// then one every [`times::EPOCH_EVERY`], is an offence.
     #[must_use]
     pub fn epoch_turn(&mut self, connection: &ConnectionId, now: MonoMillis) -> bool {
-        self.on(connection).is_some_and(|provider| provider.epoch_turns.take(now))
+        let (every, burst) = (times::EPOCH_EVERY, times::EPOCH_BURST);
+        self.on(connection).is_some_and(|provider| provider.epoch_turns.take(now, every, burst))
     }
 
     /// The verified statement of the next epoch. The one before stays openable for requests in flight, for as long as its
@@ -309,7 +314,7 @@ impl Registry {
         self.providers.values().map(view).collect()
     }
 
-    /// Up to 32 eligible providers of a model, those with most room first; equals are shuffled.
+    /// Up to 32 eligible providers of a model, those with most room first, doubted ones last; equals are shuffled.
     pub fn candidates(
         &self,
         model: &CatalogueDigest,
@@ -321,9 +326,12 @@ impl Registry {
             .providers
             .values()
             .filter(|provider| eligible(provider, Some(model), Tier::None, now, wall).is_ok())
-            .map(|provider| (std::cmp::Reverse(provider.rows_free(model)), rng.next_u32(), provider))
+            .map(|provider| {
+                let free = std::cmp::Reverse(provider.rows_free(model));
+                ((provider.doubted(now), free, rng.next_u32()), provider)
+            })
             .collect();
-        found.sort_by_key(|(free, chance, _)| (*free, *chance));
+        found.sort_by_key(|(order, _)| *order);
         found.truncate(limits::CANDIDATES_MAX);
         let view = |provider: &Provider| CandidateView {
             provider: provider.registration.provider,
@@ -332,12 +340,13 @@ impl Registry {
             statement: provider.registration.stated.statement.clone(),
             rows_free: provider.rows_free(model),
             waiting: provider.waiting(model),
+            row_tokens: provider.row_tokens(model),
         };
-        found.into_iter().map(|(_, _, provider)| view(provider)).collect()
+        found.into_iter().map(|(_, provider)| view(provider)).collect()
     }
 
-    /// Chooses a provider among the recipients and reserves a row there: the one with the smallest share of its rows in
-    /// use, in the client's order among equals. Without room the request is queued, at its old place when it was woken.
+    /// Chooses a provider among the recipients and reserves a row there: one that is not doubted before others, then the one
+    /// with the smallest share of its rows in use, in the client's order among equals. Without room the request is queued, at its old place when it was woken.
     ///
     /// # Errors
     /// [`RouteError`] says why there is none.
@@ -349,7 +358,7 @@ impl Registry {
     ) -> Result<ProviderId, RouteError> {
         let before = self.queue.take_woken(&request.model, &request.request);
         let untried = || request.recipients.iter().filter(|(id, _)| !request.tried.contains(id));
-        let mut best: Option<(u64, ProviderId)> = None;
+        let mut best: Option<((bool, u64), ProviderId)> = None;
         let mut busy = false;
         for (id, epoch) in untried() {
             let able = able(&self.providers, id, epoch, &request.model, request.tier_min, now, wall);
@@ -361,8 +370,9 @@ impl Registry {
             }
             // Used share in parts of a million: integers compare alike on every machine.
             let used = u64::from(all - free) * 1_000_000 / u64::from(all.max(1));
-            if best.is_none_or(|(least, _)| used < least) {
-                best = Some((used, *id));
+            let cost = (provider.doubted(now), used);
+            if best.is_none_or(|(least, _)| cost < least) {
+                best = Some((cost, *id));
             }
         }
         let chosen = best.map(|(_, id)| id);
@@ -392,6 +402,13 @@ impl Registry {
             let sealed_to = request.recipients.iter().any(|(p, epoch)| p == id && *epoch == current);
             !sealed_to && eligible(provider, Some(&request.model), request.tier_min, now, wall).is_ok()
         })
+    }
+
+    /// A provider called a request wrong for everybody: for [`times::DOUBT`] others are preferred to it. It stays eligible.
+    pub fn doubt(&mut self, provider: &ProviderId, now: MonoMillis) {
+        if let Some(found) = self.providers.get_mut(provider) {
+            found.doubted_until = now.after(times::DOUBT);
+        }
     }
 
     /// A row that was reserved on this connection is free again. A fault counts against the provider, whichever connection

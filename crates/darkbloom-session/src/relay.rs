@@ -112,6 +112,9 @@ pub enum Released {
     Failed,
     /// It refused by the rules, or was cancelled: that says nothing.
     Unused,
+    /// It called the request wrong for everybody, and another is asked. Of the two of them, provider or consumer, one is
+    /// mistaken: that is no fault, but a reason to ask others first for a while.
+    Doubted,
 }
 
 /// What to do now, in this order.
@@ -209,6 +212,8 @@ pub struct RelaySession {
     consumer_gone: bool,
     cut: Option<Refusal>,
     receipt: bool,
+    /// What the last provider said when it called the request wrong for everybody, until another has been asked.
+    doubt: Option<Refusal>,
 }
 
 impl RelaySession {
@@ -230,6 +235,7 @@ impl RelaySession {
             consumer_gone: false,
             cut: None,
             receipt: false,
+            doubt: None,
         };
         (session, vec![RelayAction::PlaceHold])
     }
@@ -309,6 +315,7 @@ impl RelaySession {
             return vec![RelayAction::Release(provider, Released::Unused)];
         }
         self.provider = Some(provider);
+        self.doubt = None;
         self.enter(RelayPhase::Offered, waits::ACCEPT, now);
         vec![RelayAction::Offer(provider, self.attempt_number())]
     }
@@ -320,6 +327,12 @@ impl RelaySession {
     fn not_routed(&mut self, failure: RouteFailure, now: MonoMillis) -> Vec<RelayAction> {
         if self.phase != RelayPhase::Routing {
             return Vec::new();
+        }
+        if let Some(refusal) = self.doubt.take() {
+            // There is no second opinion: the first one stands, and is not worth waiting for.
+            let mut actions = if failure == RouteFailure::Busy { vec![RelayAction::LeaveQueue] } else { Vec::new() };
+            actions.extend(self.give_up(refusal));
+            return actions;
         }
         match failure {
             RouteFailure::Busy => {
@@ -368,16 +381,26 @@ impl RelaySession {
         }
     }
 
-    /// Goes on with another provider, if the reason and the number of attempts allow it.
+    /// Goes on with another provider, if the number of attempts allows it and no two agree that the request is wrong. One
+    /// provider's word for that is not enough: it would be the cheapest way to keep a model from everybody.
     fn next_attempt(&mut self, refusal: Refusal, at_fault: bool, now: MonoMillis) -> Vec<RelayAction> {
         let Some(provider) = self.provider.take() else { return Vec::new() };
+        let is_final = |code: RefusalCode| code.class() == RefusalClass::Final;
+        let said_before = self.attempts.iter().filter_map(|attempt| RefusalCode::from_number(attempt.outcome));
+        let agreed = is_final(refusal.code) && said_before.into_iter().any(is_final);
         self.attempts.push(AttemptRecord { provider, outcome: refusal.code.number() });
         self.next_sequence = 0;
-        let released = if at_fault { Released::Failed } else { Released::Unused };
+        let over = agreed || self.attempts.len() >= limits::ATTEMPTS_MAX as usize;
+        let released = match (at_fault, is_final(refusal.code)) {
+            (true, _) => Released::Failed,
+            (false, true) if !agreed => Released::Doubted,
+            (false, _) => Released::Unused,
+        };
         let mut actions = vec![RelayAction::Release(provider, released)];
-        if refusal.code.class() == RefusalClass::Final || self.attempts.len() >= limits::ATTEMPTS_MAX as usize {
+        if over {
             actions.extend(self.give_up(refusal));
         } else {
+            self.doubt = is_final(refusal.code).then_some(refusal);
             self.enter(RelayPhase::Routing, waits::TOTAL, now);
             actions.push(RelayAction::Route);
         }

@@ -12,6 +12,7 @@ mod refusal;
 mod secret;
 mod tier;
 mod time;
+mod turns;
 
 pub use id::{
     AccountId, AttemptNumber, CatalogueDigest, ConnectionId, Digest, EpochId, KeyId, NetworkId, OperationId,
@@ -22,3 +23,4 @@ pub use refusal::{Refusal, RefusalClass, RefusalCode, error_type};
 pub use secret::{SecretBytes, SecretString, SecretTokens, TokenId};
 pub use tier::{ParseTierError, Tier};
 pub use time::{Micros, Millis, MonoMillis, UnixMillis};
+pub use turns::Turns;

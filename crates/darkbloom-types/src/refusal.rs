@@ -168,6 +168,9 @@ refusals! {
     /// The thing is there, and is not asked like this.
     MethodNotAllowed = 33, "method_not_allowed", Final, 405,
         "this address does not answer that method", "use one that the header `allow` names";
+    /// Prompt and answer fit into the model's context, and not into a row of this provider.
+    RowTooSmall = 34, "row_too_small", RetryElsewhere, 503,
+        "no provider of this model has rows for so many tokens now", "shorten the prompt or lower `max_tokens`, or try again later";
 }
 
 /// The `type` of an error answer with this HTTP status, in OpenAI's words: whose it is, and what kind of thing would help.
@@ -196,6 +199,7 @@ impl RefusalCode {
                 | Self::CannotOpen
                 | Self::Overloaded
                 | Self::ModelNotLoaded
+                | Self::RowTooSmall
                 | Self::Internal
                 | Self::Draining
                 | Self::TooLarge
@@ -279,6 +283,7 @@ mod tests {
             "unknown_epoch",
             "overloaded",
             "model_not_loaded",
+            "row_too_small",
             "draining",
             "internal",
         ];

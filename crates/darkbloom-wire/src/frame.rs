@@ -113,6 +113,8 @@ record! {
         3 rows_used: u32,
         /// Requests waiting for a row.
         4 waiting: u32,
+        /// Tokens of prompt and answer together that one row holds.
+        5 row_tokens: TokenCount,
     }
 }
 
@@ -373,6 +375,8 @@ record! {
         4 waiting: u32,
         /// Its signed statement, if that is newer than what the client knows.
         5 statement: Option<Vec<u8>> [STATEMENT_BYTES_MAX],
+        /// Tokens of prompt and answer together that one row holds there.
+        6 row_tokens: TokenCount,
     }
 }
 

@@ -153,6 +153,8 @@ record! {
         2 rows_free: u32,
         /// Requests that wait at the provider.
         3 waiting: u32,
+        /// Tokens of prompt and answer together that one row holds there.
+        4 row_tokens: TokenCount,
     }
 }
 nested!(Evidence Candidate);

@@ -58,7 +58,8 @@ pub(super) fn check_reason(
 impl Call {
     pub(super) fn begin_answer(&mut self, accepted: RelayedAccepted, sealing: &Sealing) -> Result<Live, Refusal> {
         let mut usable = sealing.candidates.usable.iter();
-        let verdict = usable.find(|v| v.provider == accepted.provider && v.epoch == accepted.epoch);
+        let is_it = |v: &Verdict| v.provider == accepted.provider && v.epoch == accepted.epoch;
+        let verdict = usable.find(|usable| is_it(&usable.verdict)).map(|usable| &usable.verdict);
         let secret = sealing.seal.response_secret(&accepted.provider, &accepted.epoch);
         let (Some(verdict), Some(secret)) = (verdict, secret) else {
             return Err(lie("somebody accepted whom the request was not sealed to"));

@@ -13,7 +13,7 @@ use darkbloom_wire::{CatalogueEntry, RequestKind, SealedHeader, Suite};
 use rand_core::Rng as _;
 
 use super::Call;
-use crate::candidates::{Candidates, recipient};
+use crate::candidates::{Candidates, Need, recipient};
 use darkbloom_host::clock;
 
 /// The input ceiling is rounded up to a multiple of this, so that the exact length of a prompt does not show.
@@ -36,7 +36,10 @@ pub struct Sealing {
 impl Call {
     pub(super) fn seal(&mut self, supersedes: Option<RequestId>) -> Result<Sealing, Refusal> {
         let began = Instant::now();
-        let chosen = self.candidates.choose(self.network.config.candidates, clock::now())?;
+        let need = Need { prompt: self.prompt_tokens, answer: self.operation.max_output_tokens.map(TokenCount) };
+        let chosen = self.candidates.choose(self.network.config.candidates, need, clock::now())?;
+        self.ceilings.output = chosen.output_ceiling;
+        let chosen = chosen.recipients;
         // A pinned provider may be below the demanded tier: then the request demands what the recipients have.
         let tier_min = chosen.iter().map(|verdict| verdict.tier).fold(self.network.config.tier_min, Tier::min);
         let recipients: Vec<_> = chosen.into_iter().map(recipient).collect();
@@ -90,7 +93,8 @@ pub fn count(text: &TextModel, request: &ChatRequest) -> Result<TokenCount, Refu
     Ok(TokenCount(u32::try_from(tokens.len()).unwrap_or(u32::MAX)))
 }
 
-/// The header's limits: the prompt rounded up to a bucket, and what was asked for or what is left of the context.
+/// The header's limits as far as the model sets them: the prompt rounded up to a bucket, and what was asked for or what is
+/// left of the context. Who it is sealed to may have room for less.
 pub fn ceilings(entry: &CatalogueEntry, prompt: TokenCount, asked: Option<u32>) -> Result<Ceilings, Refusal> {
     let context = entry.context.0;
     let too_long = |detail: String| Refusal::new(RefusalCode::ContextLengthExceeded, detail);

@@ -148,7 +148,7 @@ impl Call {
     /// A refusal, or the end of a cut answer: what it says must agree with what the provider sealed, and what it costs
     /// with what arrived.
     pub(super) fn refused(&self, frame: &RelayedRefused, live: Option<&Live>, sealing: &Sealing) -> Refusal {
-        let recipients = sealing.candidates.usable.iter().map(|verdict| (verdict.provider, verdict.epoch));
+        let recipients = sealing.candidates.usable.iter().map(|usable| (usable.verdict.provider, usable.verdict.epoch));
         let words = refused::refusal_of(frame, &sealing.seal, recipients);
         let arrived = live.map_or(0, |live| live.tokens);
         let bill = frame.bill.as_deref();

@@ -7,8 +7,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::parties::{BEGIN, MODEL, Operator, PRICE, Provider, minutes};
 
+/// A row that holds the model's whole context.
+const ROW: TokenCount = TokenCount(1_024);
+/// What any row has room for.
+const NEED: Need = Need { prompt: TokenCount(1), answer: None };
+
 fn now(provider: &Provider, statement: Option<Vec<u8>>) -> CandidateNow {
-    CandidateNow { provider: provider.id, epoch: provider.epoch, rows_free: 1, waiting: 0, statement }
+    CandidateNow { provider: provider.id, epoch: provider.epoch, rows_free: 1, waiting: 0, row_tokens: ROW, statement }
 }
 
 fn named(provider: &Provider) -> CandidateNow {
@@ -24,7 +29,7 @@ fn update(time: UnixMillis, candidates: Vec<CandidateNow>) -> CandidateUpdate {
 }
 
 fn usable(list: &Candidates) -> Vec<ProviderId> {
-    list.usable.iter().map(|verdict| verdict.provider).collect()
+    list.usable.iter().map(|usable| usable.verdict.provider).collect()
 }
 
 fn ids(providers: &[&Provider]) -> Vec<ProviderId> {
@@ -75,7 +80,7 @@ fn an_update_sets_the_order_and_who_is_missing_goes() {
     assert_eq!((after.time, after.read_at), (minutes(1), scene.list.read_at + Duration::from_secs(60)));
     assert_eq!(usable(&scene.after(vec![named(b)])), ids(&[b]));
     let nobody = scene.after(vec![]);
-    assert_eq!(nobody.choose(3, minutes(1)).unwrap_err().code, RefusalCode::NoEligibleProvider);
+    assert_eq!(nobody.anybody(minutes(1)).unwrap_err().code, RefusalCode::NoEligibleProvider);
 }
 
 #[test]
@@ -87,7 +92,7 @@ fn a_newcomer_and_a_new_epoch_need_a_statement() {
     assert_eq!(usable(&scene.after(vec![named(&later), named(b)])), ids(&[b]));
     let after = scene.after(vec![shown(&later), named(b)]);
     assert_eq!(usable(&after), ids(&[a, b]));
-    assert_eq!(after.usable[0].epoch, later.epoch);
+    assert_eq!(after.usable[0].verdict.epoch, later.epoch);
 }
 
 #[test]
@@ -130,7 +135,7 @@ fn a_statement_below_the_demanded_tier_is_remembered_and_not_sealed_to() {
     let at = list.read_at + Duration::from_secs(60);
     let after = list.updated(&update(minutes(1), vec![named(b), shown(c)]), policy, minutes(1), at).unwrap();
     assert_eq!((usable(&after), after.below, after.read_at), (vec![], 2, at));
-    assert_eq!(after.choose(3, minutes(1)).unwrap_err().code, RefusalCode::TierNotMet);
+    assert_eq!(after.anybody(minutes(1)).unwrap_err().code, RefusalCode::TierNotMet);
 }
 
 #[test]
@@ -155,7 +160,7 @@ fn a_provider_named_twice_is_a_candidate_once() {
     let later = scene.next_epoch("a");
     let after = scene.after(vec![shown(&later), named(b), named(a), named(b)]);
     assert_eq!(usable(&after), ids(&[a, b]));
-    assert_eq!(after.usable[0].epoch, later.epoch);
+    assert_eq!(after.usable[0].verdict.epoch, later.epoch);
     let twice = operator.read(BEGIN, &[&a.signed(), &b.signed(), &a.signed()], policy).unwrap();
     assert_eq!(usable(&twice), ids(&[a, b]));
 }
@@ -222,10 +227,42 @@ fn expired_candidates_are_not_chosen_and_others_still_are() {
     let Scene { operator, policy, a, .. } = scene();
     let young = Provider::new(&operator, "young", minutes(30));
     let list = operator.read(minutes(30), &[&a.signed(), &young.signed()], &policy).unwrap();
-    let chosen = |minute| list.choose(8, minutes(minute)).map(|chosen| chosen.len());
+    let chosen = |minute| list.choose(8, NEED, minutes(minute)).map(|chosen| chosen.recipients.len());
     assert_eq!(chosen(59), Ok(2));
     assert_eq!(chosen(60), Ok(1));
     assert_eq!(chosen(90), Err(RefusalCode::NoEligibleProvider.into()));
+}
+
+#[test]
+fn a_request_is_sealed_to_those_who_have_room_for_it() {
+    let Scene { operator, policy, list, a, b, c } = scene();
+    let rows = [(&a, 100), (&b, 300), (&c, 2_000)]
+        .map(|(provider, tokens)| CandidateNow { row_tokens: TokenCount(tokens), ..shown(provider) });
+    let list = list.updated(&update(minutes(1), rows.into()), &policy, minutes(1), list.read_at).unwrap();
+    let chosen = |prompt, answer: Option<u32>| {
+        let need = Need { prompt: TokenCount(prompt), answer: answer.map(TokenCount) };
+        list.choose(8, need, minutes(1)).map(|chosen| {
+            (chosen.recipients.iter().map(|verdict| verdict.provider).collect::<Vec<_>>(), chosen.output_ceiling.0)
+        })
+    };
+    assert_eq!(chosen(10, Some(90)), Ok((ids(&[&a, &b, &c]), 90)));
+    assert_eq!(chosen(10, Some(91)), Ok((ids(&[&b, &c]), 91)));
+    assert_eq!(chosen(10, Some(1_014)), Ok((ids(&[&c]), 1_014)));
+    // Without a limit nobody is asked who has less than half of the room that somebody has, in a row or in the context.
+    assert_eq!(chosen(24, None), Ok((ids(&[&c]), 1_000)));
+    let two = [(&a, 400), (&b, 301)]
+        .map(|(provider, tokens)| CandidateNow { row_tokens: TokenCount(tokens), ..shown(provider) });
+    let two = list.updated(&update(minutes(2), two.into()), &policy, minutes(2), list.read_at).unwrap();
+    let need = |prompt, answer| Need { prompt: TokenCount(prompt), answer };
+    let both = two.choose(8, need(201, None), minutes(2)).unwrap();
+    assert_eq!((both.recipients.len(), both.output_ceiling.0), (2, 100), "as much as both have");
+    assert_eq!(two.choose(8, need(203, None), minutes(2)).unwrap().output_ceiling.0, 197, "one has less than half");
+    for too_much in [need(400, None), need(1, Some(TokenCount(400)))] {
+        let refused = two.choose(8, too_much, minutes(2)).map(|_| ()).unwrap_err();
+        assert_eq!(refused.code, RefusalCode::RowTooSmall);
+        assert_eq!(refused.detail, "prompt and answer need 401 tokens, the longest rows hold 400");
+    }
+    drop(operator);
 }
 
 #[test]
@@ -322,12 +359,14 @@ proptest! {
             provider: all[provider].id,
             epoch: all[epoch].epoch,
             rows_free: 0,
+            row_tokens: ROW,
             waiting: 0,
             statement: statement.map(|index| statements[index].clone()),
         }).collect();
         let at = scene.list.read_at;
         let after = scene.list.updated(&update(minutes(minute), candidates), &scene.policy, minutes(1), at).unwrap();
-        for verdict in &after.usable {
+        for usable in &after.usable {
+            let verdict = &usable.verdict;
             let (index, provider) =
                 all.iter().enumerate().find(|(_, p)| p.id == verdict.provider && p.epoch == verdict.epoch).unwrap();
             prop_assert_eq!(&verdict.statement, &provider.statement);

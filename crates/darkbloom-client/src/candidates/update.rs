@@ -7,7 +7,7 @@ use darkbloom_attest::{TrustPolicy, Verdict};
 use darkbloom_types::{Price, UnixMillis};
 use darkbloom_wire::{CandidateNow, CandidateUpdate, limits};
 
-use super::{Candidates, KNOWN_MAX, examine, rank};
+use super::{Candidates, KNOWN_MAX, Usable, examine, rank};
 
 /// Why an update changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -69,10 +69,14 @@ impl Candidates {
             return Err(UpdateError::Price { said: update.price.version, known: self.price.version });
         }
         let entries = &update.candidates.0;
-        let current: Vec<_> = entries.iter().filter_map(|entry| self.entry_now(entry, policy, now)).collect();
-        let (usable, below) = rank(&current, policy);
+        let current = entries.iter().filter_map(|entry| {
+            let verdict = self.entry_now(entry, policy, now)?;
+            Some(Usable { verdict, row_tokens: entry.row_tokens })
+        });
+        let current: Vec<_> = current.collect();
         let read_at = if current.len() == entries.len() { at } else { self.read_at };
-        let mut known = current;
+        let mut known: Vec<_> = current.iter().map(|candidate| Arc::clone(&candidate.verdict)).collect();
+        let (usable, below) = rank(current, policy);
         for verdict in &self.known {
             let same = |other: &Arc<Verdict>| other.provider == verdict.provider && other.epoch == verdict.epoch;
             if known.len() < KNOWN_MAX && now < verdict.statement.use_until && !known.iter().any(same) {

@@ -22,7 +22,12 @@ pub fn candidate_list(shared: &Shared, item: &Item) -> Result<Vec<u8>, SignError
         shared.with_registry(|registry| registry.candidates(&item.digest, shared.mono(), now, &mut clock::rng()));
     let candidates: Vec<_> = found
         .into_iter()
-        .map(|view| Candidate { statement: view.statement, rows_free: view.rows_free, waiting: view.waiting })
+        .map(|view| Candidate {
+            statement: view.statement,
+            rows_free: view.rows_free,
+            waiting: view.waiting,
+            row_tokens: view.row_tokens,
+        })
         .collect();
     let list = CandidateList {
         network: shared.network,
@@ -69,6 +74,7 @@ fn update(found: Vec<CandidateView>, price: Price, as_of: UnixMillis, now: UnixM
             epoch: view.epoch,
             rows_free: view.rows_free,
             waiting: view.waiting,
+            row_tokens: view.row_tokens,
             statement: tell.then_some(view.statement),
         }
     };
@@ -79,7 +85,7 @@ fn update(found: Vec<CandidateView>, price: Price, as_of: UnixMillis, now: UnixM
 #[cfg(test)]
 mod tests {
     use super::*;
-    use darkbloom_types::{EpochId, ProviderId};
+    use darkbloom_types::{EpochId, ProviderId, TokenCount};
     use darkbloom_wire::{RelayedFinal, limits};
 
     const PRICE: Price = Price { version: 3, input_nano_per_token: 1, output_nano_per_token: 2 };
@@ -93,6 +99,7 @@ mod tests {
             known_at: UnixMillis(known_at),
             rows_free: u32::from(n),
             waiting: 1,
+            row_tokens: TokenCount(1_024),
         }
     }
 

@@ -72,14 +72,7 @@ impl World {
         relay.actions.clear();
         let (connection, to_provider) = Connection::new(ConnectionId([5; 16]));
         connection.learn_epoch(KnownEpoch { id: EPOCH, receipt_key: receipt_key().verifying_key().to_bytes() });
-        let (stream, _) = connection.offer(|stream| Offer {
-            stream,
-            attempt: AttemptNumber(1),
-            header: Vec::new(),
-            body: Vec::new(),
-            wrap: Wrap { provider: PROVIDER, epoch: EPOCH, encapsulation: Vec::new(), ciphertext: Vec::new() },
-            scope: [0; 16],
-        });
+        let stream = connection.offer(some_offer).unwrap();
         relay.current = Some(Current {
             provider: PROVIDER,
             epoch: EPOCH,
@@ -101,6 +94,17 @@ impl World {
         // One writer: what was asked before this is durable.
         self.shared.store.deposit(self.account, NanoDollars(1), "after".to_owned(), clock::now()).await.unwrap();
         self.shared.store.hold(REQUEST).await.unwrap().unwrap().accepted_by
+    }
+}
+
+fn some_offer(stream: StreamId) -> Offer {
+    Offer {
+        stream,
+        attempt: AttemptNumber(1),
+        header: Vec::new(),
+        body: Vec::new(),
+        wrap: Wrap { provider: PROVIDER, epoch: EPOCH, encapsulation: Vec::new(), ciphertext: Vec::new() },
+        scope: [0; 16],
     }
 }
 
@@ -341,4 +345,38 @@ async fn a_request_whose_hold_is_still_to_be_ended_does_not_begin_and_takes_no_p
         assert_eq!(refused.code, RefusalCode::Replayed);
         assert!(!world.shared.is_live(&REQUEST));
     }
+}
+
+#[tokio::test]
+async fn nothing_is_offered_on_a_connection_that_is_over() {
+    let (connection, mut to_provider) = Connection::new(ConnectionId([5; 16]));
+    let mut before = connection.offer(some_offer).unwrap();
+    connection.close_streams();
+    assert!(before.frames.recv().await.is_none(), "whoever was answered learns that the provider is gone");
+    assert_eq!(connection.offer(some_offer).map(|stream| stream.id), Err(OfferError::Closed));
+    drop(connection);
+    assert!(to_provider.recv().await.is_some() && to_provider.recv().await.is_none(), "one offer was sent");
+}
+
+#[tokio::test]
+async fn an_account_pays_in_turns_for_what_providers_call_wrong() {
+    let world = World::new().await;
+    for _ in 0..crate::live::WRONG_BURST {
+        let (mut relay, _to_client, _to_provider) = world.offered();
+        relay.hears(refused(RefusalCode::CannotOpen.number())).await;
+        drop(relay);
+    }
+    let refused = world.shared.place(world.account).map(drop).unwrap_err();
+    assert_eq!(refused.code, RefusalCode::RateLimitExceeded);
+}
+
+#[tokio::test]
+async fn what_a_provider_refuses_for_its_own_reasons_is_not_the_accounts() {
+    let world = World::new().await;
+    for _ in 0..=crate::live::WRONG_BURST {
+        let (mut relay, _to_client, _to_provider) = world.offered();
+        relay.hears(refused(RefusalCode::Overloaded.number())).await;
+        drop(relay);
+    }
+    assert!(world.shared.place(world.account).is_ok());
 }

@@ -1,10 +1,11 @@
 //! One connection, and what is expected of the peer behind it.
 //!
-//! hyper's own wait for a request's head also runs while a connection rests between two requests, and knows nothing of
-//! the first bytes by which HTTP/1 and HTTP/2 are told apart, nor of a peer that takes no answer. So it is this module
-//! that watches: the socket tells it what moves, the service what runs.
+//! HTTP/1.1 alone: one request at a time, so that a peer which takes no answer holds up nobody but itself. A proxy in front
+//! that speaks HTTP/2 to the world uses a connection for each request here.
+//!
+//! hyper's own wait for a request's head also runs while a connection rests between two requests, and it knows nothing of
+//! a peer that takes no answer. So it is this module that watches: the socket tells it what moves, the service what runs.
 
-use std::collections::HashMap;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Version};
+use axum::http::Request;
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -27,18 +28,6 @@ use tokio::time::MissedTickBehavior;
 
 /// What a connection buffers of a request's head, and of an answer that is not taken yet: heads have some 2 KiB.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-/// Requests at once on one HTTP/2 connection. RFC 9113 section 6.5.2 advises 100; with [`ANSWER_BYTES_MAX`] each, this many
-/// cost half a mebibyte a connection. A proxy that has more to ask opens another connection.
-const STREAMS_MAX: u32 = 32;
-/// What one HTTP/2 request may send before it is read (RFC 9113 section 6.9.2).
-const STREAM_WINDOW: u32 = 64 << 10;
-/// What all requests on one HTTP/2 connection may send together before it is read: on 4,096 connections half a gibibyte,
-/// however many requests there are. Two whole windows, so that one request which waits does not stop the others.
-const CONNECTION_WINDOW: u32 = 128 << 10;
-/// What is kept of each answer on an HTTP/2 connection that its peer does not take: on 4,096 connections of 32 requests
-/// two gibibytes, for as long as [`Patience::write`] at most.
-const ANSWER_BYTES_MAX: usize = 16 << 10;
-
 /// How long a peer may take for what.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -76,19 +65,13 @@ pub async fn serve(
     let io = TokioIo::new(Socket { stream, traffic: Arc::clone(&traffic), _place: place });
     let app = TowerToHyperService::new(app);
     let service = service_fn(|request: Request<Incoming>| {
-        let running = Running::begin(&traffic, request.version());
+        let running = Running::begin(&traffic);
         let answer = app.call(request.map(Body::new));
-        async move { answer.await.map(|response| response.map(|body| Taken { body, running })) }
+        async move { answer.await.map(|response| response.map(|body| Answer { body, _running: running })) }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().max_buf_size(BUFFER_BYTES_MAX);
-    builder
-        .http2()
-        .max_concurrent_streams(STREAMS_MAX)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(ANSWER_BYTES_MAX);
-    let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(BUFFER_BYTES_MAX);
+    let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
     let mut looks = tokio::time::interval(patience.look);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = false;
@@ -153,25 +136,11 @@ struct State {
     head_since: Option<Instant>,
     /// When a byte of an answer found no room in the socket.
     blocked_since: Option<Instant>,
-    /// Whether it speaks HTTP/2: bytes between requests are then no heads, and a socket that takes bytes says nothing
-    /// about the answers on it.
-    http2: bool,
-    /// Answers of which a piece was handed over and nothing asked for since.
-    untaken: HashMap<u64, Instant>,
-    next_answer: u64,
 }
 
 impl Traffic {
     fn new(now: Instant) -> Self {
-        let state = State {
-            running: 0,
-            rests_since: now,
-            head_since: Some(now),
-            blocked_since: None,
-            http2: false,
-            untaken: HashMap::new(),
-            next_answer: 0,
-        };
+        let state = State { running: 0, rests_since: now, head_since: Some(now), blocked_since: None };
         Self { state: Mutex::new(state) }
     }
 
@@ -182,7 +151,7 @@ impl Traffic {
 
     fn bytes_came(&self) {
         let mut state = self.state();
-        if state.running == 0 && !state.http2 && state.head_since.is_none() {
+        if state.running == 0 && state.head_since.is_none() {
             state.head_since = Some(Instant::now());
         }
     }
@@ -201,9 +170,6 @@ impl Traffic {
         if passed(state.blocked_since, patience.write) {
             return Some(Overdue::Peer("the peer takes no byte"));
         }
-        if state.untaken.values().any(|&since| passed(Some(since), patience.write)) {
-            return Some(Overdue::Peer("the peer takes nothing of an answer"));
-        }
         if state.running > 0 || now < state.rests_since + patience.idle {
             return None;
         }
@@ -216,66 +182,38 @@ impl Traffic {
 }
 
 /// A request from its head to its answer's last byte, or to whatever ends it before.
-struct Running {
-    traffic: Arc<Traffic>,
-    answer: u64,
-    http2: bool,
-}
+struct Running(Arc<Traffic>);
 
 impl Running {
-    fn begin(traffic: &Arc<Traffic>, version: Version) -> Self {
-        let http2 = version == Version::HTTP_2;
+    fn begin(traffic: &Arc<Traffic>) -> Self {
         let mut state = traffic.state();
         state.running += 1;
         state.head_since = None;
-        state.http2 = http2;
-        state.next_answer += 1;
-        let answer = state.next_answer;
         drop(state);
-        Self { traffic: Arc::clone(traffic), answer, http2 }
-    }
-
-    /// On HTTP/1 the socket itself shows whether the peer takes its only answer.
-    fn handed_over(&self) {
-        if self.http2 {
-            self.traffic.state().untaken.insert(self.answer, Instant::now());
-        }
-    }
-
-    fn asked_for(&self) {
-        if self.http2 {
-            self.traffic.state().untaken.remove(&self.answer);
-        }
+        Self(Arc::clone(traffic))
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut state = self.traffic.state();
-        state.untaken.remove(&self.answer);
+        let mut state = self.0.state();
         state.running -= 1;
         state.rests_since = Instant::now();
     }
 }
 
-/// An answer's body that tells how it is taken.
-struct Taken {
+/// An answer's body; as long as it is there, its request runs.
+struct Answer {
     body: Body,
-    running: Running,
+    _running: Running,
 }
 
-impl hyper::body::Body for Taken {
+impl hyper::body::Body for Answer {
     type Data = Bytes;
     type Error = axum::Error;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let this = self.get_mut();
-        this.running.asked_for();
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
-        if frame.is_some() {
-            this.running.handed_over();
-        }
-        Poll::Ready(frame)
+        Pin::new(&mut self.get_mut().body).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -7,7 +7,6 @@ use axum::body::Body;
 use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::routing::get;
 use bytes::Bytes;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -186,71 +185,15 @@ async fn an_upgraded_connection_outlives_the_waits_and_keeps_its_place() {
     assert_eq!(tokio::time::timeout(Duration::from_secs(20), asked(&mut next)).await, Ok(true));
 }
 
-type Http2 = hyper::client::conn::http2::SendRequest<Body>;
-
-async fn http2(address: SocketAddr) -> (Http2, JoinHandle<()>) {
-    let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
-    let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-    let (sender, connection) = builder.handshake(io).await.unwrap();
-    (sender, tokio::spawn(async move { drop(connection.await) }))
-}
-
-fn to(path: &str) -> axum::http::Request<Body> {
-    axum::http::Request::get(format!("http://here{path}")).body(Body::empty()).unwrap()
-}
-
 #[tokio::test]
-async fn http2_is_served_and_rests_and_closes() {
-    let (address, _server) = listening(1, SHORT).await;
-    let (mut sender, connection) = http2(address).await;
-    for _ in 0..2 {
-        assert_eq!(sender.send_request(to("/")).await.unwrap().status(), 200);
-        tokio::time::sleep(SHORT.head + Duration::from_millis(200)).await;
-    }
-    tokio::time::timeout(Duration::from_secs(20), connection).await.expect("it closes").unwrap();
-}
-
-#[tokio::test]
-async fn an_answer_on_http2_that_nobody_takes_costs_the_connection() {
-    let (address, _server) = listening(1, Patience { idle: LONG, ..SHORT }).await;
-    let (mut sender, connection) = http2(address).await;
-    let answer = sender.send_request(to("/endless")).await.unwrap();
-    // The answer is kept and not read, so its window is not opened again, and the socket itself is never full.
-    tokio::time::timeout(Duration::from_secs(20), connection).await.expect("it closes").unwrap();
-    drop(answer);
-    let (mut sender, _connection) = http2(address).await;
-    assert_eq!(sender.send_request(to("/")).await.unwrap().status(), 200, "its place was given back");
-}
-
-#[tokio::test]
-async fn an_http2_connection_is_told_how_much_it_may_have_at_once() {
+async fn http2_is_not_spoken_here() {
     let (address, _server) = listening(1, SHORT).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
     // The preface and an empty SETTINGS frame (RFC 9113 sections 3.4 and 6.5).
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-    let (mut streams, mut window, mut connection) = (None, None, None);
-    while connection.is_none() || streams.is_none() {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).await.unwrap();
-        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
-        stream.read_exact(&mut payload).await.unwrap();
-        let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
-        match head[3] {
-            4 => {
-                for setting in payload.chunks_exact(6) {
-                    match setting[1] {
-                        3 => streams = Some(number(&setting[2..])),
-                        4 => window = Some(number(&setting[2..])),
-                        _ => {}
-                    }
-                }
-            }
-            // WINDOW_UPDATE of the connection, over the 65,535 bytes that every connection begins with.
-            8 if head[5..] == [0; 4] => connection = Some(number(&payload) + 65_535),
-            _ => {}
-        }
-    }
-    assert_eq!((streams, window, connection), (Some(32), Some(64 << 10), Some(128 << 10)));
+    let mut said = Vec::new();
+    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut said)).await.expect("it closes").ok();
+    assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&said));
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ fn registration(n: u8, rows: u32) -> Registration {
         connection: ConnectionId([n; 16]),
         tier: Tier::SelfSigned,
         stated: stated(n, n),
-        models: vec![ModelLoad { model: MODEL, rows_max: rows, rows_used: 0, waiting: 0 }],
+        models: vec![ModelLoad { model: MODEL, rows_max: rows, rows_used: 0, waiting: 0, row_tokens: TokenCount(64) }],
     }
 }
 
@@ -527,7 +527,7 @@ fn epochs_begin_four_at_once_and_then_one_in_five_minutes() {
 #[test]
 fn models_that_the_statement_does_not_name_are_ignored() {
     const OTHER: CatalogueDigest = CatalogueDigest([8; 32]);
-    let load = |model| ModelLoad { model, rows_max: 4, rows_used: 0, waiting: 0 };
+    let load = |model| ModelLoad { model, rows_max: 4, rows_used: 0, waiting: 0, row_tokens: TokenCount(64) };
     let connection = ConnectionId([1; 16]);
     let candidates = |registry: &Registry, model| registry.candidates(&model, T0, WALL, &mut Numbers(1)).len();
     let mut registry = Registry::default();
@@ -582,4 +582,18 @@ fn candidates_are_eligible_bounded_and_roomiest_first() {
     assert_eq!(list.len(), limits::CANDIDATES_MAX);
     assert_eq!(list[0].provider, provider(39), "the draining one is left out");
     assert!(list.windows(2).all(|pair| pair[0].rows_free >= pair[1].rows_free));
+}
+
+#[test]
+fn others_are_preferred_to_a_provider_that_called_a_request_wrong() {
+    let mut registry = registry(&[8, 1]);
+    let first = |registry: &Registry, now| registry.candidates(&MODEL, now, wall(now), &mut Numbers(1))[0].provider;
+    assert_eq!(first(&registry, T0), provider(1), "it has most room");
+    registry.doubt(&provider(1), T0);
+    assert_eq!(first(&registry, T0), provider(2));
+    assert_eq!(route(&mut registry, 1, &[1, 2], &[], T0), Ok(provider(2)), "though the other is first among equals");
+    assert_eq!(route(&mut registry, 2, &[1, 2], &[], T0), Ok(provider(1)), "where others have no room it serves");
+    assert_eq!(registry.verdict(&provider(1), Tier::None, T0, WALL), Some(Ok(())), "it stays eligible");
+    assert_eq!(first(&registry, T0.after(times::DOUBT)), provider(1));
+    registry.doubt(&provider(9), T0);
 }

@@ -112,14 +112,54 @@ fn three_attempts_are_the_most() {
     );
 }
 
-#[test]
-fn a_final_refusal_is_not_tried_elsewhere() {
+/// A machine whose request `P` called wrong for everybody.
+fn called_wrong(refusal: &Refusal) -> RelaySession {
     let mut session = begin();
     session.handle(RelayEvent::HoldPlaced, T0);
     session.handle(RelayEvent::Routed(P), T0);
+    let actions = session.handle(RelayEvent::Refused(refusal.clone()), T0);
+    assert_eq!(actions, [release(P, Released::Doubted), RelayAction::Route]);
+    session
+}
+
+fn given_up(refusal: &Refusal) -> [RelayAction; 3] {
+    [RelayAction::Void(refusal.code), RelayAction::Refuse(refusal.clone()), RelayAction::Finish]
+}
+
+#[test]
+fn one_providers_word_does_not_keep_an_answer_from_a_consumer() {
+    let mut session = called_wrong(&RefusalCode::InvalidRequest.into());
+    assert_eq!(session.handle(RelayEvent::Routed(Q), T0), [RelayAction::Offer(Q, AttemptNumber(2))]);
+    assert_eq!(session.handle(RelayEvent::Accepted, T0), [RelayAction::RelayAccepted]);
+    // The first opinion is forgotten: what follows is about the second provider.
+    session.handle(RelayEvent::ProviderGone, T0);
+    let lost = RefusalCode::ProviderLost.into();
+    let actions = session.handle(RelayEvent::NotRouted(RouteFailure::Nobody(RefusalCode::NoEligibleProvider)), T0);
+    assert_eq!(actions, given_up(&lost));
+}
+
+#[test]
+fn two_providers_that_agree_end_a_request() {
+    let mut session = called_wrong(&RefusalCode::InvalidRequest.into());
+    session.handle(RelayEvent::Routed(Q), T0);
     let refusal = Refusal::new(RefusalCode::ContextLengthExceeded, "2000 of 1024");
     let actions = session.handle(RelayEvent::Refused(refusal.clone()), T0);
-    assert_eq!(actions[1..], [RelayAction::Void(refusal.code), RelayAction::Refuse(refusal), RelayAction::Finish]);
+    assert_eq!(actions[0], release(Q, Released::Unused), "they agree, so it is the consumer");
+    assert_eq!(actions[1..], given_up(&refusal));
+}
+
+#[test]
+fn without_a_second_opinion_the_first_one_stands_at_once() {
+    let refusal = Refusal::new(RefusalCode::ContextLengthExceeded, "2000 of 1024");
+    let code = RefusalCode::NoEligibleProvider;
+    for nobody in [RouteFailure::QueueFull, RouteFailure::OthersCould(code), RouteFailure::Nobody(code)] {
+        let mut session = called_wrong(&refusal);
+        assert_eq!(session.handle(RelayEvent::NotRouted(nobody), T0), given_up(&refusal));
+    }
+    let mut session = called_wrong(&refusal);
+    let actions = session.handle(RelayEvent::NotRouted(RouteFailure::Busy), T0);
+    assert_eq!(actions[0], RelayAction::LeaveQueue, "the router queued it");
+    assert_eq!(actions[1..], given_up(&refusal));
 }
 
 #[test]

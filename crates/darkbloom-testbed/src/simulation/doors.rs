@@ -2,7 +2,7 @@
 
 use darkbloom_registry::{CandidateView, Registration, Stated};
 use darkbloom_session::waits;
-use darkbloom_types::{EpochId, ProviderId, RefusalCode, Tier};
+use darkbloom_types::{EpochId, ProviderId, RefusalCode, Tier, TokenCount};
 use darkbloom_wire::{ModelLoad, RelayedRefused};
 
 use super::agenda::{Event, Now};
@@ -155,7 +155,14 @@ impl World {
 
     fn loads(&self, provider: u32) -> Vec<ModelLoad> {
         let provider = &self.providers[provider as usize];
-        let load = |number| ModelLoad { model: model(number), rows_max: provider.claims, rows_used: 0, waiting: 0 };
+        let row_tokens = TokenCount(1_024);
+        let load = |number| ModelLoad {
+            model: model(number),
+            rows_max: provider.claims,
+            rows_used: 0,
+            waiting: 0,
+            row_tokens,
+        };
         (0..MODELS).filter(|number| provider.models[*number]).map(load).collect()
     }
 

@@ -152,7 +152,7 @@ made_records! {
     }
     Bill { operation request receipt price hold charge input_tokens output_tokens settled_at }
     CatalogueEntry { network name weights text_pack context quantisation }
-    Candidate { statement rows_free waiting }
+    Candidate { statement rows_free waiting row_tokens }
     CandidateList { network time entry price candidates }
     SealedHeader {
         network suite request operation model kind stream input_ceiling output_ceiling price_version price_max tier_min
@@ -164,7 +164,7 @@ made_records! {
     Cancel { stream }
     ReceiptAck { receipt }
     VerdictNotice { eligible reason sentence next_step }
-    ModelLoad { model rows_max rows_used waiting }
+    ModelLoad { model rows_max rows_used waiting row_tokens }
     Hello { statement proof join_token models capabilities }
     ChallengeAnswer { proof }
     Heartbeat { models draining }
@@ -183,7 +183,7 @@ made_records! {
     RelayedAccepted { provider epoch attempt salt attempts timing }
     RelayedData { sequence tokens end ciphertext }
     RelayedFinal { receipt bill update }
-    CandidateNow { provider epoch rows_free waiting statement }
+    CandidateNow { provider epoch rows_free waiting statement row_tokens }
     CandidateUpdate { time price candidates }
     Reseal { candidates code }
     RelayedRefused { code detail retry_after sealed attempts bill }

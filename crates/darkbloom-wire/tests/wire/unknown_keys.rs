@@ -82,16 +82,23 @@ fn a_critical_key_inside_a_nested_record_is_refused() {
     check(Domain::Statement, &whole, &evidence.finish(), &|bytes| Statement::open(bytes, &public).map(drop));
 
     let mut candidate = Writer::default();
-    candidate.map(3);
+    candidate.map(4);
     candidate.int(1);
     candidate.bytes(b"a statement");
     candidate.int(2);
     candidate.uint(3);
     candidate.int(3);
     candidate.uint(4);
+    candidate.int(4);
+    candidate.uint(5);
     let mut list: CandidateList = Source::labelled("nested").make();
-    list.candidates =
-        vec![darkbloom_wire::Candidate { statement: b"a statement".to_vec(), rows_free: 3, waiting: 4 }].into();
+    list.candidates = vec![darkbloom_wire::Candidate {
+        statement: b"a statement".to_vec(),
+        rows_free: 3,
+        waiting: 4,
+        row_tokens: darkbloom_types::TokenCount(5),
+    }]
+    .into();
     let whole = payload(&list.sign(&signer).unwrap(), Domain::CandidateList, &public);
     check(Domain::CandidateList, &whole, &candidate.finish(), &|bytes| CandidateList::open(bytes, &public).map(drop));
 }

@@ -240,6 +240,35 @@ fn a_damaged_model_is_not_put_on_offer() {
 }
 
 #[test]
+fn an_entry_that_could_not_be_read_again_is_refused_before_anything_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("coordinator");
+    let mut coordinator = Coordinator::start(&data);
+    coordinator.offer_model(&model_file());
+    let catalogue =
+        |coordinator: &Coordinator| http::request(&coordinator.address, "GET", "/v1/catalogue", &[], b"").json();
+    let before = catalogue(&coordinator);
+    let item = &before["models"][0];
+    let blob = coordinator.call("PUT", "/admin/v1/blobs", &coordinator.admin_key, b"a text pack").json();
+    for (name, quantisation) in
+        [(item["name"].as_str().unwrap(), "Q".repeat(600)), (&*"n".repeat(600), "Q8_0".to_owned())]
+    {
+        let entry = json!({
+            "name": name, "weights": "ab".repeat(32), "text_pack": blob["digest"], "context": 8,
+            "quantisation": quantisation, "price_version": 9, "input_nano_per_token": 9, "output_nano_per_token": 9,
+        });
+        let refused =
+            coordinator.call("PUT", "/admin/v1/catalogue", &coordinator.admin_key, entry.to_string().as_bytes());
+        assert_eq!(refused.status, 400, "{}", refused.text());
+        assert!(refused.json()["error"]["message"].as_str().unwrap().contains("the entry: "), "{}", refused.text());
+    }
+    assert_eq!(catalogue(&coordinator), before, "neither entry nor price changed");
+    assert!(coordinator.process.stop().success());
+    coordinator.again();
+    assert_eq!(catalogue(&coordinator), before, "and it starts again");
+}
+
+#[test]
 fn the_sixty_fifth_model_is_refused_by_name_and_sixty_four_are_served() {
     let folder = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::start(&folder.path().join("coordinator"));

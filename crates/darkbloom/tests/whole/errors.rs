@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::http::{self, Response, bearer};
-use crate::support::network::{CREDIT, Coordinator, Network, Surface, ask, ask_with, model_file};
+use crate::support::network::{CREDIT, Coordinator, Network, Provider, Surface, ask, ask_with, model_file};
 
 /// The error in OpenAI's shape.
 #[track_caller]
@@ -100,6 +100,49 @@ fn a_prompt_or_limit_beyond_the_context_is_refused_with_both_numbers() {
     let error = error(&network.chat(&ask_with("Hi", json!({"max_tokens": 1_024}))), 400, "context_length_exceeded");
     assert!(error["message"].as_str().unwrap().contains("1024 tokens"), "{error}");
     assert_eq!(network.coordinator.balance(&network.key), (CREDIT, 0));
+}
+
+#[test]
+fn a_request_goes_to_a_provider_whose_rows_hold_it_or_the_consumer_is_told() {
+    let mut network = Network::start();
+    let token = network.coordinator.key("join", None);
+    // Its many rows make it the best candidate of whatever fits into one.
+    let small = Provider::start_with(
+        &network.coordinator,
+        &network.folder.path().join("small"),
+        Some(&token),
+        &network.model,
+        &|command| drop(command.args(["--rows", "32", "--context", "64"])),
+    );
+    network.coordinator.eligible(2);
+    let gateway = Surface::gateway(&network.coordinator, &[&small.id, &network.providers[0].id]);
+    let chat = |body: &Value| gateway.chat(&network.key, body);
+    let by = |response: &Response| response.header("x-darkbloom-provider").unwrap().to_owned();
+    let fits = chat(&ask_with("What is 17 + 25?", json!({"max_tokens": 8})));
+    assert_eq!((fits.answer(), by(&fits)), ("42".to_owned(), small.id.clone()));
+    let long = format!("Read this text: {}. What is 17 + 25?", "apple ".repeat(40));
+    let unlimited = ask("What is 17 + 25?");
+    for body in [&ask(&long), &ask_with("What is 17 + 25?", json!({"max_tokens": 60})), &unlimited] {
+        let response = chat(body);
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert_eq!(
+            (by(&response), response.header("x-darkbloom-attempts")),
+            (network.providers[0].id.clone(), Some("1"))
+        );
+    }
+    network.providers.clear();
+    network.coordinator.eligible(1);
+    // Whoever learns it from the provider's own refusal asks for candidates anew.
+    let refused = (0..2).map(|_| chat(&ask(&long))).last().unwrap();
+    let said = error(&refused, 503, "row_too_small");
+    assert!(said["message"].as_str().unwrap().contains("the longest rows hold 64"), "{said}");
+    assert_eq!(said["param"], "messages");
+    let answer = chat(&unlimited);
+    assert_eq!((answer.answer(), by(&answer)), ("42".to_owned(), small.id.clone()), "it has as much room as anybody");
+    // The hold of the sealing that nobody could take waits a minute for another.
+    let audit = network.coordinator.admin("GET", "/admin/v1/audit", &Value::Null);
+    assert_eq!((&audit["clean"], &audit["open_holds"]), (&true.into(), &1.into()), "{audit}");
+    assert_eq!(network.coordinator.usage(&network.key).len(), 5);
 }
 
 #[test]

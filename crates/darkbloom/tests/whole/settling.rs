@@ -9,7 +9,7 @@ use std::time::Duration;
 use darkbloom_host::clock;
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
 use darkbloom_seal::Epoch;
-use darkbloom_types::{CatalogueDigest, EpochId, NetworkId, ProviderId, SecretString};
+use darkbloom_types::{CatalogueDigest, EpochId, NetworkId, ProviderId, SecretString, TokenCount};
 use darkbloom_wire::{
     ChallengeProof, CoordinatorFrame, Decoded, Dial, EpochUpdate, Heartbeat, Hello, ModelLoad, ProviderFrame, Welcome,
     catalogue_digest, challenge_digest,
@@ -109,7 +109,7 @@ impl ByHand {
     }
 
     fn loaded(&self) -> Vec<ModelLoad> {
-        let load = |model| ModelLoad { model, rows_max: 1, rows_used: 0, waiting: 0 };
+        let load = |model| ModelLoad { model, rows_max: 1, rows_used: 0, waiting: 0, row_tokens: TokenCount(1_024) };
         self.catalogue().into_iter().map(load).collect()
     }
 

@@ -176,10 +176,13 @@ impl World {
             Released::Served => Some(false),
             Released::Failed if self.bug(Planted::FaultsNotCounted) => None,
             Released::Failed => Some(true),
-            Released::Unused => None,
+            Released::Unused | Released::Doubted => None,
         };
         relay.answered_by = Some((provider, current.link));
         self.close_stream(&current);
+        if released == Released::Doubted {
+            self.coordinator.registry.doubt(&provider_id(provider), self.now.into());
+        }
         if released == Released::Unused && self.bug(Planted::RowKeptAfterRefusal) {
             return;
         }

@@ -361,7 +361,8 @@ fn boasted_rows_break_nothing_and_starve_nobody_who_did_not_ask_for_them() {
     scene.coordinator.eligible(3);
     for boast in &mut boasts {
         let model = boast.models[0];
-        let load = |rows_max, rows_used, waiting| ModelLoad { model, rows_max, rows_used, waiting };
+        let row_tokens = TokenCount(u32::MAX);
+        let load = |rows_max, rows_used, waiting| ModelLoad { model, rows_max, rows_used, waiting, row_tokens };
         let everything = vec![load(u32::MAX, u32::MAX, u32::MAX), load(0, u32::MAX, 0), load(u32::MAX, 0, u32::MAX)];
         boast.line.send(Heartbeat { models: everything.into(), draining: false });
         boast.present(Vec::new());

@@ -67,6 +67,45 @@ fn what_is_not_a_providers_to_say_sends_the_request_to_the_next() {
 }
 
 #[test]
+fn one_provider_that_calls_every_request_wrong_keeps_nobody_from_an_answer() {
+    let (network, mut hostile, gateway) = beside(true);
+    let codes = [
+        RefusalCode::InvalidRequest,
+        RefusalCode::CannotOpen,
+        RefusalCode::ContextLengthExceeded,
+        RefusalCode::TooLarge,
+    ];
+    let answer = std::thread::scope(|scope| {
+        let call = scope.spawn(|| gateway.chat(&network.key, &question(false)));
+        let offer = hostile.offer();
+        hostile.refuse(offer.stream, codes[0].number());
+        call.join().unwrap()
+    });
+    assert_eq!(answer.answer(), "42");
+    assert_eq!(answer.header("x-darkbloom-attempts"), Some("2"));
+    // From now on the honest one is preferred, though the other has many rows free; it is asked again by whoever finds
+    // no other.
+    for stream in [false, true] {
+        let answer = gateway.chat(&network.key, &question(stream));
+        assert_eq!((answer.status, answer.header("x-darkbloom-attempts")), (200, Some("1")), "{}", answer.text());
+        assert_eq!(answer.header("x-darkbloom-provider"), Some(&*network.providers[0].id));
+    }
+    network.books_close();
+    // Where nobody else can say otherwise, its word stands.
+    let (network, mut hostile, gateway) = beside(false);
+    for code in codes {
+        let answer = std::thread::scope(|scope| {
+            let call = scope.spawn(|| gateway.chat(&network.key, &question(false)));
+            let offer = hostile.offer();
+            hostile.refuse(offer.stream, code.number());
+            call.join().unwrap()
+        });
+        failed(code.name(), &answer);
+    }
+    network.books_close();
+}
+
+#[test]
 fn what_is_not_a_providers_to_say_never_reaches_the_consumer() {
     let (network, mut hostile, gateway) = beside(false);
     for code in NOT_ITS_TO_SAY {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use darkbloom_types::{EpochId, Price, ProviderId};
+use darkbloom_types::{EpochId, Price, ProviderId, TokenCount};
 use darkbloom_wire::{CandidateNow, CandidateUpdate, Relayed};
 
 use super::hostile::middle::{Middle, read};
@@ -57,6 +57,7 @@ fn a_lie_about_the_candidates_beside_an_answer_harms_no_answer() {
         epoch: EpochId([7; 16]),
         rows_free: 8,
         waiting: 0,
+        row_tokens: TokenCount(1_024),
         statement: None,
     };
     let forged = CandidateNow { statement: Some(vec![0xd2; 200]), ..stranger };

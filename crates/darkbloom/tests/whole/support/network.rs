@@ -202,7 +202,7 @@ impl Provider {
         Self::start_with(coordinator, data, join_token, model, &|_: &mut std::process::Command| {})
     }
 
-    fn start_with(
+    pub fn start_with(
         coordinator: &Coordinator,
         data: &Path,
         join_token: Option<&str>,

@@ -215,7 +215,7 @@ impl Hostile {
     }
 
     pub fn load(&self, rows: u32) -> ModelLoad {
-        ModelLoad { model: self.models[0], rows_max: rows, rows_used: 0, waiting: 0 }
+        ModelLoad { model: self.models[0], rows_max: rows, rows_used: 0, waiting: 0, row_tokens: self.entry.context }
     }
 
     pub fn hello(&self, token: Option<&str>, rows: u32) -> Hello {
