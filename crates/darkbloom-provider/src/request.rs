@@ -11,7 +11,8 @@ use darkbloom_types::{
     AttemptNumber, EpochId, Micros, Refusal, RefusalCode, SecretString, SecretTokens, StreamId, TokenCount,
 };
 use darkbloom_wire::{
-    Accepted, CancelAck, Data, Final, Offer, ProviderFrame, Receipt, Refused, RequestKind, SealedHeader, receipt_id,
+    Accepted, CancelAck, Data, Final, Offer, ProviderFrame, Receipt, Refused, RequestKind, SealedHeader, limits,
+    receipt_id,
 };
 use rand_core::Rng as _;
 use tokio::sync::mpsc::{self, UnboundedReceiver, error::TryRecvError};
@@ -22,8 +23,8 @@ use darkbloom_host::clock;
 
 /// Tokens that are coalesced when the consumer reads the whole answer at its end anyway.
 const COALESCE_UNSTREAMED: usize = 25;
-/// How long a cancelled row may take to be free: one step of a large model.
-const CANCEL_WAIT: Duration = Duration::from_secs(60);
+/// How long a cancelled row may take to be free.
+const ROW_FREE_WAIT: Duration = Duration::from_millis(limits::ROW_FREE_WAIT.0);
 
 /// Works an offer off and reports its frames.
 pub struct Job {
@@ -269,7 +270,7 @@ impl Job {
                 }
             }
         };
-        if tokio::time::timeout(CANCEL_WAIT, free).await.is_err() {
+        if tokio::time::timeout(ROW_FREE_WAIT, free).await.is_err() {
             tracing::warn!(request = %self.header.request, "a cancelled row is still busy");
         }
         Ok(End::Cancelled)
