@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use darkbloom_attest::{SINGLE_FILE, weights_root};
 use darkbloom_batch::LimitsError;
 use darkbloom_engine::{
-    Engine, EngineHandle, Executor as _, LlamaExecutor, LlamaSettings, LoadModelError, StartEngineError,
-    check_model_file,
+    Engine, EngineHandle, Executor, LlamaExecutor, LlamaSettings, LoadModelError, StartEngineError, check_model_file,
 };
 use darkbloom_text::gguf::{Metadata, read_metadata};
 use darkbloom_text::{BuildTextModelError, ReadGgufError, TextModel, TextPack};
 use darkbloom_types::{Digest, TokenCount};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use crate::answer::token_text_max;
 
@@ -118,6 +118,8 @@ pub struct LoadedModel {
     pub rows: u32,
     /// Tokens that prompt and answer may take together in a row.
     pub row_tokens: TokenCount,
+    /// Whether the engine has stopped.
+    stopped: watch::Receiver<bool>,
     /// Keeps the engine's thread.
     _engine: Engine,
 }
@@ -200,6 +202,17 @@ impl LoadedModel {
     /// # Errors
     /// [`LoadError`] says what is wrong with the file or the numbers.
     pub fn load(options: &ModelOptions) -> Result<Self, LoadError> {
+        Self::load_into(options, |executor| executor)
+    }
+
+    /// Loads a model file as [`Self::load`] does, with something around what executes its steps: another pace, or faults.
+    ///
+    /// # Errors
+    /// [`LoadError`], as for [`Self::load`].
+    pub fn load_into<E: Executor + 'static>(
+        options: &ModelOptions,
+        around: impl FnOnce(LlamaExecutor) -> E,
+    ) -> Result<Self, LoadError> {
         let path = &options.path;
         let unreadable = |source| LoadError::Read { path: path.clone(), source };
         let weights = weights_of_file(path).map_err(unreadable)?;
@@ -230,7 +243,12 @@ impl LoadedModel {
             return Err(LoadError::Changed { path: path.clone() });
         }
         let limits = executor.capacity().limits(WAITING_MAX);
-        let engine = Engine::start(executor, limits)?;
+        let engine = Engine::start(around(executor), limits)?;
+        let (notice, stopped) = watch::channel(false);
+        engine.handle().when_stopped(Box::new(move || {
+            // Nobody hears it where the model is dropped as well.
+            let _ = notice.send(true);
+        }));
         Ok(Self {
             weights,
             text_pack,
@@ -239,8 +257,14 @@ impl LoadedModel {
             engine: engine.handle(),
             rows: u32::try_from(limits.rows_max).unwrap_or(u32::MAX),
             row_tokens: TokenCount(u32::try_from(limits.row_tokens_max).unwrap_or(u32::MAX)),
+            stopped,
             _engine: engine,
         })
+    }
+
+    /// Becomes true when the engine has stopped, which it does by itself only over a bug: nothing starts it again.
+    pub(crate) fn stopped(&self) -> watch::Receiver<bool> {
+        self.stopped.clone()
     }
 }
 

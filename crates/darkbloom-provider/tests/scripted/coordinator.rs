@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use darkbloom_content::{ChatRequest, Message as ChatMessage, Role};
+use darkbloom_engine::{Executor, LlamaExecutor};
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
-use darkbloom_provider::{Config, ModelOptions, Provider, weights_of_file};
+use darkbloom_provider::{Config, LoadedModel, ModelOptions, Provider, weights_of_file};
 use darkbloom_seal::{Recipient, RequestSeal, seal_request};
 use darkbloom_text::TextPack;
 use darkbloom_types::{
@@ -103,14 +104,26 @@ impl Coordinator {
 
     /// A provider with this pin.
     pub async fn provider_of(&self, network: Option<NetworkId>) -> Provider {
-        let config = Config {
+        Provider::start(self.config(network)).await.unwrap()
+    }
+
+    /// A provider of this network, with something around what executes its steps.
+    pub async fn provider_around<E: Executor + 'static>(
+        &self,
+        around: impl FnOnce(LlamaExecutor) -> E + Send + 'static,
+    ) -> Provider {
+        let load = |options: &ModelOptions| LoadedModel::load_into(options, around);
+        Provider::start_with(self.config(Some(self.network)), load).await.unwrap()
+    }
+
+    fn config(&self, network: Option<NetworkId>) -> Config {
+        Config {
             coordinator: format!("http://{}", self.listener.local_addr().unwrap()),
             network,
             join_token: Some(SecretString::from("a join token")),
             data: self.data(),
             model: ModelOptions { path: self.model.clone(), rows: 8, row_tokens: 1_024, threads: Some(1) },
-        };
-        Provider::start(config).await.unwrap()
+        }
     }
 
     /// The next connection, on which only the provider's nonce was said.

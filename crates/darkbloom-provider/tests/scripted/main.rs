@@ -8,5 +8,6 @@
 )]
 
 mod coordinator;
+mod engine;
 mod hostile;
 mod reconnecting;
