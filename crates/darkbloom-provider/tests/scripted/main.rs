@@ -11,3 +11,4 @@ mod coordinator;
 mod engine;
 mod hostile;
 mod reconnecting;
+mod salts;
