@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use darkbloom_attest::{SINGLE_FILE, weights_root};
 use darkbloom_batch::LimitsError;
@@ -13,13 +14,17 @@ use darkbloom_text::gguf::{Metadata, read_metadata};
 use darkbloom_text::{BuildTextModelError, ReadGgufError, TextModel, TextPack};
 use darkbloom_types::{Digest, TokenCount};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::answer::token_text_max;
 
 /// Requests that may wait for a row here. The coordinator offers no more than there are rows, so this covers rows that
 /// end while an offer travels.
 const WAITING_MAX: usize = 8;
+
+/// Prompts that are made into tokens at the same time: the core that the engine leaves free, and one more, so that a long
+/// prompt does not hold up all the short ones. Each takes a core for up to a quarter of a second a MiB.
+const TOKENISERS: usize = 2;
 
 /// Which model, and how much of the machine it may use.
 #[derive(Debug, Clone)]
@@ -112,6 +117,8 @@ pub struct LoadedModel {
     pub text: TextModel,
     /// The longest text that one of its tokens can bring, in bytes.
     pub token_text_max: usize,
+    /// Who may make a prompt into tokens now.
+    pub(crate) tokenisers: Arc<Semaphore>,
     /// The engine.
     pub engine: EngineHandle,
     /// Batch rows.
@@ -253,6 +260,7 @@ impl LoadedModel {
             weights,
             text_pack,
             token_text_max: token_text_max(&text),
+            tokenisers: Arc::new(Semaphore::new(TOKENISERS)),
             text,
             engine: engine.handle(),
             rows: u32::try_from(limits.rows_max).unwrap_or(u32::MAX),

@@ -26,6 +26,10 @@ const COALESCE_UNSTREAMED: usize = 25;
 /// How long a cancelled row may take to be free.
 const ROW_FREE_WAIT: Duration = Duration::from_millis(limits::ROW_FREE_WAIT.0);
 
+mod prompt;
+#[cfg(test)]
+mod tests;
+
 /// Works an offer off and reports its frames.
 pub struct Job {
     pub serving: Arc<Serving>,
@@ -75,8 +79,11 @@ pub fn refused(stream: StreamId, refusal: &Refusal, sealed: Option<Vec<u8>>) -> 
 impl Job {
     /// Runs the request to its end; every way out has sent a refusal, or the end and a receipt.
     pub async fn run(mut self) {
-        let outcome = match self.admit() {
-            Ok((events, request, prompt)) => self.answer(events, &request, prompt).await,
+        let outcome = match self.admit().await {
+            Ok(Admission::Row { events, request, input_tokens }) => self.answer(events, &request, input_tokens).await,
+            Ok(Admission::Cancelled) => {
+                self.send(ProviderFrame::from(CancelAck { stream: self.stream }).encode()).await
+            }
             Err(refusal) => {
                 tracing::info!(request = %self.header.request, reason = %refusal.code, "request refused");
                 let sealed = self.sealed_words(&refusal);
@@ -97,32 +104,26 @@ impl Job {
     }
 
     /// Reads the plaintext, checks it against the header's limits, and submits its row.
-    fn admit(&self) -> Result<(UnboundedReceiver<Timed>, ChatRequest, TokenCount), Refusal> {
-        let model = &self.serving.model;
+    async fn admit(&mut self) -> Result<Admission, Refusal> {
+        let model = Arc::clone(&self.serving.model);
         if self.header.model != self.serving.digest {
             return Err(RefusalCode::ModelNotLoaded.into());
         }
         match self.header.kind {
             RequestKind::Chat => {}
         }
-        let invalid = |detail: String| Refusal::new(RefusalCode::InvalidRequest, detail);
-        let request =
-            ChatRequest::from_cbor(self.opened.plaintext.expose()).map_err(|error| invalid(error.to_string()))?;
-        let prompt = model.text.prompt_tokens(&request).map_err(|error| invalid(error.to_string()))?;
-        let count = TokenCount(u32::try_from(prompt.len()).unwrap_or(u32::MAX));
-        if count > self.header.input_ceiling {
-            return Err(invalid(format!(
-                "the prompt has {count} tokens, its header allows {}",
-                self.header.input_ceiling
-            )));
-        }
-        if count.0.saturating_add(1) > model.row_tokens.0 {
-            let detail = format!("{count} tokens, a row here takes {}", model.row_tokens);
-            return Err(Refusal::new(RefusalCode::ContextLengthExceeded, detail));
-        }
-        let max_output = self.header.output_ceiling.0.min(model.row_tokens.0 - count.0);
+        let plaintext = std::mem::take(&mut self.opened.plaintext);
+        let reading = prompt::read(Arc::clone(&model), plaintext, self.header.input_ceiling);
+        let mut cancelled = self.cancelled.clone();
+        let (request, prompt) = tokio::select! {
+            // What is being read is dropped unread when it is done.
+            _ = asked_to_cancel(&mut cancelled) => return Ok(Admission::Cancelled),
+            read = reading => read?,
+        };
+        let input_tokens = TokenCount(u32::try_from(prompt.len()).unwrap_or(u32::MAX));
+        let max_output = self.header.output_ceiling.0.min(model.row_tokens.0.saturating_sub(input_tokens.0));
         let events = self.submit(&request, prompt, TokenCount(max_output))?;
-        Ok((events, request, count))
+        Ok(Admission::Row { events, request, input_tokens })
     }
 
     fn submit(
@@ -339,6 +340,14 @@ impl Job {
         );
         self.send(ProviderFrame::from(Final { stream: self.stream, receipt: signed }).encode()).await
     }
+}
+
+/// What becomes of a request that is not refused.
+enum Admission {
+    /// It has a row.
+    Row { events: UnboundedReceiver<Timed>, request: ChatRequest, input_tokens: TokenCount },
+    /// Nobody wants it any more.
+    Cancelled,
 }
 
 /// Nobody is there any more.
