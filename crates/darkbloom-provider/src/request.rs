@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use darkbloom_batch::{EndReason, RowEvent, RowId, RowRequest, Sampling, SubmitError};
 use darkbloom_content::{AnswerEvent, ChatRequest, FinishReason};
 use darkbloom_seal::{Acceptance, AnswerError, AnswerSealer, Opened, ReceiptKey, SealedFrame, seal_refusal};
+use darkbloom_session::waits;
 use darkbloom_text::AnswerAssembler;
 use darkbloom_types::{
     AttemptNumber, EpochId, Micros, Refusal, RefusalCode, SecretString, SecretTokens, StreamId, TokenCount,
@@ -23,6 +24,9 @@ use darkbloom_host::clock;
 
 /// Tokens that are coalesced when the consumer reads the whole answer at its end anyway.
 const COALESCE_UNSTREAMED: usize = 25;
+/// Longest time that they wait for that: a sixth of the gap after which the coordinator cuts an answer, so that a machine
+/// that takes seconds for a token is not taken for one that has stopped.
+const COALESCE_WAIT: Duration = Duration::from_millis(waits::IDLE.0 / 6);
 /// How long a cancelled row may take to be free.
 const ROW_FREE_WAIT: Duration = Duration::from_millis(limits::ROW_FREE_WAIT.0);
 
@@ -221,9 +225,18 @@ impl Job {
     ) -> Result<End, Disconnected> {
         let mut stopped = false;
         let mut cancelled = self.cancelled.clone();
+        let mut flush_at = Instant::now() + COALESCE_WAIT;
         loop {
+            let any_wait = writer.waiting() > 0;
             let event = tokio::select! {
                 event = events.recv() => event,
+                () = tokio::time::sleep_until(flush_at.into()), if any_wait => {
+                    flush_at = Instant::now() + COALESCE_WAIT;
+                    if let Some(end) = self.flush(writer).await? {
+                        return Ok(end);
+                    }
+                    continue;
+                }
                 asked = asked_to_cancel(&mut cancelled) => {
                     asked?;
                     return self.cancel(events).await;
@@ -254,9 +267,9 @@ impl Job {
                 }
             }
             if self.header.stream || writer.waiting() >= COALESCE_UNSTREAMED {
-                match writer.flush() {
-                    Ok(frames) => self.send_frames(frames).await?,
-                    Err(_) => return Ok(End::Failed),
+                flush_at = Instant::now() + COALESCE_WAIT;
+                if let Some(end) = self.flush(writer).await? {
+                    return Ok(end);
                 }
             }
         }
@@ -275,6 +288,14 @@ impl Job {
             tracing::warn!(request = %self.header.request, "a cancelled row is still busy");
         }
         Ok(End::Cancelled)
+    }
+
+    /// Sends what is ready. The row's end, where that cannot be sealed.
+    async fn flush(&self, writer: &mut crate::answer::AnswerWriter) -> Result<Option<End>, Disconnected> {
+        match writer.flush() {
+            Ok(frames) => self.send_frames(frames).await.map(|()| None),
+            Err(_) => Ok(Some(End::Failed)),
+        }
     }
 
     async fn send_frames(&self, frames: Vec<SealedFrame>) -> Result<(), Disconnected> {

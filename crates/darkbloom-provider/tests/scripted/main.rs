@@ -10,5 +10,6 @@
 mod coordinator;
 mod engine;
 mod hostile;
+mod pace;
 mod reconnecting;
 mod salts;
