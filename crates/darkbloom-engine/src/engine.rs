@@ -16,6 +16,9 @@ use crate::{Capacity, ExecuteError, Executor};
 /// for it. It may call the engine's handle. It is dropped after the row's end.
 pub type EventSink = Box<dyn FnMut(RowEvent) + Send>;
 
+/// Is called once, on the engine's thread, when the engine has stopped for good: it must return quickly and never wait.
+pub type StopNotice = Box<dyn FnOnce() + Send>;
+
 /// How long no row must have run before what the rows left in the model's memory is overwritten. All of that memory is
 /// written, not only what was used: 0.13 s for 3.8 GB (8 rows of 4,096 tokens, 0.6 B parameters), during which a row that
 /// comes in waits. So it is not done between requests that follow each other.
@@ -49,7 +52,7 @@ pub struct Stats {
     pub rows: u64,
     /// Steps that failed.
     pub failed_steps: u64,
-    /// Why the last of them did.
+    /// Why the last of them did, or that the executor panicked between steps.
     pub last_error: Option<ExecuteError>,
 }
 
@@ -78,6 +81,8 @@ impl Engine {
                 known: HashSet::new(),
                 stats: Stats::default(),
                 stopping: false,
+                stopped: false,
+                notices: Vec::new(),
             }),
             wake: Condvar::new(),
             vocabulary,
@@ -180,6 +185,18 @@ impl EngineHandle {
     pub fn is_stopped(&self) -> bool {
         self.shared.lock().stopping
     }
+
+    /// Has somebody told when the engine has stopped, by itself or because it was asked to: after every row has heard its
+    /// end. At once where that is so already.
+    pub fn when_stopped(&self, notice: StopNotice) {
+        let mut state = self.shared.lock();
+        if state.stopped {
+            drop(state);
+            notice();
+        } else {
+            state.notices.push(notice);
+        }
+    }
 }
 
 type Sinks = HashMap<RowId, EventSink>;
@@ -199,6 +216,27 @@ struct State {
     known: HashSet<RowId>,
     stats: Stats,
     stopping: bool,
+    /// The thread is at its end.
+    stopped: bool,
+    /// Whom to tell then: each part of the program that waits for it, a handful.
+    notices: Vec<StopNotice>,
+}
+
+/// At the thread's end, however it comes, nobody waits for an engine that does nothing any more.
+struct End<'s>(&'s Shared);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        (state.stopping, state.stopped) = (true, true);
+        let (arrivals, notices) = (std::mem::take(&mut state.arrivals), std::mem::take(&mut state.notices));
+        drop(state);
+        drop(arrivals);
+        for notice in notices {
+            // Whose notice panics learns nothing; the others do.
+            let _ = catch_unwind(AssertUnwindSafe(notice));
+        }
+    }
 }
 
 impl Shared {
@@ -208,6 +246,7 @@ impl Shared {
     }
 
     fn run(&self, mut executor: impl Executor) {
+        let _end = End(self);
         let mut sinks = Sinks::new();
         let mut used = false;
         while let Some(plan) = self.next_plan(&mut sinks, &mut executor, &mut used) {
@@ -269,7 +308,9 @@ impl Shared {
                     // A row that comes in now waits behind this, as it would behind a step.
                     *used = false;
                     if catch_unwind(AssertUnwindSafe(|| executor.erase())).is_err() {
-                        self.lock().stopping = true;
+                        let mut state = self.lock();
+                        state.stats.last_error = Some(ExecuteError::Panicked);
+                        state.stopping = true;
                     }
                 }
                 continue;

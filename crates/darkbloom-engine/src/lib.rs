@@ -21,7 +21,7 @@ mod gguf;
 mod llama;
 mod simulated;
 
-pub use engine::{Engine, EngineHandle, EventSink, StartEngineError, Stats};
+pub use engine::{Engine, EngineHandle, EventSink, StartEngineError, Stats, StopNotice};
 pub use executor::{Capacity, ExecuteError, Executor, PlanFault};
 pub use gguf::GgufError;
 pub use llama::{Attention, LlamaExecutor, LlamaSettings, LoadModelError, check_model_file};

@@ -251,6 +251,72 @@ fn an_executor_that_panics_ends_the_rows_and_stops_the_engine() {
     assert_eq!(handle.stats().last_error, Some(ExecuteError::Panicked));
 }
 
+/// Works, but for the erasing between rows.
+struct PanicsBetweenRows(SimulatedExecutor);
+
+impl Executor for PanicsBetweenRows {
+    fn step(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecuteError> {
+        self.0.step(plan)
+    }
+
+    fn erase(&mut self) {
+        panic!("a bug")
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.0.vocabulary()
+    }
+
+    fn capacity(&self) -> Capacity {
+        self.0.capacity()
+    }
+}
+
+/// Hears when an engine has stopped.
+fn stop_notice(handle: &EngineHandle) -> Receiver<()> {
+    let (sender, receiver) = mpsc::channel();
+    handle.when_stopped(Box::new(move || _ = sender.send(())));
+    receiver
+}
+
+#[test]
+fn whoever_asked_is_told_that_a_step_stopped_the_engine_after_its_rows_have_ended() {
+    let engine = Engine::start(Panics, CAPACITY.limits(4)).unwrap();
+    let handle = engine.handle();
+    let (early, also) = (stop_notice(&handle), stop_notice(&handle));
+    handle.when_stopped(Box::new(|| panic!("a bug of whoever asked")));
+    let last = stop_notice(&handle);
+    let row = submit(&handle, request(2, 5, 50));
+    early.recv_timeout(PATIENCE).unwrap();
+    let said: Vec<_> = row.try_iter().collect();
+    assert!(matches!(said.last(), Some(RowEvent::Ended { .. })), "{said:?}");
+    for notice in [also, last, stop_notice(&handle)] {
+        notice.recv_timeout(PATIENCE).unwrap();
+    }
+    assert!(handle.is_stopped());
+}
+
+#[test]
+fn whoever_asked_is_told_that_the_engine_stopped_between_rows() {
+    let engine = Engine::start(PanicsBetweenRows(simulated()), CAPACITY.limits(4)).unwrap();
+    let handle = engine.handle();
+    let notice = stop_notice(&handle);
+    let row = submit(&handle, request(2, 5, 50));
+    assert_ne!(to_the_end(&row).1, EndReason::Failed);
+    notice.recv_timeout(PATIENCE).unwrap();
+    assert!(handle.is_stopped());
+    assert_eq!(handle.stats().last_error, Some(ExecuteError::Panicked));
+}
+
+#[test]
+fn whoever_asked_is_told_that_the_engine_was_asked_to_stop() {
+    let engine = Engine::start(simulated(), CAPACITY.limits(4)).unwrap();
+    let notice = stop_notice(&engine.handle());
+    assert!(notice.try_recv().is_err());
+    engine.stop();
+    notice.try_recv().unwrap();
+}
+
 #[test]
 fn a_sink_that_panics_loses_only_its_own_row() {
     let (executor, entries, gate) = gated(simulated());

@@ -92,11 +92,12 @@ impl SoftwareKey {
     fn create(path: &Path) -> Result<Self, SoftwareKeyError> {
         let failed = |action| move |source| SoftwareKeyError::File { action, path: path.to_owned(), source };
         let key = fresh()?;
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(failed("create the folder of"))?;
-        }
+        // A bare file name has the empty path as its parent, which no system opens.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let made: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
+        fs::create_dir_all(folder).map_err(failed("create the folder of"))?;
         // Written beside and linked into place: a crash leaves no half key, and a lost race never overwrites the winner's.
-        let draft = path.with_extension(format!("draft-{}", std::process::id()));
+        let draft = path.with_extension(format!("draft-{}", hex(&draft_name()?)));
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(failed("create"))?;
         let mut scalar = key.to_bytes();
@@ -106,11 +107,32 @@ impl SoftwareKey {
         let linked = written.and_then(|()| fs::hard_link(&draft, path));
         fs::remove_file(&draft).map_err(failed("tidy up after"))?;
         match linked {
-            Ok(()) => Self::load(path),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::load(path),
-            Err(error) => Err(failed("create")(error)),
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed("create")(error)),
         }
+        // The file's own sync keeps what is in it; its name is kept by the folder's, and a new folder's by the one above. An
+        // identity that a coordinator has met must not be gone after a loss of power.
+        let above = made.iter().filter_map(|folder| folder.parent());
+        for folder in std::iter::once(folder).chain(above) {
+            sync(folder).map_err(failed("keep"))?;
+        }
+        Self::load(path)
     }
+}
+
+/// Another one for each draft. One that is left behind by a crash then stands in nobody's way, as it would if the number of
+/// the process were its name: that is always 1 in a container.
+fn draft_name() -> Result<[u8; 8], SoftwareKeyError> {
+    let mut name = [0; 8];
+    getrandom::fill(&mut name).map_err(|_| SoftwareKeyError::Randomness)?;
+    Ok(name)
+}
+
+/// Makes a folder's entries durable.
+fn sync(folder: &Path) -> io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(folder)?.sync_all()
 }
 
 fn fresh() -> Result<SigningKey, SoftwareKeyError> {
@@ -177,6 +199,23 @@ mod tests {
         assert_eq!(first.public_point(), second.public_point());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path().join("sub")).unwrap().count(), 1, "no draft stays behind");
+    }
+
+    #[test]
+    fn a_draft_that_a_crash_left_behind_blocks_no_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity.key");
+        // Every name that a process with this number, or the only one of a container, may have given its draft.
+        for number in [1, std::process::id()] {
+            fs::write(path.with_extension(format!("draft-{number}")), "half a ke").unwrap();
+        }
+        let first = SoftwareKey::load_or_create(&path).unwrap();
+        assert_eq!(SoftwareKey::load_or_create(&path).unwrap().public_point(), first.public_point());
+    }
+
+    #[test]
+    fn every_draft_has_a_name_of_its_own() {
+        assert_ne!(draft_name().unwrap(), draft_name().unwrap());
     }
 
     #[test]

@@ -23,10 +23,10 @@ use tokio_tungstenite::connect_async_tls_with_config;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-use crate::StartError;
-use crate::link::{Heard, Link, Socket, next_frame};
+use crate::link::{Heard, Link, Socket, next_frame, told};
 use crate::model::LoadedModel;
 use crate::presenting::Presenting;
+use crate::{ServeError, StartError};
 use darkbloom_host::clock;
 
 /// Least and most wait before dialling again.
@@ -198,18 +198,28 @@ impl Agent {
         }
     }
 
-    /// Keeps the connection up until told to stop.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    /// Keeps the connection up until told to stop, or left without an engine, which is an error.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), ServeError> {
+        let mut engine = self.model.stopped();
+        self.keep_connected(&mut stop, &mut engine).await;
+        if *engine.borrow() {
+            return Err(ServeError::EngineStopped { reason: self.model.engine.stats().last_error });
+        }
+        Ok(())
+    }
+
+    async fn keep_connected(&mut self, stop: &mut watch::Receiver<bool>, engine: &mut watch::Receiver<bool>) {
         let mut wait = BACKOFF.0;
         loop {
             let began = Instant::now();
             self.turn_epochs();
             let ended = tokio::select! {
                 ended = self.connect() => ended,
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = told(stop) => return,
+                () = told(engine) => return,
             };
             let error = match ended {
-                Ok(link) => match link.serve(&mut stop).await {
+                Ok(link) => match link.serve(stop).await {
                     Ok(()) => return,
                     Err(error) => error,
                 },
@@ -221,7 +231,8 @@ impl Agent {
             tracing::warn!(%error, next_try_ms = u64::try_from(jitter.as_millis()).unwrap_or(u64::MAX), "not connected");
             tokio::select! {
                 () = tokio::time::sleep(jitter) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = told(stop) => return,
+                () = told(engine) => return,
             }
         }
     }

@@ -16,11 +16,12 @@ mod request;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use darkbloom_engine::ExecuteError;
 use darkbloom_keys::{IdentityKey as _, SoftwareKey, SoftwareKeyError};
 use darkbloom_store::{OpenStoreError, ReceiptOutbox};
 use darkbloom_types::{NetworkId, ProviderId, SecretString};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 pub use crate::model::{CheckedModel, LoadError, LoadedModel, ModelOptions, weights_of_file};
 
@@ -91,13 +92,39 @@ impl StartError {
     }
 }
 
+/// Why a provider ended without being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Its engine stopped over a bug. It took no more work, let what it had begun end, and disconnected.
+    #[error("the engine stopped by itself{}", .reason.map(|reason| format!(": {reason}")).unwrap_or_default())]
+    EngineStopped {
+        /// What the engine says about it.
+        reason: Option<ExecuteError>,
+    },
+    /// A bug of its own.
+    #[error("the provider's task failed: {0}")]
+    Task(#[from] JoinError),
+}
+
+impl ServeError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::EngineStopped { .. } | Self::Task(_) => {
+                "start it again; if that happens again, report it with the log from above this line"
+            }
+        }
+    }
+}
+
 /// A running provider.
 #[derive(Debug)]
 pub struct Provider {
     /// Its identity.
     pub id: ProviderId,
     stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Provider {
@@ -106,12 +133,23 @@ impl Provider {
     /// # Errors
     /// [`StartError`]; nothing keeps running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, LoadedModel::load).await
+    }
+
+    /// Starts as [`Self::start`] does, with a model that is loaded in another way.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing keeps running then.
+    pub async fn start_with(
+        config: Config,
+        load_model: impl FnOnce(&ModelOptions) -> Result<LoadedModel, LoadError> + Send + 'static,
+    ) -> Result<Self, StartError> {
         let endpoint = agent::endpoint(&config.coordinator).map_err(StartError::Address)?;
         let load = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
             let identity = SoftwareKey::load_or_create(&config.data.join("identity.key"))?;
             let outbox = ReceiptOutbox::open(&config.data.join("receipts.sqlite"))?;
             let pin = agent::Pin::load(config.network, config.data.join("coordinator.pin"))?;
-            let model = LoadedModel::load(&config.model)?;
+            let model = load_model(&config.model)?;
             Ok((identity, outbox, pin, model, config.join_token))
         });
         let (identity, outbox, pin, model, join_token) = load.await.expect("loading does not panic")?;
@@ -122,11 +160,24 @@ impl Provider {
         Ok(Self { id, stop, task })
     }
 
+    /// Serves until told to stop, and then takes no new work, lets running answers end, and disconnects.
+    ///
+    /// # Errors
+    /// [`ServeError`] when it ended by itself, as soon as it has.
+    pub async fn serve_until(mut self, told: impl Future<Output = ()>) -> Result<(), ServeError> {
+        tokio::select! {
+            ended = &mut self.task => return ended?,
+            () = told => {}
+        }
+        // Nobody hears it where it has just ended by itself.
+        let _ = self.stop.send(true);
+        self.task.await?
+    }
+
     /// Takes no new work, lets running answers end, and disconnects.
     pub async fn stop(self) {
-        let _ = self.stop.send(true);
-        if let Err(error) = self.task.await {
-            tracing::error!(%error, "the provider's task failed");
+        if let Err(error) = self.serve_until(std::future::ready(())).await {
+            tracing::error!(%error, "the provider had ended by itself");
         }
     }
 }

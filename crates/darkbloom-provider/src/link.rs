@@ -91,8 +91,8 @@ async fn write(
     let _ = tokio::time::timeout(WRITE_WAIT, sink.close()).await;
 }
 
-/// Returns when the provider is told to stop, or its owner is gone.
-async fn told(stop: &mut watch::Receiver<bool>) {
+/// Returns when the provider is told to stop or its owner is gone, or, of an engine, when it has stopped.
+pub async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
@@ -151,7 +151,7 @@ impl Link {
         }
     }
 
-    /// Serves until the connection breaks, or until told to stop and done. The jobs of a broken connection end with it:
+    /// Serves until the connection breaks, or until told to stop, or left without an engine, and done. The jobs of a broken connection end with it:
     /// nobody would hear their answers.
     pub async fn serve(mut self, stop: &mut watch::Receiver<bool>) -> Result<(), Broken> {
         tracing::info!(provider = %self.serving.id, "connected");
@@ -172,6 +172,7 @@ impl Link {
         let mut drain_look = tokio::time::interval(DRAIN_LOOK);
         let mut drain_until: Option<Instant> = None;
         let out = self.out.clone();
+        let mut engine = self.serving.model.stopped();
         self.present().await?;
         loop {
             tokio::select! {
@@ -197,11 +198,9 @@ impl Link {
                     }
                 }
                 () = out.closed() => return Err(Broken::Stuck),
-                () = told(stop), if drain_until.is_none() => {
-                    drain_until = Some(Instant::now() + DRAIN);
-                    self.draining = true;
-                    self.heartbeat().await?;
-                }
+                () = told(stop), if drain_until.is_none() => drain_until = Some(self.drain().await?),
+                // Its rows have ended already; their last frames are on their way.
+                () = told(&mut engine), if drain_until.is_none() => drain_until = Some(self.drain().await?),
                 _ = drain_look.tick(), if drain_until.is_some() => {
                     if self.streams.is_empty() || drain_until.is_some_and(|until| Instant::now() >= until) {
                         return Ok(());
@@ -212,6 +211,13 @@ impl Link {
                 return Err(Broken::CatalogueChanged);
             }
         }
+    }
+
+    /// Takes no more work, and says so. Returns until when what runs may go on.
+    async fn drain(&mut self) -> Result<Instant, Broken> {
+        self.draining = true;
+        self.heartbeat().await?;
+        Ok(Instant::now() + DRAIN)
     }
 
     async fn heard(&mut self, heard: Heard) -> Result<(), Broken> {

@@ -3,23 +3,28 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use darkbloom_attest::{SINGLE_FILE, weights_root};
 use darkbloom_batch::LimitsError;
 use darkbloom_engine::{
-    Engine, EngineHandle, Executor as _, LlamaExecutor, LlamaSettings, LoadModelError, StartEngineError,
-    check_model_file,
+    Engine, EngineHandle, Executor, LlamaExecutor, LlamaSettings, LoadModelError, StartEngineError, check_model_file,
 };
 use darkbloom_text::gguf::{Metadata, read_metadata};
 use darkbloom_text::{BuildTextModelError, ReadGgufError, TextModel, TextPack};
 use darkbloom_types::{Digest, TokenCount};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::{Semaphore, watch};
 
 use crate::answer::token_text_max;
 
 /// Requests that may wait for a row here. The coordinator offers no more than there are rows, so this covers rows that
 /// end while an offer travels.
 const WAITING_MAX: usize = 8;
+
+/// Prompts that are made into tokens at the same time: the core that the engine leaves free, and one more, so that a long
+/// prompt does not hold up all the short ones. Each takes a core for up to a quarter of a second a MiB.
+const TOKENISERS: usize = 2;
 
 /// Which model, and how much of the machine it may use.
 #[derive(Debug, Clone)]
@@ -112,12 +117,16 @@ pub struct LoadedModel {
     pub text: TextModel,
     /// The longest text that one of its tokens can bring, in bytes.
     pub token_text_max: usize,
+    /// Who may make a prompt into tokens now.
+    pub(crate) tokenisers: Arc<Semaphore>,
     /// The engine.
     pub engine: EngineHandle,
     /// Batch rows.
     pub rows: u32,
     /// Tokens that prompt and answer may take together in a row.
     pub row_tokens: TokenCount,
+    /// Whether the engine has stopped.
+    stopped: watch::Receiver<bool>,
     /// Keeps the engine's thread.
     _engine: Engine,
 }
@@ -200,6 +209,17 @@ impl LoadedModel {
     /// # Errors
     /// [`LoadError`] says what is wrong with the file or the numbers.
     pub fn load(options: &ModelOptions) -> Result<Self, LoadError> {
+        Self::load_into(options, |executor| executor)
+    }
+
+    /// Loads a model file as [`Self::load`] does, with something around what executes its steps: another pace, or faults.
+    ///
+    /// # Errors
+    /// [`LoadError`], as for [`Self::load`].
+    pub fn load_into<E: Executor + 'static>(
+        options: &ModelOptions,
+        around: impl FnOnce(LlamaExecutor) -> E,
+    ) -> Result<Self, LoadError> {
         let path = &options.path;
         let unreadable = |source| LoadError::Read { path: path.clone(), source };
         let weights = weights_of_file(path).map_err(unreadable)?;
@@ -230,17 +250,29 @@ impl LoadedModel {
             return Err(LoadError::Changed { path: path.clone() });
         }
         let limits = executor.capacity().limits(WAITING_MAX);
-        let engine = Engine::start(executor, limits)?;
+        let engine = Engine::start(around(executor), limits)?;
+        let (notice, stopped) = watch::channel(false);
+        engine.handle().when_stopped(Box::new(move || {
+            // Nobody hears it where the model is dropped as well.
+            let _ = notice.send(true);
+        }));
         Ok(Self {
             weights,
             text_pack,
             token_text_max: token_text_max(&text),
+            tokenisers: Arc::new(Semaphore::new(TOKENISERS)),
             text,
             engine: engine.handle(),
             rows: u32::try_from(limits.rows_max).unwrap_or(u32::MAX),
             row_tokens: TokenCount(u32::try_from(limits.row_tokens_max).unwrap_or(u32::MAX)),
+            stopped,
             _engine: engine,
         })
+    }
+
+    /// Becomes true when the engine has stopped, which it does by itself only over a bug: nothing starts it again.
+    pub(crate) fn stopped(&self) -> watch::Receiver<bool> {
+        self.stopped.clone()
     }
 }
 

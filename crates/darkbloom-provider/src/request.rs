@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use darkbloom_batch::{EndReason, RowEvent, RowId, RowRequest, Sampling, SubmitError};
 use darkbloom_content::{AnswerEvent, ChatRequest, FinishReason};
 use darkbloom_seal::{Acceptance, AnswerError, AnswerSealer, Opened, ReceiptKey, SealedFrame, seal_refusal};
+use darkbloom_session::waits;
 use darkbloom_text::AnswerAssembler;
 use darkbloom_types::{
     AttemptNumber, EpochId, Micros, Refusal, RefusalCode, SecretString, SecretTokens, StreamId, TokenCount,
 };
 use darkbloom_wire::{
-    Accepted, CancelAck, Data, Final, Offer, ProviderFrame, Receipt, Refused, RequestKind, SealedHeader, receipt_id,
+    Accepted, CancelAck, Data, Final, Offer, ProviderFrame, Receipt, Refused, RequestKind, SealedHeader, limits,
+    receipt_id,
 };
 use rand_core::Rng as _;
 use tokio::sync::mpsc::{self, UnboundedReceiver, error::TryRecvError};
@@ -22,8 +24,15 @@ use darkbloom_host::clock;
 
 /// Tokens that are coalesced when the consumer reads the whole answer at its end anyway.
 const COALESCE_UNSTREAMED: usize = 25;
-/// How long a cancelled row may take to be free: one step of a large model.
-const CANCEL_WAIT: Duration = Duration::from_secs(60);
+/// Longest time that they wait for that: a sixth of the gap after which the coordinator cuts an answer, so that a machine
+/// that takes seconds for a token is not taken for one that has stopped.
+const COALESCE_WAIT: Duration = Duration::from_millis(waits::IDLE.0 / 6);
+/// How long a cancelled row may take to be free.
+const ROW_FREE_WAIT: Duration = Duration::from_millis(limits::ROW_FREE_WAIT.0);
+
+mod prompt;
+#[cfg(test)]
+mod tests;
 
 /// Works an offer off and reports its frames.
 pub struct Job {
@@ -74,8 +83,11 @@ pub fn refused(stream: StreamId, refusal: &Refusal, sealed: Option<Vec<u8>>) -> 
 impl Job {
     /// Runs the request to its end; every way out has sent a refusal, or the end and a receipt.
     pub async fn run(mut self) {
-        let outcome = match self.admit() {
-            Ok((events, request, prompt)) => self.answer(events, &request, prompt).await,
+        let outcome = match self.admit().await {
+            Ok(Admission::Row { events, request, input_tokens }) => self.answer(events, &request, input_tokens).await,
+            Ok(Admission::Cancelled) => {
+                self.send(ProviderFrame::from(CancelAck { stream: self.stream }).encode()).await
+            }
             Err(refusal) => {
                 tracing::info!(request = %self.header.request, reason = %refusal.code, "request refused");
                 let sealed = self.sealed_words(&refusal);
@@ -96,33 +108,32 @@ impl Job {
     }
 
     /// Reads the plaintext, checks it against the header's limits, and submits its row.
-    fn admit(&self) -> Result<(UnboundedReceiver<Timed>, ChatRequest, TokenCount), Refusal> {
-        let model = &self.serving.model;
+    async fn admit(&mut self) -> Result<Admission, Refusal> {
+        let model = Arc::clone(&self.serving.model);
         if self.header.model != self.serving.digest {
             return Err(RefusalCode::ModelNotLoaded.into());
         }
         match self.header.kind {
             RequestKind::Chat => {}
         }
-        let invalid = |detail: String| Refusal::new(RefusalCode::InvalidRequest, detail);
-        let request =
-            ChatRequest::from_cbor(self.opened.plaintext.expose()).map_err(|error| invalid(error.to_string()))?;
-        let prompt = model.text.prompt_tokens(&request).map_err(|error| invalid(error.to_string()))?;
-        let count = TokenCount(u32::try_from(prompt.len()).unwrap_or(u32::MAX));
-        if count > self.header.input_ceiling {
-            return Err(invalid(format!(
-                "the prompt has {count} tokens, its header allows {}",
-                self.header.input_ceiling
-            )));
-        }
+        let plaintext = std::mem::take(&mut self.opened.plaintext);
+        let reading = prompt::read(Arc::clone(&model), plaintext, self.header.input_ceiling);
+        let mut cancelled = self.cancelled.clone();
+        let (request, prompt) = tokio::select! {
+            // What is being read is dropped unread when it is done.
+            _ = asked_to_cancel(&mut cancelled) => return Ok(Admission::Cancelled),
+            read = reading => read?,
+        };
+        let input_tokens = TokenCount(u32::try_from(prompt.len()).unwrap_or(u32::MAX));
         // Others may have longer rows. An answer that was promised room for its limit is not begun without it.
-        let needed = u64::from(count.0) + u64::from(self.header.output_ceiling.0.max(1));
+        let output_ceiling = self.header.output_ceiling;
+        let needed = u64::from(input_tokens.0) + u64::from(output_ceiling.0);
         if needed > u64::from(model.row_tokens.0) {
             let detail = format!("prompt and answer need {needed} tokens, a row here holds {}", model.row_tokens);
             return Err(Refusal::new(RefusalCode::RowTooSmall, detail));
         }
-        let events = self.submit(&request, prompt, self.header.output_ceiling)?;
-        Ok((events, request, count))
+        let events = self.submit(&request, prompt, output_ceiling)?;
+        Ok(Admission::Row { events, request, input_tokens })
     }
 
     fn submit(
@@ -220,9 +231,18 @@ impl Job {
     ) -> Result<End, Disconnected> {
         let mut stopped = false;
         let mut cancelled = self.cancelled.clone();
+        let mut flush_at = Instant::now() + COALESCE_WAIT;
         loop {
+            let any_wait = writer.waiting() > 0;
             let event = tokio::select! {
                 event = events.recv() => event,
+                () = tokio::time::sleep_until(flush_at.into()), if any_wait => {
+                    flush_at = Instant::now() + COALESCE_WAIT;
+                    if let Some(end) = self.flush(writer).await? {
+                        return Ok(end);
+                    }
+                    continue;
+                }
                 asked = asked_to_cancel(&mut cancelled) => {
                     asked?;
                     return self.cancel(events).await;
@@ -253,9 +273,9 @@ impl Job {
                 }
             }
             if self.header.stream || writer.waiting() >= COALESCE_UNSTREAMED {
-                match writer.flush() {
-                    Ok(frames) => self.send_frames(frames).await?,
-                    Err(_) => return Ok(End::Failed),
+                flush_at = Instant::now() + COALESCE_WAIT;
+                if let Some(end) = self.flush(writer).await? {
+                    return Ok(end);
                 }
             }
         }
@@ -270,10 +290,18 @@ impl Job {
                 }
             }
         };
-        if tokio::time::timeout(CANCEL_WAIT, free).await.is_err() {
+        if tokio::time::timeout(ROW_FREE_WAIT, free).await.is_err() {
             tracing::warn!(request = %self.header.request, "a cancelled row is still busy");
         }
         Ok(End::Cancelled)
+    }
+
+    /// Sends what is ready. The row's end, where that cannot be sealed.
+    async fn flush(&self, writer: &mut crate::answer::AnswerWriter) -> Result<Option<End>, Disconnected> {
+        match writer.flush() {
+            Ok(frames) => self.send_frames(frames).await.map(|()| None),
+            Err(_) => Ok(Some(End::Failed)),
+        }
     }
 
     async fn send_frames(&self, frames: Vec<SealedFrame>) -> Result<(), Disconnected> {
@@ -339,6 +367,14 @@ impl Job {
         );
         self.send(ProviderFrame::from(Final { stream: self.stream, receipt: signed }).encode()).await
     }
+}
+
+/// What becomes of a request that is not refused.
+enum Admission {
+    /// It has a row.
+    Row { events: UnboundedReceiver<Timed>, request: ChatRequest, input_tokens: TokenCount },
+    /// Nobody wants it any more.
+    Cancelled,
 }
 
 /// Nobody is there any more.

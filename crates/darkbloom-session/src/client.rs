@@ -7,8 +7,9 @@ use crate::relay::waits;
 
 /// Longest silence: the coordinator sends keep-alives every few seconds.
 const SILENCE: Millis = Millis::from_secs(60);
-/// Longest life of one sealing: a minute more than a coordinator gives it. Keep-alives do not prolong it.
-const TOTAL: Millis = Millis(waits::TOTAL.0 + Millis::from_minutes(1).0);
+/// Longest life of one sealing: a coordinator's 30 minutes and its 70 seconds for a cancel, after which it tells a consumer
+/// that was cut off so, and some more. Keep-alives do not prolong it.
+const TOTAL: Millis = Millis(waits::TOTAL.0 + Millis::from_minutes(2).0);
 
 /// What a peer did that no honest peer does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -286,7 +287,7 @@ mod tests {
 
     #[test]
     fn keep_alives_hold_a_request_no_longer_than_an_honest_coordinator_would() {
-        assert!(TOTAL > waits::TOTAL);
+        assert!(TOTAL.0 > waits::TOTAL.0 + waits::CANCEL.0);
         let mut waiting = ClientSession::submitted(NOW);
         assert_eq!(kept_alive(&mut waiting, NOW), NOW.after(TOTAL));
         let mut answered = ClientSession::submitted(NOW);

@@ -6,6 +6,7 @@ use darkbloom_wire::{AttemptRecord, limits};
 /// How long each step may take.
 pub mod waits {
     use darkbloom_types::Millis;
+    use darkbloom_wire::limits;
 
     /// From offer to acceptance or refusal: opening takes a millisecond, admission waits for a row at most this long.
     pub const ACCEPT: Millis = Millis::from_secs(15);
@@ -15,11 +16,12 @@ pub mod waits {
     pub const IDLE: Millis = Millis::from_secs(60);
     /// From the last content frame to the receipt.
     pub const RECEIPT: Millis = Millis::from_secs(10);
-    /// From a cancel to its acknowledgement: one engine step, and the network.
-    pub const CANCEL: Millis = Millis::from_secs(10);
+    /// From a cancel to its acknowledgement: what the provider may wait for its row, which is nobody's fault, and then as
+    /// long as any receipt may take.
+    pub const CANCEL: Millis = Millis(limits::ROW_FREE_WAIT.0 + RECEIPT.0);
     /// In the queue for room.
     pub const QUEUE: Millis = Millis::from_secs(20);
-    /// A request in all.
+    /// A request in all, but for the wait for a cancel.
     pub const TOTAL: Millis = Millis::from_minutes(30);
 }
 
@@ -255,7 +257,23 @@ impl RelaySession {
     /// When [`RelayEvent::Tick`] is due; none once the machine is over.
     #[must_use]
     pub fn wake_at(&self) -> Option<MonoMillis> {
-        (self.phase != RelayPhase::Over).then(|| self.deadline.min(self.total_deadline))
+        (self.phase != RelayPhase::Over).then(|| self.due())
+    }
+
+    fn due(&self) -> MonoMillis {
+        match self.phase {
+            // A provider that is told to stop late in a long request has as much time for it as any other.
+            RelayPhase::Cancelling => self.deadline,
+            RelayPhase::Holding
+            | RelayPhase::Routing
+            | RelayPhase::Queued
+            | RelayPhase::Offered
+            | RelayPhase::Accepted
+            | RelayPhase::Streaming
+            | RelayPhase::Ending
+            | RelayPhase::Settling
+            | RelayPhase::Over => self.deadline.min(self.total_deadline),
+        }
     }
 
     /// Whether the machine is done.
@@ -473,7 +491,7 @@ impl RelaySession {
     }
 
     fn tick(&mut self, now: MonoMillis) -> Vec<RelayAction> {
-        if now < self.deadline.min(self.total_deadline) {
+        if now < self.due() {
             return Vec::new();
         }
         match self.phase {
@@ -491,6 +509,7 @@ impl RelaySession {
                 actions
             }
             RelayPhase::Streaming | RelayPhase::Ending => self.lost(RefusalCode::Timeout, now),
+            // It neither freed its row nor said so, however alive it looks otherwise.
             RelayPhase::Cancelling => self.settle(true, now),
             RelayPhase::Routing => self.give_up(RefusalCode::Timeout.into()),
             // The ledger answers or the process ends; there is nothing else to wait for.

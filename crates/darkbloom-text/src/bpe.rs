@@ -148,3 +148,68 @@ impl Bpe {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Merges over three letters, some of which join what others made: the longest token has 64 letters.
+    fn merges() -> Vec<(u32, u32, u32)> {
+        let letter = |byte: u8| u32::from(byte);
+        let (a, b) = (letter(b'a'), letter(b'b'));
+        let mut merges = vec![(a, b, 300), (b, a, 301), (300, a, 302), (301, 301, 303), (a, 302, 304)];
+        // aa, aaaa, … and one that joins unequal halves.
+        let mut half = a;
+        for token in 310..316 {
+            merges.push((half, half, token));
+            half = token;
+        }
+        merges.push((311, a, 320));
+        merges
+    }
+
+    fn bpe(merges: &[(u32, u32, u32)]) -> Bpe {
+        let mut bytes = [0; 256];
+        (0..).zip(&mut bytes).for_each(|(number, token)| *token = number);
+        Bpe::new(bytes, merges.iter().copied())
+    }
+
+    /// The definition: as long as any two neighbours merge, the leftmost pair of the earliest merge does.
+    fn by_definition(merges: &[(u32, u32, u32)], piece: &[u8]) -> Vec<u32> {
+        let mut tokens: Vec<u32> = piece.iter().map(|byte| u32::from(*byte)).collect();
+        loop {
+            let rank = |pair: &[u32]| merges.iter().position(|(left, right, _)| [*left, *right] == *pair);
+            let pairs = tokens.windows(2).enumerate().filter_map(|(at, pair)| Some((rank(pair)?, at)));
+            let Some((rank, at)) = pairs.min() else { return tokens };
+            tokens[at] = merges[rank].2;
+            tokens.remove(at + 1);
+        }
+    }
+
+    fn encoded(bpe: &Bpe, piece: &[u8]) -> Vec<u32> {
+        let mut tokens = Vec::new();
+        bpe.encode(piece, &mut Workspace::default(), &mut tokens);
+        tokens.iter().map(|token| token.0).collect()
+    }
+
+    #[test]
+    fn one_letter_however_often_is_merged_by_the_definition() {
+        let (merges, bpe) = (merges(), bpe(&merges()));
+        for length in 0..200 {
+            let piece = vec![b'a'; length];
+            assert_eq!(encoded(&bpe, &piece), by_definition(&merges, &piece), "{length}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn long_pieces_are_merged_by_the_definition(piece in "(a{1,40}|b|(ab){1,9}|c){0,12}") {
+            let merges = merges();
+            prop_assert_eq!(encoded(&bpe(&merges), piece.as_bytes()), by_definition(&merges, piece.as_bytes()));
+        }
+    }
+}

@@ -31,7 +31,7 @@ mod user_defined;
 pub use answer::AnswerAssembler;
 pub use decoder::TokenDecoder;
 pub use gguf::ReadGgufError;
-pub use model::{BuildTextModelError, RenderPromptError, TextModel};
+pub use model::{BuildTextModelError, MakePromptError, RenderPromptError, TextModel};
 pub use pack::{DecodePackError, InvalidPackError, TextPack};
 pub use recount::{AnswerRecount, RecountError};
 pub use split::PreTokenizer;

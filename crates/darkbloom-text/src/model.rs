@@ -24,6 +24,20 @@ pub enum BuildTextModelError {
     Template(#[source] RenderPromptError),
 }
 
+/// Why a conversation does not become a prompt of at most so many tokens.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MakePromptError {
+    /// The model's template does not take it.
+    #[error(transparent)]
+    Render(#[from] RenderPromptError),
+    /// It has more tokens. How many was not counted: that is the work which the limit saves.
+    #[error("the prompt has more than {most} tokens")]
+    TooManyTokens {
+        /// What was allowed.
+        most: TokenCount,
+    },
+}
+
 /// Tokenizer, chat template and decoder of one model. Cheap to clone; keeps nothing of what it is given.
 #[derive(Clone)]
 pub struct TextModel(Arc<Parts>);
@@ -39,6 +53,8 @@ struct Parts {
     begin: Option<TokenId>,
     ends: Vec<TokenId>,
     context: TokenCount,
+    /// Bytes of text that one token stands for, at most.
+    token_bytes_max: usize,
 }
 
 impl std::fmt::Debug for TextModel {
@@ -77,6 +93,13 @@ impl TextModel {
             TokenKind::UserDefined => Cow::Borrowed(token.as_bytes()),
             TokenKind::Normal | TokenKind::Unused => Cow::Owned(token_text(token)),
         }));
+        // No text becomes any other kind.
+        let lengths = pack.tokens.iter().zip(&pack.kinds).map(|(token, kind)| match kind {
+            TokenKind::Normal => token_text(token).len(),
+            TokenKind::UserDefined => token.len(),
+            TokenKind::Control | TokenKind::Unused => 1,
+        });
+        let token_bytes_max = lengths.max().unwrap_or(1).max(1);
         Ok(Self(Arc::new(Parts {
             pre_tokenizer: pack.pre_tokenizer,
             bpe: Bpe::new(bytes, merges),
@@ -87,6 +110,7 @@ impl TextModel {
             begin: pack.begin.filter(|_| pack.add_begin).map(TokenId),
             ends: pack.end_tokens().collect(),
             context: pack.context_length(),
+            token_bytes_max,
         })))
     }
 
@@ -96,12 +120,42 @@ impl TextModel {
     /// [`RenderPromptError`] when the model's template does not take this conversation.
     pub fn prompt_tokens(&self, request: &ChatRequest) -> Result<SecretTokens, RenderPromptError> {
         let segments = self.0.template.render(request)?;
+        // No prompt has as many bytes, so none has as many tokens.
+        let (tokens, _) = self.segment_tokens(&segments, usize::MAX);
+        Ok(tokens)
+    }
+
+    /// The tokens that ask this model for its next answer, if they are `most` at most. Otherwise the work ends early: no more
+    /// text is tokenised than so many tokens can stand for, and the next piece is looked at only if it could fit.
+    ///
+    /// # Errors
+    /// [`MakePromptError`] when the model's template does not take this conversation, or it has more tokens.
+    pub fn prompt_tokens_within(
+        &self,
+        request: &ChatRequest,
+        most: TokenCount,
+    ) -> Result<SecretTokens, MakePromptError> {
+        let segments = self.0.template.render(request)?;
+        let (tokens, whole) = self.segment_tokens(&segments, most.0 as usize);
+        if whole { Ok(tokens) } else { Err(MakePromptError::TooManyTokens { most }) }
+    }
+
+    /// The fewest tokens that a text of so many bytes can have, without looking at it: every token stands for a bounded number
+    /// of them, since the tokenizers here neither change a text nor leave anything of it out. It counts for the text of a
+    /// rendered prompt; of what a message says, a chat template may leave something out.
+    #[must_use]
+    pub fn tokens_min(&self, bytes: usize) -> TokenCount {
+        TokenCount(u32::try_from(bytes.div_ceil(self.0.token_bytes_max)).unwrap_or(u32::MAX))
+    }
+
+    /// The tokens of a rendered prompt and whether they are all there: no piece is begun that would bring more than `most`.
+    fn segment_tokens(&self, segments: &[Segment], most: usize) -> (SecretTokens, bool) {
         // A token has at least one byte, so the buffer never grows and leaves no copy behind.
-        let most = segments.iter().map(|segment| match segment {
+        let room = segments.iter().map(|segment| match segment {
             Segment::Plain(text) => text.len(),
             Segment::Control(_) => 1,
         });
-        let mut tokens = Vec::with_capacity(1 + most.sum::<usize>());
+        let mut tokens = Vec::with_capacity(1 + room.sum::<usize>());
         let first_control = segments.first().and_then(|segment| match segment {
             Segment::Control(token) => Some(TokenId(*token)),
             Segment::Plain(_) => None,
@@ -109,20 +163,30 @@ impl TextModel {
         // Many templates write the first token themselves.
         tokens.extend(self.0.begin.filter(|begin| first_control != Some(*begin)));
         let mut workspace = Workspace::default();
-        for segment in &segments {
-            match segment {
-                Segment::Control(token) => tokens.push(TokenId(*token)),
-                Segment::Plain(text) => self.encode_user_defined(text.expose(), &mut workspace, &mut tokens),
-            }
+        // Before any work: the least that the whole prompt can have.
+        let least = segments.iter().map(|segment| match segment {
+            Segment::Plain(text) => self.tokens_min(text.len()).0 as usize,
+            Segment::Control(_) => 1,
+        });
+        let mut fits = tokens.len().saturating_add(least.sum::<usize>()) <= most;
+        for segment in segments {
+            fits = fits
+                && match segment {
+                    Segment::Control(token) => {
+                        tokens.push(TokenId(*token));
+                        tokens.len() <= most
+                    }
+                    Segment::Plain(text) => self.encode_user_defined(text.expose(), most, &mut workspace, &mut tokens),
+                };
         }
-        Ok(SecretTokens::new(tokens))
+        (SecretTokens::new(tokens), fits)
     }
 
     /// The tokens of a text in which no token is special, neither a control token nor one that always stays whole.
     #[must_use]
     pub fn text_tokens(&self, text: &str) -> SecretTokens {
         let mut tokens = Vec::with_capacity(text.len());
-        self.encode(text, &mut Workspace::default(), &mut tokens);
+        self.encode(text, usize::MAX, &mut Workspace::default(), &mut tokens);
         SecretTokens::new(tokens)
     }
 
@@ -156,24 +220,38 @@ impl TextModel {
         self.0.table.bytes(token)
     }
 
-    fn encode_user_defined(&self, text: &str, workspace: &mut Workspace, tokens: &mut Vec<TokenId>) {
+    /// Appends a text's tokens, and says whether all of it went in: it stops where there would be more than `most`.
+    fn encode_user_defined(
+        &self,
+        text: &str,
+        most: usize,
+        workspace: &mut Workspace,
+        tokens: &mut Vec<TokenId>,
+    ) -> bool {
         let mut rest = text;
         while let Some((at, length, token)) = self.0.user_defined.find(rest) {
-            self.encode(&rest[..at], workspace, tokens);
+            if !self.encode(&rest[..at], most, workspace, tokens) || tokens.len() >= most {
+                return false;
+            }
             tokens.push(token);
             rest = &rest[at + length..];
         }
-        self.encode(rest, workspace, tokens);
+        self.encode(rest, most, workspace, tokens)
     }
 
-    fn encode(&self, text: &str, workspace: &mut Workspace, tokens: &mut Vec<TokenId>) {
+    fn encode(&self, text: &str, most: usize, workspace: &mut Workspace, tokens: &mut Vec<TokenId>) -> bool {
         for piece in self.0.pre_tokenizer.pieces(text) {
+            // A piece can be as long as the text, and all of it is merged before its tokens are known.
+            if tokens.len().saturating_add(self.tokens_min(piece.len()).0 as usize) > most {
+                return false;
+            }
             let whole = self.0.whole_pieces.as_ref().and_then(|pieces| pieces.get(piece.as_bytes()));
             match whole {
                 Some(token) => tokens.push(TokenId(*token)),
                 None => self.0.bpe.encode(piece.as_bytes(), workspace, tokens),
             }
         }
+        tokens.len() <= most
     }
 }
 
@@ -188,3 +266,6 @@ fn token_text(token: &str) -> Vec<u8> {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,7 +42,11 @@ pub const SILENCE: Millis = Millis::from_secs(35);
 pub const KEEP_ALIVE: Millis = Millis::from_secs(10);
 /// Whoever takes nothing of an answer for this long is gone: a client for its coordinator, a consumer for its client.
 pub const CONSUMER_WAIT: Millis = Millis::from_secs(30);
+/// How long a provider waits until a cancelled row is free. A row leaves the batch between two steps of the engine, and one
+/// step of a large model on a slow machine, with a long prompt in it, may take this long. The coordinator waits longer.
+pub const ROW_FREE_WAIT: Millis = Millis::from_secs(60);
 /// How long a hold waits for its request to be sealed again.
 pub const RESEAL_WAIT: Millis = Millis::from_secs(60);
-/// An open hold is voided after this long: the longest request and the wait for its receipt.
+/// An open hold is voided after this long: the longest request (30 minutes), the wait for a cancel (70 seconds), and a
+/// few minutes for a database that is slow.
 pub const HOLD_LIFE: Millis = Millis::from_minutes(35);

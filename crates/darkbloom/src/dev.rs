@@ -106,7 +106,7 @@ pub async fn run(options: Dev) -> Result<(), Failure> {
     let outcome = match &options.prompt {
         Some(prompt) => tokio::select! {
             asked = ask::ask(&network, prompt, options.json) => asked,
-            () = &mut told => Ok(()),
+            ended = network.watch(&mut told) => ended,
         },
         None => {
             network.introduce()?;
@@ -176,14 +176,11 @@ impl Network {
 
     /// Runs until told to stop, or until a role ends by itself.
     async fn watch(&self, told: impl Future<Output = ()>) -> Result<(), Failure> {
-        let ended = |child: &Child, status: String| {
-            Failure::new(format!("the {} ended by itself ({status})", child.role()), "see its log above")
-        };
         tokio::select! {
             () = told => Ok(()),
-            status = self.coordinator.ended() => Err(ended(&self.coordinator, status)),
-            status = self.provider.ended() => Err(ended(&self.provider, status)),
-            status = self.gateway.ended() => Err(ended(&self.gateway, status)),
+            failure = self.coordinator.ended_by_itself() => Err(failure),
+            failure = self.provider.ended_by_itself() => Err(failure),
+            failure = self.gateway.ended_by_itself() => Err(failure),
         }
     }
 

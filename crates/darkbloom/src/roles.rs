@@ -225,7 +225,5 @@ pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> 
     } else {
         say(format!("provider  {}", running.id))?;
     }
-    stop.told().await;
-    running.stop().await;
-    Ok(())
+    running.serve_until(stop.told()).await.map_err(|error| Failure::new(error.to_string(), error.hint()))
 }

@@ -99,7 +99,7 @@ async fn old_keys_are_erased_while_no_coordinator_can_be_reached() {
     };
     tokio::time::timeout(Duration::from_secs(20), erased).await.expect("the old epoch is still there");
     stop.send(true).unwrap();
-    running.await.unwrap();
+    running.await.unwrap().unwrap();
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use darkbloom_content::{ChatRequest, Message as ChatMessage, Role};
+use darkbloom_engine::{Executor, LlamaExecutor};
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
-use darkbloom_provider::{Config, ModelOptions, Provider, weights_of_file};
+use darkbloom_provider::{Config, LoadedModel, ModelOptions, Provider, weights_of_file};
 use darkbloom_seal::{Recipient, RequestSeal, seal_request};
 use darkbloom_text::TextPack;
 use darkbloom_types::{
@@ -103,14 +104,26 @@ impl Coordinator {
 
     /// A provider with this pin.
     pub async fn provider_of(&self, network: Option<NetworkId>) -> Provider {
-        let config = Config {
+        Provider::start(self.config(network)).await.unwrap()
+    }
+
+    /// A provider of this network, with something around what executes its steps.
+    pub async fn provider_around<E: Executor + 'static>(
+        &self,
+        around: impl FnOnce(LlamaExecutor) -> E + Send + 'static,
+    ) -> Provider {
+        let load = |options: &ModelOptions| LoadedModel::load_into(options, around);
+        Provider::start_with(self.config(Some(self.network)), load).await.unwrap()
+    }
+
+    fn config(&self, network: Option<NetworkId>) -> Config {
+        Config {
             coordinator: format!("http://{}", self.listener.local_addr().unwrap()),
             network,
             join_token: Some(SecretString::from("a join token")),
             data: self.data(),
             model: ModelOptions { path: self.model.clone(), rows: 8, row_tokens: 1_024, threads: Some(1) },
-        };
-        Provider::start(config).await.unwrap()
+        }
     }
 
     /// The next connection, on which only the provider's nonce was said.
@@ -191,20 +204,20 @@ impl Introduced {
         darkbloom_types::EpochId(nonce.0[..16].try_into().unwrap())
     }
 
-    /// A sealed request for so many tokens.
-    pub fn sealed(&self, tokens: u32) -> RequestSeal {
+    /// A sealed request for so many tokens, which differs from an ordinary one.
+    fn sealed(&self, tokens: u32, differs: impl FnOnce(&mut SealedHeader, &mut ChatRequest)) -> RequestSeal {
         let mut rng = darkbloom_host::clock::rng();
         let (mut request, mut operation) = ([0; 16], [0; 16]);
         rng.fill_bytes(&mut request);
         rng.fill_bytes(&mut operation);
-        let chat = ChatRequest {
+        let mut chat = ChatRequest {
             messages: vec![ChatMessage { role: Role::User, content: SecretString::from("Count from 1 to 9.") }],
             temperature: 0.0,
             top_p: 1.0,
             seed: Some(1),
             stop: Vec::new(),
         };
-        let header = SealedHeader {
+        let mut header = SealedHeader {
             network: self.statement.network,
             suite: Suite::XWingAes256Gcm,
             request: RequestId(request),
@@ -222,12 +235,23 @@ impl Introduced {
             recipients: Digest([0; 32]),
             key_commitment: Digest([0; 32]),
         };
+        differs(&mut header, &mut chat);
         let to = Recipient { provider: self.provider(), epoch: self.epoch(), sealing_key: &self.statement.sealing_key };
         seal_request(header, &chat.to_cbor(), &[to], &mut rng).unwrap()
     }
 
     pub fn offer(&self, stream: u64, tokens: u32) -> Offer {
-        let submit = self.sealed(tokens).submit;
+        self.offer_with(stream, tokens, |_, _| {})
+    }
+
+    /// An offer of a request that differs from an ordinary one.
+    pub fn offer_with(
+        &self,
+        stream: u64,
+        tokens: u32,
+        differs: impl FnOnce(&mut SealedHeader, &mut ChatRequest),
+    ) -> Offer {
+        let submit = self.sealed(tokens, differs).submit;
         Offer {
             stream: StreamId(stream),
             attempt: AttemptNumber(1),

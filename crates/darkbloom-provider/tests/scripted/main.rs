@@ -8,5 +8,8 @@
 )]
 
 mod coordinator;
+mod engine;
 mod hostile;
+mod pace;
 mod reconnecting;
+mod salts;

@@ -382,3 +382,57 @@ fn whoever_has_the_whole_answer_is_not_cut_off() {
     assert_eq!(session.handle(receipt(2), T0), [release(P, Released::Served), settle(2, true)]);
     assert_eq!(session.handle(RelayEvent::Settled, T0), [RelayAction::RelayFinal, RelayAction::Finish]);
 }
+
+/// A machine whose consumer left after four tokens, this long after its beginning.
+fn cancelled_after(began: Millis) -> (RelaySession, MonoMillis) {
+    let (mut session, at) = (accepted(), T0.after(began));
+    // An answer that goes on all the time: no gap ends it.
+    let mut now = T0;
+    let mut sequence = 0;
+    while now < at {
+        session.handle(data(sequence, 4, false), now);
+        sequence += 1;
+        now = now.after(waits::IDLE);
+    }
+    assert_eq!(session.handle(RelayEvent::ConsumerGone, at), [RelayAction::Cancel]);
+    (session, at)
+}
+
+#[test]
+fn a_cancel_that_waits_for_a_long_step_is_nobodys_fault_and_its_receipt_settles() {
+    for began in [Millis(1), Millis(waits::TOTAL.0 - 1)] {
+        for ends in [receipt(4), receipt(7), RelayEvent::CancelAcknowledged] {
+            let (mut session, at) = cancelled_after(began);
+            let freed = at.after(limits::ROW_FREE_WAIT);
+            // Looked at once a second, as a loop that is woken for other reasons does.
+            for second in 0..=limits::ROW_FREE_WAIT.0 / 1_000 {
+                assert_eq!(session.handle(RelayEvent::Tick, at.after(Millis::from_secs(second))), [], "{second}");
+            }
+            let (released, signed) = match &ends {
+                RelayEvent::CancelAcknowledged => (Released::Unused, false),
+                _ => (Released::Served, true),
+            };
+            assert_eq!(session.handle(ends, freed), [release(P, released), settle(4, signed)]);
+        }
+    }
+}
+
+#[test]
+fn a_provider_that_never_answers_a_cancel_has_failed_and_what_was_relayed_is_settled() {
+    for began in [Millis(1), Millis(waits::TOTAL.0 - 1)] {
+        let (mut session, at) = cancelled_after(began);
+        let due = session.wake_at().unwrap();
+        assert_eq!(due, at.after(waits::CANCEL));
+        assert_eq!(session.handle(RelayEvent::Tick, MonoMillis(due.0 - 1)), []);
+        assert_eq!(session.handle(RelayEvent::Tick, due), [release(P, Released::Failed), settle(4, false)]);
+        // What comes after that changes nothing.
+        assert_eq!(session.handle(receipt(4), due), []);
+        assert_eq!(session.handle(RelayEvent::Settled, due), [RelayAction::RelayFinal, RelayAction::Finish]);
+    }
+}
+
+#[test]
+fn the_coordinator_waits_longer_for_a_cancel_than_a_provider_and_a_hold_outlives_both() {
+    assert!(waits::CANCEL.0 >= limits::ROW_FREE_WAIT.0 + waits::RECEIPT.0);
+    assert!(limits::HOLD_LIFE.0 >= waits::TOTAL.0 + waits::CANCEL.0 + 60_000);
+}

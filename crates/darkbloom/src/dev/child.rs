@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{ChildStdin, Command};
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
 
 use crate::error::Failure;
 use darkbloom_client::printable;
@@ -23,6 +24,8 @@ pub struct Child {
     stdin: Mutex<Option<ChildStdin>>,
     status: watch::Receiver<Option<String>>,
     kill: watch::Sender<bool>,
+    /// Ends with the last lines of the role's log.
+    log: Mutex<Option<JoinHandle<Vec<String>>>>,
 }
 
 impl Child {
@@ -51,7 +54,7 @@ impl Child {
         let mut process = command.spawn().map_err(cannot)?;
         let stdin = process.stdin.take();
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
-        let log = tokio::spawn(log(role, stderr, quiet));
+        let log = Mutex::new(Some(tokio::spawn(log(role, stderr, quiet))));
         let (said, status) = watch::channel(None);
         let (kill, mut killed) = watch::channel(false);
         tokio::spawn(async move {
@@ -69,16 +72,12 @@ impl Child {
             let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
             let _ = said.send(Some(status));
         });
-        let child = Self { role, stdin: Mutex::new(stdin), status, kill };
+        let child = Self { role, stdin: Mutex::new(stdin), status, kill, log };
         match tokio::time::timeout(wait, ready(stdout)).await {
             Ok(Some(ready)) => Ok((child, ready)),
             Ok(None) => {
-                let status = child.ended().await;
-                let lines = log.await.unwrap_or_default();
-                let why =
-                    lines.iter().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or(&status).to_owned();
-                let hint = lines.iter().rev().find_map(|line| line.strip_prefix("hint: ")).unwrap_or("").to_owned();
-                Err(Failure::new(format!("the {role} did not start: {why}"), hint))
+                let (why, hint) = child.why_ended().await;
+                Err(Failure::new(format!("the {role} did not start: {why}"), hint.unwrap_or_default()))
             }
             Err(_) => {
                 Err(Failure::new(format!("the {role} was not ready after {} s", wait.as_secs()), "see its log above"))
@@ -86,13 +85,27 @@ impl Child {
         }
     }
 
-    /// Which role it is.
-    pub fn role(&self) -> &'static str {
-        self.role
+    /// Waits until it ends without having been told to, which is a failure.
+    pub async fn ended_by_itself(&self) -> Failure {
+        let (why, hint) = self.why_ended().await;
+        let hint = hint.unwrap_or_else(|| "see its log above".to_owned());
+        Failure::new(format!("the {} ended by itself: {why}", self.role), hint)
+    }
+
+    /// Waits until it ends: what it said last about it, or its status, and its next step.
+    async fn why_ended(&self) -> (String, Option<String>) {
+        let status = self.ended().await;
+        let log = self.log.lock().await.take();
+        let lines = match log {
+            Some(log) => log.await.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let last = |head: &str| lines.iter().rev().find_map(|line| line.strip_prefix(head)).map(str::to_owned);
+        (last("error: ").unwrap_or(status), last("hint: "))
     }
 
     /// Waits until it ends, and says how.
-    pub async fn ended(&self) -> String {
+    async fn ended(&self) -> String {
         let mut status = self.status.clone();
         let ended = status.wait_for(Option::is_some).await;
         ended.ok().and_then(|status| status.clone()).unwrap_or_else(|| "unknown".to_owned())

@@ -149,6 +149,25 @@ fn roles_do_not_outlive_a_killed_dev() {
 }
 
 #[test]
+fn it_ends_when_its_provider_dies_and_says_so() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut process = Process::start(&mut dev(temporary.path(), &["--listen", "127.0.0.1:0"]));
+    while !process.line().unwrap().starts_with("Ctrl-C stops everything") {}
+    let roles = children(process.pid());
+    let is_provider = |pid: &&u32| {
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        arguments.split(|byte| *byte == 0).nth(1) == Some(b"start")
+    };
+    let provider = roles.iter().find(is_provider).expect("a provider");
+    assert!(Command::new("kill").args(["-KILL", &provider.to_string()]).status().unwrap().success());
+    let status = process.ended();
+    assert_eq!(status.code(), Some(1), "{}", process.log());
+    assert!(process.log().contains("error: the provider ended by itself: signal: 9"), "{}", process.log());
+    assert!(!roles.iter().any(|role| is_running(*role)), "a role outlives the command");
+    assert!(is_empty(temporary.path()), "data stays behind");
+}
+
+#[test]
 fn a_busy_port_is_named_and_nothing_stays_behind() {
     let temporary = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

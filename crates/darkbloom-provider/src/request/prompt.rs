@@ -1,0 +1,54 @@
+//! From a request's plaintext to the tokens of its prompt, beside the threads that carry frames.
+//!
+//! A header's ceiling is the client's word, and what it is worth shows only when the prompt is tokenised. So the work is
+//! bounded by that word: a text that is too long for it is refused by its length.
+
+use std::sync::Arc;
+
+use darkbloom_content::ChatRequest;
+use darkbloom_text::MakePromptError;
+use darkbloom_types::{Refusal, RefusalCode, SecretBytes, SecretTokens, TokenCount};
+
+use crate::model::LoadedModel;
+
+/// Reads a request and makes its prompt, once there is a place for that.
+pub async fn read(
+    model: Arc<LoadedModel>,
+    plaintext: SecretBytes,
+    ceiling: TokenCount,
+) -> Result<(ChatRequest, SecretTokens), Refusal> {
+    let tokenisers = Arc::clone(&model.tokenisers);
+    let place = tokenisers.acquire_owned().await.map_err(|_| RefusalCode::Internal)?;
+    let work = tokio::task::spawn_blocking(move || {
+        // Held until the work is done, also when nobody waits for it any more: it is the work that is bounded.
+        let _place = place;
+        make(&model, &plaintext, ceiling)
+    });
+    work.await.unwrap_or_else(|_| {
+        // What a panic says may quote the prompt.
+        tracing::error!("a prompt could not be made");
+        Err(RefusalCode::Internal.into())
+    })
+}
+
+fn make(
+    model: &LoadedModel,
+    plaintext: &SecretBytes,
+    ceiling: TokenCount,
+) -> Result<(ChatRequest, SecretTokens), Refusal> {
+    let invalid = |detail: String| Refusal::new(RefusalCode::InvalidRequest, detail);
+    let request = ChatRequest::from_cbor(plaintext.expose()).map_err(|error| invalid(error.to_string()))?;
+    // A row has to have room for one token of the answer.
+    let room = TokenCount(model.row_tokens.0.saturating_sub(1));
+    match model.text.prompt_tokens_within(&request, ceiling.min(room)) {
+        Ok(prompt) => Ok((request, prompt)),
+        Err(MakePromptError::Render(error)) => Err(invalid(error.to_string())),
+        Err(MakePromptError::TooManyTokens { .. }) if ceiling <= room => {
+            Err(invalid(format!("the prompt has more than the {ceiling} tokens that its header allows")))
+        }
+        Err(MakePromptError::TooManyTokens { .. }) => {
+            let detail = format!("more than {room} tokens in the prompt, a row here holds {}", model.row_tokens);
+            Err(Refusal::new(RefusalCode::RowTooSmall, detail))
+        }
+    }
+}
