@@ -12,6 +12,7 @@ use darkbloom_wire::limits;
 use rand_core::Rng as _;
 
 use crate::Config;
+use crate::call::Counting;
 use crate::candidates::CandidateCache;
 
 mod answers;
@@ -19,6 +20,7 @@ mod texts;
 
 pub use answers::{Coordinator, ModelOffer, open_entry};
 use answers::{Introduction, read_catalogue, read_refusal};
+pub use texts::ModelText;
 use texts::Texts;
 
 /// Connecting takes no longer.
@@ -45,7 +47,9 @@ pub struct Network {
     http: reqwest::Client,
     coordinator: Mutex<Option<Coordinator>>,
     pin: Mutex<Option<NetworkId>>,
-    texts: Texts,
+    pub(crate) texts: Texts,
+    /// Where prompts are counted.
+    pub(crate) counting: Counting,
     /// Verified candidates.
     pub candidates: CandidateCache,
 }
@@ -108,6 +112,7 @@ impl Network {
             coordinator: Mutex::default(),
             pin: Mutex::new(pin),
             texts: Texts::default(),
+            counting: Counting::default(),
             candidates: CandidateCache::default(),
         })
     }
@@ -150,6 +155,12 @@ impl Network {
         self.pin(known.network)?;
         *lock(&self.coordinator) = Some(known.clone());
         Ok(known)
+    }
+
+    /// As if this one had proven itself.
+    #[cfg(test)]
+    pub(crate) fn meet(&self, coordinator: Coordinator) {
+        *lock(&self.coordinator) = Some(coordinator);
     }
 
     fn check_pin(&self, network: NetworkId) -> Result<(), Refusal> {

@@ -126,7 +126,7 @@ fn a_fetch_that_ended_without_a_word_is_made_again() {
 
 #[test]
 fn what_was_not_used_for_longest_makes_room() {
-    let text = TextModel::new(pack()).unwrap();
+    let text = ModelText::new(TextModel::new(pack()).unwrap());
     let digest = |number: usize| Digest::of(&[&number.to_be_bytes()]);
     let mut shelf = Shelf::default();
     for number in 0..TEXTS_MAX {
@@ -139,7 +139,7 @@ fn what_was_not_used_for_longest_makes_room() {
     assert_eq!(shelf.kept.len(), TEXTS_MAX);
 
     // Bytes count as well.
-    shelf.put(digest(100), text.clone(), TEXTS_BYTES_MAX - 2);
+    shelf.put(digest(100), text, TEXTS_BYTES_MAX - 2);
     assert!(shelf.kept.len() == 3 && kept(&shelf, 0) && kept(&shelf, TEXTS_MAX) && kept(&shelf, 100));
     assert!(shelf.bytes() <= TEXTS_BYTES_MAX);
 }
