@@ -39,13 +39,27 @@ pub enum Role {
 }
 
 impl Role {
-    /// Who seals: the value of `x-darkbloom-sealed-by`.
-    fn sealed_by(&self) -> &'static str {
+    /// Who stands between the consumer's program and the network.
+    fn vouching(&self) -> Vouching {
         match self {
-            Self::Gateway => "gateway",
-            Self::Proxy { .. } => "client",
+            Self::Gateway => Vouching { sealed_by: "gateway", header: "x-darkbloom-asserted-by", field: "asserted_by" },
+            Self::Proxy { .. } => {
+                Vouching { sealed_by: "client", header: "x-darkbloom-verified-by", field: "verified_by" }
+            }
         }
     }
+}
+
+/// What a surface may say about its answers. Only on the consumer's own machine are they verified for it; a gateway
+/// verifies them as well, but of that its callers have nothing but its word.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Vouching {
+    /// The value of `x-darkbloom-sealed-by`, and of the two below.
+    pub sealed_by: &'static str,
+    /// The header that says who verified, or asserts.
+    pub header: &'static str,
+    /// The same in the comment at the end of a stream.
+    pub field: &'static str,
 }
 
 /// What the surface needs.

@@ -13,7 +13,7 @@ use darkbloom_dialect::{ApiError, openai};
 use darkbloom_host::{body, clock, request_id};
 use darkbloom_types::{NanoDollars, Refusal, RefusalCode, SecretString};
 
-use super::{Failure, Shared, accepted_key, put};
+use super::{Failure, Shared, Vouching, accepted_key, put};
 use crate::{Answer, AnswerMeta, Operation, Part};
 
 /// Largest body of a consumer: what seals into the largest bucket, JSON escapes included.
@@ -28,7 +28,7 @@ struct Call {
     created_unix_s: u64,
     model: String,
     include_usage: bool,
-    sealed_by: &'static str,
+    vouching: Vouching,
     hints: Vec<&'static str>,
 }
 
@@ -63,7 +63,7 @@ async fn answer(shared: &Arc<Shared>, headers: &HeaderMap, body: Body, request_i
         created_unix_s: u64::try_from(clock::now().0 / 1_000).unwrap_or(0),
         model: call.model.clone(),
         include_usage: call.include_usage,
-        sealed_by: shared.role.sealed_by(),
+        vouching: shared.role.vouching(),
         hints: call.hints,
     };
     let streams = call.stream;
@@ -101,12 +101,12 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     }
 }
 
-/// The documented headers: what was verified, and by whom.
+/// The documented headers: what was verified, and whose word that is.
 fn meta_headers(about: &Call, meta: &AnswerMeta) -> HeaderMap {
     let mut headers = HeaderMap::new();
     put(&mut headers, request_id::HEADER, &about.request_id);
-    put(&mut headers, "x-darkbloom-sealed-by", about.sealed_by);
-    put(&mut headers, "x-darkbloom-verified-by", about.sealed_by);
+    put(&mut headers, "x-darkbloom-sealed-by", about.vouching.sealed_by);
+    put(&mut headers, about.vouching.header, about.vouching.sealed_by);
     put(&mut headers, "x-darkbloom-request", &meta.request.to_string());
     put(&mut headers, "x-darkbloom-provider", &meta.provider.to_string());
     put(&mut headers, "x-darkbloom-tier", meta.tier.name());
@@ -162,7 +162,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::parties;
+    use crate::{Role, parties};
 
     pub fn about() -> Call {
         Call {
@@ -171,7 +171,7 @@ mod tests {
             created_unix_s: 0,
             model: "small".to_owned(),
             include_usage: false,
-            sealed_by: "client",
+            vouching: Role::Proxy { key: "key".into() }.vouching(),
             hints: Vec::new(),
         }
     }

@@ -116,7 +116,7 @@ impl Streaming {
             out.extend_from_slice(usage.expose());
         }
         let verified = serde_json::json!({
-            "verified_by": self.about.sealed_by,
+            (self.about.vouching.field): self.about.vouching.sealed_by,
             "receipt": completed.receipt,
             "charge_nano_usd": completed.charge,
         });
