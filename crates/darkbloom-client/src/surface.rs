@@ -26,6 +26,9 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(30);
 /// Requests worked on at once, from before their body is read; more are refused.
 const REQUESTS_MAX: usize = 1_024;
 
+/// OpenAI's clients do not send a request again by themselves whose error says `false` here.
+const SHOULD_RETRY: &str = "x-should-retry";
+
 /// Who runs the surface: that decides whose key is used and what the answers may claim.
 #[derive(Debug, Clone)]
 pub enum Role {
@@ -153,6 +156,9 @@ impl IntoResponse for Failure {
         put(&mut headers, request_id::HEADER, &self.id);
         if let Some(seconds) = self.error.retry_after_s {
             put(&mut headers, "retry-after", &seconds.to_string());
+        }
+        if !self.error.repeatable {
+            put(&mut headers, SHOULD_RETRY, "false");
         }
         (status, headers, self.error.to_json(Some(&self.id))).into_response()
     }

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use darkbloom_dialect::{ApiError, openai};
 use darkbloom_host::{body, clock, request_id};
-use darkbloom_types::{NanoDollars, Refusal, RefusalCode, SecretString};
+use darkbloom_types::{Refusal, RefusalCode, SecretString};
 
 use super::{Failure, Shared, Vouching, accepted_key, put};
 use crate::{Answer, AnswerMeta, Operation, Part};
@@ -130,7 +130,7 @@ async fn whole(about: &Call, mut answer: Answer) -> Result<Response, Wrong> {
         match answer.parts.recv().await {
             Some(Part::Text(more)) => text.push_str(more.expose()),
             Some(Part::Completed(completed)) => break completed,
-            Some(Part::Failed(refusal)) => return Err(Wrong(failed(&refusal, answer.charged()))),
+            Some(Part::Failed(refusal)) => return Err(Wrong(ApiError::midway(&refusal, answer.charged()))),
             None => return Err(Refusal::from(RefusalCode::Internal).into()),
         }
     };
@@ -144,11 +144,6 @@ async fn whole(about: &Call, mut answer: Answer) -> Result<Response, Wrong> {
     Ok((StatusCode::OK, headers, body.expose().to_vec()).into_response())
 }
 
-/// An answer that failed midway, and what it cost.
-fn failed(refusal: &Refusal, charge: Option<NanoDollars>) -> ApiError {
-    ApiError { charge, ..ApiError::from_refusal(refusal) }
-}
-
 fn stream_headers(about: &Call, meta: &AnswerMeta) -> HeaderMap {
     let mut headers = meta_headers(about, meta);
     headers.insert(header::CONTENT_TYPE, axum::http::HeaderValue::from_static("text/event-stream"));
@@ -159,6 +154,7 @@ fn stream_headers(about: &Call, meta: &AnswerMeta) -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
+    use darkbloom_types::NanoDollars;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -177,8 +173,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_fails_midway_says_what_it_cost() {
-        for charge in [Some(NanoDollars(1_250)), None] {
+    async fn an_answer_that_fails_midway_says_what_it_cost_and_is_not_repeated_unseen_if_it_cost_anything() {
+        for (charge, should_retry) in
+            [(Some(NanoDollars(1_250)), Some("false")), (None, Some("false")), (Some(NanoDollars::ZERO), None)]
+        {
             let (parts, receiver) = mpsc::channel(2);
             parts.send(Part::Text("word ".into())).await.unwrap();
             parts.send(Part::Failed(RefusalCode::AnswerCut.into())).await.unwrap();
@@ -186,6 +184,9 @@ mod tests {
                 panic!("it is no answer")
             };
             assert_eq!((error.code, error.charge), (Some("answer_cut"), charge));
+            let response = Failure { error, id: "req_1".to_owned() }.into_response();
+            let said = response.headers().get("x-should-retry").map(|value| value.to_str().unwrap());
+            assert_eq!((response.status(), said), (StatusCode::BAD_GATEWAY, should_retry));
         }
     }
 }

@@ -181,6 +181,7 @@ fn an_idempotency_key_answers_once() {
         let again = call("one", body);
         assert_eq!(again.status, 409);
         assert_eq!(again.json()["error"]["code"], "already_completed");
+        assert_eq!(again.header("x-should-retry"), Some("false"), "it would be told the same");
     }
     assert_eq!(call("two", &question).answer(), "42", "another key is another operation");
     assert_eq!(call(&"k".repeat(256), &question).status, 400);
