@@ -1,6 +1,7 @@
 //! One operation: seal, submit, open, verify; again with fresh keys where the coordinator asks for it.
 
 mod consumer;
+mod counting;
 mod opening;
 mod refused;
 mod sealing;
@@ -22,8 +23,9 @@ use rand_core::Rng as _;
 use tokio::sync::{mpsc, oneshot};
 
 use self::consumer::{Consumer, Ended, lie};
+pub use self::counting::Counting;
 use self::opening::Live;
-use self::sealing::{Ceilings, Sealing, ceilings, count, derived_operation};
+use self::sealing::{Ceilings, Sealing, ceilings, derived_operation};
 use crate::candidates::Candidates;
 use crate::network::{Coordinator, Network, unreachable};
 use crate::timing::Timing;
@@ -169,9 +171,9 @@ impl Call {
         // Nothing more is fetched for a model that nobody could answer with.
         candidates.anybody(clock::now())?;
         let text = network.text(&candidates.entry).await?;
-        let counting = Instant::now();
-        let prompt_tokens = count(&text, &operation.request)?;
-        let parse = operation.parse + counting.elapsed();
+        let counted = network.counting.count(&text, candidates.entry.context, operation).await?;
+        let (operation, prompt_tokens, counting) = counted;
+        let parse = operation.parse + counting;
         let ceilings = ceilings(&candidates.entry, prompt_tokens, operation.max_output_tokens)?;
         let mut random = [0; 16];
         clock::rng().fill_bytes(&mut random);
@@ -190,7 +192,7 @@ impl Call {
             operation_id,
             affinity,
             candidates,
-            text,
+            text: text.model,
             prompt_tokens,
             ceilings,
             timing,

@@ -1,6 +1,5 @@
 //! The coordinator as a client sees it: pinned, asked for models and candidates, believed in nothing unsigned.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,18 +7,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use darkbloom_host::clock;
-use darkbloom_text::{TextModel, TextPack};
-use darkbloom_types::{Digest, NetworkId, Refusal, RefusalCode, SecretString};
-use darkbloom_wire::{CatalogueEntry, limits};
+use darkbloom_types::{NetworkId, Refusal, RefusalCode, SecretString};
+use darkbloom_wire::limits;
 use rand_core::Rng as _;
 
 use crate::Config;
+use crate::call::Counting;
 use crate::candidates::CandidateCache;
 
 mod answers;
+mod texts;
 
 pub use answers::{Coordinator, ModelOffer, open_entry};
 use answers::{Introduction, read_catalogue, read_refusal};
+pub use texts::ModelText;
+use texts::Texts;
 
 /// Connecting takes no longer.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
@@ -27,8 +29,6 @@ const CONNECT_WAIT: Duration = Duration::from_secs(10);
 const ASK_WAIT: Duration = Duration::from_secs(20);
 /// A submission's answer begins within this time: the coordinator sends a keep-alive every ten seconds.
 const SUBMIT_WAIT: Duration = Duration::from_secs(60);
-/// Largest text pack that is taken: the vocabulary of 256 K tokens takes about 6 MiB.
-const TEXT_PACK_BYTES_MAX: usize = 32 << 20;
 /// Largest list or description that is taken.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// Largest error that is read.
@@ -39,8 +39,6 @@ const MEDIA_TYPE_BYTES_MAX: usize = 64;
 const FRAMES: &str = "application/vnd.darkbloom.frames";
 /// Media type of errors and descriptions.
 const JSON: &str = "application/json";
-/// Text models kept in memory.
-const TEXTS_MAX: usize = 8;
 
 /// A client's view of its network.
 pub struct Network {
@@ -49,7 +47,9 @@ pub struct Network {
     http: reqwest::Client,
     coordinator: Mutex<Option<Coordinator>>,
     pin: Mutex<Option<NetworkId>>,
-    texts: Mutex<HashMap<Digest, TextModel>>,
+    pub(crate) texts: Texts,
+    /// Where prompts are counted.
+    pub(crate) counting: Counting,
     /// Verified candidates.
     pub candidates: CandidateCache,
 }
@@ -111,7 +111,8 @@ impl Network {
             http,
             coordinator: Mutex::default(),
             pin: Mutex::new(pin),
-            texts: Mutex::default(),
+            texts: Texts::default(),
+            counting: Counting::default(),
             candidates: CandidateCache::default(),
         })
     }
@@ -154,6 +155,12 @@ impl Network {
         self.pin(known.network)?;
         *lock(&self.coordinator) = Some(known.clone());
         Ok(known)
+    }
+
+    /// As if this one had proven itself.
+    #[cfg(test)]
+    pub(crate) fn meet(&self, coordinator: Coordinator) {
+        *lock(&self.coordinator) = Some(coordinator);
     }
 
     fn check_pin(&self, network: NetworkId) -> Result<(), Refusal> {
@@ -208,27 +215,6 @@ impl Network {
             }
         }
         self.ask(&format!("/v1/candidates?model={query}"), Some(key), FRAMES, limits::FRAME_BYTES_MAX).await
-    }
-
-    /// Tokenizer and template of a model, fetched by digest.
-    pub async fn text(&self, entry: &CatalogueEntry) -> Result<TextModel, Refusal> {
-        if let Some(text) = lock(&self.texts).get(&entry.text_pack) {
-            return Ok(text.clone());
-        }
-        let path = format!("/v1/blobs/{}", entry.text_pack);
-        let bytes = self.ask(&path, None, "application/octet-stream", TEXT_PACK_BYTES_MAX).await?;
-        let lie = |detail: String| Refusal::new(RefusalCode::VerificationFailed, detail);
-        if Digest::of(&[&bytes]) != entry.text_pack {
-            return Err(lie("the tokenizer is not the one in the catalogue".to_owned()));
-        }
-        let pack = TextPack::from_bytes(&bytes).map_err(|error| lie(format!("tokenizer: {error}")))?;
-        let text = TextModel::new(pack).map_err(|error| lie(format!("tokenizer: {error}")))?;
-        let mut texts = lock(&self.texts);
-        if texts.len() >= TEXTS_MAX {
-            texts.clear();
-        }
-        texts.insert(entry.text_pack, text.clone());
-        Ok(text)
     }
 
     /// Sends a sealed request; the answer is a stream of length-prefixed frames, or a refusal. The key goes to nobody who

@@ -26,6 +26,9 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(30);
 /// Requests worked on at once, from before their body is read; more are refused.
 const REQUESTS_MAX: usize = 1_024;
 
+/// OpenAI's clients do not send a request again by themselves whose error says `false` here.
+const SHOULD_RETRY: &str = "x-should-retry";
+
 /// Who runs the surface: that decides whose key is used and what the answers may claim.
 #[derive(Debug, Clone)]
 pub enum Role {
@@ -39,13 +42,27 @@ pub enum Role {
 }
 
 impl Role {
-    /// Who seals: the value of `x-darkbloom-sealed-by`.
-    fn sealed_by(&self) -> &'static str {
+    /// Who stands between the consumer's program and the network.
+    fn vouching(&self) -> Vouching {
         match self {
-            Self::Gateway => "gateway",
-            Self::Proxy { .. } => "client",
+            Self::Gateway => Vouching { sealed_by: "gateway", header: "x-darkbloom-asserted-by", field: "asserted_by" },
+            Self::Proxy { .. } => {
+                Vouching { sealed_by: "client", header: "x-darkbloom-verified-by", field: "verified_by" }
+            }
         }
     }
+}
+
+/// What a surface may say about its answers. Only on the consumer's own machine are they verified for it; a gateway
+/// verifies them as well, but of that its callers have nothing but its word.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Vouching {
+    /// The value of `x-darkbloom-sealed-by`, and of the two below.
+    pub sealed_by: &'static str,
+    /// The header that says who verified, or asserts.
+    pub header: &'static str,
+    /// The same in the comment at the end of a stream.
+    pub field: &'static str,
 }
 
 /// What the surface needs.
@@ -139,6 +156,9 @@ impl IntoResponse for Failure {
         put(&mut headers, request_id::HEADER, &self.id);
         if let Some(seconds) = self.error.retry_after_s {
             put(&mut headers, "retry-after", &seconds.to_string());
+        }
+        if !self.error.repeatable {
+            put(&mut headers, SHOULD_RETRY, "false");
         }
         (status, headers, self.error.to_json(Some(&self.id))).into_response()
     }

@@ -74,6 +74,18 @@ fn words(code: RefusalCode) -> Words {
     }
 }
 
+/// Whether the same request may be sent again without a thought. With the same idempotency key it would be refused again,
+/// now or once the first is answered; an answer that was cut, or whose proofs do not verify, may have been paid.
+fn repeatable(code: RefusalCode) -> bool {
+    !matches!(
+        code,
+        RefusalCode::AlreadyCompleted
+            | RefusalCode::OperationInProgress
+            | RefusalCode::AnswerCut
+            | RefusalCode::VerificationFailed
+    )
+}
+
 /// An error for a consumer's program. Names fields and limits, never what a message said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -92,6 +104,9 @@ pub struct ApiError {
     pub retry_after_s: Option<u64>,
     /// What an answer that failed midway was charged, where a bill said so that verified.
     pub charge: Option<NanoDollars>,
+    /// Whether a program may send the request again without asking anybody. OpenAI's clients do so by themselves, twice,
+    /// for 409 and everything from 500 up, unless `x-should-retry` says `false`.
+    pub repeatable: bool,
 }
 
 impl ApiError {
@@ -105,6 +120,7 @@ impl ApiError {
             message: message.into(),
             retry_after_s: None,
             charge: None,
+            repeatable: true,
         }
     }
 
@@ -118,6 +134,7 @@ impl ApiError {
             message: message.into(),
             retry_after_s: None,
             charge: None,
+            repeatable: true,
         }
     }
 
@@ -133,7 +150,16 @@ impl ApiError {
             message: refusal.message(),
             retry_after_s,
             charge: None,
+            repeatable: repeatable(refusal.code),
         }
+    }
+
+    /// The error of an answer that had begun, and what it was charged, where that is known. Sent again it is another
+    /// operation, paid once more: a program does that by itself only when a verified bill says that nothing was paid.
+    #[must_use]
+    pub fn midway(refusal: &Refusal, charge: Option<NanoDollars>) -> Self {
+        let repeatable = charge == Some(NanoDollars::ZERO) && refusal.code != RefusalCode::VerificationFailed;
+        Self { charge, repeatable, ..Self::from_refusal(refusal) }
     }
 
     /// The body. The request id is what a person quotes when they ask for help.
@@ -207,8 +233,25 @@ mod tests {
             assert_eq!(error.code, Some(code.name()));
             assert_eq!(status >= 500, kind == SERVER, "{code}");
             assert_eq!(status == 500, code == RefusalCode::Internal, "{code}: 500 is a failure of ours alone");
+            let never = ["already_completed", "operation_in_progress", "answer_cut", "verification_failed"];
+            assert_eq!(error.repeatable, !never.contains(&code.name()), "{code}");
             let promised = code.next_step().contains("`retry-after`");
             assert!(waits || !promised, "{code} promises a time and names none");
         }
+    }
+
+    #[test]
+    fn an_answer_that_had_begun_is_repeated_only_where_nothing_was_paid() {
+        let midway = |code: RefusalCode, charge: Option<i64>| {
+            let error = ApiError::midway(&code.into(), charge.map(NanoDollars));
+            assert_eq!(error.charge, charge.map(NanoDollars));
+            error.repeatable
+        };
+        for code in [RefusalCode::AnswerCut, RefusalCode::Timeout, RefusalCode::ProviderLost] {
+            assert!(midway(code, Some(0)), "{code}");
+            assert!(!midway(code, Some(1)), "{code}");
+            assert!(!midway(code, None), "{code}: it may have been");
+        }
+        assert!(!midway(RefusalCode::VerificationFailed, Some(0)), "who lied once is not asked again unseen");
     }
 }

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use darkbloom_content::ChatRequest;
 use darkbloom_seal::{RequestSeal, SealError, seal_request};
-use darkbloom_text::TextModel;
 use darkbloom_types::{
     Digest, NanoDollars, OperationId, Refusal, RefusalCode, RequestId, SecretString, Tier, TokenCount,
 };
@@ -84,13 +82,6 @@ fn seal_refusal(error: &SealError) -> Refusal {
         SealError::Recipients(_) | SealError::SealingKey(_) | SealError::Twice(_) => RefusalCode::VerificationFailed,
     };
     Refusal::new(code, error.to_string())
-}
-
-/// Tokens of the prompt, as the model's own tokenizer and template make them.
-pub fn count(text: &TextModel, request: &ChatRequest) -> Result<TokenCount, Refusal> {
-    let tokens = text.prompt_tokens(request);
-    let tokens = tokens.map_err(|error| Refusal::new(RefusalCode::InvalidRequest, error.to_string()))?;
-    Ok(TokenCount(u32::try_from(tokens.len()).unwrap_or(u32::MAX)))
 }
 
 /// The header's limits as far as the model sets them: the prompt rounded up to a bucket, and what was asked for or what is

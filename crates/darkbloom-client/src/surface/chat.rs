@@ -11,9 +11,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use darkbloom_dialect::{ApiError, openai};
 use darkbloom_host::{body, clock, request_id};
-use darkbloom_types::{NanoDollars, Refusal, RefusalCode, SecretString};
+use darkbloom_types::{Refusal, RefusalCode, SecretString};
 
-use super::{Failure, Shared, accepted_key, put};
+use super::{Failure, Shared, Vouching, accepted_key, put};
 use crate::{Answer, AnswerMeta, Operation, Part};
 
 /// Largest body of a consumer: what seals into the largest bucket, JSON escapes included.
@@ -28,7 +28,7 @@ struct Call {
     created_unix_s: u64,
     model: String,
     include_usage: bool,
-    sealed_by: &'static str,
+    vouching: Vouching,
     hints: Vec<&'static str>,
 }
 
@@ -63,7 +63,7 @@ async fn answer(shared: &Arc<Shared>, headers: &HeaderMap, body: Body, request_i
         created_unix_s: u64::try_from(clock::now().0 / 1_000).unwrap_or(0),
         model: call.model.clone(),
         include_usage: call.include_usage,
-        sealed_by: shared.role.sealed_by(),
+        vouching: shared.role.vouching(),
         hints: call.hints,
     };
     let streams = call.stream;
@@ -101,12 +101,12 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     }
 }
 
-/// The documented headers: what was verified, and by whom.
+/// The documented headers: what was verified, and whose word that is.
 fn meta_headers(about: &Call, meta: &AnswerMeta) -> HeaderMap {
     let mut headers = HeaderMap::new();
     put(&mut headers, request_id::HEADER, &about.request_id);
-    put(&mut headers, "x-darkbloom-sealed-by", about.sealed_by);
-    put(&mut headers, "x-darkbloom-verified-by", about.sealed_by);
+    put(&mut headers, "x-darkbloom-sealed-by", about.vouching.sealed_by);
+    put(&mut headers, about.vouching.header, about.vouching.sealed_by);
     put(&mut headers, "x-darkbloom-request", &meta.request.to_string());
     put(&mut headers, "x-darkbloom-provider", &meta.provider.to_string());
     put(&mut headers, "x-darkbloom-tier", meta.tier.name());
@@ -130,7 +130,7 @@ async fn whole(about: &Call, mut answer: Answer) -> Result<Response, Wrong> {
         match answer.parts.recv().await {
             Some(Part::Text(more)) => text.push_str(more.expose()),
             Some(Part::Completed(completed)) => break completed,
-            Some(Part::Failed(refusal)) => return Err(Wrong(failed(&refusal, answer.charged()))),
+            Some(Part::Failed(refusal)) => return Err(Wrong(ApiError::midway(&refusal, answer.charged()))),
             None => return Err(Refusal::from(RefusalCode::Internal).into()),
         }
     };
@@ -144,11 +144,6 @@ async fn whole(about: &Call, mut answer: Answer) -> Result<Response, Wrong> {
     Ok((StatusCode::OK, headers, body.expose().to_vec()).into_response())
 }
 
-/// An answer that failed midway, and what it cost.
-fn failed(refusal: &Refusal, charge: Option<NanoDollars>) -> ApiError {
-    ApiError { charge, ..ApiError::from_refusal(refusal) }
-}
-
 fn stream_headers(about: &Call, meta: &AnswerMeta) -> HeaderMap {
     let mut headers = meta_headers(about, meta);
     headers.insert(header::CONTENT_TYPE, axum::http::HeaderValue::from_static("text/event-stream"));
@@ -159,10 +154,11 @@ fn stream_headers(about: &Call, meta: &AnswerMeta) -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
+    use darkbloom_types::NanoDollars;
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::parties;
+    use crate::{Role, parties};
 
     pub fn about() -> Call {
         Call {
@@ -171,14 +167,16 @@ mod tests {
             created_unix_s: 0,
             model: "small".to_owned(),
             include_usage: false,
-            sealed_by: "client",
+            vouching: Role::Proxy { key: "key".into() }.vouching(),
             hints: Vec::new(),
         }
     }
 
     #[tokio::test]
-    async fn an_answer_that_fails_midway_says_what_it_cost() {
-        for charge in [Some(NanoDollars(1_250)), None] {
+    async fn an_answer_that_fails_midway_says_what_it_cost_and_is_not_repeated_unseen_if_it_cost_anything() {
+        for (charge, should_retry) in
+            [(Some(NanoDollars(1_250)), Some("false")), (None, Some("false")), (Some(NanoDollars::ZERO), None)]
+        {
             let (parts, receiver) = mpsc::channel(2);
             parts.send(Part::Text("word ".into())).await.unwrap();
             parts.send(Part::Failed(RefusalCode::AnswerCut.into())).await.unwrap();
@@ -186,6 +184,9 @@ mod tests {
                 panic!("it is no answer")
             };
             assert_eq!((error.code, error.charge), (Some("answer_cut"), charge));
+            let response = Failure { error, id: "req_1".to_owned() }.into_response();
+            let said = response.headers().get("x-should-retry").map(|value| value.to_str().unwrap());
+            assert_eq!((response.status(), said), (StatusCode::BAD_GATEWAY, should_retry));
         }
     }
 }

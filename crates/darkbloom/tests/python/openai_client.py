@@ -28,7 +28,8 @@ def expect(error, status, code, call):
 
 def a_plain_call():
     raw = client.chat.completions.with_raw_response.create(**question("What is 17 + 25?"))
-    assert raw.headers["x-darkbloom-verified-by"] == "gateway"
+    assert raw.headers["x-darkbloom-asserted-by"] == "gateway"
+    assert "x-darkbloom-verified-by" not in raw.headers, "this program verified nothing"
     answer = raw.parse()
     assert answer.choices[0].message.content == "42", answer
     assert answer.choices[0].finish_reason == "stop"

@@ -7,8 +7,9 @@
 )]
 
 mod accounts;
+mod breaking;
 mod browser;
-mod hostile;
+pub mod hostile;
 mod impostors;
 mod keyless;
 mod lies;

@@ -68,6 +68,11 @@ fn an_operation_in_progress_is_not_begun_twice() {
         });
         let second = call();
         assert_eq!((second.status, second.json()["error"]["code"].as_str()), (409, Some("operation_in_progress")));
+        assert_eq!(
+            second.header("x-should-retry"),
+            Some("false"),
+            "it would be told the same until it is told another"
+        );
         network.providers[0].process.resume();
         assert_eq!(first.join().unwrap().status, 200);
     });

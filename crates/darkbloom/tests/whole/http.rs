@@ -25,7 +25,8 @@ fn has_the_documented_headers(answer: &Response, network: &Network) {
     assert_eq!(answer.header("x-darkbloom-trust"), Some("pinned"));
     assert_eq!(answer.header("x-darkbloom-attempts"), Some("1"));
     assert_eq!(answer.header("x-darkbloom-sealed-by"), Some("gateway"));
-    assert_eq!(answer.header("x-darkbloom-verified-by"), Some("gateway"));
+    assert_eq!(answer.header("x-darkbloom-asserted-by"), Some("gateway"));
+    assert_eq!(answer.header("x-darkbloom-verified-by"), None, "its caller verified nothing");
     assert!(answer.header("x-request-id").unwrap().starts_with("req_"));
 }
 
@@ -91,7 +92,7 @@ fn a_stream_has_openais_events_and_ends_with_what_was_verified() {
     let whole = answer.comment("x-timing").expect("the complete timing in a comment");
     assert_eq!(parts(&whole), PARTS);
     let verified = answer.comment("x-darkbloom").unwrap();
-    assert_eq!(verified["verified_by"], "gateway");
+    assert_eq!((&verified["asserted_by"], &verified["verified_by"]), (&"gateway".into(), &Value::Null));
     assert_eq!(verified["receipt"].as_str().unwrap().len(), 64);
     let row = &network.coordinator.usage(&network.key)[0];
     assert_eq!(verified["charge_nano_usd"], row["charge_nano_usd"]);
@@ -180,6 +181,7 @@ fn an_idempotency_key_answers_once() {
         let again = call("one", body);
         assert_eq!(again.status, 409);
         assert_eq!(again.json()["error"]["code"], "already_completed");
+        assert_eq!(again.header("x-should-retry"), Some("false"), "it would be told the same");
     }
     assert_eq!(call("two", &question).answer(), "42", "another key is another operation");
     assert_eq!(call(&"k".repeat(256), &question).status, 400);

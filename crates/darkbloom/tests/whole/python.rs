@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::support::network::Network;
 
-fn interpreter() -> Option<std::ffi::OsString> {
+pub fn interpreter() -> Option<std::ffi::OsString> {
     let found = std::env::var_os("DARKBLOOM_PYTHON").filter(|path| !path.is_empty());
     if found.is_none() {
         eprintln!(

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::http::{self, bearer};
-use crate::support::network::{CREDIT, Coordinator, MODEL, Network, Provider, Surface, ask, model_file};
+use crate::support::network::{CREDIT, Coordinator, MODEL, Network, Provider, Surface, ask, ask_with, model_file};
 use crate::support::process::{Ended, Process, command, run};
 use crate::support::until;
 
@@ -171,6 +171,11 @@ fn a_proxy_serves_this_machine_with_its_own_key() {
     assert_eq!(answer.answer(), "42", "no key is needed on this machine");
     assert_eq!(answer.header("x-darkbloom-sealed-by"), Some("client"));
     assert_eq!(answer.header("x-darkbloom-verified-by"), Some("client"));
+    assert_eq!(answer.header("x-darkbloom-asserted-by"), None);
+    let body = ask_with("What is 17 + 25?", json!({"stream": true})).to_string();
+    let streamed = http::request(&proxy.address, "POST", "/v1/chat/completions", &[], body.as_bytes());
+    let verified = streamed.comment("x-darkbloom").unwrap();
+    assert_eq!((&verified["verified_by"], &verified["asserted_by"]), (&"client".into(), &Value::Null));
     assert_eq!(
         call(&[("authorization", "Bearer anything")]).answer(),
         "42",
@@ -191,7 +196,7 @@ fn a_proxy_serves_this_machine_with_its_own_key() {
         assert_eq!(models.status, 403, "{headers:?}");
     }
     network.books_close();
-    assert_eq!(network.coordinator.usage(&network.key).len(), 3, "what was refused cost nothing");
+    assert_eq!(network.coordinator.usage(&network.key).len(), 4, "what was refused cost nothing");
 }
 
 #[test]
@@ -207,7 +212,8 @@ fn a_gateway_needs_the_callers_key() {
     let answer = network.chat(&ask("What is 17 + 25?"));
     assert_eq!(answer.answer(), "42");
     assert_eq!(answer.header("x-darkbloom-sealed-by"), Some("gateway"));
-    assert_eq!(answer.header("x-darkbloom-verified-by"), Some("gateway"));
+    assert_eq!(answer.header("x-darkbloom-asserted-by"), Some("gateway"));
+    assert_eq!(answer.header("x-darkbloom-verified-by"), None);
 }
 
 #[test]

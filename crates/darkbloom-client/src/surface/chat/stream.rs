@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use darkbloom_dialect::openai;
+use darkbloom_dialect::{ApiError, openai};
 use darkbloom_types::{Refusal, RefusalCode, SecretBytes};
 use darkbloom_wire::limits;
 use futures_util::Stream;
@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::super::places::Place;
-use super::{Call, failed, timing_json};
+use super::{Call, timing_json};
 use crate::{Answer, Completed, Part};
 
 /// A stream that is silent this long sends a comment, so that nothing on the way closes it.
@@ -116,7 +116,7 @@ impl Streaming {
             out.extend_from_slice(usage.expose());
         }
         let verified = serde_json::json!({
-            "verified_by": self.about.sealed_by,
+            (self.about.vouching.field): self.about.vouching.sealed_by,
             "receipt": completed.receipt,
             "charge_nano_usd": completed.charge,
         });
@@ -129,7 +129,7 @@ impl Streaming {
 
     fn fail(&mut self, refusal: &Refusal) -> Bytes {
         self.over = true;
-        let error = failed(refusal, self.answer.charged());
+        let error = ApiError::midway(refusal, self.answer.charged());
         bytes(&self.writer.error(&error, Some(&self.about.request_id)))
     }
 }

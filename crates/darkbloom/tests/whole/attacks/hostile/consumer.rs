@@ -73,6 +73,10 @@ impl Consumer {
     }
 
     pub fn seal(&self, header: SealedHeader, to: &[ProviderId]) -> RequestSeal {
+        self.seal_this(header, to, &Self::question())
+    }
+
+    fn seal_this(&self, header: SealedHeader, to: &[ProviderId], request: &ChatRequest) -> RequestSeal {
         let statement = |id: &ProviderId| {
             self.statements.iter().find(|statement| statement.provider() == *id).expect("a candidate")
         };
@@ -85,7 +89,17 @@ impl Consumer {
                 sealing_key: &known.sealing_key,
             })
             .collect();
-        seal_request(header, &Self::question().to_cbor(), &recipients, &mut rng()).unwrap()
+        seal_request(header, &request.to_cbor(), &recipients, &mut rng()).unwrap()
+    }
+
+    /// A request with a long prompt, to the only candidate.
+    pub fn seal_long(&self, prompt: &str) -> RequestSeal {
+        let mut header = self.header();
+        header.input_ceiling = TokenCount(1_024 - header.output_ceiling.0);
+        header.price_max = self.list.price.cost(header.input_ceiling, header.output_ceiling).unwrap();
+        let message = Message { role: Role::User, content: SecretString::from(prompt) };
+        let request = ChatRequest { messages: vec![message], ..Self::question() };
+        self.seal_this(header, &[self.statements[0].provider()], &request)
     }
 
     /// Submits and reads to the end.

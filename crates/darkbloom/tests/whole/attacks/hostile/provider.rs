@@ -346,6 +346,11 @@ impl Hostile {
         acknowledged
     }
 
+    /// Waits until the coordinator has worked off everything that was sent.
+    pub fn heard(&mut self) {
+        self.present(Vec::new());
+    }
+
     /// A receipt about nothing.
     pub fn unrelated(&self) -> Receipt {
         Receipt {
@@ -373,6 +378,13 @@ impl Work {
         self.tokens += tokens;
         let event = AnswerEvent::Delta { tokens: (0..tokens).map(TokenId).collect(), text: SecretString::from(text) };
         self.seal(&event, tokens, false)
+    }
+
+    /// The next piece, of these tokens that say this.
+    pub fn say(&mut self, tokens: &[TokenId], text: &str) -> Data {
+        let count = u32::try_from(tokens.len()).unwrap();
+        self.tokens += count;
+        self.seal(&AnswerEvent::Delta { tokens: tokens.to_vec(), text: SecretString::from(text) }, count, false)
     }
 
     /// The authenticated end.

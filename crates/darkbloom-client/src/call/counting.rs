@@ -1,0 +1,85 @@
+//! Counting the tokens of prompts: on threads of their own, and no more at once than there are cores.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
+
+use darkbloom_content::{ChatRequest, Role};
+use darkbloom_types::{Refusal, RefusalCode, TokenCount};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use super::Operation;
+use crate::network::ModelText;
+
+/// Where prompts are counted. A prompt of a mebibyte takes a core for a good while, and cannot be stopped once it is
+/// begun: on the workers that carry all answers it would hold up every one of them.
+pub struct Counting {
+    places: Arc<Semaphore>,
+}
+
+impl Default for Counting {
+    /// One place a core: more at once would only take turns.
+    fn default() -> Self {
+        Self::new(available_parallelism().map_or(1, NonZero::get))
+    }
+}
+
+impl Counting {
+    fn new(places: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(places)) }
+    }
+
+    /// Does this work on another thread, when it is its turn. Whoever goes away before gives up the turn; what has begun
+    /// keeps its place to its end.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+        let internal = |error: String| Refusal::new(RefusalCode::Internal, error);
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|error| internal(error.to_string()))?;
+        let worked = spawn_blocking(move || {
+            let _place = place;
+            work()
+        });
+        worked.await.map_err(|error| internal(error.to_string()))
+    }
+
+    /// Counts an operation's prompt, and says how long that took, without the wait for a turn.
+    pub async fn count(
+        &self,
+        text: &ModelText,
+        context: TokenCount,
+        operation: Operation,
+    ) -> Result<(Operation, TokenCount, Duration), Refusal> {
+        refuse_early(text, context, &operation.request)?;
+        let text = text.clone();
+        let counted = self.run(move || {
+            let began = Instant::now();
+            let count = count(&text, &operation.request)?;
+            Ok((operation, count, began.elapsed()))
+        });
+        counted.await?
+    }
+}
+
+/// Tokens of the prompt, as the model's own tokenizer and template make them.
+fn count(text: &ModelText, request: &ChatRequest) -> Result<TokenCount, Refusal> {
+    let tokens = text.model.prompt_tokens(request);
+    let tokens = tokens.map_err(|error| Refusal::new(RefusalCode::InvalidRequest, error.to_string()))?;
+    Ok(TokenCount(u32::try_from(tokens.len()).unwrap_or(u32::MAX)))
+}
+
+/// Refuses a prompt that cannot fit, however it is counted. What users wrote stands in every prompt, but for white space
+/// around it: templates trim that, and may leave out what the model thought before or a second system message.
+fn refuse_early(text: &ModelText, context: TokenCount, request: &ChatRequest) -> Result<(), Refusal> {
+    let said = request.messages.iter().filter(|message| message.role == Role::User);
+    let bytes: usize = said.map(|message| message.content.expose().trim().len()).sum();
+    let least = bytes.div_ceil(text.token_bytes_max.max(1));
+    if least < context.0 as usize {
+        return Ok(());
+    }
+    let detail = format!("the prompt has at least {least} tokens, the model's context is {context} tokens");
+    Err(Refusal::new(RefusalCode::ContextLengthExceeded, detail))
+}
+
+#[cfg(test)]
+mod tests;
