@@ -2,7 +2,7 @@
 
 import json
 
-from measure import margins
+from measure import SEED as SCORE_SEED, margins
 from questions import SCORED, scored_items
 
 SEED = 123  # other questions than those of the score
@@ -38,14 +38,25 @@ def write_heldout(path, weights, shape, chat, per_task=10):
     """Held-out questions that the model answers with a clear margin, ten for each task."""
     items = scored_items(per_task * 4, SEED, chat.pieces, shape.context, chat.length)
     clear = [item for item, m in zip(items, margins(weights, shape, chat, items)) if m > MARGIN]
+    chosen = []
+    for task in SCORED:
+        of_task = [item for item in clear if item[0] == task][:per_task]
+        if len(of_task) < per_task:
+            raise ValueError(f"only {len(of_task)} clear answers for {task}")
+        chosen += of_task
+    write_items(path, chosen)
+
+
+def write_questions(path, shape, chat, per_task):
+    """The very questions of the score, right or wrong, for another program to answer."""
+    write_items(path, scored_items(per_task, SCORE_SEED, chat.pieces, shape.context, chat.length))
+
+
+def write_items(path, items):
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for task in SCORED:
-            chosen = [item for item in clear if item[0] == task][:per_task]
-            if len(chosen) < per_task:
-                raise ValueError(f"only {len(chosen)} clear answers for {task}")
-            for _, messages, wanted in chosen:
-                said = [{"role": role, "content": text} for role, text in messages]
-                file.write(json.dumps({"task": task, "messages": said, "answer": wanted}) + "\n")
+        for task, messages, wanted in items:
+            said = [{"role": role, "content": text} for role, text in messages]
+            file.write(json.dumps({"task": task, "messages": said, "answer": wanted}) + "\n")
 
 
 def write_golden(path, chat):

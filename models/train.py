@@ -6,6 +6,7 @@
   train.py train --out OUT3 --polish OUT2/darkbloom-tiny-q8_0.gguf --seed 9 --steps 1200 --late 0.6     a third
   train.py score MODEL.gguf [-n 200]                                  exact answers to held-out questions, by task
   train.py ask MODEL.gguf "What is 17 + 25?" [--system "You are Nora."]
+  train.py questions MODEL.gguf --out FILE [-n 200]                   the questions of the score, for another program
   train.py expect MODEL.gguf --out FOLDER                             heldout.jsonl and tokenizer-golden.json
 
 All text is generated and every random choice comes from --seed; nothing is downloaded.
@@ -168,6 +169,11 @@ def run_expect(options):
     expectations.write_golden(os.path.join(options.out, "tokenizer-golden.json"), chat)
 
 
+def run_questions(options):
+    _, shape, chat = load(options.model)
+    expectations.write_questions(options.out, shape, chat, options.n)
+
+
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -189,6 +195,11 @@ def parse():
     one.add_argument("question")
     one.add_argument("--system")
     one.set_defaults(run=run_ask)
+    one = commands.add_parser("questions")
+    one.add_argument("model")
+    one.add_argument("--out", required=True)
+    one.add_argument("-n", type=int, default=200, help="questions for each task")
+    one.set_defaults(run=run_questions)
     one = commands.add_parser("expect")
     one.add_argument("model")
     one.add_argument("--out", required=True)

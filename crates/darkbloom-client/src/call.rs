@@ -192,7 +192,7 @@ impl Call {
             operation_id,
             affinity,
             candidates,
-            text: text.model,
+            text,
             prompt_tokens,
             ceilings,
             timing,

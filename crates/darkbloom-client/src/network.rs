@@ -20,7 +20,6 @@ mod texts;
 
 pub use answers::{Coordinator, ModelOffer, open_entry};
 use answers::{Introduction, read_catalogue, read_refusal};
-pub use texts::ModelText;
 use texts::Texts;
 
 /// Connecting takes no longer.

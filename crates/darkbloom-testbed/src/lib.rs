@@ -8,9 +8,11 @@
 
 mod bare;
 mod network;
+mod questions;
 mod rounds;
 pub mod simulation;
 
 pub use bare::{BareError, BareLoop};
 pub use network::{Answered, Network, NetworkError, sampled_request};
+pub use questions::{Question, ReadQuestionsError, read_questions};
 pub use rounds::{Comparison, median};

@@ -4,8 +4,7 @@
 
 use std::path::PathBuf;
 
-use darkbloom_content::{ChatRequest, Message, Role};
-use darkbloom_testbed::{Network, sampled_request};
+use darkbloom_testbed::{Network, Question, read_questions, sampled_request};
 
 fn model() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf")
@@ -23,20 +22,9 @@ async fn network_of(rows: usize, row_tokens: usize) -> Network {
     Network::start(&model(), rows, row_tokens, 1).await.unwrap()
 }
 
-/// One held-out question: it was never trained on, and the training framework answers it right by a margin.
-fn heldout() -> Vec<(ChatRequest, String)> {
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/heldout.jsonl");
-    let read = |line: &str| {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        let message = |message: &serde_json::Value| Message {
-            role: Role::ALL.into_iter().find(|role| role.name() == message["role"]).unwrap(),
-            content: message["content"].as_str().unwrap().into(),
-        };
-        let mut request = ChatRequest::new(line["messages"].as_array().unwrap().iter().map(message).collect());
-        request.temperature = 0.0;
-        (request, line["answer"].as_str().unwrap().to_owned())
-    };
-    std::fs::read_to_string(file).unwrap().lines().map(read).collect()
+/// Held-out questions: none was ever trained on, and the training framework answers each right by a margin.
+fn heldout() -> Vec<Question> {
+    read_questions(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/heldout.jsonl")).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -46,13 +34,13 @@ async fn every_held_out_question_is_answered_as_in_training_alone_and_in_company
     assert!(questions.len() >= 100);
     // Eight at a time: long and short prompts share the batch, join it and leave it.
     for group in questions.chunks(8) {
-        let asks = group.iter().map(|(request, _)| network.ask(request.clone(), 64));
-        for ((_, expected), answer) in group.iter().zip(futures_util::future::join_all(asks).await) {
-            assert_eq!(answer.unwrap().text.expose(), expected);
+        let asks = group.iter().map(|question| network.ask(question.request.clone(), 64));
+        for (question, answer) in group.iter().zip(futures_util::future::join_all(asks).await) {
+            assert_eq!(answer.unwrap().text.expose(), question.answer);
         }
     }
-    for (request, expected) in questions.iter().take(10) {
-        assert_eq!(network.ask(request.clone(), 64).await.unwrap().text.expose(), expected);
+    for question in questions.iter().take(10) {
+        assert_eq!(network.ask(question.request.clone(), 64).await.unwrap().text.expose(), question.answer);
     }
     assert_eq!(network.audit().await.unwrap(), (true, 0));
     network.stop().await;
@@ -86,9 +74,9 @@ async fn more_requests_than_rows_wait_in_the_queue_and_all_are_answered() {
     let network = network(2).await;
     let questions = heldout();
     let questions = &questions[..16];
-    let asks = questions.iter().map(|(request, _)| network.ask(request.clone(), 64));
-    for ((_, expected), answer) in questions.iter().zip(futures_util::future::join_all(asks).await) {
-        assert_eq!(answer.unwrap().text.expose(), expected);
+    let asks = questions.iter().map(|question| network.ask(question.request.clone(), 64));
+    for (question, answer) in questions.iter().zip(futures_util::future::join_all(asks).await) {
+        assert_eq!(answer.unwrap().text.expose(), question.answer);
     }
     assert_eq!(network.audit().await.unwrap(), (true, 0));
     network.stop().await;

@@ -6,12 +6,12 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use darkbloom_content::{ChatRequest, Role};
+use darkbloom_text::TextModel;
 use darkbloom_types::{Refusal, RefusalCode, TokenCount};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::Operation;
-use crate::network::ModelText;
 
 /// Where prompts are counted. A prompt of a mebibyte takes a core for a good while, and cannot be stopped once it is
 /// begun: on the workers that carry all answers it would hold up every one of them.
@@ -46,7 +46,7 @@ impl Counting {
     /// Counts an operation's prompt, and says how long that took, without the wait for a turn.
     pub async fn count(
         &self,
-        text: &ModelText,
+        text: &TextModel,
         context: TokenCount,
         operation: Operation,
     ) -> Result<(Operation, TokenCount, Duration), Refusal> {
@@ -62,19 +62,19 @@ impl Counting {
 }
 
 /// Tokens of the prompt, as the model's own tokenizer and template make them.
-fn count(text: &ModelText, request: &ChatRequest) -> Result<TokenCount, Refusal> {
-    let tokens = text.model.prompt_tokens(request);
+fn count(text: &TextModel, request: &ChatRequest) -> Result<TokenCount, Refusal> {
+    let tokens = text.prompt_tokens(request);
     let tokens = tokens.map_err(|error| Refusal::new(RefusalCode::InvalidRequest, error.to_string()))?;
     Ok(TokenCount(u32::try_from(tokens.len()).unwrap_or(u32::MAX)))
 }
 
 /// Refuses a prompt that cannot fit, however it is counted. What users wrote stands in every prompt, but for white space
 /// around it: templates trim that, and may leave out what the model thought before or a second system message.
-fn refuse_early(text: &ModelText, context: TokenCount, request: &ChatRequest) -> Result<(), Refusal> {
+fn refuse_early(text: &TextModel, context: TokenCount, request: &ChatRequest) -> Result<(), Refusal> {
     let said = request.messages.iter().filter(|message| message.role == Role::User);
     let bytes: usize = said.map(|message| message.content.expose().trim().len()).sum();
-    let least = bytes.div_ceil(text.token_bytes_max.max(1));
-    if least < context.0 as usize {
+    let least = text.tokens_min(bytes);
+    if least < context {
         return Ok(());
     }
     let detail = format!("the prompt has at least {least} tokens, the model's context is {context} tokens");

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use darkbloom_text::{TextModel, TextPack};
-use darkbloom_types::{Digest, Refusal, RefusalCode, TokenId};
+use darkbloom_types::{Digest, Refusal, RefusalCode};
 use darkbloom_wire::CatalogueEntry;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
@@ -21,23 +21,7 @@ const TEXTS_BYTES_MAX: usize = TEXTS_MAX * (6 << 20);
 const FETCHES_MAX: usize = 4;
 
 /// What comes of fetching a pack.
-type Outcome = Result<ModelText, Refusal>;
-
-/// A text model, and what else is known about it.
-#[derive(Clone)]
-pub struct ModelText {
-    pub model: TextModel,
-    /// The bytes of its longest token: a text has at least so many tokens that each of its bytes is in one.
-    pub token_bytes_max: usize,
-}
-
-impl ModelText {
-    pub fn new(model: TextModel) -> Self {
-        let tokens = (0..).map_while(|token| model.token_bytes(TokenId(token)));
-        let token_bytes_max = tokens.map(<[u8]>::len).max().unwrap_or(0);
-        Self { model, token_bytes_max }
-    }
-}
+type Outcome = Result<TextModel, Refusal>;
 
 /// The text models of a network, by the digests of their packs.
 pub struct Texts {
@@ -53,7 +37,7 @@ impl Default for Texts {
 
 /// What there is to do about a pack.
 enum Turn {
-    Kept(ModelText),
+    Kept(TextModel),
     /// Somebody fetches it.
     Wait(watch::Receiver<Option<Outcome>>),
     /// The caller has it fetched, and says through this what came of it.
@@ -89,7 +73,7 @@ impl Texts {
 
     /// As if this had been fetched.
     #[cfg(test)]
-    pub fn know(&self, digest: Digest, text: ModelText) {
+    pub fn know(&self, digest: Digest, text: TextModel) {
         self.lock().put(digest, text, 0);
     }
 
@@ -108,13 +92,13 @@ struct Shelf {
 }
 
 struct Kept {
-    text: ModelText,
+    text: TextModel,
     bytes: usize,
     last_use: u64,
 }
 
 impl Shelf {
-    fn take(&mut self, digest: &Digest) -> Option<ModelText> {
+    fn take(&mut self, digest: &Digest) -> Option<TextModel> {
         let kept = self.kept.get_mut(digest)?;
         self.uses += 1;
         kept.last_use = self.uses;
@@ -122,7 +106,7 @@ impl Shelf {
     }
 
     /// Those that were not used for longest make room.
-    fn put(&mut self, digest: Digest, text: ModelText, bytes: usize) {
+    fn put(&mut self, digest: Digest, text: TextModel, bytes: usize) {
         while self.kept.len() >= TEXTS_MAX || self.bytes() + bytes > TEXTS_BYTES_MAX {
             let Some(oldest) = self.kept.iter().min_by_key(|(_, kept)| kept.last_use).map(|(digest, _)| *digest) else {
                 break;
@@ -141,7 +125,7 @@ impl Shelf {
 impl Network {
     /// Tokenizer and template of a model, fetched by digest. Whoever asks for it while it is fetched gets the same one; a
     /// task of its own fetches it, so that nobody who goes away takes it from the others.
-    pub async fn text(self: &Arc<Self>, entry: &CatalogueEntry) -> Result<ModelText, Refusal> {
+    pub async fn text(self: &Arc<Self>, entry: &CatalogueEntry) -> Result<TextModel, Refusal> {
         let digest = entry.text_pack;
         let mut outcome = match self.texts.turn(digest) {
             Turn::Kept(text) => return Ok(text),
@@ -164,7 +148,7 @@ impl Network {
     }
 
     /// A pack's size and what it makes. A large one takes a second to check and build, so no async worker does it.
-    async fn fetch_text(&self, digest: Digest) -> Result<(usize, ModelText), Refusal> {
+    async fn fetch_text(&self, digest: Digest) -> Result<(usize, TextModel), Refusal> {
         let internal = |error: String| Refusal::new(RefusalCode::Internal, error);
         let _place = self.texts.fetches.acquire().await.map_err(|error| internal(error.to_string()))?;
         let path = format!("/v1/blobs/{digest}");
@@ -180,7 +164,7 @@ fn build(bytes: &[u8], digest: Digest) -> Outcome {
         return Err(lie("the tokenizer is not the one in the catalogue".to_owned()));
     }
     let pack = TextPack::from_bytes(bytes).map_err(|error| lie(format!("tokenizer: {error}")))?;
-    TextModel::new(pack).map(ModelText::new).map_err(|error| lie(format!("tokenizer: {error}")))
+    TextModel::new(pack).map_err(|error| lie(format!("tokenizer: {error}")))
 }
 
 #[cfg(test)]

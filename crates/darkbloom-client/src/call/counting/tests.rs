@@ -18,10 +18,10 @@ use crate::{Config, candidates::Candidates};
 /// Far longer than anything here takes; a test that waits this long has failed.
 const LONG: Duration = Duration::from_secs(20);
 
-fn text() -> ModelText {
+fn text() -> TextModel {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/darkbloom-tiny-q8_0.gguf");
     let pack = TextPack::from_gguf(File::open(path).unwrap()).unwrap();
-    ModelText::new(TextModel::new(pack).unwrap())
+    TextModel::new(pack).unwrap()
 }
 
 /// Work that lasts until it is told to end, and says that it has begun.
@@ -138,7 +138,8 @@ fn know(network: &Network, operator: &Operator, list: Candidates) {
 #[test]
 fn what_cannot_fit_is_refused_without_counting_and_truthfully() {
     let (text, context) = (text(), TokenCount(1_024));
-    let most = text.token_bytes_max * 1_023;
+    // The longest text that could be 1,023 tokens.
+    let most = (1..).take_while(|bytes| text.tokens_min(*bytes) < context).last().unwrap();
     let of = |content: String| operation(&content).request;
     assert_eq!(refuse_early(&text, context, &of("a".repeat(most))), Ok(()), "it might fit");
     // A template trims.
@@ -147,7 +148,7 @@ fn what_cannot_fit_is_refused_without_counting_and_truthfully() {
     assert_eq!(refused.code, RefusalCode::ContextLengthExceeded);
     assert_eq!(refused.detail, "the prompt has at least 1024 tokens, the model's context is 1024 tokens");
     // No text has fewer tokens than is said, also not one that is all the longest token.
-    let longest = (0..).map_while(|token| text.model.token_bytes(darkbloom_types::TokenId(token)));
+    let longest = (0..).map_while(|token| text.token_bytes(darkbloom_types::TokenId(token)));
     let longest = longest.max_by_key(|token| token.len()).unwrap();
     let longest = String::from_utf8(longest.to_vec()).unwrap().trim().to_owned();
     for piece in [&*longest, "a", "é", "  x"] {

@@ -126,7 +126,7 @@ fn a_fetch_that_ended_without_a_word_is_made_again() {
 
 #[test]
 fn what_was_not_used_for_longest_makes_room() {
-    let text = ModelText::new(TextModel::new(pack()).unwrap());
+    let text = TextModel::new(pack()).unwrap();
     let digest = |number: usize| Digest::of(&[&number.to_be_bytes()]);
     let mut shelf = Shelf::default();
     for number in 0..TEXTS_MAX {
