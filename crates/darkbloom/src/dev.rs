@@ -93,20 +93,22 @@ pub async fn run(options: Dev) -> Result<(), Failure> {
         (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?);
     let told = async {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = terminate.recv() => SignalKind::terminate(),
+            _ = interrupt.recv() => SignalKind::interrupt(),
         }
     };
     tokio::pin!(told);
     let network = tokio::select! {
         network = Network::start(&options, listen, quiet) => network?,
         // The roles notice that their standard input ended.
-        () = &mut told => return Ok(()),
+        signal = &mut told => return stopped(&options, signal),
     };
     let outcome = match &options.prompt {
         Some(prompt) => tokio::select! {
+            // Who was told all at the same moment was answered.
+            biased;
             asked = ask::ask(&network, prompt, options.json) => asked,
-            () = &mut told => Ok(()),
+            signal = &mut told => stopped(&options, signal),
         },
         None => {
             network.introduce()?;
@@ -115,6 +117,14 @@ pub async fn run(options: Dev) -> Result<(), Failure> {
     };
     network.stop().await;
     outcome
+}
+
+/// Told to stop. That is how a network ends which was started to be used, and no answer to a question.
+fn stopped(options: &Dev, signal: SignalKind) -> Result<(), Failure> {
+    if options.prompt.is_none() {
+        return Ok(());
+    }
+    Err(Failure::interrupted(signal, "told to stop before the answer was whole; nothing of it is verified"))
 }
 
 impl Network {
@@ -175,12 +185,12 @@ impl Network {
     }
 
     /// Runs until told to stop, or until a role ends by itself.
-    async fn watch(&self, told: impl Future<Output = ()>) -> Result<(), Failure> {
+    async fn watch(&self, told: impl Future<Output = SignalKind>) -> Result<(), Failure> {
         let ended = |child: &Child, status: String| {
             Failure::new(format!("the {} ended by itself ({status})", child.role()), "see its log above")
         };
         tokio::select! {
-            () = told => Ok(()),
+            _ = told => Ok(()),
             status = self.coordinator.ended() => Err(ended(&self.coordinator, status)),
             status = self.provider.ended() => Err(ended(&self.provider, status)),
             status = self.gateway.ended() => Err(ended(&self.gateway, status)),
