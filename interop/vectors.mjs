@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 
-import { Answer, hex, openRefusal, openRequest, recipientListDigest, unhex } from "./darkbloom.mjs";
+import { decode, operationOf, readEvent, readRequest } from "./content.mjs";
+import { Answer, hex, openRefusal, openRequest, recipientListDigest, sha256, unhex } from "./darkbloom.mjs";
 
 const read = (name) => JSON.parse(readFileSync(new URL(`../docs/vectors/${name}`, import.meta.url), "utf8"));
 const request = read("sealed-request.json");
@@ -52,4 +53,16 @@ await assert.rejects(otherAttempt.open({ ...answer.frames[0], ciphertext: unhex(
 
 const words = await openRefusal(secret, accepted.requestDigest, unhex(answer.refusal.sealed));
 assert.equal(hex(words), answer.refusal.words);
+const chat = read("chat-request.json");
+const single = { ...chat.fields, temperature: Math.fround(chat.fields.temperature), top_p: Math.fround(chat.fields.top_p) };
+assert.deepEqual(readRequest(unhex(chat.bytes)), single);
+assert.deepEqual(readRequest(unhex(chat.without_optional_fields)), { messages: single.messages, temperature: 1, top_p: 1 });
+const events = read("answer-events.json");
+for (const event of events) assert.deepEqual(readEvent(unhex(event.bytes)), event.fields);
+const pack = read("text-pack.json");
+assert.equal(hex(await sha256(unhex(pack.bytes))), pack.digest);
+assert.deepEqual([...decode(unhex(pack.bytes)).keys()], [1, 2, 3, 4, 5, 7, 8, 9, 10]);
+const { api_key, idempotency_key, operation } = read("operation.json");
+assert.equal(hex(await operationOf(api_key, idempotency_key)), operation);
+console.log(`read a request, ${events.length} answer events, a text pack and an operation`);
 console.log(`opened ${request.recipients.length} wraps, ${answer.frames.length} answer frames and a refusal`);

@@ -327,3 +327,5 @@ impl Call {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;

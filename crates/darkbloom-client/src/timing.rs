@@ -1,39 +1,49 @@
 //! Where a request's time went. `docs/timing.md` says who measures each part, and from which event to which.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use darkbloom_types::Micros;
 use darkbloom_wire::{CoordinatorTiming, Receipt};
-use serde::Serialize;
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
-/// Disjoint durations in microseconds, each from one machine's monotonic clock. A part that is not known yet is absent; a
-/// zero is a value.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+/// Durations in microseconds that add up to no more than the whole, each from one machine's monotonic clock. A part that is not known yet is absent; a
+/// zero is a value. As JSON, `said_by` names the parts that are somebody else's word.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timing {
     /// Reading the consumer's body and counting its tokens. Measured here.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub parse_us: Option<Micros>,
     /// Making the hold durable. Said by the coordinator.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub reserve_us: Option<Micros>,
     /// Choosing a provider. Said by the coordinator.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub route_us: Option<Micros>,
     /// Waiting for room. Said by the coordinator.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_us: Option<Micros>,
     /// Choosing recipients and sealing to them; sealing again adds to it. Measured here.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub encrypt_us: Option<Micros>,
     /// From the choice of a provider to its acceptance. Said by the coordinator.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub dispatch_us: Option<Micros>,
     /// From its acceptance to the last token. Said by the provider, in its receipt.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_us: Option<Micros>,
 }
 
+/// Who said a part: nothing for one that was measured here.
+type SaidBy = Option<&'static str>;
+
 impl Timing {
+    fn parts(&self) -> [(&'static str, Option<Micros>, SaidBy); 7] {
+        let (coordinator, provider) = (Some("coordinator"), Some("provider"));
+        [
+            ("parse_us", self.parse_us, None),
+            ("encrypt_us", self.encrypt_us, None),
+            ("reserve_us", self.reserve_us, coordinator),
+            ("route_us", self.route_us, coordinator),
+            ("queue_us", self.queue_us, coordinator),
+            ("dispatch_us", self.dispatch_us, coordinator),
+            ("provider_us", self.provider_us, provider),
+        ]
+    }
+
     /// Adds what the coordinator says.
     pub fn coordinator(&mut self, said: &CoordinatorTiming) {
         self.reserve_us = Some(said.reserve_us);
@@ -52,5 +62,48 @@ impl Timing {
     pub fn encrypt(&mut self, took: Duration) {
         let before = self.encrypt_us.map_or(0, |micros| micros.0);
         self.encrypt_us = Some(Micros(before.saturating_add(Micros::from(took).0)));
+    }
+}
+
+impl Serialize for Timing {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut said_by: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let mut map = serializer.serialize_map(None)?;
+        for (name, part, who) in self.parts() {
+            let Some(part) = part else { continue };
+            map.serialize_entry(name, &part)?;
+            if let Some(who) = who {
+                said_by.entry(who).or_default().push(name);
+            }
+        }
+        if !said_by.is_empty() {
+            map.serialize_entry("said_by", &said_by)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_somebody_else_said_is_named_as_his_word() {
+        let mut timing = Timing { parse_us: Some(Micros(7)), ..Timing::default() };
+        timing.encrypt(Duration::from_micros(3));
+        assert_eq!(json!(timing), json!({"parse_us": 7, "encrypt_us": 3}), "all of it was measured here");
+        let micros = Micros(0);
+        let said = CoordinatorTiming { reserve_us: micros, route_us: micros, queue_us: micros, dispatch_us: Micros(5) };
+        timing.coordinator(&said);
+        let coordinators = json!(["reserve_us", "route_us", "queue_us", "dispatch_us"]);
+        assert_eq!(json!(timing)["said_by"], json!({"coordinator": coordinators}));
+        timing.provider_us = Some(Micros(9));
+        let whole = json!({
+            "parse_us": 7, "encrypt_us": 3, "reserve_us": 0, "route_us": 0, "queue_us": 0, "dispatch_us": 5,
+            "provider_us": 9, "said_by": {"coordinator": coordinators, "provider": ["provider_us"]},
+        });
+        assert_eq!(json!(timing), whole);
     }
 }

@@ -313,7 +313,7 @@ record! {
         2 route_us: Micros,
         /// Waiting for room.
         3 queue_us: Micros,
-        /// From the choice until the provider accepted, lost attempts included.
+        /// From the choice until the provider accepted. Attempts that were refused add up; a provider that vanished does not count.
         4 dispatch_us: Micros,
     }
 }

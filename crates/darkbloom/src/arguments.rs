@@ -50,7 +50,8 @@ pub enum Command {
 /// Options of `dev`.
 #[derive(Debug, Args)]
 pub struct Dev {
-    /// Ask this, print the answer and what was verified, and stop.
+    /// Ask this, print the answer and what was verified, and stop. Told to stop before, exit with 130 (SIGINT) or 143
+    /// (SIGTERM).
     #[arg(long)]
     pub prompt: Option<String>,
     /// With --prompt: print one JSON object.

@@ -93,28 +93,38 @@ pub async fn run(options: Dev) -> Result<(), Failure> {
         (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?);
     let told = async {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = terminate.recv() => SignalKind::terminate(),
+            _ = interrupt.recv() => SignalKind::interrupt(),
         }
     };
     tokio::pin!(told);
     let network = tokio::select! {
         network = Network::start(&options, listen, quiet) => network?,
         // The roles notice that their standard input ended.
-        () = &mut told => return Ok(()),
+        signal = &mut told => return stopped(&options, signal),
     };
     let outcome = match &options.prompt {
         Some(prompt) => tokio::select! {
+            // Who was told all at the same moment was answered.
+            biased;
             asked = ask::ask(&network, prompt, options.json) => asked,
-            ended = network.watch(&mut told) => ended,
+            ended = network.watch(&mut told) => ended.and_then(|signal| stopped(&options, signal)),
         },
         None => {
             network.introduce()?;
-            network.watch(told).await
+            network.watch(told).await.map(drop)
         }
     };
     network.stop().await;
     outcome
+}
+
+/// Told to stop. That is how a network ends which was started to be used, and no answer to a question.
+fn stopped(options: &Dev, signal: SignalKind) -> Result<(), Failure> {
+    if options.prompt.is_none() {
+        return Ok(());
+    }
+    Err(Failure::interrupted(signal, "told to stop before the answer was whole; nothing of it is verified"))
 }
 
 impl Network {
@@ -175,9 +185,9 @@ impl Network {
     }
 
     /// Runs until told to stop, or until a role ends by itself.
-    async fn watch(&self, told: impl Future<Output = ()>) -> Result<(), Failure> {
+    async fn watch(&self, told: impl Future<Output = SignalKind>) -> Result<SignalKind, Failure> {
         tokio::select! {
-            () = told => Ok(()),
+            signal = told => Ok(signal),
             failure = self.coordinator.ended_by_itself() => Err(failure),
             failure = self.provider.ended_by_itself() => Err(failure),
             failure = self.gateway.ended_by_itself() => Err(failure),

@@ -4,18 +4,20 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use darkbloom_types::Refusal;
+use tokio::signal::unix::SignalKind;
 
 /// A failure for a person.
 #[derive(Debug)]
 pub struct Failure {
     message: String,
     hint: String,
+    status: u8,
 }
 
 impl Failure {
     /// What went wrong, and a next step.
     pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: hint.into() }
+        Self { message: message.into(), hint: hint.into(), status: 1 }
     }
 
     /// The same failure with another next step.
@@ -23,7 +25,14 @@ impl Failure {
         Self { hint: hint.into(), ..self }
     }
 
-    /// Prints it. Exit status 1.
+    /// A signal came before what was asked for was done. The exit status is what shells say of a command that a signal
+    /// ended: 128 and the signal's number (POSIX, Shell Command Language, 2.8.2).
+    pub fn interrupted(signal: SignalKind, message: impl Into<String>) -> Self {
+        let number = u8::try_from(signal.as_raw_value()).unwrap_or(0);
+        Self { status: 128_u8.saturating_add(number), ..Self::new(message, "") }
+    }
+
+    /// Prints it. The exit status is 1, unless a signal is to blame.
     pub fn report(&self) -> ExitCode {
         let mut out = std::io::stderr().lock();
         // Nobody is left to tell when standard error is closed.
@@ -31,7 +40,7 @@ impl Failure {
         if !self.hint.is_empty() {
             let _ = writeln!(out, "hint: {}", self.hint);
         }
-        ExitCode::FAILURE
+        ExitCode::from(self.status)
     }
 }
 

@@ -121,7 +121,7 @@ fn meta_headers(about: &Call, meta: &AnswerMeta) -> HeaderMap {
 }
 
 fn timing_json(timing: &crate::Timing) -> String {
-    serde_json::to_string(timing).expect("a struct of numbers is always JSON")
+    serde_json::to_string(timing).expect("numbers and names are always JSON")
 }
 
 async fn whole(about: &Call, mut answer: Answer) -> Result<Response, Wrong> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::graph::{Edges, GRAPH};
 
 /// Crates that get time, randomness and bytes as arguments.
-const PURE: [&str; 11] = [
+pub const PURE: [&str; 11] = [
     "darkbloom-types",
     "darkbloom-wire",
     "darkbloom-seal",

@@ -9,6 +9,7 @@ mod arrows;
 mod graph;
 mod links;
 mod pages;
+mod purity;
 mod records;
 mod settings;
 mod sources;

@@ -8,7 +8,7 @@ use crate::{files, root};
 const MAY_BE_UNSAFE: [&str; 3] = ["darkbloom-engine", "darkbloom-keys", "darkbloom-harden"];
 
 /// A source without its comments and texts, so that words in them do not count.
-fn code(source: &str) -> String {
+pub fn code(source: &str) -> String {
     let mut code = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(first) = rest.chars().next() {

@@ -116,6 +116,17 @@ fn a_data_folder_that_cannot_be_written_is_named() {
 }
 
 #[test]
+fn a_data_folder_that_is_there_and_takes_no_file_is_named() {
+    // Nobody creates files in this kernel's file system, root included.
+    let data = Path::new("/sys");
+    assert!(data.is_dir() && std::fs::write(data.join("x"), "x").is_err());
+    start_coordinator(data).failed_saying(&["/sys", "hint: "]);
+    start_provider(data, &model_file()).failed_saying(&["/sys", "hint: "]);
+    let dev = run(command(&["dev", "--prompt", "Hi"]).arg("--data").arg(data));
+    dev.failed_saying(&["/sys", "hint: choose another folder with `--data`"]);
+}
+
+#[test]
 fn a_data_folder_in_use_is_refused() {
     let network = Network::start();
     let words = ["another process uses", "uses this folder; stop it, or choose another with `--data`"];

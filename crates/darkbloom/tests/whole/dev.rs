@@ -1,14 +1,15 @@
 //! `darkbloom dev`: the one command that a stranger runs.
 
+use std::io::Read as _;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
 use crate::support::http::{self, bearer};
-use crate::support::network::{MODEL, ask, model_file};
-use crate::support::process::{Process, command, run};
+use crate::support::network::{MODEL, ask, endless_model, model_file};
+use crate::support::process::{Ended, Process, command, run};
 use crate::support::until;
 
 /// `darkbloom dev` whose temporary data is in this folder.
@@ -58,10 +59,12 @@ fn one_question_gets_an_answer_and_what_was_verified() {
         "  queue        ",
         "  encrypt      ",
         "  dispatch     ",
-        "  provider     ",
     ] {
         assert!(ended.stdout.lines().any(|each| each.starts_with(line)), "no `{line}` in:\n{}", ended.stdout);
     }
+    let times = ended.stdout.split_once("where the time went:").expect("a heading").1;
+    let providers = times.lines().find(|line| line.starts_with("  provider     ")).expect("the provider's time");
+    assert!(providers.ends_with(" ms   said by the provider"), "{providers}");
     assert!(is_empty(temporary.path()), "data stays behind");
 }
 
@@ -82,14 +85,98 @@ fn the_same_as_json_has_every_documented_key() {
     assert_eq!(keys(&said["usage"]), "charge_nano_usd input_tokens output_tokens");
     assert_eq!(
         keys(&said["timing"]),
-        "dispatch_us encrypt_us parse_us provider_us queue_us reserve_us route_us",
+        "dispatch_us encrypt_us parse_us provider_us queue_us reserve_us route_us said_by",
         "a zero is a value, so all seven are there"
     );
-    let sum: u64 = said["timing"].as_object().unwrap().values().map(|part| part.as_u64().unwrap()).sum();
+    assert_eq!(said["timing"]["said_by"], crate::http::said_by(&["provider_us"]));
+    let sum: u64 = said["timing"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
     let total = said["total_us"].as_u64().unwrap();
-    assert!(sum <= total, "the parts are disjoint: {sum} of {total} µs");
+    assert!(sum <= total, "the parts add up to no more than the whole: {sum} of {total} µs");
     let tokens = |name: &str| said["usage"][name].as_i64().unwrap();
     assert_eq!(tokens("charge_nano_usd"), 50 * tokens("input_tokens") + 200 * tokens("output_tokens"));
+}
+
+/// `darkbloom dev` with a question whose answer takes a second or more, and nothing read of it yet.
+struct Asked {
+    child: Child,
+    stdout: ChildStdout,
+    temporary: tempfile::TempDir,
+}
+
+impl Asked {
+    fn start() -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let model = endless_model(temporary.path());
+        let data = temporary.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let mut command = dev(&data, &["--prompt", "Count from 1 to 9."]);
+        command.arg("--model").arg(&model).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        Self { child, stdout, temporary }
+    }
+
+    /// The child that runs as this command.
+    fn role(&self, name: &str) -> Option<u32> {
+        children(self.child.id()).into_iter().find(|pid| {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split('\0').nth(1) == Some(name)
+        })
+    }
+
+    /// The first of the answer, as soon as it comes.
+    fn first_piece(&mut self) -> String {
+        let mut piece = [0; 16];
+        let size = self.stdout.read(&mut piece).unwrap();
+        assert!(size > 0, "it ended");
+        String::from_utf8_lossy(&piece[..size]).into_owned()
+    }
+
+    /// Waits for the end: its status, the rest of what it said, and its log. Nothing stays behind.
+    fn ended(mut self) -> Ended {
+        let (mut stdout, mut log) = (String::new(), String::new());
+        self.stdout.read_to_string(&mut stdout).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(is_empty(&self.temporary.path().join("data")), "data stays behind");
+        Ended { status, stdout, stderr: log }
+    }
+}
+
+fn kill(signal: &str, pid: u32) {
+    let status = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn an_answer_is_printed_while_it_is_made() {
+    let mut asked = Asked::start();
+    let first = asked.first_piece();
+    // Whatever was there before the answer was whole: the provider that makes the rest of it is gone.
+    kill("KILL", asked.role("start").expect("a provider"));
+    let ended = asked.ended();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.said().contains("error: the provider failed in the middle of its answer"), "{ended:?}");
+    assert!(!first.trim().is_empty() && !ended.stdout.contains("verified by this process"), "{first}{}", ended.stdout);
+}
+
+#[test]
+fn a_question_that_is_interrupted_was_not_answered() {
+    for (signal, status) in [("INT", 130), ("TERM", 143)] {
+        for while_it_starts in [true, false] {
+            let mut asked = Asked::start();
+            if while_it_starts {
+                until("the coordinator runs", || asked.role("coordinator"));
+            } else {
+                asked.first_piece();
+            }
+            kill(signal, asked.child.id());
+            let ended = asked.ended();
+            assert_eq!(ended.status.code(), Some(status), "{signal}: {ended:?}");
+            assert_eq!(ended.said(), "error: told to stop before the answer was whole; nothing of it is verified\n");
+            assert!(!ended.stdout.contains("verified by this process"), "{}", ended.stdout);
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,13 @@ use crate::support::network::{CREDIT, MODEL, Network, PRICE, ask, ask_with};
 const PARTS: [&str; 7] = ["dispatch_us", "encrypt_us", "parse_us", "provider_us", "queue_us", "reserve_us", "route_us"];
 
 fn parts(timing: &Value) -> Vec<&str> {
-    timing.as_object().unwrap().iter().map(|(name, value)| (value.as_u64().unwrap(), name.as_str()).1).collect()
+    let parts = timing.as_object().unwrap().iter().filter(|(name, _)| *name != "said_by");
+    parts.map(|(name, value)| (value.as_u64().unwrap(), name.as_str()).1).collect()
+}
+
+/// Whose word the parts are that a client cannot measure.
+pub fn said_by(provider: &[&str]) -> Value {
+    json!({"coordinator": ["reserve_us", "route_us", "queue_us", "dispatch_us"], "provider": provider})
 }
 
 #[track_caller]
@@ -40,6 +46,7 @@ fn a_whole_answer_has_openais_shape_and_the_documented_headers() {
     assert_eq!(answer.header("x-darkbloom-receipt").unwrap().len(), 64);
     let timing: Value = serde_json::from_str(answer.header("x-timing").unwrap()).unwrap();
     assert_eq!(parts(&timing), PARTS);
+    assert_eq!(timing["said_by"], said_by(&["provider_us"]));
     let body = answer.json();
     assert_eq!(body["object"], "chat.completion");
     assert_eq!(body["model"], MODEL);
@@ -71,6 +78,7 @@ fn a_stream_has_openais_events_and_ends_with_what_was_verified() {
     let timing: Value = serde_json::from_str(answer.header("x-timing").unwrap()).unwrap();
     assert_eq!(parts(&timing).len(), 6, "all but the provider's part is known at the first content: {timing}");
     assert_eq!(timing["provider_us"], Value::Null);
+    assert_eq!(timing["said_by"]["provider"], Value::Null);
 
     assert_eq!(answer.streamed(), "3, 4, 5, 6, 7, 8, 9");
     let events = answer.events();
@@ -91,6 +99,7 @@ fn a_stream_has_openais_events_and_ends_with_what_was_verified() {
 
     let whole = answer.comment("x-timing").expect("the complete timing in a comment");
     assert_eq!(parts(&whole), PARTS);
+    assert_eq!(whole["said_by"], said_by(&["provider_us"]));
     let verified = answer.comment("x-darkbloom").unwrap();
     assert_eq!((&verified["asserted_by"], &verified["verified_by"]), (&"gateway".into(), &Value::Null));
     assert_eq!(verified["receipt"].as_str().unwrap().len(), 64);

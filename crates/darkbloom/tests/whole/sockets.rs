@@ -14,6 +14,8 @@ const DELAYED_ACKNOWLEDGEMENT: Duration = Duration::from_millis(40);
 /// Requests until receivers delay their acknowledgements, and those after them that count.
 const WARM: usize = 16;
 const MEASURED: usize = 16;
+/// How often both are repeated.
+const ROUNDS: usize = 3;
 
 /// How long small requests take, one after the other.
 fn small_requests(network: &Network) -> Vec<Duration> {
@@ -34,13 +36,21 @@ fn small_requests(network: &Network) -> Vec<Duration> {
     took.split_off(WARM)
 }
 
+/// The median of so many requests, the fastest of these rounds. Both tests below judge by this one number: a machine that
+/// is busy with other things slows a round down, a delayed acknowledgement all of them.
+fn fastest_median(network: &Network) -> Duration {
+    let medians = (0..ROUNDS).map(|_| {
+        let mut took = small_requests(network);
+        took.sort_unstable();
+        took[took.len() / 2]
+    });
+    medians.min().unwrap()
+}
+
 #[test]
 fn many_small_requests_never_wait_for_a_delayed_acknowledgement() {
-    let network = Network::start();
-    let took = small_requests(&network);
-    // The work of a request takes a few milliseconds; on a machine that is busy with other things at least one of many
-    // is done before a delayed acknowledgement could have come.
-    assert!(took.iter().any(|it| *it < DELAYED_ACKNOWLEDGEMENT), "{took:?}");
+    let took = fastest_median(&Network::start());
+    assert!(took < DELAYED_ACKNOWLEDGEMENT, "{took:?}");
 }
 
 #[test]
@@ -53,8 +63,7 @@ fn with_nagles_algorithm_in_any_one_role_they_would_wait() {
                 command.env("LD_PRELOAD", &nagle);
             }
         });
-        let took = small_requests(&network);
-        let waited = took.iter().filter(|it| **it >= DELAYED_ACKNOWLEDGEMENT).count();
-        assert!(waited * 2 > took.len(), "the test above would not notice the {role}: {took:?}");
+        let took = fastest_median(&network);
+        assert!(took >= DELAYED_ACKNOWLEDGEMENT, "the test above would not notice the {role}: {took:?}");
     }
 }
