@@ -79,6 +79,20 @@ fn a_large_vocabulary_draws_only_from_the_nucleus() {
 }
 
 #[test]
+fn without_a_nucleus_every_part_of_a_large_vocabulary_is_drawn_from() {
+    // Two tokens in three weigh nothing that shows; the rest weigh the same.
+    let logits: Vec<f32> = (0..1_536).map(|token| if token % 3 == 0 { 2.0 } else { -60.0 }).collect();
+    let (mut sampler, mut drawn) = (Sampler::new(), [0u32; 12]);
+    for position in 0..12_000 {
+        let token = sampler.sample(&logits, &sampling(1.0, 1.0, 11), position).unwrap();
+        assert_eq!(token.0 % 3, 0, "a token of no weight");
+        drawn[token.0 as usize / 128] += 1;
+    }
+    // A thousand each, and six standard deviations of thirty.
+    assert!(drawn.iter().all(|count| (820..1_180).contains(count)), "{drawn:?}");
+}
+
+#[test]
 fn the_most_likely_token_is_taken_at_temperature_zero_and_the_first_of_equals() {
     let mut sampler = Sampler::new();
     let mut logits = vec![-3.0; 1_000];

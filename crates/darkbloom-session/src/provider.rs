@@ -82,18 +82,6 @@ impl ProviderStreams {
         self.running.get(&stream) == Some(&State::Running)
     }
 
-    /// The connection is gone: every stream that runs must stop. Returns them.
-    pub fn connection_lost(&mut self) -> Vec<StreamId> {
-        self.highest = None;
-        self.running.drain().map(|(stream, _)| stream).collect()
-    }
-
-    /// How many run.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.running.len()
-    }
-
     /// Whether none runs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -109,10 +97,13 @@ mod tests {
     fn a_cancel_is_acknowledged_exactly_once() {
         let mut streams = ProviderStreams::default();
         streams.offered(StreamId(1)).unwrap();
+        assert!(streams.is_live(StreamId(1)) && !streams.is_empty());
         assert_eq!(streams.cancel(StreamId(1)), CancelAction::Stop);
         assert_eq!(streams.cancel(StreamId(1)), CancelAction::Nothing);
         assert!(!streams.is_live(StreamId(1)));
+        assert!(!streams.is_empty(), "its row is not free yet");
         assert!(streams.finished(StreamId(1)));
+        assert!(streams.is_empty());
         assert_eq!(streams.cancel(StreamId(1)), CancelAction::AcknowledgeNow);
         assert!(!streams.finished(StreamId(1)));
     }

@@ -40,6 +40,7 @@ fn an_answer_is_relayed_and_settled_by_its_receipt() {
     let mut session = accepted();
     assert_eq!(session.handle(data(0, 1, false), T0), [RelayAction::RelayData]);
     assert_eq!(session.handle(data(1, 2, true), T0), [RelayAction::RelayData]);
+    assert!(!session.is_over());
     assert_eq!(session.handle(receipt(2), T0), [release(P, Released::Served), settle(2, true)]);
     assert_eq!(session.handle(RelayEvent::Settled, T0), [RelayAction::RelayFinal, RelayAction::Finish]);
     assert!(session.is_over());
@@ -164,11 +165,11 @@ fn without_a_second_opinion_the_first_one_stands_at_once() {
 
 #[test]
 fn counts_that_lie_cut_the_answer() {
-    for lie in [data(1, 2, false), data(2, 2, false), data(3, 0, false), data(1, 9, false)] {
+    for lie in [data(1, 2, false), data(1, 8, false), data(2, 2, false), data(3, 0, false), data(1, 9, false)] {
         let mut session = accepted();
         session.handle(data(0, 1, false), T0);
-        // Sequence 1 with 2 tokens is honest; the others skip, or count down, or beyond the ceiling.
-        let honest = lie == data(1, 2, false);
+        // Sequence 1 with 2 tokens is honest, and with as many as the ceiling; the others skip, or count down, or beyond it.
+        let honest = lie == data(1, 2, false) || lie == data(1, 8, false);
         let actions = session.handle(lie, T0);
         assert_eq!(actions == [RelayAction::RelayData], honest);
         if !honest {

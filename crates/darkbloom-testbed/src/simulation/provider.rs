@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use darkbloom_session::CancelAction;
+use darkbloom_session::{CancelAction, ProviderStreams};
 use darkbloom_types::{AttemptNumber, EpochId, RefusalCode, StreamId};
 use darkbloom_wire::limits;
 
@@ -88,7 +88,7 @@ impl World {
         provider.up = false;
         provider.run += 1;
         provider.jobs = BTreeMap::new();
-        provider.streams.connection_lost();
+        provider.streams = ProviderStreams::default();
         if let Some(link) = provider.link.take().filter(|link| !self.links[*link as usize].cut) {
             self.cut_link(link);
         }
@@ -127,7 +127,7 @@ impl World {
             return;
         }
         provider.link = None;
-        provider.streams.connection_lost();
+        provider.streams = ProviderStreams::default();
         provider.jobs = BTreeMap::new();
         let run = provider.run;
         let wait = self.chance.between(500, 3_000);
