@@ -16,9 +16,9 @@ use darkbloom_session::{ClientAction, ClientSession};
 use darkbloom_text::TextModel;
 use darkbloom_types::{
     CatalogueDigest, EpochId, Micros, MonoMillis, NanoDollars, OperationId, ProviderId, ReceiptId, Refusal,
-    RefusalCode, RequestId, SecretString, Tier, TokenCount,
+    RefusalClass, RefusalCode, RequestId, SecretString, Tier, TokenCount,
 };
-use darkbloom_wire::{AttemptRecord, CandidateUpdate, ClientFrame, Decoded, LengthPrefixed, Relayed};
+use darkbloom_wire::{AttemptRecord, CandidateUpdate, ClientFrame, Decoded, LengthPrefixed, Relayed, Reseal};
 use rand_core::Rng as _;
 use tokio::sync::{mpsc, oneshot};
 
@@ -141,8 +141,8 @@ pub async fn begin(network: Arc<Network>, operation: Operation) -> Result<Answer
 enum Read {
     /// Answered and verified; and what came about the candidates.
     Over(Option<CandidateUpdate>),
-    /// The request is to be sealed again, to this signed list.
-    SealAgain(Vec<u8>),
+    /// The request is to be sealed again.
+    SealAgain(Reseal),
 }
 
 struct Call {
@@ -155,6 +155,10 @@ struct Call {
     text: TextModel,
     prompt_tokens: TokenCount,
     ceilings: Ceilings,
+    /// To whom the request was sealed in vain.
+    passed_over: Vec<(ProviderId, EpochId)>,
+    /// Whether a sealing ended with a provider that called it wrong.
+    called_wrong: bool,
     timing: Timing,
     /// Where the session's clock starts.
     started: Instant,
@@ -195,6 +199,8 @@ impl Call {
             text,
             prompt_tokens,
             ceilings,
+            passed_over: Vec::new(),
+            called_wrong: false,
             timing,
             started: Instant::now(),
             session,
@@ -231,13 +237,16 @@ impl Call {
                 () = consumer.gone() => return Err(Ended::Gone),
             };
             match self.read(response, &sealing, consumer).await? {
-                Read::SealAgain(candidates) => {
+                Read::SealAgain(Reseal { candidates, code }) => {
                     let policy = self.network.policy(&self.coordinator);
                     let (now, at) = (clock::now(), Instant::now());
                     let fresh = Candidates::read(&candidates, &self.coordinator, &policy, now, at)?;
                     if fresh.digest != self.candidates.digest {
                         return Err(lie("the fresh candidates are of another model").into());
                     }
+                    let wraps = sealing.seal.submit.wraps.0.iter();
+                    self.passed_over.extend(wraps.map(|wrap| (wrap.provider, wrap.epoch)));
+                    self.second_opinion(code, &fresh)?;
                     self.candidates = Arc::new(fresh);
                     self.network.candidates.put(&self.operation.model, Arc::clone(&self.candidates));
                     supersedes = Some(sealing.seal.header.request);
@@ -250,6 +259,19 @@ impl Call {
                 }
             }
         }
+    }
+
+    /// Whether sealing again is of use, when providers may have called the request wrong: not for the second time, and not
+    /// where this client would seal to nobody else.
+    fn second_opinion(&mut self, code: u16, fresh: &Candidates) -> Result<(), Refusal> {
+        let Some(code) = RefusalCode::from_number(code).filter(|code| code.class() == RefusalClass::Final) else {
+            return Ok(());
+        };
+        if self.called_wrong || !fresh.has_others(&self.passed_over, clock::now()) {
+            return Err(code.into());
+        }
+        self.called_wrong = true;
+        Ok(())
     }
 
     /// Takes in what came with a verified answer about the model's candidates.
@@ -316,7 +338,7 @@ impl Call {
                     }
                     ClientAction::SealAgain(reseal) => {
                         tracing::debug!(reason = reseal.code, "sealing again");
-                        return Ok(Read::SealAgain(reseal.candidates));
+                        return Ok(Read::SealAgain(reseal));
                     }
                     ClientAction::Fail(frame) => return Err(self.refused(&frame, live.as_ref(), sealing).into()),
                 }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use darkbloom_attest::{TrustPolicy, Verdict, verify_statement};
 use darkbloom_seal::Recipient;
-use darkbloom_types::{CatalogueDigest, Price, Refusal, RefusalCode, SecretString, TokenCount, UnixMillis};
+use darkbloom_types::{
+    CatalogueDigest, EpochId, Price, ProviderId, Refusal, RefusalCode, SecretString, TokenCount, UnixMillis,
+};
 use darkbloom_wire::{CandidateList, CandidateUpdate, CatalogueEntry, catalogue_digest, limits};
 use rand_core::Rng as _;
 
@@ -24,6 +26,8 @@ const FRESH: Duration = Duration::from_secs(60);
 const USABLE: Duration = Duration::from_secs(5 * 60);
 /// A refresh that failed is not tried again sooner: it may take twenty seconds itself.
 const REFRESH_AGAIN: Duration = Duration::from_secs(30);
+/// Tokens that few answers exceed: chat completions have some hundreds.
+const ROOM_FOR_MOST: u32 = 1_024;
 /// Models whose candidates are kept.
 const MODELS_MAX: usize = 64;
 /// Statements that a list remembers, those of its candidates included: as many again may be no candidates for a while.
@@ -61,13 +65,23 @@ pub struct Usable {
     pub row_tokens: TokenCount,
 }
 
-/// What a request takes of a row.
+impl Usable {
+    fn is_among(&self, these: &[(ProviderId, EpochId)]) -> bool {
+        these.contains(&(self.verdict.provider, self.verdict.epoch))
+    }
+}
+
+/// What a request takes of a row, and who has had it already.
 #[derive(Debug, Clone, Copy)]
-pub struct Need {
+pub struct Need<'r> {
     /// Tokens of the prompt.
     pub prompt: TokenCount,
+    /// As many, or more: what the header says of it.
+    pub input_ceiling: TokenCount,
     /// The longest answer, where the consumer set a limit.
     pub answer: Option<TokenCount>,
+    /// To whom it was sealed before, in vain. They come into question only where nobody else has room.
+    pub passed_over: &'r [(ProviderId, EpochId)],
 }
 
 /// Who a request is sealed to.
@@ -113,18 +127,18 @@ impl Candidates {
     }
 
     /// Chooses recipients with room for the request: the best, and one at random, so that newcomers are found and no list
-    /// order is a monopoly. Where the consumer sets no limit, a recipient has at least half of the room that the roomiest
-    /// has, and the answer may take what all of them have.
-    pub fn choose(&self, count: usize, need: Need, now: UnixMillis) -> Result<Chosen<'_>, Refusal> {
+    /// order is a monopoly. Where the consumer sets no limit the answer may take what all of them have, but for what the
+    /// prompt's ceiling is above the prompt: the ceilings together shall not tell how long that is.
+    pub fn choose(&self, count: usize, need: Need<'_>, now: UnixMillis) -> Result<Chosen<'_>, Refusal> {
         self.anybody(now)?;
-        // What is left in a row, or in the model's context, which is never exceeded.
-        let room = |usable: &Usable| usable.row_tokens.min(self.entry.context).0.saturating_sub(need.prompt.0);
-        let roomiest = self.in_use(now).map(room).max().unwrap_or(0);
-        let least = need.answer.map_or(roomiest.div_ceil(2), |answer| answer.0).max(1);
-        let fitting: Vec<&Usable> = self.in_use(now).filter(|usable| room(usable) >= least).collect();
+        let fresh: Vec<&Usable> = self.in_use(now).filter(|usable| !usable.is_among(need.passed_over)).collect();
+        let mut fitting = self.with_room(fresh, need);
+        if fitting.is_empty() {
+            fitting = self.with_room(self.in_use(now).collect(), need);
+        }
         if fitting.is_empty() {
             let most = self.in_use(now).map(|usable| usable.row_tokens.0).max().unwrap_or(0);
-            let needed = u64::from(need.prompt.0) + u64::from(least);
+            let needed = u64::from(need.prompt.0) + u64::from(need.answer.map_or(1, |answer| answer.0));
             let detail = format!("prompt and answer need {needed} tokens, the longest rows hold {most}");
             return Err(Refusal::new(RefusalCode::RowTooSmall, detail));
         }
@@ -135,11 +149,33 @@ impl Candidates {
             let index = clock::rng().next_u64() % rest.len() as u64;
             chosen[count - 1] = rest[usize::try_from(index).unwrap_or(0)];
         }
-        let shared = chosen.iter().map(|usable| room(usable)).min().unwrap_or(0);
+        let shortest = chosen.iter().map(|usable| self.tokens_of(usable)).min().unwrap_or(0);
+        // Where the bucket takes all the room the exact rest is better than no answer.
+        let hidden = shortest.checked_sub(need.input_ceiling.0).filter(|left| *left > 0);
+        let unlimited = hidden.unwrap_or(shortest.saturating_sub(need.prompt.0));
         Ok(Chosen {
             recipients: chosen.into_iter().map(|usable| &*usable.verdict).collect(),
-            output_ceiling: need.answer.unwrap_or(TokenCount(shared)),
+            output_ceiling: need.answer.unwrap_or(TokenCount(unlimited)),
         })
+    }
+
+    /// Those who have room for the answer that was asked for. Where no limit was set that is half of what the roomiest has,
+    /// or as much as most answers take: one long row must not draw all requests to itself.
+    fn with_room<'c>(&self, usable: Vec<&'c Usable>, need: Need<'_>) -> Vec<&'c Usable> {
+        let room = |usable: &Usable| self.tokens_of(usable).saturating_sub(need.prompt.0);
+        let roomiest = usable.iter().map(|usable| room(usable)).max().unwrap_or(0);
+        let least = need.answer.map_or(roomiest.div_ceil(2).min(ROOM_FOR_MOST), |answer| answer.0).max(1);
+        usable.into_iter().filter(|usable| room(usable) >= least).collect()
+    }
+
+    /// What prompt and answer may take there: a row, or the model's context, which is never exceeded.
+    fn tokens_of(&self, usable: &Usable) -> u32 {
+        usable.row_tokens.min(self.entry.context).0
+    }
+
+    /// Whether there is anybody but these.
+    pub fn has_others(&self, than: &[(ProviderId, EpochId)], now: UnixMillis) -> bool {
+        self.in_use(now).any(|usable| !usable.is_among(than))
     }
 
     /// Whether anybody is there to be sealed to.

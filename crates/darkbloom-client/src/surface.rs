@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -212,7 +213,11 @@ async fn models(State(shared): State<Arc<Shared>>) -> Result<Response, Failure> 
     Ok(json(openai::models_list(&entries)))
 }
 
-async fn model(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Result<Response, Failure> {
+async fn model(
+    State(shared): State<Arc<Shared>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Response, Failure> {
+    let Path(name) = name.map_err(|_| Failure::new(RefusalCode::ModelNotFound.into()))?;
     let offers = shared.client.models().await.map_err(Failure::new)?;
     let offer = offers.iter().find(|offer| offer.entry.name == name);
     let offer = offer.ok_or_else(|| Failure::new(RefusalCode::ModelNotFound.into()))?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{FromRequestParts, Path, Query, Request, State};
@@ -192,7 +192,11 @@ async fn catalogue(State(shared): State<Arc<Shared>>) -> axum::Json<Value> {
     axum::Json(json!({"network": shared.network, "models": models}))
 }
 
-async fn blob(State(shared): State<Arc<Shared>>, Path(digest): Path<String>) -> Result<Response, Refused> {
+async fn blob(
+    State(shared): State<Arc<Shared>>,
+    digest: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refused> {
+    let Path(digest) = digest.map_err(|_| RefusalCode::NotFound)?;
     let digest: Digest = digest.parse().map_err(|_| RefusalCode::NotFound)?;
     // Only what a model needs is read from the database: nobody can make it search for anything else.
     let load =

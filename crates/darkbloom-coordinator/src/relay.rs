@@ -15,7 +15,7 @@ use darkbloom_registry::{RouteError, RouteRequest};
 use darkbloom_seal::{Acceptance, ReceiptExpectation, SealedFrame, Transcript, check_receipt, request_digest};
 use darkbloom_session::{RelayAction, RelayEvent, RelayPhase, RelaySession, RelayTerms, Released, RouteFailure};
 use darkbloom_store::KeyRecord;
-use darkbloom_types::{AttemptNumber, ConnectionId, EpochId, Micros, ProviderId, Refusal, RefusalClass, RefusalCode};
+use darkbloom_types::{AttemptNumber, ConnectionId, EpochId, Micros, ProviderId, Refusal, RefusalCode};
 use darkbloom_wire::{
     Accepted, CoordinatorTiming, Data, Final, KeepAlive, LengthPrefixed, Offer, Receipt, Refused, Relayed,
     RelayedAccepted, RelayedData, RelayedRefused, Wrap, limits,
@@ -220,9 +220,6 @@ impl Relay {
             Some(StreamFrame::Refused(frame)) => {
                 self.clocks.dispatch += self.clocks.offered_at.take().map(|at| at.elapsed()).unwrap_or_default();
                 self.sealed_refusal = words(&frame, self.session.phase());
-                if said(&frame).is_some_and(|code| code.class() == RefusalClass::Final) {
-                    self.shared.called_wrong(self.request.account);
-                }
                 RelayEvent::Refused(refusal_of(frame))
             }
             Some(StreamFrame::Data(frame)) => {
@@ -310,6 +307,15 @@ impl Relay {
             RelayAction::Offer(provider, attempt) => self.offer(provider, attempt),
             RelayAction::Release(_, released) => {
                 self.release(released);
+                None
+            }
+            RelayAction::Doubt(provider) => {
+                let now = self.shared.mono();
+                self.shared.with_registry(|registry| registry.doubt(&provider, now));
+                None
+            }
+            RelayAction::CalledWrong => {
+                self.shared.called_wrong(self.request.account);
                 None
             }
             RelayAction::RelayAccepted => {
@@ -437,16 +443,11 @@ impl Relay {
         let fault = match released {
             Released::Served => Some(false),
             Released::Failed => Some(true),
-            Released::Unused | Released::Doubted => None,
+            Released::Unused => None,
         };
         let model = self.request.header.model;
         let (now, wall) = (self.shared.mono(), clock::now());
-        self.shared.with_registry(|registry| {
-            if released == Released::Doubted {
-                registry.doubt(&provider, now);
-            }
-            registry.release(&provider, &connection, &model, fault, now, wall);
-        });
+        self.shared.with_registry(|registry| registry.release(&provider, &connection, &model, fault, now, wall));
     }
 
     fn leave_queue(&self) {

@@ -100,7 +100,7 @@ pub(crate) fn eligible(
     if wall >= provider.registration.stated.use_until {
         return Err(Ineligible::EpochOver);
     }
-    if provider.suspended_until.is_some_and(|until| now < until) {
+    if provider.record.suspended_until.is_some_and(|until| now < until) {
         return Err(Ineligible::Failing);
     }
     let loaded = match model {

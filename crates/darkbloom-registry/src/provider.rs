@@ -18,8 +18,8 @@ pub mod times {
     pub const FAULTS_MAX: u32 = 3;
     /// How long it pauses; then one request may try.
     pub const PAUSE: Millis = Millis::from_secs(30);
-    /// How long others are preferred to a provider that called a request wrong, where others have room. As short as a pause:
-    /// a consumer can make any provider say so, with rubbish that is sealed correctly.
+    /// How long others are preferred to a provider that called a request wrong which another answered. As short as a pause:
+    /// a consumer and a provider that answers anything could make any other look so, at the price of the answers.
     pub const DOUBT: Millis = PAUSE;
     /// A provider may begin an epoch this often. It does so every 50 minutes; sooner only when its set against replays is
     /// full, which takes an hour of 31 requests a second.
@@ -63,6 +63,34 @@ pub struct Registration {
 /// Rows that a provider is believed to have: no engine of today has more, and a boast must not draw all work.
 const ROWS_MAX: u32 = 256;
 
+/// What is held against an identity, whichever connection it has.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Record {
+    /// Failures in a row.
+    pub faults: u32,
+    /// When its pause ends, since its last failure of too many.
+    pub suspended_until: Option<MonoMillis>,
+    /// Until when others are preferred to it.
+    pub doubted_until: Option<MonoMillis>,
+}
+
+impl Record {
+    pub fn fault(&mut self, now: MonoMillis) {
+        self.faults = self.faults.saturating_add(1);
+        if self.faults >= times::FAULTS_MAX {
+            self.suspended_until = Some(now.after(times::PAUSE));
+        }
+    }
+
+    pub fn is_doubted(&self, now: MonoMillis) -> bool {
+        self.doubted_until.is_some_and(|until| now < until)
+    }
+
+    pub fn is_clean(&self, now: MonoMillis) -> bool {
+        self.faults == 0 && !self.is_doubted(now)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Provider {
     pub registration: Registration,
@@ -72,10 +100,7 @@ pub(crate) struct Provider {
     pub draining: bool,
     /// Rows that this coordinator gave out and did not get back, a model each.
     pub reserved: Vec<(CatalogueDigest, u32)>,
-    pub faults: u32,
-    pub suspended_until: Option<MonoMillis>,
-    /// Until when others are preferred to it.
-    pub doubted_until: MonoMillis,
+    pub record: Record,
     /// The open challenge: its nonce and when it was sent.
     pub challenge: Option<([u8; 32], MonoMillis)>,
     pub challenge_at: MonoMillis,
@@ -86,10 +111,6 @@ pub(crate) struct Provider {
 impl Provider {
     pub fn challenge_missed(&self, now: MonoMillis) -> bool {
         self.challenge.is_some_and(|(_, sent)| now.since(sent) >= times::CHALLENGE_ANSWER)
-    }
-
-    pub fn doubted(&self, now: MonoMillis) -> bool {
-        now < self.doubted_until
     }
 
     /// Rows of a model, when it is loaded.

@@ -10,10 +10,10 @@ use darkbloom_wire::{ModelLoad, limits};
 use rand_core::CryptoRng;
 
 use crate::eligibility::{Ineligible, eligible};
-use crate::provider::{Provider, Registration, Stated, times};
+use crate::provider::{Provider, Record, Registration, Stated, times};
 use crate::queue::{Call, Queue, Waiting};
 
-/// Providers whose faults are remembered while they are away.
+/// Providers whose records are remembered while they are away.
 const GONE_MAX: usize = 10_000;
 
 /// What a request asks of the router.
@@ -92,8 +92,8 @@ pub struct ProviderView {
 pub struct Registry {
     providers: BTreeMap<ProviderId, Provider>,
     by_connection: HashMap<ConnectionId, ProviderId>,
-    /// Faults of providers that are not connected.
-    gone_with_faults: HashMap<ProviderId, (u32, Option<MonoMillis>)>,
+    /// What is held against providers that are not connected.
+    gone: HashMap<ProviderId, Record>,
     queue: Queue,
     wakes: Vec<RequestId>,
 }
@@ -119,11 +119,8 @@ impl Registry {
         if let Some(replaced) = replaced {
             self.by_connection.remove(&replaced);
         }
-        // Faults follow the identity, so that reconnecting cleans nobody.
-        let (faults, suspended_until) = match self.providers.get(&id) {
-            Some(provider) => (provider.faults, provider.suspended_until),
-            None => self.gone_with_faults.remove(&id).unwrap_or((0, None)),
-        };
+        // It follows the identity, so that reconnecting cleans nobody.
+        let record = before.map(|provider| provider.record).or_else(|| self.gone.remove(&id)).unwrap_or_default();
         let models = registration.models.clone();
         let mut provider = Provider {
             registration,
@@ -131,9 +128,7 @@ impl Registry {
             heard: now,
             draining: false,
             reserved: Vec::new(),
-            faults,
-            suspended_until,
-            doubted_until: before.map_or(now, |provider| provider.doubted_until),
+            record,
             challenge: None,
             challenge_at: next_challenge(now, rng),
             epoch_turns: Turns::full(now),
@@ -166,9 +161,7 @@ impl Registry {
     pub fn disconnected(&mut self, connection: &ConnectionId, now: MonoMillis, wall: UnixMillis) -> Option<ProviderId> {
         let id = self.by_connection.remove(connection)?;
         if let Some(provider) = self.providers.remove(&id) {
-            if provider.faults > 0 {
-                self.remember_faults(id, (provider.faults, provider.suspended_until));
-            }
+            self.remember(id, provider.record, now);
             // Whoever waited for this provider alone must learn now that nobody else can take it.
             for model in provider.models() {
                 let providers = &self.providers;
@@ -184,17 +177,19 @@ impl Registry {
 
     /// A provider whose connection broke under its requests has failed them, though it is not here to hear it.
     fn fault_of_gone(&mut self, provider: ProviderId, now: MonoMillis) {
-        let (faults, until) = self.gone_with_faults.get(&provider).copied().unwrap_or((0, None));
-        let faults = faults.saturating_add(1);
-        let until = if faults >= times::FAULTS_MAX { Some(now.after(times::PAUSE)) } else { until };
-        self.remember_faults(provider, (faults, until));
+        let mut record = self.gone.get(&provider).copied().unwrap_or_default();
+        record.fault(now);
+        self.remember(provider, record, now);
     }
 
-    fn remember_faults(&mut self, provider: ProviderId, faults: (u32, Option<MonoMillis>)) {
-        if self.gone_with_faults.len() >= GONE_MAX {
-            self.gone_with_faults.clear();
+    fn remember(&mut self, provider: ProviderId, record: Record, now: MonoMillis) {
+        if record.is_clean(now) {
+            return;
         }
-        self.gone_with_faults.insert(provider, faults);
+        if self.gone.len() >= GONE_MAX {
+            self.gone.clear();
+        }
+        self.gone.insert(provider, record);
     }
 
     /// A heartbeat: what is loaded, what runs. Returns how many models were ignored because the provider's statement does
@@ -328,7 +323,7 @@ impl Registry {
             .filter(|provider| eligible(provider, Some(model), Tier::None, now, wall).is_ok())
             .map(|provider| {
                 let free = std::cmp::Reverse(provider.rows_free(model));
-                ((provider.doubted(now), free, rng.next_u32()), provider)
+                ((provider.record.is_doubted(now), free, rng.next_u32()), provider)
             })
             .collect();
         found.sort_by_key(|(order, _)| *order);
@@ -370,7 +365,7 @@ impl Registry {
             }
             // Used share in parts of a million: integers compare alike on every machine.
             let used = u64::from(all - free) * 1_000_000 / u64::from(all.max(1));
-            let cost = (provider.doubted(now), used);
+            let cost = (provider.record.is_doubted(now), used);
             if best.is_none_or(|(least, _)| cost < least) {
                 best = Some((cost, *id));
             }
@@ -404,10 +399,15 @@ impl Registry {
         })
     }
 
-    /// A provider called a request wrong for everybody: for [`times::DOUBT`] others are preferred to it. It stays eligible.
+    /// A provider called a request wrong that another answered: for [`times::DOUBT`] others are preferred to it. It stays
+    /// eligible.
     pub fn doubt(&mut self, provider: &ProviderId, now: MonoMillis) {
+        let until = Some(now.after(times::DOUBT));
         if let Some(found) = self.providers.get_mut(provider) {
-            found.doubted_until = now.after(times::DOUBT);
+            found.record.doubted_until = until;
+        } else {
+            let record = self.gone.get(provider).copied().unwrap_or_default();
+            self.remember(*provider, Record { doubted_until: until, ..record }, now);
         }
     }
 
@@ -433,15 +433,10 @@ impl Registry {
         }
         let mut rows = 1;
         match at_fault {
-            Some(true) => {
-                found.faults = found.faults.saturating_add(1);
-                if found.faults >= times::FAULTS_MAX {
-                    found.suspended_until = Some(now.after(times::PAUSE));
-                }
-            }
+            Some(true) => found.record.fault(now),
             Some(false) => {
-                found.faults = 0;
-                if found.suspended_until.take().is_some() {
+                found.record.faults = 0;
+                if found.record.suspended_until.take().is_some() {
                     // All that were idle in its pause may be used.
                     rows = u32::MAX;
                 }

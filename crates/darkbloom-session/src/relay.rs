@@ -114,9 +114,6 @@ pub enum Released {
     Failed,
     /// It refused by the rules, or was cancelled: that says nothing.
     Unused,
-    /// It called the request wrong for everybody, and another is asked. Of the two of them, provider or consumer, one is
-    /// mistaken: that is no fault, but a reason to ask others first for a while.
-    Doubted,
 }
 
 /// What to do now, in this order.
@@ -138,6 +135,10 @@ pub enum RelayAction {
     RelayAccepted,
     /// Pass the frame on.
     RelayData,
+    /// This provider called the request wrong, and another has answered it: others are better asked first for a while.
+    Doubt(ProviderId),
+    /// The request was called wrong, and nobody has said otherwise: that is its account's affair.
+    CalledWrong,
     /// Tell the provider to stop.
     Cancel,
     /// Settle the hold for what was delivered.
@@ -214,8 +215,8 @@ pub struct RelaySession {
     consumer_gone: bool,
     cut: Option<Refusal>,
     receipt: bool,
-    /// What the last provider said when it called the request wrong for everybody, until another has been asked.
-    doubt: Option<Refusal>,
+    /// Who called the request wrong for everybody, and how, until another answers it.
+    doubt: Option<(ProviderId, Refusal)>,
 }
 
 impl RelaySession {
@@ -333,7 +334,6 @@ impl RelaySession {
             return vec![RelayAction::Release(provider, Released::Unused)];
         }
         self.provider = Some(provider);
-        self.doubt = None;
         self.enter(RelayPhase::Offered, waits::ACCEPT, now);
         vec![RelayAction::Offer(provider, self.attempt_number())]
     }
@@ -346,12 +346,9 @@ impl RelaySession {
         if self.phase != RelayPhase::Routing {
             return Vec::new();
         }
-        if let Some(refusal) = self.doubt.take() {
-            // There is no second opinion: the first one stands, and is not worth waiting for.
-            let mut actions = if failure == RouteFailure::Busy { vec![RelayAction::LeaveQueue] } else { Vec::new() };
-            actions.extend(self.give_up(refusal));
-            return actions;
-        }
+        // Whether the last who was asked called the request wrong.
+        let wrong = self.last_refusal().is_some_and(is_final);
+        let mut actions = if wrong { vec![RelayAction::CalledWrong] } else { Vec::new() };
         match failure {
             RouteFailure::Busy => {
                 self.enter(RelayPhase::Queued, waits::QUEUE, now);
@@ -362,11 +359,15 @@ impl RelaySession {
             RouteFailure::QueueFull => self.give_up(RefusalCode::NoCapacity.into()),
             RouteFailure::OthersCould(code) => {
                 self.phase = RelayPhase::Over;
-                vec![RelayAction::Reseal(self.last_refusal().unwrap_or(code)), RelayAction::Finish]
+                actions.extend([RelayAction::Reseal(self.last_refusal().unwrap_or(code)), RelayAction::Finish]);
+                actions
             }
             RouteFailure::Nobody(code) => {
-                let code = self.last_refusal().unwrap_or(code);
-                self.give_up(code.into())
+                // There is no second opinion: the first one stands.
+                let said = self.doubt.take().filter(|_| wrong).map(|(_, refusal)| refusal);
+                let refusal = said.unwrap_or_else(|| self.last_refusal().unwrap_or(code).into());
+                actions.extend(self.give_up(refusal));
+                actions
             }
         }
     }
@@ -403,25 +404,22 @@ impl RelaySession {
     /// provider's word for that is not enough: it would be the cheapest way to keep a model from everybody.
     fn next_attempt(&mut self, refusal: Refusal, at_fault: bool, now: MonoMillis) -> Vec<RelayAction> {
         let Some(provider) = self.provider.take() else { return Vec::new() };
-        let is_final = |code: RefusalCode| code.class() == RefusalClass::Final;
-        let said_before = self.attempts.iter().filter_map(|attempt| RefusalCode::from_number(attempt.outcome));
-        let agreed = is_final(refusal.code) && said_before.into_iter().any(is_final);
+        let wrong = is_final(refusal.code);
+        let agreed = wrong && self.doubt.is_some();
         self.attempts.push(AttemptRecord { provider, outcome: refusal.code.number() });
         self.next_sequence = 0;
-        let over = agreed || self.attempts.len() >= limits::ATTEMPTS_MAX as usize;
-        let released = match (at_fault, is_final(refusal.code)) {
-            (true, _) => Released::Failed,
-            (false, true) if !agreed => Released::Doubted,
-            (false, _) => Released::Unused,
-        };
+        let released = if at_fault { Released::Failed } else { Released::Unused };
         let mut actions = vec![RelayAction::Release(provider, released)];
-        if over {
+        if agreed || self.attempts.len() >= limits::ATTEMPTS_MAX as usize {
+            actions.extend(wrong.then_some(RelayAction::CalledWrong));
             actions.extend(self.give_up(refusal));
-        } else {
-            self.doubt = is_final(refusal.code).then_some(refusal);
-            self.enter(RelayPhase::Routing, waits::TOTAL, now);
-            actions.push(RelayAction::Route);
+            return actions;
         }
+        if wrong {
+            self.doubt = Some((provider, refusal));
+        }
+        self.enter(RelayPhase::Routing, waits::TOTAL, now);
+        actions.push(RelayAction::Route);
         actions
     }
 
@@ -526,6 +524,11 @@ impl RelaySession {
         self.phase = phase;
         self.deadline = now.after(wait);
     }
+}
+
+/// Whether a refusal says that no provider will accept the request as it stands.
+fn is_final(code: RefusalCode) -> bool {
+    code.class() == RefusalClass::Final
 }
 
 mod settling;

@@ -65,6 +65,8 @@ impl World {
                 RelayAction::Cancel => RelayEvent::CancelAcknowledged,
                 RelayAction::Settle(_) => RelayEvent::Settled,
                 RelayAction::LeaveQueue
+                | RelayAction::Doubt(_)
+                | RelayAction::CalledWrong
                 | RelayAction::Release(..)
                 | RelayAction::Void(_)
                 | RelayAction::RelayFinal
@@ -167,6 +169,8 @@ impl Ledger {
                 | RelayAction::Route
                 | RelayAction::Queue
                 | RelayAction::LeaveQueue
+                | RelayAction::Doubt(_)
+                | RelayAction::CalledWrong
                 | RelayAction::RelayAccepted => {}
             }
         }

@@ -155,7 +155,7 @@ refusals! {
         "the request is larger than the limit", "send less";
     /// More than the account or key may ask for.
     RateLimitExceeded = 29, "rate_limit_exceeded", Final, 429,
-        "too many requests at once for this key", "wait for a running request to end";
+        "more requests than this key or account may make now", "wait a moment, and send fewer at once";
     /// The consumer went away.
     Cancelled = 30, "cancelled", Final, 499,
         "the consumer cancelled the request", "nothing to do";

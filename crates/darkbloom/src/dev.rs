@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use darkbloom_types::{NanoDollars, SecretString};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::admin::{Admin, ModelFile, Offer};
 use crate::arguments::Dev;
 use crate::error::{Failure, say};
-use child::Child;
+use child::{Child, Spawning};
 
 /// The model that ships, inside the program.
 const MODEL: &[u8] = include_bytes!("../../../models/darkbloom-tiny-q8_0.gguf");
@@ -43,8 +44,6 @@ struct Network {
     key: SecretString,
     model: String,
     ready_after: Duration,
-    /// Removed when the network is, unless the data is to be kept.
-    folder: Folder,
 }
 
 /// Where the network's data is.
@@ -97,21 +96,37 @@ pub async fn run(options: Dev) -> Result<(), Failure> {
             _ = interrupt.recv() => SignalKind::interrupt(),
         }
     };
+    can_listen(listen)?;
+    let folder = Folder::open(options.data.clone())?;
+    let (running, mut ended) = mpsc::channel(1);
+    let outcome = work(&options, listen, &folder, running, told).await;
+    // A role that was killed may write to the very end: its folder goes when it is gone.
+    let _ = tokio::time::timeout(child::STOP_WAIT, ended.recv()).await;
+    outcome
+}
+
+/// Starts the network, and answers the question or waits. The roles hold `running` as long as they run.
+async fn work(
+    options: &Dev,
+    listen: SocketAddr,
+    folder: &Folder,
+    running: mpsc::Sender<()>,
+    told: impl Future<Output = SignalKind>,
+) -> Result<(), Failure> {
     tokio::pin!(told);
     let network = tokio::select! {
-        network = Network::start(&options, listen, quiet) => network?,
-        // The roles notice that their standard input ended.
-        signal = &mut told => return stopped(&options, signal),
+        network = Network::start(options, listen, &folder.path, running) => network?,
+        signal = &mut told => return stopped(options, signal),
     };
     let outcome = match &options.prompt {
         Some(prompt) => tokio::select! {
             // Who was told all at the same moment was answered.
             biased;
             asked = ask::ask(&network, prompt, options.json) => asked,
-            ended = network.watch(&mut told) => ended.and_then(|signal| stopped(&options, signal)),
+            ended = network.watch(&mut told) => ended.and_then(|signal| stopped(options, signal)),
         },
         None => {
-            network.introduce()?;
+            network.introduce(folder)?;
             network.watch(told).await.map(drop)
         }
     };
@@ -128,19 +143,16 @@ fn stopped(options: &Dev, signal: SignalKind) -> Result<(), Failure> {
 }
 
 impl Network {
-    async fn start(options: &Dev, listen: SocketAddr, quiet: bool) -> Result<Self, Failure> {
+    async fn start(options: &Dev, listen: SocketAddr, data: &Path, running: mpsc::Sender<()>) -> Result<Self, Failure> {
         let began = Instant::now();
-        // Everything else starts before the gateway does, so what is wrong with its address is found out now.
-        can_listen(listen)?;
-        let folder = Folder::open(options.data.clone())?;
-        let (model_path, model) = model(options, &folder.path)?;
-        let hub = Hub::start(&folder.path, quiet).await?;
+        let (model_path, model) = model(options, data)?;
+        let hub = Hub::start(data, Spawning { quiet: options.prompt.is_some(), running }).await?;
         hub.offer(&model_path, &model).await?;
-        let provider_data = folder.path.join("provider");
-        let provider = hub.provider(&provider_data, &model_path, options.rows, quiet);
+        let provider_data = data.join("provider");
+        let provider = hub.provider(&provider_data, &model_path, options.rows);
         let (provider, key) = tokio::join!(provider, consumer(&hub.admin));
         let ((provider, provider_id), key) = (provider?, key?);
-        let (gateway, base_url) = hub.gateway(listen, &provider_id, quiet).await?;
+        let (gateway, base_url) = hub.gateway(listen, &provider_id).await?;
         eligible(&hub.admin, &provider_id).await?;
         Ok(Self {
             coordinator: hub.coordinator,
@@ -153,12 +165,11 @@ impl Network {
             key,
             model,
             ready_after: began.elapsed(),
-            folder,
         })
     }
 
     /// Says how to use it.
-    fn introduce(&self) -> Result<(), Failure> {
+    fn introduce(&self, folder: &Folder) -> Result<(), Failure> {
         let (base, key, model) = (&self.base_url, self.key.expose(), &self.model);
         say(format!("ready after {:.1} s\n", self.ready_after.as_secs_f64()))?;
         say(format!("base URL     {base}"))?;
@@ -177,8 +188,8 @@ impl Network {
         say(format!(
             "print(client.chat.completions.create(model=\"{model}\", messages=[{{\"role\": \"user\", \"content\": \"What is 17 + 25?\"}}]).choices[0].message.content)\n"
         ))?;
-        if self.folder.keep {
-            say(format!("data in {}; Ctrl-C stops everything", self.folder.path.display()))
+        if folder.keep {
+            say(format!("data in {}; Ctrl-C stops everything", folder.path.display()))
         } else {
             say("Ctrl-C stops everything and removes its data")
         }
@@ -208,16 +219,17 @@ struct Hub {
     url: String,
     network: String,
     admin: Admin,
+    spawning: Spawning,
 }
 
 impl Hub {
-    async fn start(data: &Path, quiet: bool) -> Result<Self, Failure> {
+    async fn start(data: &Path, spawning: Spawning) -> Result<Self, Failure> {
         let coordinator_data = data.join("coordinator");
         let arguments = ["coordinator", "--listen", "127.0.0.1:0", "--data", path(&coordinator_data)?];
-        let (coordinator, ready) = Child::start("coordinator", &arguments, &[], quiet, READY_WAIT).await?;
+        let (coordinator, ready) = Child::start("coordinator", &arguments, &[], &spawning, READY_WAIT).await?;
         let url = format!("http://{}", text(&ready, "address"));
         let admin = Admin::new(&url, admin_key(&ready, &data.join("admin.key"))?)?;
-        Ok(Self { coordinator, url, network: text(&ready, "network"), admin })
+        Ok(Self { coordinator, url, network: text(&ready, "network"), admin, spawning })
     }
 
     /// Puts the model on offer.
@@ -232,22 +244,22 @@ impl Hub {
     }
 
     /// Starts the provider and returns its id.
-    async fn provider(&self, data: &Path, model: &Path, rows: usize, quiet: bool) -> Result<(Child, String), Failure> {
+    async fn provider(&self, data: &Path, model: &Path, rows: usize) -> Result<(Child, String), Failure> {
         let join_token = self.admin.create_key("join", None, "dev provider").await?;
         let rows = rows.to_string();
         let mut arguments = vec!["start", "--foreground", "--data", path(data)?, "--model", path(model)?];
         arguments.extend(["--rows", &rows, "--coordinator", &self.url, "--coordinator-key", &self.network]);
         let environment = [("DARKBLOOM_JOIN_TOKEN", join_token.expose())];
-        let (provider, ready) = Child::start("provider", &arguments, &environment, quiet, READY_WAIT).await?;
+        let (provider, ready) = Child::start("provider", &arguments, &environment, &self.spawning, READY_WAIT).await?;
         Ok((provider, text(&ready, "provider")))
     }
 
     /// Starts the gateway and returns its base URL.
-    async fn gateway(&self, listen: SocketAddr, provider: &str, quiet: bool) -> Result<(Child, String), Failure> {
+    async fn gateway(&self, listen: SocketAddr, provider: &str) -> Result<(Child, String), Failure> {
         let listen = listen.to_string();
         let mut arguments = vec!["gateway", "--listen", &listen, "--pin-provider", provider];
         arguments.extend(["--coordinator", &self.url, "--coordinator-key", &self.network]);
-        let (gateway, ready) = Child::start("gateway", &arguments, &[], quiet, READY_WAIT).await?;
+        let (gateway, ready) = Child::start("gateway", &arguments, &[], &self.spawning, READY_WAIT).await?;
         Ok((gateway, format!("http://{}/v1", text(&ready, "address"))))
     }
 }

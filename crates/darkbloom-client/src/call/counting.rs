@@ -40,7 +40,11 @@ impl Counting {
             let _place = place;
             work()
         });
-        worked.await.map_err(|error| internal(error.to_string()))
+        worked.await.map_err(|_| {
+            // What a panic says may quote the prompt.
+            tracing::error!("a prompt could not be counted");
+            RefusalCode::Internal.into()
+        })
     }
 
     /// Counts an operation's prompt, and says how long that took, without the wait for a turn.

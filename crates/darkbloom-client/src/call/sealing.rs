@@ -34,7 +34,12 @@ pub struct Sealing {
 impl Call {
     pub(super) fn seal(&mut self, supersedes: Option<RequestId>) -> Result<Sealing, Refusal> {
         let began = Instant::now();
-        let need = Need { prompt: self.prompt_tokens, answer: self.operation.max_output_tokens.map(TokenCount) };
+        let need = Need {
+            prompt: self.prompt_tokens,
+            input_ceiling: self.ceilings.input,
+            answer: self.operation.max_output_tokens.map(TokenCount),
+            passed_over: &self.passed_over,
+        };
         let chosen = self.candidates.choose(self.network.config.candidates, need, clock::now())?;
         self.ceilings.output = chosen.output_ceiling;
         let chosen = chosen.recipients;

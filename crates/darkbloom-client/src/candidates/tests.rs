@@ -10,7 +10,7 @@ use crate::parties::{BEGIN, MODEL, Operator, PRICE, Provider, minutes};
 /// A row that holds the model's whole context.
 const ROW: TokenCount = TokenCount(1_024);
 /// What any row has room for.
-const NEED: Need = Need { prompt: TokenCount(1), answer: None };
+const NEED: Need<'_> = Need { prompt: TokenCount(1), input_ceiling: TokenCount(16), answer: None, passed_over: &[] };
 
 fn now(provider: &Provider, statement: Option<Vec<u8>>) -> CandidateNow {
     CandidateNow { provider: provider.id, epoch: provider.epoch, rows_free: 1, waiting: 0, row_tokens: ROW, statement }
@@ -233,36 +233,82 @@ fn expired_candidates_are_not_chosen_and_others_still_are() {
     assert_eq!(chosen(90), Err(RefusalCode::NoEligibleProvider.into()));
 }
 
+/// A list of these providers, each with rows of so many tokens.
+fn with_rows<const N: usize>(scene: &Scene, rows: [(&Provider, u32); N]) -> Candidates {
+    let rows = rows.map(|(provider, tokens)| CandidateNow { row_tokens: TokenCount(tokens), ..shown(provider) });
+    let update = update(minutes(1), rows.into());
+    scene.list.updated(&update, &scene.policy, minutes(1), scene.list.read_at).unwrap()
+}
+
+/// Who is chosen, and the answer's ceiling; the prompt's is the next multiple of 16.
+fn chosen(
+    list: &Candidates,
+    prompt: u32,
+    answer: Option<u32>,
+    passed_over: &[&Provider],
+) -> Result<(Vec<ProviderId>, u32), Refusal> {
+    let passed_over: Vec<_> = passed_over.iter().map(|provider| (provider.id, provider.epoch)).collect();
+    let need = Need {
+        prompt: TokenCount(prompt),
+        input_ceiling: TokenCount(prompt.next_multiple_of(16)),
+        answer: answer.map(TokenCount),
+        passed_over: &passed_over,
+    };
+    let chosen = list.choose(8, need, minutes(1))?;
+    Ok((chosen.recipients.iter().map(|verdict| verdict.provider).collect(), chosen.output_ceiling.0))
+}
+
 #[test]
 fn a_request_is_sealed_to_those_who_have_room_for_it() {
-    let Scene { operator, policy, list, a, b, c } = scene();
-    let rows = [(&a, 100), (&b, 300), (&c, 2_000)]
-        .map(|(provider, tokens)| CandidateNow { row_tokens: TokenCount(tokens), ..shown(provider) });
-    let list = list.updated(&update(minutes(1), rows.into()), &policy, minutes(1), list.read_at).unwrap();
-    let chosen = |prompt, answer: Option<u32>| {
-        let need = Need { prompt: TokenCount(prompt), answer: answer.map(TokenCount) };
-        list.choose(8, need, minutes(1)).map(|chosen| {
-            (chosen.recipients.iter().map(|verdict| verdict.provider).collect::<Vec<_>>(), chosen.output_ceiling.0)
-        })
-    };
-    assert_eq!(chosen(10, Some(90)), Ok((ids(&[&a, &b, &c]), 90)));
-    assert_eq!(chosen(10, Some(91)), Ok((ids(&[&b, &c]), 91)));
-    assert_eq!(chosen(10, Some(1_014)), Ok((ids(&[&c]), 1_014)));
-    // Without a limit nobody is asked who has less than half of the room that somebody has, in a row or in the context.
-    assert_eq!(chosen(24, None), Ok((ids(&[&c]), 1_000)));
-    let two = [(&a, 400), (&b, 301)]
-        .map(|(provider, tokens)| CandidateNow { row_tokens: TokenCount(tokens), ..shown(provider) });
-    let two = list.updated(&update(minutes(2), two.into()), &policy, minutes(2), list.read_at).unwrap();
-    let need = |prompt, answer| Need { prompt: TokenCount(prompt), answer };
-    let both = two.choose(8, need(201, None), minutes(2)).unwrap();
-    assert_eq!((both.recipients.len(), both.output_ceiling.0), (2, 100), "as much as both have");
-    assert_eq!(two.choose(8, need(203, None), minutes(2)).unwrap().output_ceiling.0, 197, "one has less than half");
-    for too_much in [need(400, None), need(1, Some(TokenCount(400)))] {
-        let refused = two.choose(8, too_much, minutes(2)).map(|_| ()).unwrap_err();
+    let scene = scene();
+    let Scene { a, b, c, .. } = &scene;
+    let list = with_rows(&scene, [(a, 100), (b, 300), (c, 2_000)]);
+    assert_eq!(chosen(&list, 10, Some(90), &[]), Ok((ids(&[a, b, c]), 90)));
+    assert_eq!(chosen(&list, 10, Some(91), &[]), Ok((ids(&[b, c]), 91)));
+    assert_eq!(chosen(&list, 10, Some(1_014), &[]), Ok((ids(&[c]), 1_014)), "the model's context is 1,024");
+    let list = with_rows(&scene, [(a, 400), (b, 301)]);
+    for (prompt, answer) in [(400, None), (1, Some(400))] {
+        let refused = chosen(&list, prompt, answer, &[]).unwrap_err();
         assert_eq!(refused.code, RefusalCode::RowTooSmall);
         assert_eq!(refused.detail, "prompt and answer need 401 tokens, the longest rows hold 400");
     }
-    drop(operator);
+}
+
+#[test]
+fn without_a_limit_the_answer_takes_what_all_recipients_have_and_hides_the_prompts_length() {
+    let scene = scene();
+    let Scene { a, b, c, .. } = &scene;
+    let list = with_rows(&scene, [(a, 400), (b, 301)]);
+    assert_eq!(chosen(&list, 201, None, &[]), Ok((ids(&[a, b]), 301 - 208)), "as much as both have");
+    assert_eq!(chosen(&list, 193, None, &[]).unwrap().1, 301 - 208, "another prompt in the same bucket");
+    assert_eq!(chosen(&list, 203, None, &[]), Ok((ids(&[a]), 400 - 208)), "one has less than half of the room");
+    assert_eq!(chosen(&list, 399, None, &[]), Ok((ids(&[a]), 1)), "the bucket has no room, and the answer has");
+    let list = with_rows(&scene, [(a, 100), (c, 1_024)]);
+    assert_eq!(chosen(&list, 16, None, &[]), Ok((ids(&[c]), 1_008)));
+}
+
+#[test]
+fn a_boasted_row_does_not_draw_all_requests() {
+    let mut scene = scene();
+    scene.list.entry.context = TokenCount(131_072);
+    let Scene { a, b, .. } = &scene;
+    let list = with_rows(&scene, [(a, 131_072), (b, 8_192)]);
+    assert_eq!(chosen(&list, 7_168, None, &[]), Ok((ids(&[a, b]), 1_024)));
+    assert_eq!(chosen(&list, 7_169, None, &[]).unwrap().0, ids(&[a]));
+}
+
+#[test]
+fn whoever_had_the_request_in_vain_is_passed_over_while_others_have_room() {
+    let scene = scene();
+    let Scene { a, b, .. } = &scene;
+    let list = with_rows(&scene, [(a, 1_024), (b, 100)]);
+    let passed = [(a.id, a.epoch)];
+    assert_eq!(chosen(&list, 10, Some(50), &[a]), Ok((ids(&[b]), 50)));
+    assert_eq!(chosen(&list, 10, Some(100), &[a]), Ok((ids(&[a]), 100)), "nobody else has room");
+    assert_eq!(chosen(&list, 10, Some(50), &[a, b]), Ok((ids(&[a, b]), 50)));
+    assert!(list.has_others(&passed, minutes(1)) && !with_rows(&scene, [(a, 9)]).has_others(&passed, minutes(1)));
+    let again = scene.next_epoch("a");
+    assert!(with_rows(&scene, [(&again, 9)]).has_others(&passed, minutes(1)), "its next epoch has not had it");
 }
 
 #[test]

@@ -131,7 +131,7 @@ async fn whole(about: &Call, mut answer: Answer) -> Result<Response, Wrong> {
             Some(Part::Text(more)) => text.push_str(more.expose()),
             Some(Part::Completed(completed)) => break completed,
             Some(Part::Failed(refusal)) => return Err(Wrong(ApiError::midway(&refusal, answer.charged()))),
-            None => return Err(Refusal::from(RefusalCode::Internal).into()),
+            None => return Err(Wrong(ApiError::midway(&RefusalCode::Internal.into(), answer.charged()))),
         }
     };
     let mut headers = meta_headers(about, &answer.meta);

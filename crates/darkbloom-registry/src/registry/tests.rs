@@ -1,6 +1,9 @@
 //! Who gets a request, who waits and is woken, and what takes a provider out of the choice.
 
 use super::*;
+
+mod shown;
+
 use std::convert::Infallible;
 
 /// A reproducible source of numbers (splitmix64); nothing here needs secrecy.
@@ -595,5 +598,11 @@ fn others_are_preferred_to_a_provider_that_called_a_request_wrong() {
     assert_eq!(route(&mut registry, 2, &[1, 2], &[], T0), Ok(provider(1)), "where others have no room it serves");
     assert_eq!(registry.verdict(&provider(1), Tier::None, T0, WALL), Some(Ok(())), "it stays eligible");
     assert_eq!(first(&registry, T0.after(times::DOUBT)), provider(1));
-    registry.doubt(&provider(9), T0);
+    registry.disconnected(&ConnectionId([1; 16]), T0, WALL);
+    registry.register(registration(1, 8), T0, WALL, &mut Numbers(1));
+    assert_eq!(first(&registry, T0), provider(2), "reconnecting cleans nobody");
+    registry.disconnected(&ConnectionId([1; 16]), T0.after(times::DOUBT), WALL);
+    registry.doubt(&provider(1), T0);
+    registry.register(registration(1, 8), T0, WALL, &mut Numbers(1));
+    assert_eq!(first(&registry, T0), provider(2), "nor does being away");
 }

@@ -39,6 +39,9 @@ impl RelaySession {
                 (false, false) => Released::Unused,
             };
             actions.push(RelayAction::Release(provider, released));
+            if released == Released::Served {
+                actions.extend(self.doubt.take().map(|(doubted, _)| RelayAction::Doubt(doubted)));
+            }
         }
         if self.content {
             self.enter(RelayPhase::Settling, waits::TOTAL, now);

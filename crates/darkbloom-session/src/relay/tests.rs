@@ -119,7 +119,7 @@ fn called_wrong(refusal: &Refusal) -> RelaySession {
     session.handle(RelayEvent::HoldPlaced, T0);
     session.handle(RelayEvent::Routed(P), T0);
     let actions = session.handle(RelayEvent::Refused(refusal.clone()), T0);
-    assert_eq!(actions, [release(P, Released::Doubted), RelayAction::Route]);
+    assert_eq!(actions, [release(P, Released::Unused), RelayAction::Route]);
     session
 }
 
@@ -127,40 +127,58 @@ fn given_up(refusal: &Refusal) -> [RelayAction; 3] {
     [RelayAction::Void(refusal.code), RelayAction::Refuse(refusal.clone()), RelayAction::Finish]
 }
 
+const NOBODY: RouteFailure = RouteFailure::Nobody(RefusalCode::NoEligibleProvider);
+
 #[test]
-fn one_providers_word_does_not_keep_an_answer_from_a_consumer() {
+fn one_providers_word_does_not_keep_an_answer_from_a_consumer_and_is_doubted_once_another_answers() {
     let mut session = called_wrong(&RefusalCode::InvalidRequest.into());
     assert_eq!(session.handle(RelayEvent::Routed(Q), T0), [RelayAction::Offer(Q, AttemptNumber(2))]);
     assert_eq!(session.handle(RelayEvent::Accepted, T0), [RelayAction::RelayAccepted]);
-    // The first opinion is forgotten: what follows is about the second provider.
-    session.handle(RelayEvent::ProviderGone, T0);
-    let lost = RefusalCode::ProviderLost.into();
-    let actions = session.handle(RelayEvent::NotRouted(RouteFailure::Nobody(RefusalCode::NoEligibleProvider)), T0);
-    assert_eq!(actions, given_up(&lost));
+    session.handle(data(0, 2, true), T0);
+    let actions = session.handle(receipt(2), T0);
+    assert_eq!(actions, [release(Q, Released::Served), RelayAction::Doubt(P), settle(2, true)]);
 }
 
 #[test]
-fn two_providers_that_agree_end_a_request() {
+fn the_first_opinion_is_not_told_in_place_of_what_happened_after_it() {
+    let mut session = called_wrong(&RefusalCode::InvalidRequest.into());
+    session.handle(RelayEvent::Routed(Q), T0);
+    session.handle(RelayEvent::Accepted, T0);
+    session.handle(RelayEvent::ProviderGone, T0);
+    assert_eq!(session.handle(RelayEvent::NotRouted(NOBODY), T0), given_up(&RefusalCode::ProviderLost.into()));
+}
+
+#[test]
+fn two_providers_that_agree_end_a_request_and_its_account_hears_of_it() {
     let mut session = called_wrong(&RefusalCode::InvalidRequest.into());
     session.handle(RelayEvent::Routed(Q), T0);
     let refusal = Refusal::new(RefusalCode::ContextLengthExceeded, "2000 of 1024");
     let actions = session.handle(RelayEvent::Refused(refusal.clone()), T0);
-    assert_eq!(actions[0], release(Q, Released::Unused), "they agree, so it is the consumer");
-    assert_eq!(actions[1..], given_up(&refusal));
+    assert_eq!(actions[..2], [release(Q, Released::Unused), RelayAction::CalledWrong]);
+    assert_eq!(actions[2..], given_up(&refusal));
 }
 
 #[test]
-fn without_a_second_opinion_the_first_one_stands_at_once() {
+fn the_first_opinion_stands_where_nobody_else_can_be_asked_at_all() {
     let refusal = Refusal::new(RefusalCode::ContextLengthExceeded, "2000 of 1024");
-    let code = RefusalCode::NoEligibleProvider;
-    for nobody in [RouteFailure::QueueFull, RouteFailure::OthersCould(code), RouteFailure::Nobody(code)] {
-        let mut session = called_wrong(&refusal);
-        assert_eq!(session.handle(RelayEvent::NotRouted(nobody), T0), given_up(&refusal));
-    }
     let mut session = called_wrong(&refusal);
-    let actions = session.handle(RelayEvent::NotRouted(RouteFailure::Busy), T0);
-    assert_eq!(actions[0], RelayAction::LeaveQueue, "the router queued it");
+    let actions = session.handle(RelayEvent::NotRouted(NOBODY), T0);
+    assert_eq!(actions[0], RelayAction::CalledWrong);
     assert_eq!(actions[1..], given_up(&refusal));
+    // Others are there and busy: the request waits for them as if it had not been called wrong.
+    let mut session = called_wrong(&refusal);
+    assert_eq!(session.handle(RelayEvent::NotRouted(RouteFailure::Busy), T0).last(), Some(&RelayAction::Queue));
+    let actions = session.handle(RelayEvent::Tick, T0.after(waits::QUEUE));
+    assert_eq!(actions[0], RelayAction::LeaveQueue);
+    assert_eq!(actions[1..], given_up(&RefusalCode::NoCapacity.into()));
+    // Others could be sealed to.
+    let mut session = called_wrong(&refusal);
+    let others = RouteFailure::OthersCould(RefusalCode::NoEligibleProvider);
+    let actions = session.handle(RelayEvent::NotRouted(others), T0);
+    assert_eq!(
+        actions,
+        [RelayAction::CalledWrong, RelayAction::Reseal(RefusalCode::ContextLengthExceeded), RelayAction::Finish]
+    );
 }
 
 #[test]
@@ -432,6 +450,6 @@ fn a_provider_that_never_answers_a_cancel_has_failed_and_what_was_relayed_is_set
 
 #[test]
 fn the_coordinator_waits_longer_for_a_cancel_than_a_provider_and_a_hold_outlives_both() {
-    assert!(waits::CANCEL >= Millis(limits::ROW_FREE_WAIT.0 + waits::RECEIPT.0));
+    assert!(waits::CANCEL > limits::ROW_FREE_WAIT);
     assert!(limits::HOLD_LIFE >= Millis(waits::TOTAL.0 + waits::CANCEL.0 + 60_000));
 }

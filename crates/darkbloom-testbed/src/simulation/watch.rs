@@ -277,7 +277,7 @@ impl World {
             }
             // Who is gone is not there to be cleared.
             Released::Served if shadow.link.is_some() => (shadow.faults, shadow.suspended_until) = (0, None),
-            Released::Served | Released::Unused | Released::Doubted => {}
+            Released::Served | Released::Unused => {}
         }
         // Honest or not: its row is busy until it hears of it, unless its own last word was that it is free.
         let link = &self.links[current.link as usize];

@@ -404,5 +404,7 @@ fn action_number(action: &RelayAction) -> u64 {
         RelayAction::Refuse(_) => 13,
         RelayAction::Reseal(_) => 14,
         RelayAction::Finish => 15,
+        RelayAction::Doubt(_) => 16,
+        RelayAction::CalledWrong => 17,
     }
 }

@@ -6,16 +6,24 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{ChildStdin, Command};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::error::Failure;
 use darkbloom_client::printable;
 
 /// A role that was told to stop has this long; then it is killed.
-const STOP_WAIT: Duration = Duration::from_secs(20);
+pub const STOP_WAIT: Duration = Duration::from_secs(20);
 /// Log lines that are kept of a quiet child, to show when it fails.
 const LOG_LINES_MAX: usize = 20;
+
+/// What is the same for all roles.
+pub struct Spawning {
+    /// Whether their logs are kept back.
+    pub quiet: bool,
+    /// Each role holds one as long as its process runs.
+    pub running: mpsc::Sender<()>,
+}
 
 /// A running role.
 pub struct Child {
@@ -34,7 +42,7 @@ impl Child {
         role: &'static str,
         arguments: &[&str],
         environment: &[(&str, &str)],
-        quiet: bool,
+        spawning: &Spawning,
         wait: Duration,
     ) -> Result<(Self, Value), Failure> {
         let cannot = |error: std::io::Error| Failure::new(format!("cannot start the {role}: {error}"), "");
@@ -54,10 +62,12 @@ impl Child {
         let mut process = command.spawn().map_err(cannot)?;
         let stdin = process.stdin.take();
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
-        let log = Mutex::new(Some(tokio::spawn(log(role, stderr, quiet))));
+        let log = Mutex::new(Some(tokio::spawn(log(role, stderr, spawning.quiet))));
         let (said, status) = watch::channel(None);
         let (kill, mut killed) = watch::channel(false);
+        let running = spawning.running.clone();
         tokio::spawn(async move {
+            let _running = running;
             let told = async {
                 // An error means that nobody can tell any more.
                 let _ = killed.wait_for(|kill| *kill).await;

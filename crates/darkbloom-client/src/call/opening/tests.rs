@@ -61,6 +61,8 @@ fn call(operator: &Operator, provider: &Provider) -> Call {
         text: TextModel::new(TextPack::from_gguf(File::open(path).unwrap()).unwrap()).unwrap(),
         prompt_tokens: TokenCount(1),
         ceilings: Ceilings { input: TokenCount(256), output: TokenCount(CEILING) },
+        passed_over: Vec::new(),
+        called_wrong: false,
         timing: Timing::default(),
         started: Instant::now(),
         session: ClientSession::submitted(MonoMillis::default()),

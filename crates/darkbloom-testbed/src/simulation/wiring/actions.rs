@@ -39,6 +39,8 @@ impl World {
                 }
             }
             RelayAction::RelayData => self.relay_data(relay, s),
+            RelayAction::Doubt(provider) => self.coordinator.registry.doubt(&provider, self.now.into()),
+            RelayAction::CalledWrong => {}
             RelayAction::Cancel => self.cancel(relay),
             RelayAction::Settle(delivered) => return self.settle(relay, s, delivered),
             RelayAction::Void(_) => self.void(relay, s),
@@ -176,13 +178,10 @@ impl World {
             Released::Served => Some(false),
             Released::Failed if self.bug(Planted::FaultsNotCounted) => None,
             Released::Failed => Some(true),
-            Released::Unused | Released::Doubted => None,
+            Released::Unused => None,
         };
         relay.answered_by = Some((provider, current.link));
         self.close_stream(&current);
-        if released == Released::Doubted {
-            self.coordinator.registry.doubt(&provider_id(provider), self.now.into());
-        }
         if released == Released::Unused && self.bug(Planted::RowKeptAfterRefusal) {
             return;
         }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::hostile::provider::Hostile;
 use super::hostile::{failed, named, random, surface};
-use crate::support::network::{Network, Surface, ask_with};
+use crate::support::network::{Network, Provider, Surface, ask, ask_with};
 
 /// What a provider may never say no with: the consumer would look for the fault at itself.
 const NOT_ITS_TO_SAY: [RefusalCode; 10] = [
@@ -103,6 +103,41 @@ fn one_provider_that_calls_every_request_wrong_keeps_nobody_from_an_answer() {
         failed(code.name(), &answer);
     }
     network.books_close();
+}
+
+#[test]
+fn a_request_that_one_provider_calls_wrong_is_sealed_to_another_that_has_come_since() {
+    let (mut network, mut hostile, gateway) = beside(true);
+    let honest = network.providers.remove(0);
+    let (data, id) = (honest.data.clone(), honest.id.clone());
+    drop(honest);
+    network.coordinator.eligible(1);
+    let answer = std::thread::scope(|scope| {
+        // Without a limit: whoever boasts long rows draws these.
+        let call = scope.spawn(|| gateway.chat(&network.key, &ask("What is 17 + 25?")));
+        let offer = hostile.offer();
+        let back = Provider::start(&network.coordinator, &data, None, &network.model);
+        network.coordinator.eligible(2);
+        hostile.refuse(offer.stream, RefusalCode::InvalidRequest.number());
+        (call.join().unwrap(), back)
+    });
+    assert_eq!(answer.0.answer(), "42");
+    assert_eq!(answer.0.header("x-darkbloom-provider"), Some(&*id));
+    network.books_close();
+}
+
+#[test]
+fn who_trusts_nobody_else_is_told_what_the_one_provider_said() {
+    let (network, mut hostile, _) = beside(true);
+    let id = hostile.id.to_string();
+    let gateway = surface("gateway", &network.coordinator.url, &network.coordinator.pin, &[&id], |_| {});
+    let answer = std::thread::scope(|scope| {
+        let call = scope.spawn(|| gateway.chat(&network.key, &question(false)));
+        let offer = hostile.offer();
+        hostile.refuse(offer.stream, RefusalCode::ContextLengthExceeded.number());
+        call.join().unwrap()
+    });
+    assert_eq!(failed("nobody else is trusted", &answer).code, "context_length_exceeded");
 }
 
 #[test]
