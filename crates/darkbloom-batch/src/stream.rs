@@ -45,6 +45,15 @@ mod tests {
     }
 
     #[test]
+    fn every_bit_of_a_seed_and_every_position_has_its_own_draw() {
+        let draws: std::collections::BTreeSet<_> = (0..64)
+            .map(|bit| uniform(1 << bit, 0).to_bits())
+            .chain((0..64).map(|position| uniform(0, position).to_bits()))
+            .collect();
+        assert_eq!(draws.len(), 128);
+    }
+
+    #[test]
     fn draws_fill_the_unit_interval_evenly() {
         const DRAWS: u32 = 40_000;
         let mut counts = [0u32; 16];

@@ -375,9 +375,15 @@ fn rows_that_could_never_run_are_refused() {
         bad.sampling = Sampling { temperature, top_p, seed: 0 };
         assert_eq!(scheduler.submit(bad), Err(SubmitError::Sampling(why)));
     }
-    scheduler.submit(request(1, 5, 5)).unwrap();
-    assert_eq!(scheduler.submit(request(1, 5, 5)), Err(SubmitError::DuplicateRow));
-    for id in 2..=9 {
+    let mut most = request(1, 31, 5);
+    most.stop_tokens = vec![STOP; 64];
+    scheduler.submit(most).unwrap();
+    assert_eq!(scheduler.submit(request(1, 5, 5)), Err(SubmitError::DuplicateRow), "it waits");
+    scheduler.plan().unwrap();
+    assert_eq!(scheduler.load(), Load { running: 1, waiting: 0, rows_max: 4 });
+    assert_eq!(scheduler.submit(request(1, 5, 5)), Err(SubmitError::DuplicateRow), "it runs");
+    let mut scheduler = Scheduler::new(LIMITS).unwrap();
+    for id in 1..=9 {
         scheduler.submit(request(id, 5, 5)).unwrap();
     }
     assert_eq!(scheduler.submit(request(10, 5, 5)), Err(SubmitError::WaitingListFull { waiting: 9 }));
@@ -386,6 +392,7 @@ fn rows_that_could_never_run_are_refused() {
 #[test]
 fn limits_with_which_nothing_advances_are_refused() {
     let refused = |limits| Scheduler::new(limits).err();
+    assert_eq!(refused(Limits { rows_max: 4, row_tokens_max: 2, step_tokens_max: 4, ..LIMITS }), None);
     assert_eq!(refused(Limits { rows_max: 0, ..LIMITS }), Some(LimitsError::Rows));
     assert_eq!(refused(Limits { row_tokens_max: 1, ..LIMITS }), Some(LimitsError::RowTokens));
     assert_eq!(refused(Limits { step_tokens_max: 3, ..LIMITS }), Some(LimitsError::StepTokens));

@@ -109,7 +109,7 @@ fn a_sealing_opens_under_its_own_header_body_and_recipients_only() {
         submit
     };
     let other = sealed().submit;
-    let stranger = alone(b).submit;
+    let strangers = [a, b].map(|id| alone(id).submit);
     let attacks = [
         ("a changed request id", header(&|it| it.request = RequestId(super::hostile::random()))),
         ("a changed operation", header(&|it| it.operation.0[0] ^= 1)),
@@ -133,11 +133,12 @@ fn a_sealing_opens_under_its_own_header_body_and_recipients_only() {
         ),
         ("another request's wraps", wraps(&|it| it.wraps = other.wraps.clone())),
         (
-            "a wrap of another request for the same provider",
+            "wraps of other requests for the same providers",
             wraps(&|it| {
-                it.wraps.0[1].encapsulation.clone_from(&stranger.wraps.0[0].encapsulation);
-                it.wraps.0[1].ciphertext.clone_from(&stranger.wraps.0[0].ciphertext);
-                it.wraps.0.remove(0);
+                for (wrap, stranger) in it.wraps.0.iter_mut().zip(&strangers) {
+                    wrap.encapsulation.clone_from(&stranger.wraps.0[0].encapsulation);
+                    wrap.ciphertext.clone_from(&stranger.wraps.0[0].ciphertext);
+                }
             }),
         ),
         (
