@@ -8,6 +8,7 @@ mod hostile;
 mod keys;
 mod known_answers;
 mod make;
+mod reader;
 mod round_trips;
 mod unknown_keys;
 mod vectors;
