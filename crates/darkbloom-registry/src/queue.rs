@@ -72,14 +72,12 @@ impl Queue {
         true
     }
 
-    /// Takes a request out that waits; false when it does not.
-    pub fn remove(&mut self, model: &CatalogueDigest, request: &RequestId) -> bool {
-        let Some(line) = self.lines.get_mut(model) else { return false };
-        let before = line.waiting.len();
-        line.waiting.retain(|_, waiting| waiting.request != *request);
-        let removed = line.waiting.len() < before;
-        self.tidy(model);
-        removed
+    /// Takes a request out, if it waits.
+    pub fn remove(&mut self, model: &CatalogueDigest, request: &RequestId) {
+        if let Some(line) = self.lines.get_mut(model) {
+            line.waiting.retain(|_, waiting| waiting.request != *request);
+            self.tidy(model);
+        }
     }
 
     /// Takes a request out that was woken: it routes, or is over.
@@ -124,5 +122,25 @@ impl Queue {
         if self.lines.get(model).is_some_and(|line| line.waiting.is_empty() && line.woken.is_empty()) {
             self.lines.remove(model);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_without_anybody_is_forgotten() {
+        let (model, request) = (CatalogueDigest([1; 32]), RequestId([2; 16]));
+        let waiting = || Waiting { request, tier_min: darkbloom_types::Tier::None, recipients: Vec::new() };
+        let mut queue = Queue::default();
+        assert!(queue.push(model, waiting(), None));
+        queue.remove(&model, &request);
+        assert!(queue.lines.is_empty());
+        assert!(queue.push(model, waiting(), None));
+        assert_eq!(queue.wake(&model, |_| Call::Wake(None)), [request]);
+        assert!(!queue.lines.is_empty(), "its place is kept");
+        assert!(queue.take_woken(&model, &request).is_some());
+        assert!(queue.lines.is_empty());
     }
 }

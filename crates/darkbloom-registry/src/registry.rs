@@ -448,9 +448,7 @@ impl Registry {
 
     /// A request no longer waits.
     pub fn leave_queue(&mut self, model: &CatalogueDigest, request: &RequestId, now: MonoMillis, wall: UnixMillis) {
-        if self.queue.remove(model, request) {
-            return;
-        }
+        self.queue.remove(model, request);
         let woken = self.queue.take_woken(model, request);
         if let Some(row_at) = woken.and_then(|woken| woken.row_at) {
             // It was woken and did not use its chance: the next one may.

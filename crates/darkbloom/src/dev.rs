@@ -139,7 +139,10 @@ fn stopped(options: &Dev, signal: SignalKind) -> Result<(), Failure> {
     if options.prompt.is_none() {
         return Ok(());
     }
-    Err(Failure::interrupted(signal, "told to stop before the answer was whole; nothing of it is verified"))
+    Err(Failure::interrupted(
+        signal.as_raw_value(),
+        "told to stop before the answer was whole; nothing of it is verified",
+    ))
 }
 
 impl Network {

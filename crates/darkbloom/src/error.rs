@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use darkbloom_types::Refusal;
-use tokio::signal::unix::SignalKind;
 
 /// A failure for a person.
 #[derive(Debug)]
@@ -25,10 +24,10 @@ impl Failure {
         Self { hint: hint.into(), ..self }
     }
 
-    /// A signal came before what was asked for was done. The exit status is what shells say of a command that a signal
+    /// The signal of this number came before what was asked for was done. The exit status is what shells say of a command that a signal
     /// ended: 128 and the signal's number (POSIX, Shell Command Language, 2.8.2).
-    pub fn interrupted(signal: SignalKind, message: impl Into<String>) -> Self {
-        let number = u8::try_from(signal.as_raw_value()).unwrap_or(0);
+    pub fn interrupted(signal: i32, message: impl Into<String>) -> Self {
+        let number = u8::try_from(signal).unwrap_or(0);
         Self { status: 128_u8.saturating_add(number), ..Self::new(message, "") }
     }
 

@@ -122,6 +122,9 @@ fn faults_are_remembered_of_who_is_gone_and_no_more_than_there_were() {
         assert_eq!(verdict(&registry, T0.after(times::PAUSE)), Ok(()), "a pause ends");
         now
     };
+    let mut clean = registry(&[4]);
+    clean.disconnected(&gone, T0, WALL);
+    assert!(clean.gone.is_empty(), "who did nothing is forgotten");
     let failing = Err(Ineligible::Failing);
     assert_eq!([after(0, 2), after(2, 0), after(1, 1)], [Ok(()); 3]);
     assert_eq!([after(0, 3), after(3, 0), after(2, 1), after(1, 2), after(4, 0)], [failing; 5]);
