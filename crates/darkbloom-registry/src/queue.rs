@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_line_without_anybody_is_forgotten() {
         let (model, request) = (CatalogueDigest([1; 32]), RequestId([2; 16]));
-        let waiting = || Waiting { request, tier_min: darkbloom_types::Tier::None, recipients: Vec::new() };
+        let waiting = || Waiting { request, tier_min: Tier::None, recipients: Vec::new() };
         let mut queue = Queue::default();
         assert!(queue.push(model, waiting(), None));
         queue.remove(&model, &request);

@@ -55,3 +55,28 @@ impl LengthPrefixed {
         self.at == self.buffer.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_out_takes_no_memory() {
+        let (frame, mut stream) = ([7; 100], LengthPrefixed::default());
+        for _ in 0..1_000 {
+            stream.push(&LengthPrefixed::wrap(&frame));
+            assert_eq!(stream.next_frame(), Ok(Some(&frame[..])));
+        }
+        assert!(stream.is_empty() && stream.buffer.len() <= 2 * 104, "{}", stream.buffer.len());
+    }
+
+    #[test]
+    fn a_frame_may_be_as_long_as_the_limit_and_no_longer() {
+        let longest = vec![7; FRAME_BYTES_MAX];
+        let mut stream = LengthPrefixed::default();
+        stream.push(&LengthPrefixed::wrap(&longest));
+        assert_eq!(stream.next_frame().map(|frame| frame.map(<[u8]>::len)), Ok(Some(FRAME_BYTES_MAX)));
+        stream.push(&u32::try_from(FRAME_BYTES_MAX + 1).unwrap().to_be_bytes());
+        assert_eq!(stream.next_frame(), Err(DecodeError::TooLong { key: 0, max: FRAME_BYTES_MAX }));
+    }
+}

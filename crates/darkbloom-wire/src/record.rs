@@ -93,15 +93,6 @@ impl Field for NanoDollars {
     }
 }
 
-impl Field for u64 {
-    fn put(&self, to: &mut Writer) {
-        to.uint(*self);
-    }
-    fn take(from: &mut Reader<'_>, _: Bound) -> Result<Self, DecodeError> {
-        from.uint()
-    }
-}
-
 macro_rules! narrow_fields {
     ($($number:ty)*) => { $(
         impl Field for $number {

@@ -94,8 +94,8 @@ fn challenges_come_at_a_drawn_moment_between_two_and_six_minutes() {
 #[test]
 fn a_challenge_is_due_at_its_moment() {
     let mut registry = registry(&[1]);
-    let at =
-        (0..).find(|millis| !registry.challenges_due(T0.after(Millis(*millis * 1_000)), &mut Numbers(1)).is_empty());
+    let at = (0..=360)
+        .find(|millis| !registry.challenges_due(T0.after(Millis(*millis * 1_000)), &mut Numbers(1)).is_empty());
     let asked = T0.after(Millis(at.unwrap() * 1_000));
     let nonce = registry.open_challenge(&ConnectionId([1; 16])).expect("it is open");
     registry.heard(&ConnectionId([1; 16]), asked.after(times::CHALLENGE_ANSWER));
@@ -125,9 +125,33 @@ fn faults_are_remembered_of_who_is_gone_and_no_more_than_there_were() {
     let mut clean = registry(&[4]);
     clean.disconnected(&gone, T0, WALL);
     assert!(clean.gone.is_empty(), "who did nothing is forgotten");
+    for n in 0..=GONE_MAX {
+        let mut id = [9; 32];
+        id[..8].copy_from_slice(&(n as u64).to_be_bytes());
+        clean.doubt(&ProviderId(id), T0);
+        assert_eq!(clean.gone.len(), n % GONE_MAX + 1, "so many are remembered, and then it begins anew");
+    }
     let failing = Err(Ineligible::Failing);
     assert_eq!([after(0, 2), after(2, 0), after(1, 1)], [Ok(()); 3]);
     assert_eq!([after(0, 3), after(3, 0), after(2, 1), after(1, 2), after(4, 0)], [failing; 5]);
+}
+
+#[test]
+fn who_demands_just_what_a_provider_proves_is_woken_for_its_row() {
+    let mut registry = full();
+    for (request, tier_min) in [(1, Tier::Hardware), (2, Tier::SelfSigned)] {
+        let request = RouteRequest {
+            request: RequestId([request; 16]),
+            model: MODEL,
+            tier_min,
+            recipients: &[(provider(1), EpochId([1; 16]))],
+            tried: &[],
+        };
+        let expected = if tier_min == Tier::SelfSigned { RouteError::Queued } else { RouteError::Nobody };
+        assert_eq!(registry.route(&request, T0, WALL), Err(expected));
+    }
+    release(&mut registry, 1, T0);
+    assert_eq!(woken(&mut registry), [2]);
 }
 
 #[test]
