@@ -267,7 +267,7 @@ impl Call {
         let Some(code) = RefusalCode::from_number(code).filter(|code| code.class() == RefusalClass::Final) else {
             return Ok(());
         };
-        if self.called_wrong || !fresh.has_others(&self.passed_over, clock::now()) {
+        if self.called_wrong || !fresh.has_others(self.need(), clock::now()) {
             return Err(code.into());
         }
         self.called_wrong = true;

@@ -131,8 +131,7 @@ impl Candidates {
     /// prompt's ceiling is above the prompt: the ceilings together shall not tell how long that is.
     pub fn choose(&self, count: usize, need: Need<'_>, now: UnixMillis) -> Result<Chosen<'_>, Refusal> {
         self.anybody(now)?;
-        let fresh: Vec<&Usable> = self.in_use(now).filter(|usable| !usable.is_among(need.passed_over)).collect();
-        let mut fitting = self.with_room(fresh, need);
+        let mut fitting = self.with_room(self.fresh(need, now), need);
         if fitting.is_empty() {
             fitting = self.with_room(self.in_use(now).collect(), need);
         }
@@ -150,9 +149,9 @@ impl Candidates {
             chosen[count - 1] = rest[usize::try_from(index).unwrap_or(0)];
         }
         let shortest = chosen.iter().map(|usable| self.tokens_of(usable)).min().unwrap_or(0);
-        // Where the bucket takes all the room the exact rest is better than no answer.
-        let hidden = shortest.checked_sub(need.input_ceiling.0).filter(|left| *left > 0);
-        let unlimited = hidden.unwrap_or(shortest.saturating_sub(need.prompt.0));
+        // Where the bucket takes most of the room, the exact rest is better than hardly an answer.
+        let exact = shortest.saturating_sub(need.prompt.0);
+        let unlimited = shortest.checked_sub(need.input_ceiling.0).filter(|left| *left > exact / 2).unwrap_or(exact);
         Ok(Chosen {
             recipients: chosen.into_iter().map(|usable| &*usable.verdict).collect(),
             output_ceiling: need.answer.unwrap_or(TokenCount(unlimited)),
@@ -173,9 +172,13 @@ impl Candidates {
         usable.row_tokens.min(self.entry.context).0
     }
 
-    /// Whether there is anybody but these.
-    pub fn has_others(&self, than: &[(ProviderId, EpochId)], now: UnixMillis) -> bool {
-        self.in_use(now).any(|usable| !usable.is_among(than))
+    /// Whether anybody has room for the request who has not had it.
+    pub fn has_others(&self, need: Need<'_>, now: UnixMillis) -> bool {
+        !self.with_room(self.fresh(need, now), need).is_empty()
+    }
+
+    fn fresh(&self, need: Need<'_>, now: UnixMillis) -> Vec<&Usable> {
+        self.in_use(now).filter(|usable| !usable.is_among(need.passed_over)).collect()
     }
 
     /// Whether anybody is there to be sealed to.

@@ -15,7 +15,7 @@ use darkbloom_registry::{RouteError, RouteRequest};
 use darkbloom_seal::{Acceptance, ReceiptExpectation, SealedFrame, Transcript, check_receipt, request_digest};
 use darkbloom_session::{RelayAction, RelayEvent, RelayPhase, RelaySession, RelayTerms, Released, RouteFailure};
 use darkbloom_store::KeyRecord;
-use darkbloom_types::{AttemptNumber, ConnectionId, EpochId, Micros, ProviderId, Refusal, RefusalCode};
+use darkbloom_types::{AttemptNumber, ConnectionId, EpochId, Micros, ProviderId, Refusal, RefusalClass, RefusalCode};
 use darkbloom_wire::{
     Accepted, CoordinatorTiming, Data, Final, KeepAlive, LengthPrefixed, Offer, Receipt, Refused, Relayed,
     RelayedAccepted, RelayedData, RelayedRefused, Wrap, limits,
@@ -497,11 +497,15 @@ impl Relay {
         let waits = matches!(refusal.code, RefusalCode::NoCapacity | RefusalCode::Overloaded);
         let model = self.request.header.model;
         let retry_after = waits.then(|| self.shared.with_registry(|registry| registry.retry_after(&model)));
+        // A final reason under the seal contradicts any other in clear; where the last who was asked gave one, and the request
+        // ends for another, it says nothing of this end.
+        let last = self.session.attempts().last().and_then(|attempt| RefusalCode::from_number(attempt.outcome));
+        let fits = last.is_none_or(|last| last == refusal.code || last.class() != RefusalClass::Final);
         let frame = RelayedRefused {
             code: refusal.code.number(),
             detail: refusal.detail,
             retry_after,
-            sealed: self.sealed_refusal.take(),
+            sealed: self.sealed_refusal.take().filter(|_| fits),
             attempts: self.session.attempts().to_vec().into(),
             bill: self.bill.take(),
         };

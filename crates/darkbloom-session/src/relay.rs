@@ -285,6 +285,19 @@ impl RelaySession {
 
     /// Takes an event in. An event that does not belong to the present state changes nothing: it was overtaken.
     pub fn handle(&mut self, event: RelayEvent, now: MonoMillis) -> Vec<RelayAction> {
+        let was_over = self.is_over();
+        // A provider that was told to stop may have opened the request before: that counts as much.
+        let too_late = matches!(&event, RelayEvent::Refused(refusal)
+            if self.phase == RelayPhase::Cancelling && is_final(refusal.code));
+        let mut actions = self.step(event, now);
+        let wrong = too_late || self.last_refusal().is_some_and(is_final);
+        if wrong && self.is_over() && !was_over {
+            actions.insert(0, RelayAction::CalledWrong);
+        }
+        actions
+    }
+
+    fn step(&mut self, event: RelayEvent, now: MonoMillis) -> Vec<RelayAction> {
         match event {
             RelayEvent::HoldPlaced => self.hold_placed(now),
             RelayEvent::HoldRefused(refusal) => self.hold_refused(refusal),
@@ -346,9 +359,6 @@ impl RelaySession {
         if self.phase != RelayPhase::Routing {
             return Vec::new();
         }
-        // Whether the last who was asked called the request wrong.
-        let wrong = self.last_refusal().is_some_and(is_final);
-        let mut actions = if wrong { vec![RelayAction::CalledWrong] } else { Vec::new() };
         match failure {
             RouteFailure::Busy => {
                 self.enter(RelayPhase::Queued, waits::QUEUE, now);
@@ -359,15 +369,13 @@ impl RelaySession {
             RouteFailure::QueueFull => self.give_up(RefusalCode::NoCapacity.into()),
             RouteFailure::OthersCould(code) => {
                 self.phase = RelayPhase::Over;
-                actions.extend([RelayAction::Reseal(self.last_refusal().unwrap_or(code)), RelayAction::Finish]);
-                actions
+                vec![RelayAction::Reseal(self.last_refusal().unwrap_or(code)), RelayAction::Finish]
             }
             RouteFailure::Nobody(code) => {
                 // There is no second opinion: the first one stands.
+                let wrong = self.last_refusal().is_some_and(is_final);
                 let said = self.doubt.take().filter(|_| wrong).map(|(_, refusal)| refusal);
-                let refusal = said.unwrap_or_else(|| self.last_refusal().unwrap_or(code).into());
-                actions.extend(self.give_up(refusal));
-                actions
+                self.give_up(said.unwrap_or_else(|| self.last_refusal().unwrap_or(code).into()))
             }
         }
     }
@@ -411,7 +419,6 @@ impl RelaySession {
         let released = if at_fault { Released::Failed } else { Released::Unused };
         let mut actions = vec![RelayAction::Release(provider, released)];
         if agreed || self.attempts.len() >= limits::ATTEMPTS_MAX as usize {
-            actions.extend(wrong.then_some(RelayAction::CalledWrong));
             actions.extend(self.give_up(refusal));
             return actions;
         }

@@ -32,15 +32,19 @@ pub struct Sealing {
 }
 
 impl Call {
-    pub(super) fn seal(&mut self, supersedes: Option<RequestId>) -> Result<Sealing, Refusal> {
-        let began = Instant::now();
-        let need = Need {
+    /// What the request takes of a row, and who has had it.
+    pub(super) fn need(&self) -> Need<'_> {
+        Need {
             prompt: self.prompt_tokens,
             input_ceiling: self.ceilings.input,
             answer: self.operation.max_output_tokens.map(TokenCount),
             passed_over: &self.passed_over,
-        };
-        let chosen = self.candidates.choose(self.network.config.candidates, need, clock::now())?;
+        }
+    }
+
+    pub(super) fn seal(&mut self, supersedes: Option<RequestId>) -> Result<Sealing, Refusal> {
+        let began = Instant::now();
+        let chosen = self.candidates.choose(self.network.config.candidates, self.need(), clock::now())?;
         self.ceilings.output = chosen.output_ceiling;
         let chosen = chosen.recipients;
         // A pinned provider may be below the demanded tier: then the request demands what the recipients have.

@@ -283,6 +283,9 @@ fn without_a_limit_the_answer_takes_what_all_recipients_have_and_hides_the_promp
     assert_eq!(chosen(&list, 193, None, &[]).unwrap().1, 301 - 208, "another prompt in the same bucket");
     assert_eq!(chosen(&list, 203, None, &[]), Ok((ids(&[a]), 400 - 208)), "one has less than half of the room");
     assert_eq!(chosen(&list, 399, None, &[]), Ok((ids(&[a]), 1)), "the bucket has no room, and the answer has");
+    let short = with_rows(&scene, [(a, 390)]);
+    let ceilings = [369, 378, 379].map(|prompt| chosen(&short, prompt, None, &[]).unwrap().1);
+    assert_eq!(ceilings, [21, 12, 6], "the bucket would leave 6 of 21, 6 of 12, and leaves 6 of 11");
     let list = with_rows(&scene, [(a, 100), (c, 1_024)]);
     assert_eq!(chosen(&list, 16, None, &[]), Ok((ids(&[c]), 1_008)));
 }
@@ -302,13 +305,18 @@ fn whoever_had_the_request_in_vain_is_passed_over_while_others_have_room() {
     let scene = scene();
     let Scene { a, b, .. } = &scene;
     let list = with_rows(&scene, [(a, 1_024), (b, 100)]);
-    let passed = [(a.id, a.epoch)];
+    let passed_over = [(a.id, a.epoch)];
+    let others = |list: &Candidates, answer| {
+        let need = Need { passed_over: &passed_over, answer: Some(TokenCount(answer)), ..NEED };
+        list.has_others(need, minutes(1))
+    };
     assert_eq!(chosen(&list, 10, Some(50), &[a]), Ok((ids(&[b]), 50)));
     assert_eq!(chosen(&list, 10, Some(100), &[a]), Ok((ids(&[a]), 100)), "nobody else has room");
     assert_eq!(chosen(&list, 10, Some(50), &[a, b]), Ok((ids(&[a, b]), 50)));
-    assert!(list.has_others(&passed, minutes(1)) && !with_rows(&scene, [(a, 9)]).has_others(&passed, minutes(1)));
+    assert!(others(&list, 50) && !others(&list, 100), "nobody else has room for so much");
+    assert!(!others(&with_rows(&scene, [(a, 9)]), 1));
     let again = scene.next_epoch("a");
-    assert!(with_rows(&scene, [(&again, 9)]).has_others(&passed, minutes(1)), "its next epoch has not had it");
+    assert!(others(&with_rows(&scene, [(&again, 9)]), 1), "its next epoch has not had it");
 }
 
 #[test]

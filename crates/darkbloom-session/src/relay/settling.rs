@@ -39,7 +39,8 @@ impl RelaySession {
                 (false, false) => Released::Unused,
             };
             actions.push(RelayAction::Release(provider, released));
-            if released == Released::Served {
+            // An answer without a token costs nothing, and shows nothing.
+            if released == Released::Served && self.tokens.0 > 0 {
                 actions.extend(self.doubt.take().map(|(doubted, _)| RelayAction::Doubt(doubted)));
             }
         }

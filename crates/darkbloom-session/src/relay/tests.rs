@@ -154,7 +154,7 @@ fn two_providers_that_agree_end_a_request_and_its_account_hears_of_it() {
     session.handle(RelayEvent::Routed(Q), T0);
     let refusal = Refusal::new(RefusalCode::ContextLengthExceeded, "2000 of 1024");
     let actions = session.handle(RelayEvent::Refused(refusal.clone()), T0);
-    assert_eq!(actions[..2], [release(Q, Released::Unused), RelayAction::CalledWrong]);
+    assert_eq!(actions[..2], [RelayAction::CalledWrong, release(Q, Released::Unused)]);
     assert_eq!(actions[2..], given_up(&refusal));
 }
 
@@ -167,10 +167,10 @@ fn the_first_opinion_stands_where_nobody_else_can_be_asked_at_all() {
     assert_eq!(actions[1..], given_up(&refusal));
     // Others are there and busy: the request waits for them as if it had not been called wrong.
     let mut session = called_wrong(&refusal);
-    assert_eq!(session.handle(RelayEvent::NotRouted(RouteFailure::Busy), T0).last(), Some(&RelayAction::Queue));
+    assert_eq!(session.handle(RelayEvent::NotRouted(RouteFailure::Busy), T0), [RelayAction::Queue]);
     let actions = session.handle(RelayEvent::Tick, T0.after(waits::QUEUE));
-    assert_eq!(actions[0], RelayAction::LeaveQueue);
-    assert_eq!(actions[1..], given_up(&RefusalCode::NoCapacity.into()));
+    assert_eq!(actions[..2], [RelayAction::CalledWrong, RelayAction::LeaveQueue]);
+    assert_eq!(actions[2..], given_up(&RefusalCode::NoCapacity.into()));
     // Others could be sealed to.
     let mut session = called_wrong(&refusal);
     let others = RouteFailure::OthersCould(RefusalCode::NoEligibleProvider);
@@ -179,6 +179,38 @@ fn the_first_opinion_stands_where_nobody_else_can_be_asked_at_all() {
         actions,
         [RelayAction::CalledWrong, RelayAction::Reseal(RefusalCode::ContextLengthExceeded), RelayAction::Finish]
     );
+}
+
+#[test]
+fn a_request_that_was_called_wrong_counts_however_it_ends_and_once() {
+    let refusal = Refusal::from(RefusalCode::InvalidRequest);
+    let counts = |actions: &[RelayAction]| actions.iter().filter(|action| **action == RelayAction::CalledWrong).count();
+    let busy = RelayEvent::NotRouted(RouteFailure::Busy);
+    let full = RelayEvent::NotRouted(RouteFailure::QueueFull);
+    for events in [vec![full], vec![busy, RelayEvent::ConsumerGone], vec![RelayEvent::ConsumerGone]] {
+        let mut session = called_wrong(&refusal);
+        let last = events.into_iter().map(|event| session.handle(event, T0)).last().unwrap();
+        assert!(session.is_over());
+        assert_eq!(counts(&last), 1, "{last:?}");
+        assert_eq!(counts(&session.handle(RelayEvent::Tick, T0)), 0);
+    }
+    // Whoever leaves while the first provider reads it has had it read.
+    let mut session = begin();
+    session.handle(RelayEvent::HoldPlaced, T0);
+    session.handle(RelayEvent::Routed(P), T0);
+    session.handle(RelayEvent::ConsumerGone, T0);
+    assert_eq!(counts(&session.handle(RelayEvent::Refused(refusal.clone()), T0)), 1);
+    // What another answers was not wrong.
+    let mut session = called_wrong(&refusal);
+    let events = [RelayEvent::Routed(Q), RelayEvent::Accepted, data(0, 2, true), receipt(2), RelayEvent::Settled];
+    let all: usize = events.into_iter().map(|event| counts(&session.handle(event, T0))).sum();
+    assert_eq!((session.is_over(), all), (true, 0));
+    // An answer without a token shows nothing about the first opinion.
+    let mut session = called_wrong(&refusal);
+    for event in [RelayEvent::Routed(Q), RelayEvent::Accepted, data(0, 0, true)] {
+        session.handle(event, T0);
+    }
+    assert!(!session.handle(receipt(0), T0).contains(&RelayAction::Doubt(P)));
 }
 
 #[test]
