@@ -15,8 +15,8 @@ use darkbloom_content::{ChatRequest, FinishReason};
 use darkbloom_session::{ClientAction, ClientSession};
 use darkbloom_text::TextModel;
 use darkbloom_types::{
-    CatalogueDigest, EpochId, Micros, MonoMillis, NanoDollars, OperationId, ProviderId, ReceiptId, Refusal,
-    RefusalClass, RefusalCode, RequestId, SecretString, Tier, TokenCount,
+    CatalogueDigest, EpochId, MonoMillis, NanoDollars, OperationId, ProviderId, ReceiptId, Refusal, RefusalClass,
+    RefusalCode, RequestId, SecretString, Tier, TokenCount,
 };
 use darkbloom_wire::{AttemptRecord, CandidateUpdate, ClientFrame, Decoded, LengthPrefixed, Relayed, Reseal};
 use rand_core::Rng as _;
@@ -72,7 +72,7 @@ pub struct AnswerMeta {
     pub epoch: EpochId,
     /// The model's digest.
     pub catalogue: CatalogueDigest,
-    /// All attempts, the last one accepted.
+    /// All attempts, those of sealings that nobody took included; the last one accepted.
     pub attempts: Vec<AttemptRecord>,
     /// Where the time went so far.
     pub timing: Timing,
@@ -103,7 +103,23 @@ pub enum Part {
     /// The end; everything verified.
     Completed(Box<Completed>),
     /// The answer broke off, or something did not verify.
-    Failed(Refusal),
+    Failed(Box<Failed>),
+}
+
+/// Why there is no answer, or no more of it.
+#[derive(Debug, thiserror::Error)]
+#[error("{refusal}")]
+pub struct Failed {
+    /// The reason.
+    pub refusal: Refusal,
+    /// Where the time went until then.
+    pub timing: Timing,
+}
+
+impl From<Box<Failed>> for Refusal {
+    fn from(failed: Box<Failed>) -> Self {
+        failed.refusal
+    }
 }
 
 /// An answer that has begun.
@@ -126,14 +142,19 @@ impl Answer {
 }
 
 /// Starts an operation and returns at its first content.
-pub async fn begin(network: Arc<Network>, operation: Operation) -> Result<Answer, Refusal> {
-    let call = Call::prepare(network, operation).await?;
+pub async fn begin(network: Arc<Network>, operation: Operation) -> Result<Answer, Box<Failed>> {
+    let mut timing = Timing::default();
+    timing.parse(operation.parse);
+    let call = match Call::prepare(network, operation, &mut timing).await {
+        Ok(call) => call,
+        Err(refusal) => return Err(Box::new(Failed { refusal, timing })),
+    };
     let (first, started) = oneshot::channel();
     let (parts, receiver) = mpsc::channel(PARTS_MAX);
     let charged = Arc::clone(&call.charge);
     tokio::spawn(call.run(Consumer { first: Some(first), parts }));
     // The task answers or drops the sender; dropping this future drops the receiver, which the task notices.
-    let meta = started.await.map_err(|_| Refusal::from(RefusalCode::Internal))??;
+    let meta = started.await.map_err(|_| Failed { refusal: RefusalCode::Internal.into(), timing })??;
     Ok(Answer { meta, parts: receiver, charged })
 }
 
@@ -159,7 +180,11 @@ struct Call {
     passed_over: Vec<(ProviderId, EpochId)>,
     /// Whether a sealing ended with a provider that called it wrong.
     called_wrong: bool,
+    /// Who was asked with the sealings before this one.
+    attempts: Vec<AttemptRecord>,
     timing: Timing,
+    /// The same before the present sealing was submitted: what the coordinator says is about one sealing.
+    timing_before: Timing,
     /// Where the session's clock starts.
     started: Instant,
     session: ClientSession,
@@ -169,7 +194,7 @@ struct Call {
 
 impl Call {
     /// Everything before the first byte is sent: pin, candidates, token count, limits.
-    async fn prepare(network: Arc<Network>, operation: Operation) -> Result<Self, Refusal> {
+    async fn prepare(network: Arc<Network>, operation: Operation, timing: &mut Timing) -> Result<Self, Refusal> {
         let coordinator = network.coordinator().await?;
         let candidates = network.candidates_of(&operation.model, &operation.key, &coordinator).await?;
         // Nothing more is fetched for a model that nobody could answer with.
@@ -177,7 +202,7 @@ impl Call {
         let text = network.text(&candidates.entry).await?;
         let counted = network.counting.count(&text, candidates.entry.context, operation).await?;
         let (operation, prompt_tokens, counting) = counted;
-        let parse = operation.parse + counting;
+        timing.parse(counting);
         let ceilings = ceilings(&candidates.entry, prompt_tokens, operation.max_output_tokens)?;
         let mut random = [0; 16];
         clock::rng().fill_bytes(&mut random);
@@ -187,7 +212,6 @@ impl Call {
         };
         let mut affinity = [0; 16];
         clock::rng().fill_bytes(&mut affinity);
-        let timing = Timing { parse_us: Some(Micros::from(parse)), ..Timing::default() };
         let session = ClientSession::submitted(MonoMillis::default());
         Ok(Self {
             network,
@@ -201,7 +225,9 @@ impl Call {
             ceilings,
             passed_over: Vec::new(),
             called_wrong: false,
-            timing,
+            attempts: Vec::new(),
+            timing: *timing,
+            timing_before: *timing,
             started: Instant::now(),
             session,
             charge: Arc::default(),
@@ -221,7 +247,7 @@ impl Call {
                 if stale.contains(&refusal.code) {
                     self.network.candidates.forget(&self.operation.model);
                 }
-                consumer.fail(refusal).await;
+                consumer.fail(Failed { refusal, timing: self.timing }).await;
             }
         }
     }
@@ -231,13 +257,16 @@ impl Call {
         let mut supersedes = None;
         loop {
             let sealing = self.seal(supersedes)?;
+            self.timing_before = self.timing;
             let frame = LengthPrefixed::wrap(&ClientFrame::from(sealing.seal.submit.clone()).encode());
             let response = tokio::select! {
                 response = self.network.submit(&self.operation.key, frame) => response?,
                 () = consumer.gone() => return Err(Ended::Gone),
             };
             match self.read(response, &sealing, consumer).await? {
-                Read::SealAgain(Reseal { candidates, code }) => {
+                Read::SealAgain(Reseal { candidates, code, attempts, timing }) => {
+                    self.timing = self.timing_before.with_coordinator(&timing);
+                    self.attempts.extend(attempts.0);
                     let policy = self.network.policy(&self.coordinator);
                     let (now, at) = (clock::now(), Instant::now());
                     let fresh = Candidates::read(&candidates, &self.coordinator, &policy, now, at)?;

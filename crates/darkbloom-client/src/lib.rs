@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use darkbloom_types::{NetworkId, ProviderId, Refusal, SecretString, Tier};
 
-pub use crate::call::{Answer, AnswerMeta, Completed, Operation, Part};
+pub use crate::call::{Answer, AnswerMeta, Completed, Failed, Operation, Part};
 pub use crate::network::{ModelOffer, check_address};
 pub use crate::printable::{printable, printable_answer};
 pub use crate::surface::{Role, Surface, SurfaceConfig};
@@ -80,8 +80,8 @@ impl Client {
     /// Seals an operation, has it answered, and returns at the first content. What follows comes through the answer.
     ///
     /// # Errors
-    /// [`Refusal`] when there is no answer.
-    pub async fn chat(&self, operation: Operation) -> Result<Answer, Refusal> {
+    /// [`Failed`] when there is no answer.
+    pub async fn chat(&self, operation: Operation) -> Result<Answer, Box<Failed>> {
         call::begin(Arc::clone(&self.inner), operation).await
     }
 }

@@ -21,7 +21,7 @@ pub struct Timing {
     pub queue_us: Option<Micros>,
     /// Choosing recipients and sealing to them; sealing again adds to it. Measured here.
     pub encrypt_us: Option<Micros>,
-    /// From the choice of a provider to its acceptance. Said by the coordinator.
+    /// Handing the request to the chosen provider's connection, and providers that refused. Said by the coordinator.
     pub dispatch_us: Option<Micros>,
     /// From its acceptance to the last token. Said by the provider, in its receipt.
     pub provider_us: Option<Micros>,
@@ -44,12 +44,14 @@ impl Timing {
         ]
     }
 
-    /// Adds what the coordinator says.
-    pub fn coordinator(&mut self, said: &CoordinatorTiming) {
-        self.reserve_us = Some(said.reserve_us);
-        self.route_us = Some(said.route_us);
-        self.queue_us = Some(said.queue_us);
-        self.dispatch_us = Some(said.dispatch_us);
+    /// What the coordinator says of one sealing, on top of what it said of those before.
+    #[must_use]
+    pub fn with_coordinator(mut self, said: &CoordinatorTiming) -> Self {
+        add(&mut self.reserve_us, said.reserve_us);
+        add(&mut self.route_us, said.route_us);
+        add(&mut self.queue_us, said.queue_us);
+        add(&mut self.dispatch_us, said.dispatch_us);
+        self
     }
 
     /// Adds what the provider's receipt says.
@@ -58,11 +60,20 @@ impl Timing {
         self.provider_us = Some(Micros(sum));
     }
 
+    /// Adds to the time that reading the body and counting its tokens took.
+    pub fn parse(&mut self, took: Duration) {
+        add(&mut self.parse_us, took.into());
+    }
+
     /// Adds to the time that sealing took: sealing again counts as well.
     pub fn encrypt(&mut self, took: Duration) {
-        let before = self.encrypt_us.map_or(0, |micros| micros.0);
-        self.encrypt_us = Some(Micros(before.saturating_add(Micros::from(took).0)));
+        add(&mut self.encrypt_us, took.into());
     }
+}
+
+fn add(part: &mut Option<Micros>, more: Micros) {
+    let before = part.map_or(0, |micros| micros.0);
+    *part = Some(Micros(before.saturating_add(more.0)));
 }
 
 impl Serialize for Timing {
@@ -91,12 +102,13 @@ mod tests {
 
     #[test]
     fn what_somebody_else_said_is_named_as_his_word() {
-        let mut timing = Timing { parse_us: Some(Micros(7)), ..Timing::default() };
+        let mut timing = Timing::default();
+        timing.parse(Duration::from_micros(7));
         timing.encrypt(Duration::from_micros(3));
         assert_eq!(json!(timing), json!({"parse_us": 7, "encrypt_us": 3}), "all of it was measured here");
         let micros = Micros(0);
         let said = CoordinatorTiming { reserve_us: micros, route_us: micros, queue_us: micros, dispatch_us: Micros(5) };
-        timing.coordinator(&said);
+        timing = timing.with_coordinator(&said);
         let coordinators = json!(["reserve_us", "route_us", "queue_us", "dispatch_us"]);
         assert_eq!(json!(timing)["said_by"], json!({"coordinator": coordinators}));
         timing.provider_us = Some(Micros(9));

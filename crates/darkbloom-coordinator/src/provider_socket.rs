@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::auth;
 use crate::proof;
-use crate::state::{Connection, KnownEpoch, Shared, StreamFrame};
+use crate::state::{Connection, KnownEpoch, Outgoing, Shared, StreamFrame};
 use darkbloom_host::clock;
 
 /// A connection that has not dialled and introduced itself by then is closed.
@@ -64,8 +64,11 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, stranger: OwnedSemaph
     }
 }
 
-async fn write(mut sink: SplitSink<WebSocket, Message>, mut queue: mpsc::Receiver<Vec<u8>>) {
-    while let Some(frame) = queue.recv().await {
+async fn write(mut sink: SplitSink<WebSocket, Message>, mut queue: mpsc::Receiver<Outgoing>) {
+    while let Some(Outgoing { frame, taken }) = queue.recv().await {
+        if let Some(taken) = taken {
+            let _ = taken.set(std::time::Instant::now());
+        }
         let write = sink.send(Message::Binary(Bytes::from(frame)));
         if !matches!(tokio::time::timeout(WRITE_WAIT, write).await, Ok(Ok(()))) {
             return;

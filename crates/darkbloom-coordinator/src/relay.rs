@@ -214,7 +214,11 @@ impl Relay {
         let event = match frame {
             None => RelayEvent::ProviderGone,
             Some(StreamFrame::Accepted(frame)) => {
-                self.clocks.dispatch += self.clocks.offered_at.take().map(|at| at.elapsed()).unwrap_or_default();
+                // Only until the offer was on its way: from its acceptance on the provider counts, on its own clock.
+                let taken = current.stream.taken.get().copied();
+                if let Some((at, taken)) = self.clocks.offered_at.take().zip(taken) {
+                    self.clocks.dispatch += taken.saturating_duration_since(at);
+                }
                 accepted(current, &self.request, &frame)
             }
             Some(StreamFrame::Refused(frame)) => {
@@ -472,10 +476,12 @@ impl Relay {
     }
 
     fn timing(&self) -> CoordinatorTiming {
+        // It may end while it waits.
+        let waiting = self.clocks.queued_at.map(|at| at.elapsed()).unwrap_or_default();
         CoordinatorTiming {
             reserve_us: Micros::from(self.clocks.reserve),
             route_us: Micros::from(self.clocks.route),
-            queue_us: Micros::from(self.clocks.queue),
+            queue_us: Micros::from(self.clocks.queue + waiting),
             dispatch_us: Micros::from(self.clocks.dispatch),
         }
     }
@@ -508,6 +514,7 @@ impl Relay {
             sealed: self.sealed_refusal.take().filter(|_| fits),
             attempts: self.session.attempts().to_vec().into(),
             bill: self.bill.take(),
+            timing: self.timing(),
         };
         self.send(frame).await;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,17 @@ pub struct Stream {
     pub frames: mpsc::Receiver<StreamFrame>,
     /// Set when frames were lost because the consumer did not keep up.
     pub overflowed: Arc<AtomicBool>,
+    /// When the offer's turn on the connection came: before a byte of it was written.
+    pub taken: Arc<OnceLock<Instant>>,
+}
+
+/// A frame that waits for its turn on a connection.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The encoded frame.
+    pub frame: Vec<u8>,
+    /// Where somebody wants to know when its turn comes.
+    pub taken: Option<Arc<OnceLock<Instant>>>,
 }
 
 /// Where a stream's frames go, and the mark that some were lost.
@@ -98,7 +109,7 @@ pub struct Resealing {
 pub struct Connection {
     /// Its name.
     pub id: ConnectionId,
-    outgoing: mpsc::Sender<Vec<u8>>,
+    outgoing: mpsc::Sender<Outgoing>,
     /// None once the connection is over: nobody would hear of a stream that begins then.
     streams: Mutex<Option<HashMap<StreamId, StreamSink>>>,
     next_stream: AtomicU64,
@@ -120,7 +131,7 @@ pub enum OfferError {
 
 impl Connection {
     /// A connection and the queue that its writer drains.
-    pub fn new(id: ConnectionId) -> (Arc<Self>, mpsc::Receiver<Vec<u8>>) {
+    pub fn new(id: ConnectionId) -> (Arc<Self>, mpsc::Receiver<Outgoing>) {
         let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
         let connection = Self {
             id,
@@ -136,7 +147,11 @@ impl Connection {
 
     /// Queues a frame for the provider. False when the provider does not read: then its connection is closed.
     pub fn send(&self, frame: impl Into<CoordinatorFrame>) -> bool {
-        let sent = self.outgoing.try_send(frame.into().encode()).is_ok();
+        self.queue(Outgoing { frame: frame.into().encode(), taken: None })
+    }
+
+    fn queue(&self, outgoing: Outgoing) -> bool {
+        let sent = self.outgoing.try_send(outgoing).is_ok();
         if !sent {
             self.close.notify_one();
         }
@@ -152,13 +167,15 @@ impl Connection {
         let mut streams = lock(&self.streams);
         let open = streams.as_mut().ok_or(OfferError::Closed)?;
         let id = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
-        if !self.send(make(id)) {
+        let taken = Arc::<OnceLock<Instant>>::default();
+        let frame = CoordinatorFrame::from(make(id)).encode();
+        if !self.queue(Outgoing { frame, taken: Some(Arc::clone(&taken)) }) {
             return Err(OfferError::NotRead);
         }
         let (sender, frames) = mpsc::channel(STREAM_FRAMES_MAX);
         let overflowed = Arc::new(AtomicBool::new(false));
         open.insert(id, (sender, Arc::clone(&overflowed)));
-        Ok(Stream { id, frames, overflowed })
+        Ok(Stream { id, frames, overflowed, taken })
     }
 
     /// Forgets a stream.

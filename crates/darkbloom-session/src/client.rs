@@ -168,8 +168,9 @@ impl ClientSession {
                 detail: String::new(),
                 retry_after: None,
                 sealed: None,
-                attempts: Vec::new().into(),
+                attempts: frame.attempts,
                 bill: None,
+                timing: frame.timing,
             });
         }
         self.reseals += 1;
@@ -190,7 +191,7 @@ impl ClientSession {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use darkbloom_types::{AttemptNumber, EpochId, Micros, ProviderId, TokenCount};
+    use darkbloom_types::{AttemptNumber, EpochId, ProviderId, TokenCount};
     use darkbloom_wire::{CoordinatorTiming, KeepAlive, List};
 
     const NOW: MonoMillis = MonoMillis(1_000);
@@ -202,12 +203,7 @@ mod tests {
             attempt: AttemptNumber(1),
             salt: [3; 32],
             attempts: List(Vec::new()),
-            timing: CoordinatorTiming {
-                reserve_us: Micros(0),
-                route_us: Micros(0),
-                queue_us: Micros(0),
-                dispatch_us: Micros(0),
-            },
+            timing: CoordinatorTiming::NONE,
         }
         .into()
     }
@@ -221,7 +217,13 @@ mod tests {
     }
 
     fn reseal() -> Relayed {
-        Reseal { candidates: vec![1], code: RefusalCode::UnknownEpoch.number() }.into()
+        Reseal {
+            candidates: vec![1],
+            code: RefusalCode::UnknownEpoch.number(),
+            attempts: List(Vec::new()),
+            timing: CoordinatorTiming::NONE,
+        }
+        .into()
     }
 
     #[test]

@@ -331,21 +331,21 @@ async fn ask_until(end: Instant, number: usize, bed: Bed, tally: Arc<Tally>) -> 
             }
             88..93 => match client.chat(bed.operation(QUESTION.0, 16, &wrong)).await {
                 Ok(_) => tally.count("BROKEN: a wrong key was served"),
-                Err(refusal) => tally.count(format!("wrong key: {}", refusal.code.name())),
+                Err(failed) => tally.count(format!("wrong key: {}", failed.refusal.code.name())),
             },
             93..96 => {
                 let mut unknown = bed.operation(QUESTION.0, 16, &bed.consumer_key);
                 unknown.model = "nobody has this".to_owned();
                 match client.chat(unknown).await {
                     Ok(_) => tally.count("BROKEN: a model that nobody has answered"),
-                    Err(refusal) => tally.count(format!("unknown model: {}", refusal.code.name())),
+                    Err(failed) => tally.count(format!("unknown model: {}", failed.refusal.code.name())),
                 }
             }
             96..99 => {
                 let long = bed.operation(&"many words ".repeat(2_000), 16, &bed.consumer_key);
                 match client.chat(long).await {
                     Ok(_) => tally.count("BROKEN: a prompt over the context was answered"),
-                    Err(refusal) => tally.count(format!("prompt too long: {}", refusal.code.name())),
+                    Err(failed) => tally.count(format!("prompt too long: {}", failed.refusal.code.name())),
                 }
             }
             _ => client = bed.client()?,
@@ -358,8 +358,8 @@ async fn ask_until(end: Instant, number: usize, bed: Bed, tally: Arc<Tally>) -> 
 async fn whole(client: &Client, operation: Operation, expected: Option<&str>, tally: &Tally) {
     let mut answer = match client.chat(operation).await {
         Ok(answer) => answer,
-        Err(refusal) => {
-            refused("refused", refusal.code, tally);
+        Err(failed) => {
+            refused("refused", failed.refusal.code, tally);
             // As a program would: not at once again.
             return tokio::time::sleep(PAUSE).await;
         }
@@ -372,7 +372,7 @@ async fn whole(client: &Client, operation: Operation, expected: Option<&str>, ta
                 return tally.count("BROKEN: a wrong answer");
             }
             Some(Part::Completed(_)) => return tally.count("answered"),
-            Some(Part::Failed(refusal)) => return refused("failed", refusal.code, tally),
+            Some(Part::Failed(failed)) => return refused("failed", failed.refusal.code, tally),
             None => return tally.count("BROKEN: an answer without an end"),
         }
     }
@@ -385,7 +385,7 @@ async fn hang_up(client: &Client, operation: Operation, tally: &Tally) {
             let _ = answer.parts.recv().await;
             tally.count("hung up");
         }
-        Err(refusal) => refused("refused", refusal.code, tally),
+        Err(failed) => refused("refused", failed.refusal.code, tally),
     }
 }
 

@@ -135,7 +135,7 @@ impl Network {
             idempotency_key: None,
             parse: Duration::ZERO,
         };
-        let mut answer = self.client.chat(operation).await?;
+        let mut answer = self.client.chat(operation).await.map_err(Refusal::from)?;
         let first = began.elapsed();
         let mut text = SecretString::default();
         loop {
@@ -144,7 +144,7 @@ impl Network {
                 Some(Part::Completed(completed)) => {
                     return Ok(Answered { text, tokens: completed.output_tokens.0, first });
                 }
-                Some(Part::Failed(refusal)) => return Err(refusal.into()),
+                Some(Part::Failed(failed)) => return Err(failed.refusal.into()),
                 None => return Err(NetworkError::Admin("the answer broke off".to_owned())),
             }
         }

@@ -293,6 +293,17 @@ record! {
     }
 }
 
+impl AttemptOutcome {
+    /// The stable name: `accepted`, or the refusal's.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused(code) => code.name(),
+        }
+    }
+}
+
 impl AttemptRecord {
     /// How the attempt ended; a number that this release does not know reads as an internal failure.
     #[must_use]
@@ -313,9 +324,16 @@ record! {
         2 route_us: Micros,
         /// Waiting for room.
         3 queue_us: Micros,
-        /// From the choice until the provider accepted. Attempts that were refused add up; a provider that vanished does not count.
+        /// Handing the request over: from the choice of a provider until its connection takes the offer up, or, where it
+        /// refuses, until that has arrived. Attempts add up; a provider that vanished does not count.
         4 dispatch_us: Micros,
     }
+}
+
+impl CoordinatorTiming {
+    /// Of a request for which nothing was begun.
+    pub const NONE: Self =
+        Self { reserve_us: Micros(0), route_us: Micros(0), queue_us: Micros(0), dispatch_us: Micros(0) };
 }
 
 record! {
@@ -401,6 +419,10 @@ record! {
         1 candidates: Vec<u8> [FRAME_BYTES_MAX],
         /// Why.
         2 code: u16,
+        /// Attempts made with these keys.
+        3 attempts: List<AttemptRecord> [ATTEMPTS_MAX as usize],
+        /// The coordinator's part of the time until now.
+        4 timing: CoordinatorTiming,
     }
 }
 
@@ -419,6 +441,8 @@ record! {
         5 attempts: List<AttemptRecord> [ATTEMPTS_MAX as usize],
         /// The bill, where something was charged.
         6 bill: Option<Vec<u8>> [RECEIPT_BYTES_MAX],
+        /// The coordinator's part of the time until now.
+        7 timing: CoordinatorTiming,
     }
 }
 

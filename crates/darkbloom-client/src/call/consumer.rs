@@ -6,14 +6,14 @@ use darkbloom_types::{Refusal, RefusalCode};
 use darkbloom_wire::limits;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{AnswerMeta, Part};
+use super::{AnswerMeta, Failed, Part};
 
 /// A consumer that takes nothing for this long is gone.
 const CONSUMER_WAIT: Duration = Duration::from_millis(limits::CONSUMER_WAIT.0);
 
 /// Whoever reads the answer.
 pub struct Consumer {
-    pub first: Option<oneshot::Sender<Result<AnswerMeta, Refusal>>>,
+    pub first: Option<oneshot::Sender<Result<AnswerMeta, Box<Failed>>>>,
     pub parts: mpsc::Sender<Part>,
 }
 
@@ -43,10 +43,10 @@ impl Consumer {
     }
 
     /// The last word: an error in place of the answer, or behind what came of it. Nobody may be there to hear it.
-    pub async fn fail(&mut self, refusal: Refusal) {
+    pub async fn fail(&mut self, failed: Failed) {
         match self.first.take() {
-            Some(first) => drop(first.send(Err(refusal))),
-            None => drop(self.part(Part::Failed(refusal)).await),
+            Some(first) => drop(first.send(Err(failed.into()))),
+            None => drop(self.part(Part::Failed(failed.into())).await),
         }
     }
 }

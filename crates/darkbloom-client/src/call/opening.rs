@@ -64,7 +64,7 @@ impl Call {
         let (Some(verdict), Some(secret)) = (verdict, secret) else {
             return Err(lie("somebody accepted whom the request was not sealed to"));
         };
-        self.timing.coordinator(&accepted.timing);
+        self.timing = self.timing_before.with_coordinator(&accepted.timing);
         let acceptance = Acceptance {
             request_digest: sealing.seal.request_digest,
             provider: accepted.provider,
@@ -147,7 +147,7 @@ impl Call {
             undefended: live.verdict.undefended(),
             epoch: live.accepted.epoch,
             catalogue: sealing.candidates.digest,
-            attempts: live.accepted.attempts.0.clone(),
+            attempts: [&*self.attempts, &*live.accepted.attempts.0].concat(),
             timing: self.timing,
         })
     }

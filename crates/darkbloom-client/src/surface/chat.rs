@@ -12,9 +12,10 @@ use axum::response::{IntoResponse, Response};
 use darkbloom_dialect::{ApiError, openai};
 use darkbloom_host::{body, clock, request_id};
 use darkbloom_types::{Refusal, RefusalCode, SecretString};
+use darkbloom_wire::AttemptRecord;
 
 use super::{Failure, Shared, Vouching, accepted_key, put};
-use crate::{Answer, AnswerMeta, Operation, Part};
+use crate::{Answer, AnswerMeta, Failed, Operation, Part, Timing};
 
 /// Largest body of a consumer: what seals into the largest bucket, JSON escapes included.
 const BODY_BYTES_MAX: usize = 4 << 20;
@@ -35,15 +36,27 @@ struct Call {
 pub async fn completions(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Response {
     let request_id = request_id::fresh();
     let answered = answer(&shared, &headers, body, request_id.clone()).await;
-    answered.unwrap_or_else(|error| Failure { error: error.0, id: request_id }.into_response())
+    answered.unwrap_or_else(|wrong| wrong.into_response(request_id))
 }
 
-/// Why there is no answer.
-struct Wrong(ApiError);
+/// Why there is no answer, and where the time went.
+struct Wrong {
+    error: ApiError,
+    timing: Timing,
+}
 
 impl From<Refusal> for Wrong {
+    /// Nothing was begun.
     fn from(refusal: Refusal) -> Self {
-        Self(ApiError::from_refusal(&refusal))
+        Self { error: ApiError::from_refusal(&refusal), timing: Timing::default() }
+    }
+}
+
+impl Wrong {
+    fn into_response(self, id: String) -> Response {
+        let mut response = Failure { error: self.error, id }.into_response();
+        put(response.headers_mut(), "x-timing", &timing_json(&self.timing));
+        response
     }
 }
 
@@ -54,9 +67,14 @@ async fn answer(shared: &Arc<Shared>, headers: &HeaderMap, body: Body, request_i
     let place = shared.places.take(&key)?;
     let body = body::read(body, BODY_BYTES_MAX).await.map_err(Refusal::from)?;
     let began = Instant::now();
-    let call = openai::parse_chat(&body).map_err(Wrong)?;
+    let parsed = openai::parse_chat(&body);
     drop(body);
     let parse = began.elapsed();
+    let call = parsed.map_err(|error| {
+        let mut timing = Timing::default();
+        timing.parse(parse);
+        Wrong { error, timing }
+    })?;
     let about = Call {
         id: format!("chatcmpl-{}", request_id.trim_start_matches("req_")),
         request_id,
@@ -77,7 +95,10 @@ async fn answer(shared: &Arc<Shared>, headers: &HeaderMap, body: Body, request_i
         parse,
     };
     let answer = shared.client.chat(operation).await;
-    let answer = answer.inspect_err(|refusal| shared.keys.refused(&key, refusal.code))?;
+    let answer = answer.map_err(|failed| {
+        shared.keys.refused(&key, failed.refusal.code);
+        Wrong { error: ApiError::from_refusal(&failed.refusal), timing: failed.timing }
+    })?;
     if streams {
         let headers = stream_headers(&about, &answer.meta);
         let pieces = stream::pieces(about, answer, place);
@@ -113,14 +134,20 @@ fn meta_headers(about: &Call, meta: &AnswerMeta) -> HeaderMap {
     put(&mut headers, "x-darkbloom-trust", meta.trust.name());
     put(&mut headers, "x-darkbloom-epoch", &meta.epoch.to_string());
     put(&mut headers, "x-darkbloom-catalogue", &meta.catalogue.to_string());
-    put(&mut headers, "x-darkbloom-attempts", &meta.attempts.len().to_string());
+    put(&mut headers, "x-darkbloom-attempts", &attempts(&meta.attempts));
     if !about.hints.is_empty() {
         put(&mut headers, "x-darkbloom-hints", &about.hints.join(", "));
     }
     headers
 }
 
-fn timing_json(timing: &crate::Timing) -> String {
+/// Who was asked and what came of it, in order: `PROVIDER=accepted`, or the reason of a refusal in its place.
+fn attempts(attempts: &[AttemptRecord]) -> String {
+    let attempts = attempts.iter().map(|attempt| format!("{}={}", attempt.provider, attempt.outcome().name()));
+    attempts.collect::<Vec<_>>().join(", ")
+}
+
+fn timing_json(timing: &Timing) -> String {
     serde_json::to_string(timing).expect("numbers and names are always JSON")
 }
 
@@ -129,11 +156,15 @@ async fn whole(about: &Call, mut answer: Answer) -> Result<Response, Wrong> {
     let completed = loop {
         match answer.parts.recv().await {
             Some(Part::Text(more)) => text.push_str(more.expose()),
-            Some(Part::Completed(completed)) => break completed,
-            Some(Part::Failed(refusal)) => return Err(Wrong(ApiError::midway(&refusal, answer.charged()))),
-            None => return Err(Wrong(ApiError::midway(&RefusalCode::Internal.into(), answer.charged()))),
+            Some(Part::Completed(completed)) => break Ok(completed),
+            Some(Part::Failed(failed)) => break Err(failed),
+            None => break Err(lost(&answer)),
         }
     };
+    let completed = completed.map_err(|failed| Wrong {
+        error: ApiError::midway(&failed.refusal, answer.charged()),
+        timing: failed.timing,
+    })?;
     let mut headers = meta_headers(about, &answer.meta);
     headers.insert(header::CONTENT_TYPE, axum::http::HeaderValue::from_static("application/json"));
     put(&mut headers, "x-darkbloom-receipt", &completed.receipt.to_string());
@@ -142,6 +173,11 @@ async fn whole(about: &Call, mut answer: Answer) -> Result<Response, Wrong> {
     let body =
         openai::completion(&about.id, about.created_unix_s, &about.model, text.expose(), completed.finish, usage);
     Ok((StatusCode::OK, headers, body.expose().to_vec()).into_response())
+}
+
+/// How an answer ends whose call went away without a word.
+fn lost(answer: &Answer) -> Box<Failed> {
+    Box::new(Failed { refusal: RefusalCode::Internal.into(), timing: answer.meta.timing })
 }
 
 fn stream_headers(about: &Call, meta: &AnswerMeta) -> HeaderMap {
@@ -172,6 +208,13 @@ mod tests {
         }
     }
 
+    /// An answer that is cut, seven microseconds of it known.
+    pub fn cut() -> Part {
+        let mut timing = Timing::default();
+        timing.parse(std::time::Duration::from_micros(7));
+        Part::Failed(Box::new(Failed { refusal: RefusalCode::AnswerCut.into(), timing }))
+    }
+
     #[tokio::test]
     async fn an_answer_that_fails_midway_says_what_it_cost_and_is_not_repeated_unseen_if_it_cost_anything() {
         for (charge, should_retry) in
@@ -179,12 +222,13 @@ mod tests {
         {
             let (parts, receiver) = mpsc::channel(2);
             parts.send(Part::Text("word ".into())).await.unwrap();
-            parts.send(Part::Failed(RefusalCode::AnswerCut.into())).await.unwrap();
-            let Err(Wrong(error)) = whole(&about(), parties::answer(receiver, charge)).await else {
+            parts.send(cut()).await.unwrap();
+            let Err(wrong) = whole(&about(), parties::answer(receiver, charge)).await else {
                 panic!("it is no answer")
             };
-            assert_eq!((error.code, error.charge), (Some("answer_cut"), charge));
-            let response = Failure { error, id: "req_1".to_owned() }.into_response();
+            assert_eq!((wrong.error.code, wrong.error.charge), (Some("answer_cut"), charge));
+            let response = wrong.into_response("req_1".to_owned());
+            assert_eq!(response.headers()["x-timing"], r#"{"parse_us":7}"#);
             let said = response.headers().get("x-should-retry").map(|value| value.to_str().unwrap());
             assert_eq!((response.status(), said), (StatusCode::BAD_GATEWAY, should_retry));
         }

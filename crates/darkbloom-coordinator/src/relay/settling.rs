@@ -227,7 +227,8 @@ impl Relay {
                 };
                 self.shared.begin_reseal(self.request.header.request, waiting);
                 self.hold.open = false;
-                self.send(Reseal { candidates, code: code.number() }).await;
+                let attempts = self.session.attempts().to_vec().into();
+                self.send(Reseal { candidates, code: code.number(), attempts, timing: self.timing() }).await;
             }
             Err(error) => {
                 tracing::error!(%error, "cannot sign a candidate list");

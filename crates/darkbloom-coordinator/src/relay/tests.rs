@@ -14,7 +14,7 @@ use darkbloom_types::{
 use darkbloom_wire::{CatalogueEntry, CoordinatorFrame, Decoded, RequestKind, SealedHeader, Submit, Suite, receipt_id};
 
 use crate::catalogue::Item;
-use crate::state::KnownEpoch;
+use crate::state::{KnownEpoch, Outgoing};
 
 const NETWORK: NetworkId = NetworkId([8; 32]);
 const PROVIDER: ProviderId = ProviderId([9; 32]);
@@ -59,7 +59,7 @@ impl World {
     }
 
     /// A relay that offered its request to the provider, what reaches its client, and what reaches the provider.
-    fn offered(&self) -> (Relay, mpsc::Receiver<Bytes>, mpsc::Receiver<Vec<u8>>) {
+    fn offered(&self) -> (Relay, mpsc::Receiver<Bytes>, mpsc::Receiver<Outgoing>) {
         let (client, to_client) = mpsc::channel(CLIENT_FRAMES_MAX);
         let place = self.shared.place(self.account).unwrap();
         let room = self.shared.begin_request(REQUEST).unwrap();
@@ -202,11 +202,33 @@ async fn a_wrong_acceptance_is_answered_with_a_cancel() {
     let (mut relay, _to_client, mut to_provider) = world.offered();
     relay.hears(accepted(2)).await;
     let mut cancelled = false;
-    while let Ok(frame) = to_provider.try_recv() {
+    while let Ok(Outgoing { frame, .. }) = to_provider.try_recv() {
         cancelled |=
             matches!(CoordinatorFrame::decode(&frame).unwrap(), Decoded::Known(CoordinatorFrame::Cancel(_), _));
     }
     assert!(cancelled);
+}
+
+/// What was handed over three milliseconds after the choice, and answered after twenty.
+fn handed_over(relay: &mut Relay) {
+    let chosen = Instant::now() - Duration::from_millis(20);
+    relay.clocks.offered_at = Some(chosen);
+    let taken = &relay.current.as_ref().unwrap().stream.taken;
+    taken.set(chosen + Duration::from_millis(3)).unwrap();
+}
+
+#[tokio::test]
+async fn what_the_provider_counts_itself_is_not_counted_as_dispatch() {
+    let world = World::new().await;
+    let (mut relay, _to_client, _to_provider) = world.offered();
+    handed_over(&mut relay);
+    relay.hears(accepted(1)).await;
+    assert_eq!(relay.clocks.dispatch, Duration::from_millis(3));
+    let (mut relay, mut to_client, _to_provider) = World::new().await.offered();
+    handed_over(&mut relay);
+    relay.hears(refused(RefusalCode::InvalidRequest.number())).await;
+    assert!(relay.clocks.dispatch >= Duration::from_millis(20), "a refusal has no receipt to count it");
+    assert_eq!(told(&mut to_client).timing.dispatch_us, Micros::from(relay.clocks.dispatch));
 }
 
 fn receipt_key() -> ReceiptKey {
@@ -278,7 +300,7 @@ async fn whoever_is_cut_off_gets_the_bill_of_a_cut_answer_and_the_receipt_is_ack
     let bill = check_bill(&frame.bill.expect("a bill"), &world.shared.key.public_key(), &expected).unwrap();
     assert_eq!(bill.charge, NanoDollars(5));
     let mut acknowledged = 0;
-    while let Ok(frame) = to_provider.try_recv() {
+    while let Ok(Outgoing { frame, .. }) = to_provider.try_recv() {
         if let Decoded::Known(CoordinatorFrame::ReceiptAck(ack), _) = CoordinatorFrame::decode(&frame).unwrap() {
             assert_eq!(ack.receipt, receipt_id(&receipt));
             acknowledged += 1;

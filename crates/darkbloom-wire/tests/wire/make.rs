@@ -185,8 +185,8 @@ made_records! {
     RelayedFinal { receipt bill update }
     CandidateNow { provider epoch rows_free waiting statement row_tokens }
     CandidateUpdate { time price candidates }
-    Reseal { candidates code }
-    RelayedRefused { code detail retry_after sealed attempts bill }
+    Reseal { candidates code attempts timing }
+    RelayedRefused { code detail retry_after sealed attempts bill timing }
     KeepAlive { }
 }
 

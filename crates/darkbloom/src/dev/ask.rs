@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use darkbloom_client::{AnswerMeta, CANDIDATES_DEFAULT, Client, Completed, Config, Operation, Part, printable_answer};
 use darkbloom_content::{ChatRequest, Message, Role};
-use darkbloom_types::{SecretString, Tier};
+use darkbloom_types::{Refusal, SecretString, Tier};
 use serde_json::json;
 
 use super::Network;
@@ -34,7 +34,7 @@ pub async fn ask(network: &Network, prompt: &str, as_json: bool) -> Result<(), F
         idempotency_key: None,
         parse: Duration::ZERO,
     };
-    let mut answer = client.chat(operation).await?;
+    let mut answer = client.chat(operation).await.map_err(Refusal::from)?;
     let first = began.elapsed();
     let mut text = SecretString::default();
     let completed = loop {
@@ -47,7 +47,7 @@ pub async fn ask(network: &Network, prompt: &str, as_json: bool) -> Result<(), F
                 text.push_str(piece.expose());
             }
             Some(Part::Completed(completed)) => break completed,
-            Some(Part::Failed(refusal)) => return Err(refusal.into()),
+            Some(Part::Failed(failed)) => return Err(failed.refusal.into()),
             None => return Err(Failure::new("the answer broke off", "try again")),
         }
     };
@@ -78,6 +78,9 @@ fn report(
     say(format!("  catalogue    {}", meta.catalogue))?;
     say(format!("  receipt      {}", completed.receipt))?;
     say(format!("  attempts     {}", meta.attempts.len()))?;
+    for attempt in &meta.attempts {
+        say(format!("    {} {}", attempt.provider, attempt.outcome().name()))?;
+    }
     say(format!("  tokens       {} in, {} out", completed.input_tokens, completed.output_tokens))?;
     say(format!("  charge       {}", completed.charge))?;
     let part = |micros: Option<darkbloom_types::Micros>| {
@@ -108,8 +111,11 @@ fn as_object(
     first: Duration,
     total: Duration,
 ) -> serde_json::Value {
-    let attempts: Vec<_> =
-        meta.attempts.iter().map(|attempt| json!({"provider": attempt.provider, "outcome": attempt.outcome})).collect();
+    let attempts: Vec<_> = meta
+        .attempts
+        .iter()
+        .map(|attempt| json!({"provider": attempt.provider, "outcome": attempt.outcome().name()}))
+        .collect();
     json!({
         "answer": text.expose(),
         "model": network.model,

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::http::{self, bearer};
 use crate::support::network::{MODEL, ask, endless_model, model_file};
@@ -81,7 +81,8 @@ fn the_same_as_json_has_every_documented_key() {
     assert_eq!(keys(&said["verified"]), "attempts by catalogue epoch provider receipt tier trust undefended");
     assert_eq!(keys(&said["verified"]["undefended"]), "dishonest_coordinator owner_physical_access owner_root");
     assert_eq!(said["verified"]["by"], "client");
-    assert_eq!(said["verified"]["attempts"].as_array().unwrap().len(), 1);
+    let provider = &said["verified"]["provider"];
+    assert_eq!(said["verified"]["attempts"], json!([{"provider": provider, "outcome": "accepted"}]));
     assert_eq!(keys(&said["usage"]), "charge_nano_usd input_tokens output_tokens");
     assert_eq!(
         keys(&said["timing"]),

@@ -29,7 +29,7 @@ fn has_the_documented_headers(answer: &Response, network: &Network) {
     assert_eq!(answer.header("x-darkbloom-provider"), Some(&*network.providers[0].id));
     assert_eq!(answer.header("x-darkbloom-tier"), Some("self_signed"));
     assert_eq!(answer.header("x-darkbloom-trust"), Some("pinned"));
-    assert_eq!(answer.header("x-darkbloom-attempts"), Some("1"));
+    assert_eq!(answer.attempts(), [(&*network.providers[0].id, "accepted")]);
     assert_eq!(answer.header("x-darkbloom-sealed-by"), Some("gateway"));
     assert_eq!(answer.header("x-darkbloom-asserted-by"), Some("gateway"));
     assert_eq!(answer.header("x-darkbloom-verified-by"), None, "its caller verified nothing");

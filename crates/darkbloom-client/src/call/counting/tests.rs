@@ -13,7 +13,7 @@ use super::*;
 use crate::call::Call;
 use crate::network::Network;
 use crate::parties::{MODEL, Operator, Provider};
-use crate::{Config, candidates::Candidates};
+use crate::{Config, Timing, candidates::Candidates};
 
 /// Far longer than anything here takes; a test that waits this long has failed.
 const LONG: Duration = Duration::from_secs(20);
@@ -121,7 +121,8 @@ async fn a_call_counts_its_prompt_in_a_place_for_counting() {
     know(&network, &operator, list);
     let cores = available_parallelism().map_or(1, NonZero::get);
     let all = network.counting.places.acquire_many(u32::try_from(cores).unwrap()).await.unwrap();
-    let mut call = Box::pin(Call::prepare(Arc::clone(&network), operation("What is 17 + 25?")));
+    let mut timing = Timing::default();
+    let mut call = Box::pin(Call::prepare(Arc::clone(&network), operation("What is 17 + 25?"), &mut timing));
     assert!((&mut call).now_or_never().is_none(), "all places are taken");
     drop(all);
     let prompt = call.await.ok().unwrap().prompt_tokens;

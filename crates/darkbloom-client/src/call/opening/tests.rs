@@ -10,7 +10,7 @@ use darkbloom_host::clock;
 use darkbloom_seal::{AnswerSealer, frame_size};
 use darkbloom_session::ClientSession;
 use darkbloom_text::{TextModel, TextPack};
-use darkbloom_types::{AttemptNumber, Micros, MonoMillis, NanoDollars, OperationId, SecretString, Tier, TokenId};
+use darkbloom_types::{AttemptNumber, MonoMillis, NanoDollars, OperationId, SecretString, Tier, TokenId};
 use darkbloom_wire::{Bill, CoordinatorTiming, RelayedRefused};
 use tokio::sync::{mpsc, oneshot};
 
@@ -63,7 +63,9 @@ fn call(operator: &Operator, provider: &Provider) -> Call {
         ceilings: Ceilings { input: TokenCount(256), output: TokenCount(CEILING) },
         passed_over: Vec::new(),
         called_wrong: false,
+        attempts: Vec::new(),
         timing: Timing::default(),
+        timing_before: Timing::default(),
         started: Instant::now(),
         session: ClientSession::submitted(MonoMillis::default()),
         charge: Arc::default(),
@@ -84,12 +86,7 @@ async fn read(said: &str, text: &str, reason: FinishReason) -> Result<(), Refusa
         attempt: AttemptNumber(1),
         salt: [7; 32],
         attempts: Vec::new().into(),
-        timing: CoordinatorTiming {
-            reserve_us: Micros(0),
-            route_us: Micros(0),
-            queue_us: Micros(0),
-            dispatch_us: Micros(0),
-        },
+        timing: CoordinatorTiming::NONE,
     };
     let acceptance = Acceptance {
         request_digest: opened.request_digest,
@@ -159,6 +156,7 @@ fn the_charge_of_a_refusal_whose_words_are_a_lie_is_noted() {
         sealed: Some(vec![0; 1_072]),
         attempts: Vec::new().into(),
         bill: Some(bill.sign(&operator.key).unwrap()),
+        timing: CoordinatorTiming::NONE,
     };
     let refusal = call.refused(&frame, None, &sealing);
     assert_eq!(refusal.code, RefusalCode::VerificationFailed, "{refusal}");

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use darkbloom_dialect::{ApiError, openai};
-use darkbloom_types::{Refusal, RefusalCode, SecretBytes};
+use darkbloom_types::SecretBytes;
 use darkbloom_wire::limits;
 use futures_util::Stream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::super::places::Place;
-use super::{Call, timing_json};
-use crate::{Answer, Completed, Part};
+use super::{Call, lost, timing_json};
+use crate::{Answer, Completed, Failed, Part};
 
 /// A stream that is silent this long sends a comment, so that nothing on the way closes it.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -101,8 +101,8 @@ impl Streaming {
                 Some(Part::Text(text)) if text.is_empty() => {}
                 Some(Part::Text(text)) => return bytes(&self.writer.content(text.expose())),
                 Some(Part::Completed(completed)) => return self.end(&completed),
-                Some(Part::Failed(refusal)) => return self.fail(&refusal),
-                None => return self.fail(&RefusalCode::Internal.into()),
+                Some(Part::Failed(failed)) => return self.fail(&failed),
+                None => return self.fail(&lost(&self.answer)),
             }
         }
     }
@@ -127,10 +127,13 @@ impl Streaming {
         Bytes::from(out)
     }
 
-    fn fail(&mut self, refusal: &Refusal) -> Bytes {
+    fn fail(&mut self, failed: &Failed) -> Bytes {
         self.over = true;
-        let error = ApiError::midway(refusal, self.answer.charged());
-        bytes(&self.writer.error(&error, Some(&self.about.request_id)))
+        let error = ApiError::midway(&failed.refusal, self.answer.charged());
+        // Before the error: a client need not read on after it.
+        let mut out = format!(": x-timing {}\n\n", timing_json(&failed.timing)).into_bytes();
+        out.extend_from_slice(self.writer.error(&error, Some(&self.about.request_id)).expose());
+        Bytes::from(out)
     }
 }
 
@@ -149,7 +152,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::super::super::places::Places;
-    use super::super::tests::about;
+    use super::super::tests::{about, cut};
     use super::*;
     use crate::Timing;
     use crate::parties::answer;
@@ -231,10 +234,11 @@ mod tests {
         for (charge, costs) in [(Some(NanoDollars(1_250)), true), (Some(NanoDollars::ZERO), true), (None, false)] {
             let ((_room, place), (parts, receiver)) = (place(), mpsc::channel(2));
             parts.send(text()).await.unwrap();
-            parts.send(Part::Failed(RefusalCode::AnswerCut.into())).await.unwrap();
+            parts.send(cut()).await.unwrap();
             let pieces: Vec<_> = pieces(about(), answer(receiver, charge), place).collect().await;
             let last = pieces.last().unwrap().as_ref().unwrap();
-            let body = last.strip_prefix(b"data: ").expect("an error is an event");
+            let body =
+                last.strip_prefix(b": x-timing {\"parse_us\":7}\n\ndata: ").expect("timing, and an error as an event");
             let error = &serde_json::from_slice::<serde_json::Value>(body).unwrap()["error"];
             assert_eq!((&error["code"], &error["request_id"]), (&"answer_cut".into(), &"req_1".into()));
             assert_eq!(error.get("charge_nano_usd").is_some(), costs);

@@ -15,7 +15,7 @@ use darkbloom_wire::{CoordinatorFrame, Decoded, Final};
 use tokio::sync::mpsc;
 
 use crate::relay::End;
-use crate::state::{KnownEpoch, Resealing, StreamFrame};
+use crate::state::{KnownEpoch, Outgoing, Resealing, StreamFrame};
 
 const PROVIDER: ProviderId = ProviderId([9; 32]);
 const EPOCH: EpochId = EpochId([4; 16]);
@@ -28,7 +28,7 @@ struct World {
     shared: Shared,
     account: AccountId,
     connection: Arc<Connection>,
-    sent: mpsc::Receiver<Vec<u8>>,
+    sent: mpsc::Receiver<Outgoing>,
     _folder: tempfile::TempDir,
 }
 
@@ -85,7 +85,7 @@ impl World {
     /// Whether exactly this receipt was acknowledged, once, since the last question.
     fn acknowledged(&mut self, receipt: &[u8]) -> bool {
         let mut seen = Vec::new();
-        while let Ok(frame) = self.sent.try_recv() {
+        while let Ok(Outgoing { frame, .. }) = self.sent.try_recv() {
             let Decoded::Known(CoordinatorFrame::ReceiptAck(ack), _) = CoordinatorFrame::decode(&frame).unwrap() else {
                 panic!("another frame than an acknowledgement")
             };

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use darkbloom_ledger::HoldRequest;
 use darkbloom_registry::{RouteError, RouteRequest};
 use darkbloom_session::{Delivered, RelayAction, RelayEvent, Released, RouteFailure};
-use darkbloom_types::{AttemptNumber, KeyId, Micros, ProviderId, Refusal, RefusalCode, StreamId, Tier, TokenCount};
+use darkbloom_types::{AttemptNumber, KeyId, ProviderId, Refusal, RefusalCode, StreamId, Tier, TokenCount};
 use darkbloom_wire::{CoordinatorTiming, RelayedAccepted, RelayedFinal, RelayedRefused, Reseal, limits};
 
 use super::super::agenda::Now;
@@ -283,6 +283,7 @@ impl World {
             sealed: None,
             attempts: relay.session.attempts().to_vec().into(),
             bill: relay.bill.take().map(|bill| bill.to_be_bytes().to_vec()),
+            timing: CoordinatorTiming::NONE,
         };
         self.send(relay, s, frame);
     }
@@ -296,19 +297,20 @@ impl World {
         let list = self.fresh_list(number);
         self.lists.push(list);
         let candidates = (self.lists.len() as u32 - 1).to_be_bytes().to_vec();
-        self.send(relay, s, Reseal { candidates, code: code.number() });
+        let attempts = relay.session.attempts().to_vec().into();
+        let timing = CoordinatorTiming::NONE;
+        self.send(relay, s, Reseal { candidates, code: code.number(), attempts, timing });
     }
 }
 
 fn accepted_frame(relay: &Relay) -> Option<RelayedAccepted> {
     let current = relay.current.as_ref()?;
-    let none = Micros(0);
     Some(RelayedAccepted {
         provider: provider_id(current.provider),
         epoch: current.epoch,
         attempt: current.attempt,
         salt: [0; 32],
         attempts: relay.session.attempts().to_vec().into(),
-        timing: CoordinatorTiming { reserve_us: none, route_us: none, queue_us: none, dispatch_us: none },
+        timing: CoordinatorTiming::NONE,
     })
 }

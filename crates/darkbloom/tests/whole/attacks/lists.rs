@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
 use darkbloom_types::{Digest, RefusalCode};
-use darkbloom_wire::{CandidateList, CatalogueEntry, LengthPrefixed, Relayed, Reseal, Statement, limits};
+use darkbloom_wire::{
+    CandidateList, CatalogueEntry, CoordinatorTiming, LengthPrefixed, Relayed, Reseal, Statement, limits,
+};
 use serde_json::json;
 
 use super::hostile::middle::Middle;
@@ -51,6 +53,12 @@ fn caught(
 
 /// What stands for nobody whom this gateway would seal to.
 const NOBODY: [&str; 2] = ["no_eligible_provider", "tier_not_met"];
+
+/// To be sealed again to these.
+fn reseal(candidates: &[u8]) -> Reseal {
+    let (code, timing) = (RefusalCode::UnknownEpoch.number(), CoordinatorTiming::NONE);
+    Reseal { candidates: candidates.to_vec(), code, attempts: Vec::new().into(), timing }
+}
 
 #[test]
 fn a_candidate_list_of_another_time_or_network_is_refused() {
@@ -228,8 +236,7 @@ fn a_demand_to_seal_again_leads_neither_astray_nor_round_for_ever() {
                 return body;
             }
             count.fetch_add(1, Ordering::Relaxed);
-            let code = RefusalCode::UnknownEpoch.number();
-            LengthPrefixed::wrap(&Relayed::from(Reseal { candidates: candidates.clone(), code }).encode())
+            LengthPrefixed::wrap(&Relayed::from(reseal(&candidates)).encode())
         });
         let error = failed(lie, &behind(&middle, &network).chat(&network.key, &ask("What is 17 + 25?")));
         assert!(codes.contains(&&*error.code), "{lie}: {error:?}");
@@ -240,7 +247,7 @@ fn a_demand_to_seal_again_leads_neither_astray_nor_round_for_ever() {
     let middle = Middle::before(&network.coordinator.address);
     middle.tell_frames(move |frames| {
         let end = frames.len() - 2;
-        frames[end] = Reseal { candidates: genuine.clone(), code: RefusalCode::UnknownEpoch.number() }.into();
+        frames[end] = reseal(&genuine).into();
     });
     let body = ask_with("Count from 1 to 30.", json!({"stream": true}));
     assert_eq!(failed("late", &behind(&middle, &network).chat(&network.key, &body)).code, "verification_failed");

@@ -60,7 +60,8 @@ fn what_is_not_a_providers_to_say_sends_the_request_to_the_next() {
         assert_eq!(answer.status, 200, "{said}: {}", answer.text());
         let text = if index % 2 == 0 { answer.streamed() } else { answer.answer() };
         assert_eq!(text, "42", "{said}");
-        assert_eq!(answer.header("x-darkbloom-attempts"), Some("2"), "{said}");
+        let asked = [(&*hostile.id.to_string(), "provider_lost"), (&*network.providers[0].id, "accepted")];
+        assert_eq!(answer.attempts(), asked, "{said}");
         assert_eq!(answer.header("x-darkbloom-provider"), Some(&*network.providers[0].id), "{said}");
     }
     network.books_close();
@@ -82,12 +83,13 @@ fn one_provider_that_calls_every_request_wrong_keeps_nobody_from_an_answer() {
         call.join().unwrap()
     });
     assert_eq!(answer.answer(), "42");
-    assert_eq!(answer.header("x-darkbloom-attempts"), Some("2"));
+    let asked = [(&*hostile.id.to_string(), codes[0].name()), (&*network.providers[0].id, "accepted")];
+    assert_eq!(answer.attempts(), asked);
     // From now on the honest one is preferred, though the other has many rows free; it is asked again by whoever finds
     // no other.
     for stream in [false, true] {
         let answer = gateway.chat(&network.key, &question(stream));
-        assert_eq!((answer.status, answer.header("x-darkbloom-attempts")), (200, Some("1")), "{}", answer.text());
+        assert_eq!((answer.status, answer.attempts().len()), (200, 1), "{}", answer.text());
         assert_eq!(answer.header("x-darkbloom-provider"), Some(&*network.providers[0].id));
     }
     network.books_close();
@@ -123,6 +125,8 @@ fn a_request_that_one_provider_calls_wrong_is_sealed_to_another_that_has_come_si
     });
     assert_eq!(answer.0.answer(), "42");
     assert_eq!(answer.0.header("x-darkbloom-provider"), Some(&*id));
+    // Also who was asked with the keys before.
+    assert_eq!(answer.0.attempts(), [(&*hostile.id.to_string(), "invalid_request"), (&*id, "accepted")]);
     network.books_close();
 }
 

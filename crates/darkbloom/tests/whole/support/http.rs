@@ -34,6 +34,13 @@ impl Response {
         header(&self.headers, name)
     }
 
+    /// Who was asked before the answer came, and what each said.
+    #[track_caller]
+    pub fn attempts(&self) -> Vec<(&str, &str)> {
+        let attempts = self.header("x-darkbloom-attempts").expect("attempts");
+        attempts.split(", ").map(|attempt| attempt.split_once('=').expect("who and what")).collect()
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }

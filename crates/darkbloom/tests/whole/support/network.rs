@@ -252,7 +252,11 @@ impl Surface {
 
     #[track_caller]
     pub fn chat(&self, key: &str, body: &Value) -> Response {
-        self.open_chat(key, body).unwrap().finish().unwrap()
+        let response = self.open_chat(key, body).unwrap().finish().unwrap();
+        // Whatever the answer is, it says where its time went.
+        let timing = response.header("x-timing").and_then(|timing| serde_json::from_str::<Value>(timing).ok());
+        assert!(timing.is_some_and(|timing| timing.is_object()), "{:?}", response.headers);
+        response
     }
 }
 
