@@ -200,9 +200,8 @@ impl Call {
         // Nothing more is fetched for a model that nobody could answer with.
         candidates.anybody(clock::now())?;
         let text = network.text(&candidates.entry).await?;
-        let counted = network.counting.count(&text, candidates.entry.context, operation).await?;
-        let (operation, prompt_tokens, counting) = counted;
-        timing.parse(counting);
+        let counted = network.counting.count(&text, candidates.entry.context, operation, timing).await?;
+        let (operation, prompt_tokens) = counted;
         let ceilings = ceilings(&candidates.entry, prompt_tokens, operation.max_output_tokens)?;
         let mut random = [0; 16];
         clock::rng().fill_bytes(&mut random);

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use darkbloom_store::{KeyKind, KeyRecord};
 use darkbloom_types::{Digest, Millis, Refusal, RefusalCode, error_type};
-use darkbloom_wire::{CoordinatorTiming, Decoded, LengthPrefixed, PublicKey, Relayed, RelayedRefused, limits};
+use darkbloom_wire::{Decoded, LengthPrefixed, PublicKey, Relayed, RelayedRefused, limits};
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -289,7 +289,7 @@ fn refused_frame(refusal: &Refusal) -> Response {
         sealed: None,
         attempts: Vec::new().into(),
         bill: None,
-        timing: CoordinatorTiming::NONE,
+        timing: None,
     });
     let bytes = LengthPrefixed::wrap(&frame.encode());
     (status(refusal.code), again(refusal.code), [(header::CONTENT_TYPE, FRAMES)], bytes).into_response()

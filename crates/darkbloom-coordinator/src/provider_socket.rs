@@ -65,11 +65,8 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, stranger: OwnedSemaph
 }
 
 async fn write(mut sink: SplitSink<WebSocket, Message>, mut queue: mpsc::Receiver<Outgoing>) {
-    while let Some(Outgoing { frame, taken }) = queue.recv().await {
-        if let Some(taken) = taken {
-            let _ = taken.set(std::time::Instant::now());
-        }
-        let write = sink.send(Message::Binary(Bytes::from(frame)));
+    while let Some(outgoing) = queue.recv().await {
+        let write = sink.send(Message::Binary(Bytes::from(outgoing.take())));
         if !matches!(tokio::time::timeout(WRITE_WAIT, write).await, Ok(Ok(()))) {
             return;
         }

@@ -305,6 +305,7 @@ impl Relay {
                 None
             }
             RelayAction::LeaveQueue => {
+                self.waited();
                 self.leave_queue();
                 None
             }
@@ -366,9 +367,7 @@ impl Relay {
     }
 
     fn route(&mut self) -> RelayEvent {
-        if let Some(at) = self.clocks.queued_at.take() {
-            self.clocks.queue += at.elapsed();
-        }
+        self.waited();
         let began = Instant::now();
         let recipients: Vec<_> = self.request.submit.wraps.0.iter().map(|wrap| (wrap.provider, wrap.epoch)).collect();
         let tried: Vec<_> = self.session.attempts().iter().map(|attempt| attempt.provider).collect();
@@ -454,6 +453,11 @@ impl Relay {
         self.shared.with_registry(|registry| registry.release(&provider, &connection, &model, fault, now, wall));
     }
 
+    /// A wait in the queue is over.
+    fn waited(&mut self) {
+        self.clocks.queue += self.clocks.queued_at.take().map(|at| at.elapsed()).unwrap_or_default();
+    }
+
     fn leave_queue(&self) {
         let (model, request) = (self.request.header.model, self.request.header.request);
         let (now, wall) = (self.shared.mono(), clock::now());
@@ -476,12 +480,10 @@ impl Relay {
     }
 
     fn timing(&self) -> CoordinatorTiming {
-        // It may end while it waits.
-        let waiting = self.clocks.queued_at.map(|at| at.elapsed()).unwrap_or_default();
         CoordinatorTiming {
             reserve_us: Micros::from(self.clocks.reserve),
             route_us: Micros::from(self.clocks.route),
-            queue_us: Micros::from(self.clocks.queue + waiting),
+            queue_us: Micros::from(self.clocks.queue),
             dispatch_us: Micros::from(self.clocks.dispatch),
         }
     }
@@ -514,7 +516,7 @@ impl Relay {
             sealed: self.sealed_refusal.take().filter(|_| fits),
             attempts: self.session.attempts().to_vec().into(),
             bill: self.bill.take(),
-            timing: self.timing(),
+            timing: Some(self.timing()),
         };
         self.send(frame).await;
     }

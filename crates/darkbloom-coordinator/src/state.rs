@@ -84,10 +84,19 @@ pub struct Stream {
 /// A frame that waits for its turn on a connection.
 #[derive(Debug)]
 pub struct Outgoing {
-    /// The encoded frame.
-    pub frame: Vec<u8>,
+    frame: Vec<u8>,
     /// Where somebody wants to know when its turn comes.
-    pub taken: Option<Arc<OnceLock<Instant>>>,
+    taken: Option<Arc<OnceLock<Instant>>>,
+}
+
+impl Outgoing {
+    /// The encoded frame, whose turn it is now.
+    pub fn take(self) -> Vec<u8> {
+        if let Some(taken) = self.taken {
+            taken.get_or_init(Instant::now);
+        }
+        self.frame
+    }
 }
 
 /// Where a stream's frames go, and the mark that some were lost.

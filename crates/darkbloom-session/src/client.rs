@@ -170,7 +170,7 @@ impl ClientSession {
                 sealed: None,
                 attempts: frame.attempts,
                 bill: None,
-                timing: frame.timing,
+                timing: Some(frame.timing),
             });
         }
         self.reseals += 1;

@@ -331,7 +331,7 @@ record! {
 }
 
 impl CoordinatorTiming {
-    /// Of a request for which nothing was begun.
+    /// Nothing took any time.
     pub const NONE: Self =
         Self { reserve_us: Micros(0), route_us: Micros(0), queue_us: Micros(0), dispatch_us: Micros(0) };
 }
@@ -441,8 +441,8 @@ record! {
         5 attempts: List<AttemptRecord> [ATTEMPTS_MAX as usize],
         /// The bill, where something was charged.
         6 bill: Option<Vec<u8>> [RECEIPT_BYTES_MAX],
-        /// The coordinator's part of the time until now.
-        7 timing: CoordinatorTiming,
+        /// The coordinator's part of the time until now; absent where it had begun nothing.
+        7 timing: Option<CoordinatorTiming>,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread::available_parallelism;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use darkbloom_content::{ChatRequest, Role};
 use darkbloom_text::TextModel;
@@ -11,7 +11,7 @@ use darkbloom_types::{Refusal, RefusalCode, TokenCount};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::Operation;
+use super::{Operation, Timing};
 
 /// Where prompts are counted. A prompt of a mebibyte takes a core for a good while, and cannot be stopped once it is
 /// begun: on the workers that carry all answers it would hold up every one of them.
@@ -47,21 +47,24 @@ impl Counting {
         })
     }
 
-    /// Counts an operation's prompt, and says how long that took, without the wait for a turn.
+    /// Counts an operation's prompt, and adds how long that took, without the wait for a turn.
     pub async fn count(
         &self,
         text: &TextModel,
         context: TokenCount,
         operation: Operation,
-    ) -> Result<(Operation, TokenCount, Duration), Refusal> {
+        timing: &mut Timing,
+    ) -> Result<(Operation, TokenCount), Refusal> {
         refuse_early(text, context, &operation.request)?;
         let text = text.clone();
         let counted = self.run(move || {
             let began = Instant::now();
-            let count = count(&text, &operation.request)?;
-            Ok((operation, count, began.elapsed()))
+            let counted = count(&text, &operation.request);
+            (began.elapsed(), counted.map(|count| (operation, count)))
         });
-        counted.await?
+        let (took, counted) = counted.await?;
+        timing.parse(took);
+        counted
     }
 }
 

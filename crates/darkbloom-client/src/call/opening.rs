@@ -7,7 +7,7 @@ use darkbloom_content::{AnswerEvent, FinishReason};
 use darkbloom_seal::{Acceptance, AnswerOpener, SealedFrame};
 use darkbloom_text::AnswerRecount;
 use darkbloom_types::{Refusal, RefusalCode, TokenCount};
-use darkbloom_wire::{RelayedAccepted, RelayedData};
+use darkbloom_wire::{AttemptOutcome, RelayedAccepted, RelayedData};
 
 use super::consumer::{Consumer, Ended, Gone, lie};
 use super::sealing::Sealing;
@@ -64,6 +64,10 @@ impl Call {
         let (Some(verdict), Some(secret)) = (verdict, secret) else {
             return Err(lie("somebody accepted whom the request was not sealed to"));
         };
+        let last = accepted.attempts.0.last();
+        if last.is_none_or(|last| last.provider != accepted.provider || last.outcome() != AttemptOutcome::Accepted) {
+            return Err(lie("the last attempt is not that of the provider who accepted"));
+        }
         self.timing = self.timing_before.with_coordinator(&accepted.timing);
         let acceptance = Acceptance {
             request_digest: sealing.seal.request_digest,

@@ -44,6 +44,13 @@ impl Call {
 
     pub(super) fn seal(&mut self, supersedes: Option<RequestId>) -> Result<Sealing, Refusal> {
         let began = Instant::now();
+        let sealed = self.seal_to_the_best(supersedes);
+        // Also in vain.
+        self.timing.encrypt(began.elapsed());
+        sealed
+    }
+
+    fn seal_to_the_best(&mut self, supersedes: Option<RequestId>) -> Result<Sealing, Refusal> {
         let chosen = self.candidates.choose(self.network.config.candidates, self.need(), clock::now())?;
         self.ceilings.output = chosen.output_ceiling;
         let chosen = chosen.recipients;
@@ -79,7 +86,6 @@ impl Call {
             seal_request(header, &plaintext, &recipients, &mut clock::rng()).map_err(|error| seal_refusal(&error))?;
         seal.submit.supersedes = supersedes;
         seal.submit.candidates_as_of = Some(self.candidates.time);
-        self.timing.encrypt(began.elapsed());
         Ok(Sealing { seal, candidates: Arc::clone(&self.candidates), price_max })
     }
 }

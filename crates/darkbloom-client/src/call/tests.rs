@@ -4,7 +4,7 @@ use darkbloom_content::{AnswerEvent, FinishReason};
 use darkbloom_host::clock;
 use darkbloom_seal::{Opened, RequestSeal, seal_refusal, seal_request};
 use darkbloom_types::{Digest, Price, SecretBytes};
-use darkbloom_wire::{Bill, CoordinatorTiming, RelayedRefused, RequestKind, SealedHeader, Suite};
+use darkbloom_wire::{Bill, RelayedRefused, RequestKind, SealedHeader, Suite};
 
 use super::opening::check_reason;
 use super::refused::refusal_of;
@@ -80,7 +80,7 @@ impl Scene {
             sealed,
             attempts: attempts.iter().map(attempt).collect::<Vec<_>>().into(),
             bill: None,
-            timing: CoordinatorTiming::NONE,
+            timing: None,
         };
         let recipients = self.providers.iter().map(|provider| (provider.id, provider.epoch));
         refusal_of(&frame, &self.seal, recipients)
@@ -195,7 +195,7 @@ fn a_detail_from_the_network_cannot_drive_a_terminal() {
         sealed: None,
         attempts: vec![].into(),
         bill: None,
-        timing: CoordinatorTiming::NONE,
+        timing: None,
     };
     let refusal = refusal_of(&frame, &scene.seal, std::iter::empty()).unwrap();
     assert_eq!(refusal.detail, "\\u{1b}[2Jx\\u{a}error: y");

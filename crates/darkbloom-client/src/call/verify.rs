@@ -148,7 +148,9 @@ impl Call {
     /// A refusal, or the end of a cut answer: what it says must agree with what the provider sealed, and what it costs
     /// with what arrived.
     pub(super) fn refused(&mut self, frame: &RelayedRefused, live: Option<&Live>, sealing: &Sealing) -> Refusal {
-        self.timing = self.timing_before.with_coordinator(&frame.timing);
+        if let Some(timing) = &frame.timing {
+            self.timing = self.timing_before.with_coordinator(timing);
+        }
         let recipients = sealing.candidates.usable.iter().map(|usable| (usable.verdict.provider, usable.verdict.epoch));
         let words = refused::refusal_of(frame, &sealing.seal, recipients);
         let arrived = live.map_or(0, |live| live.tokens);

@@ -202,33 +202,41 @@ async fn a_wrong_acceptance_is_answered_with_a_cancel() {
     let (mut relay, _to_client, mut to_provider) = world.offered();
     relay.hears(accepted(2)).await;
     let mut cancelled = false;
-    while let Ok(Outgoing { frame, .. }) = to_provider.try_recv() {
+    while let Ok(frame) = to_provider.try_recv().map(Outgoing::take) {
         cancelled |=
             matches!(CoordinatorFrame::decode(&frame).unwrap(), Decoded::Known(CoordinatorFrame::Cancel(_), _));
     }
     assert!(cancelled);
 }
 
-/// What was handed over three milliseconds after the choice, and answered after twenty.
-fn handed_over(relay: &mut Relay) {
-    let chosen = Instant::now() - Duration::from_millis(20);
+#[tokio::test]
+async fn what_the_provider_counts_itself_is_not_counted_as_dispatch() {
+    const BEFORE: Duration = Duration::from_millis(20);
+    let world = World::new().await;
+    let (mut relay, _to_client, mut to_provider) = world.offered();
+    let chosen = Instant::now() - BEFORE;
     relay.clocks.offered_at = Some(chosen);
-    let taken = &relay.current.as_ref().unwrap().stream.taken;
-    taken.set(chosen + Duration::from_millis(3)).unwrap();
+    to_provider.try_recv().unwrap().take();
+    let taken = chosen.elapsed();
+    std::thread::sleep(BEFORE);
+    relay.hears(accepted(1)).await;
+    assert!((BEFORE..=taken).contains(&relay.clocks.dispatch), "{:?} of {taken:?}", relay.clocks.dispatch);
+
+    let (mut relay, mut to_client, mut to_provider) = World::new().await.offered();
+    relay.clocks.offered_at = Some(Instant::now());
+    to_provider.try_recv().unwrap().take();
+    std::thread::sleep(BEFORE);
+    relay.hears(refused(RefusalCode::InvalidRequest.number())).await;
+    assert!(relay.clocks.dispatch >= BEFORE, "a refusal has no receipt to count it");
+    assert_eq!(told(&mut to_client).timing.unwrap().dispatch_us, Micros::from(relay.clocks.dispatch));
 }
 
 #[tokio::test]
-async fn what_the_provider_counts_itself_is_not_counted_as_dispatch() {
-    let world = World::new().await;
-    let (mut relay, _to_client, _to_provider) = world.offered();
-    handed_over(&mut relay);
-    relay.hears(accepted(1)).await;
-    assert_eq!(relay.clocks.dispatch, Duration::from_millis(3));
-    let (mut relay, mut to_client, _to_provider) = World::new().await.offered();
-    handed_over(&mut relay);
-    relay.hears(refused(RefusalCode::InvalidRequest.number())).await;
-    assert!(relay.clocks.dispatch >= Duration::from_millis(20), "a refusal has no receipt to count it");
-    assert_eq!(told(&mut to_client).timing.dispatch_us, Micros::from(relay.clocks.dispatch));
+async fn who_leaves_the_queue_without_a_turn_has_waited_too() {
+    let (mut relay, _to_client, _to_provider) = World::new().await.offered();
+    relay.clocks.queued_at = Some(Instant::now() - Duration::from_secs(3));
+    assert!(relay.act(RelayAction::LeaveQueue).await.is_none());
+    assert!(relay.clocks.queue >= Duration::from_secs(3) && relay.clocks.queued_at.is_none());
 }
 
 fn receipt_key() -> ReceiptKey {
@@ -300,7 +308,7 @@ async fn whoever_is_cut_off_gets_the_bill_of_a_cut_answer_and_the_receipt_is_ack
     let bill = check_bill(&frame.bill.expect("a bill"), &world.shared.key.public_key(), &expected).unwrap();
     assert_eq!(bill.charge, NanoDollars(5));
     let mut acknowledged = 0;
-    while let Ok(Outgoing { frame, .. }) = to_provider.try_recv() {
+    while let Ok(frame) = to_provider.try_recv().map(Outgoing::take) {
         if let Decoded::Known(CoordinatorFrame::ReceiptAck(ack), _) = CoordinatorFrame::decode(&frame).unwrap() {
             assert_eq!(ack.receipt, receipt_id(&receipt));
             acknowledged += 1;

@@ -3,7 +3,7 @@
 use darkbloom_registry::{CandidateView, Registration, Stated};
 use darkbloom_session::waits;
 use darkbloom_types::{EpochId, ProviderId, RefusalCode, Tier, TokenCount};
-use darkbloom_wire::{CoordinatorTiming, ModelLoad, RelayedRefused};
+use darkbloom_wire::{ModelLoad, RelayedRefused};
 
 use super::agenda::{Event, Now};
 use super::faults::{Fault, Planted};
@@ -89,7 +89,7 @@ impl World {
             sealed: None,
             attempts: Vec::new().into(),
             bill: None,
-            timing: CoordinatorTiming::NONE,
+            timing: None,
         };
         self.respond(s, Some(frame.into()));
         self.respond(s, None);

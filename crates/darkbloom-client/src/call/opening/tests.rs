@@ -10,8 +10,8 @@ use darkbloom_host::clock;
 use darkbloom_seal::{AnswerSealer, frame_size};
 use darkbloom_session::ClientSession;
 use darkbloom_text::{TextModel, TextPack};
-use darkbloom_types::{AttemptNumber, MonoMillis, NanoDollars, OperationId, SecretString, Tier, TokenId};
-use darkbloom_wire::{Bill, CoordinatorTiming, RelayedRefused};
+use darkbloom_types::{AttemptNumber, Micros, MonoMillis, NanoDollars, OperationId, SecretString, Tier, TokenId};
+use darkbloom_wire::{AttemptRecord, Bill, CoordinatorTiming, RelayedRefused};
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
@@ -85,7 +85,7 @@ async fn read(said: &str, text: &str, reason: FinishReason) -> Result<(), Refusa
         epoch: provider.epoch,
         attempt: AttemptNumber(1),
         salt: [7; 32],
-        attempts: Vec::new().into(),
+        attempts: vec![AttemptRecord { provider: provider.id, outcome: 0 }].into(),
         timing: CoordinatorTiming::NONE,
     };
     let acceptance = Acceptance {
@@ -156,9 +156,14 @@ fn the_charge_of_a_refusal_whose_words_are_a_lie_is_noted() {
         sealed: Some(vec![0; 1_072]),
         attempts: Vec::new().into(),
         bill: Some(bill.sign(&operator.key).unwrap()),
-        timing: CoordinatorTiming::NONE,
+        timing: Some(CoordinatorTiming { dispatch_us: Micros(7), ..CoordinatorTiming::NONE }),
     };
+    // Of the sealing before, and of an acceptance that came to nothing with this one.
+    let said = |dispatch_us| CoordinatorTiming { dispatch_us: Micros(dispatch_us), ..CoordinatorTiming::NONE };
+    call.timing_before = call.timing.with_coordinator(&said(100));
+    call.timing = call.timing_before.with_coordinator(&said(5));
     let refusal = call.refused(&frame, None, &sealing);
+    assert_eq!(call.timing.dispatch_us, Some(Micros(107)), "what it says of one sealing is a sum already");
     assert_eq!(refusal.code, RefusalCode::VerificationFailed, "{refusal}");
     assert_eq!(call.charge.get(), Some(&NanoDollars::ZERO));
 }

@@ -85,7 +85,7 @@ impl World {
     /// Whether exactly this receipt was acknowledged, once, since the last question.
     fn acknowledged(&mut self, receipt: &[u8]) -> bool {
         let mut seen = Vec::new();
-        while let Ok(Outgoing { frame, .. }) = self.sent.try_recv() {
+        while let Ok(frame) = self.sent.try_recv().map(Outgoing::take) {
             let Decoded::Known(CoordinatorFrame::ReceiptAck(ack), _) = CoordinatorFrame::decode(&frame).unwrap() else {
                 panic!("another frame than an acknowledgement")
             };

@@ -283,7 +283,7 @@ impl World {
             sealed: None,
             attempts: relay.session.attempts().to_vec().into(),
             bill: relay.bill.take().map(|bill| bill.to_be_bytes().to_vec()),
-            timing: CoordinatorTiming::NONE,
+            timing: None,
         };
         self.send(relay, s, frame);
     }

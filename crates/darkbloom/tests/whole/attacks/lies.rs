@@ -6,9 +6,7 @@ use darkbloom_keys::{IdentityKey as _, SoftwareKey};
 use darkbloom_types::{
     AttemptNumber, EpochId, NanoDollars, OperationId, ProviderId, RefusalCode, RequestId, TokenCount,
 };
-use darkbloom_wire::{
-    Bill, CoordinatorTiming, KeepAlive, LengthPrefixed, Relayed, RelayedData, RelayedFinal, RelayedRefused,
-};
+use darkbloom_wire::{Bill, KeepAlive, LengthPrefixed, Relayed, RelayedData, RelayedFinal, RelayedRefused};
 use serde_json::{Value, json};
 
 use super::hostile::middle::{Middle, read};
@@ -233,7 +231,7 @@ fn a_refusal_in_the_middle_or_at_the_end_is_an_error_and_no_end() {
             sealed,
             attempts: Vec::new().into(),
             bill: None,
-            timing: CoordinatorTiming::NONE,
+            timing: None,
         })
     };
     lied.middle.tell_frames(move |frames| {
@@ -256,7 +254,7 @@ fn a_refusal_in_the_middle_or_at_the_end_is_an_error_and_no_end() {
                 sealed: None,
                 attempts: Vec::new().into(),
                 bill: None,
-                timing: CoordinatorTiming::NONE,
+                timing: None,
             }
             .into();
         });

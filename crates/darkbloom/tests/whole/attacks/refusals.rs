@@ -118,11 +118,17 @@ fn a_request_that_one_provider_calls_wrong_is_sealed_to_another_that_has_come_si
         // Without a limit: whoever boasts long rows draws these.
         let call = scope.spawn(|| gateway.chat(&network.key, &ask("What is 17 + 25?")));
         let offer = hostile.offer();
+        let offered = std::time::Instant::now();
         let back = Provider::start(&network.coordinator, &data, None, &network.model);
         network.coordinator.eligible(2);
+        let waited = offered.elapsed();
         hostile.refuse(offer.stream, RefusalCode::InvalidRequest.number());
-        (call.join().unwrap(), back)
+        (call.join().unwrap(), back, waited)
     });
+    // The time that it cost is in the answer's.
+    let timing: serde_json::Value = serde_json::from_str(answer.0.header("x-timing").unwrap()).unwrap();
+    let dispatch = std::time::Duration::from_micros(timing["dispatch_us"].as_u64().unwrap());
+    assert!(dispatch >= answer.2, "{timing}, and {:?} passed before the refusal", answer.2);
     assert_eq!(answer.0.answer(), "42");
     assert_eq!(answer.0.header("x-darkbloom-provider"), Some(&*id));
     // Also who was asked with the keys before.
