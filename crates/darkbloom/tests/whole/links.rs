@@ -151,23 +151,21 @@ fn a_provider_comes_back_through_a_link_that_died_in_silence() {
 
 #[test]
 fn the_way_to_a_provider_and_back_belongs_to_no_part_of_the_time() {
-    const WAY: Duration = Duration::from_secs(1);
-    let Wired { wire, coordinator, gateway, key, .. } = &Wired::start();
+    let Wired { wire, coordinator, provider, gateway, key, .. } = &Wired::start();
     let began = Instant::now();
     wire.hold(true);
     let answer = thread::scope(|scope| {
-        let answer = scope.spawn(|| gateway.chat(key, &ask_with("What is 17 + 25?", json!({"max_tokens": 2}))));
-        thread::sleep(WAY);
+        let answer = scope.spawn(|| gateway.chat(key, &ask_with("Count from 1 to 9.", json!({"max_tokens": 900}))));
+        // Its acceptance is on its way all the while that it counts.
+        provider.process.logged("request answered");
         wire.hold(false);
         answer.join().unwrap()
     });
     let whole = began.elapsed();
-    assert_eq!(answer.answer(), "42");
-    // Its acceptance was a second on its way, while the provider had long begun.
+    assert_eq!(answer.status, 200, "{}", answer.text());
     let timing: Value = serde_json::from_str(answer.header("x-timing").unwrap()).unwrap();
     let parts: u64 = timing.as_object().unwrap().values().filter_map(Value::as_u64).sum();
-    assert!(Duration::from_micros(parts) < whole, "{timing} of {whole:?}");
-    assert!(Duration::from_micros(timing["dispatch_us"].as_u64().unwrap()) < WAY / 2, "{timing}");
+    assert!(Duration::from_micros(parts) < whole, "{timing} of {whole:?}: counted twice");
     coordinator.books_close(key, CREDIT);
 }
 

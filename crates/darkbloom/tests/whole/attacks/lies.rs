@@ -151,11 +151,14 @@ fn an_answer_whose_pieces_were_touched_is_an_error() {
     lied.network.books_close();
 }
 
-const ABOUT_ACCEPTANCES: [Lie; 8] = [
+const ABOUT_ACCEPTANCES: [Lie; 11] = [
     ("another salt", |frames| accepted(frames).salt[0] ^= 1),
     ("another epoch", |frames| accepted(frames).epoch = EpochId([7; 16])),
     ("another provider", |frames| accepted(frames).provider = ProviderId([7; 32])),
     ("another attempt", |frames| accepted(frames).attempt = AttemptNumber(2)),
+    ("no attempts", |frames| accepted(frames).attempts.0.clear()),
+    ("an attempt of another", |frames| accepted(frames).attempts.0[0].provider = ProviderId([7; 32])),
+    ("an attempt that was refused", |frames| accepted(frames).attempts.0[0].outcome = RefusalCode::Overloaded.number()),
     ("no acceptance", |frames| drop(frames.remove(0))),
     ("a second acceptance after content", |frames| {
         let at = pieces(frames)[1];
