@@ -25,7 +25,9 @@ mod sampler;
 mod scheduler;
 mod stream;
 
-pub use plan::{RowWork, SampleAt, Sampled, Slot, StepOutput, StepPlan};
-pub use row::{EndReason, RowEvent, RowFailure, RowId, RowRequest, Sampling, SamplingError};
+pub use plan::{MemoryOp, RowWork, SampleAt, Sampled, SavedId, Slot, StepOutput, StepPlan};
+pub use row::{EndReason, Owner, Priority, RowEvent, RowFailure, RowId, RowRequest, Sampling, SamplingError, Scope};
 pub use sampler::{SampleError, Sampler};
-pub use scheduler::{Limits, LimitsError, Load, STOP_TOKENS_MAX, Scheduler, SubmitError};
+pub use scheduler::{
+    AGED_AFTER, Decisions, GUESSES_IN_STEP_MAX, Limits, LimitsError, Load, STOP_TOKENS_MAX, Scheduler, SubmitError,
+};

@@ -1,4 +1,6 @@
-//! What a step feeds to the model, and what comes back.
+//! What a step does to the model's memory and feeds to it, and what comes back.
+
+use std::sync::Arc;
 
 use darkbloom_types::{SecretTokens, TokenId};
 
@@ -8,12 +10,17 @@ use crate::{RowId, SampleError, Sampling};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub u32);
 
-/// One step: forget some slots, then one forward over all rows' tokens.
-#[derive(Debug, Clone, PartialEq)]
+/// A copy of what a slot held, outside the model's memory. Numbers are never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SavedId(pub u64);
+
+/// One step: changes to the model's memory in order, then one forward over all rows' tokens.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct StepPlan {
-    /// Slots whose memory is forgotten before the forward. A row that starts here appears in `rows` from position 0.
-    pub clear: Vec<Slot>,
-    /// The rows of the step, each slot at most once: those that decode first, then those that prefill. Never empty.
+    /// What is forgotten, saved and brought back before the forward.
+    pub memory: Vec<MemoryOp>,
+    /// The rows of the step, each slot at most once: those that decode first, then those that prefill. Nothing when only the
+    /// memory changes.
     pub rows: Vec<RowWork>,
 }
 
@@ -25,6 +32,48 @@ impl StepPlan {
     }
 }
 
+/// One change to the model's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryOp {
+    /// Forgets what a slot holds from a position on; from 0, all of it.
+    Forget {
+        /// Which slot.
+        slot: Slot,
+        /// How many tokens stay.
+        from: u32,
+    },
+    /// Copies what a slot holds to a place outside.
+    Save {
+        /// Which slot.
+        slot: Slot,
+        /// The copy's name.
+        saved: SavedId,
+    },
+    /// Puts a copy into a slot that holds nothing, and leaves the first tokens of it there. The copy stays.
+    Restore {
+        /// Which slot.
+        slot: Slot,
+        /// Which copy.
+        saved: SavedId,
+        /// How many tokens stay.
+        keep: u32,
+    },
+    /// Copies what one slot holds into another that holds nothing, and leaves the first tokens of it there.
+    Copy {
+        /// From where.
+        from: Slot,
+        /// To where.
+        to: Slot,
+        /// How many tokens stay.
+        keep: u32,
+    },
+    /// Wipes a copy.
+    Drop {
+        /// Which copy.
+        saved: SavedId,
+    },
+}
+
 /// One row's part of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowWork {
@@ -34,17 +83,20 @@ pub struct RowWork {
     pub id: RowId,
     /// The position of the first of the tokens: how many the slot already holds.
     pub start: u32,
-    /// What is fed, at least one token: the last one sampled, or a piece of the prompt.
+    /// What is fed, at least one token: the last one sampled, or a piece of what came before.
     pub tokens: SecretTokens,
-    /// How to draw a token from the logits after the last of the tokens; nothing while the prompt is incomplete.
+    /// How many of the tokens, from the end, are guesses at what will be sampled.
+    pub guesses: u32,
+    /// How to draw tokens from the logits: after the last token that is no guess, and after each guess as long as they are
+    /// right. Nothing while the row's prompt is incomplete.
     pub sample: Option<SampleAt>,
 }
 
-/// One draw.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// How to draw, and where the first draw stands.
+#[derive(Debug, Clone, PartialEq)]
 pub struct SampleAt {
     /// The row's own sampling.
-    pub sampling: Sampling,
+    pub sampling: Arc<Sampling>,
     /// The place in the answer, from 0, which with the seed decides the draw.
     pub position: u32,
 }
@@ -52,15 +104,18 @@ pub struct SampleAt {
 /// What a step gave.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StepOutput {
-    /// One entry for each row of the plan that was to be sampled, in any order.
+    /// One entry for each row of the plan that was to be sampled and is not lost, in any order.
     pub sampled: Vec<Sampled>,
+    /// Slots whose memory could not be brought back: their rows were not part of the forward, and hold nothing now.
+    pub lost: Vec<Slot>,
 }
 
-/// One row's draw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One row's draws.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sampled {
     /// Whose.
     pub slot: Slot,
-    /// The token, or why this row's logits give none; other rows are not affected.
-    pub token: Result<TokenId, SampleError>,
+    /// The tokens, at least one: each but the last is the guess that was fed at its place, and what was fed of guesses after
+    /// that is forgotten again. Or why this row's logits give none; other rows are not affected.
+    pub tokens: Result<Vec<TokenId>, SampleError>,
 }

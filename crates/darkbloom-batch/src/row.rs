@@ -1,12 +1,50 @@
 //! What a row is asked to do, and what is told about it.
 
-use darkbloom_types::{SecretTokens, TokenCount, TokenId};
+use std::fmt;
+use std::sync::Arc;
+
+use darkbloom_types::{MonoMillis, SecretTokens, TokenCount, TokenId};
 
 use crate::SampleError;
 
 /// One request's row. The caller chooses the number and never uses one twice while the row lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowId(pub u64);
+
+/// Who asks, so that one who asks for much does not hold up those who ask for little. The caller chooses the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Owner(pub u64);
+
+/// Within which rows may use what each other's prompts left in the model's memory. Whoever knows the bytes can find out by
+/// the time to the first token what others in the scope asked, so they are as secret as a prompt.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Scope([u8; 32]);
+
+impl Scope {
+    /// The scope that these bytes name: 32 bytes that nobody outside can guess.
+    #[must_use]
+    pub fn new(secret: [u8; 32]) -> Self {
+        Self(secret)
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scope(…)")
+    }
+}
+
+/// Which waiting row is admitted first. A row that has waited for [`crate::AGED_AFTER`] counts as of the highest priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Priority {
+    /// Nobody waits for it: it fills what others leave, and gives its slot up to them.
+    Low,
+    /// Somebody waits for it.
+    #[default]
+    Normal,
+    /// Before all others.
+    High,
+}
 
 /// How a row's tokens are drawn from logits.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,16 +90,42 @@ pub enum SamplingError {
 /// A prompt to be continued.
 #[derive(Debug, Clone)]
 pub struct RowRequest {
-    /// Who is asking, for events and for cancelling.
+    /// The row's name, for events and for cancelling.
     pub id: RowId,
+    /// Who asks.
+    pub owner: Owner,
+    /// Before or after others.
+    pub priority: Priority,
+    /// Whose prefixes it may use, and who may use its own; nothing keeps it apart from all.
+    pub scope: Option<Scope>,
+    /// A row that has no slot by then ends with [`RowFailure::Late`].
+    pub start_by: Option<MonoMillis>,
     /// The tokens to continue.
     pub prompt: SecretTokens,
     /// At most so many tokens are sampled; the row's context may end it earlier.
     pub max_output: TokenCount,
     /// How they are drawn.
-    pub sampling: Sampling,
+    pub sampling: Arc<Sampling>,
     /// Sampling one of these ends the row; at most [`crate::STOP_TOKENS_MAX`].
     pub stop_tokens: Vec<TokenId>,
+}
+
+impl RowRequest {
+    /// A row of its own scope and of normal priority, greedy, that nothing but its length stops.
+    #[must_use]
+    pub fn new(id: RowId, prompt: SecretTokens, max_output: TokenCount) -> Self {
+        Self {
+            id,
+            owner: Owner::default(),
+            priority: Priority::default(),
+            scope: None,
+            start_by: None,
+            prompt,
+            max_output,
+            sampling: Arc::new(Sampling::GREEDY),
+            stop_tokens: Vec::new(),
+        }
+    }
 }
 
 /// What happened to a row. Each submitted row ends exactly once, and nothing follows its end.
@@ -129,6 +193,15 @@ pub enum RowFailure {
     /// The executor returned no token for the row: its bug.
     #[error("the executor returned nothing for the row")]
     NoOutput,
+    /// There was no slot for it in time.
+    #[error("no place in the batch became free in time")]
+    Late,
+    /// The model's memory has no room for the row, not even alone.
+    #[error("the model's memory has no room for the row")]
+    NoRoom,
+    /// The step that the row was part of did not come back.
+    #[error("a step of the model did not come back")]
+    Stuck,
     /// The engine was stopped.
     #[error("the engine was stopped")]
     EngineStopped,

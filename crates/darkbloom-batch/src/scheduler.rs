@@ -1,13 +1,46 @@
 //! Which rows run, and what each step feeds.
 
-use std::collections::VecDeque;
+mod admission;
+mod cost;
+mod lookup;
+mod prefix;
+mod state;
+mod waiting;
 
-use darkbloom_types::{SecretTokens, TokenCount, TokenId};
+use darkbloom_types::{Millis, MonoMillis, TokenId};
 
-use crate::{
-    EndReason, RowEvent, RowFailure, RowId, RowRequest, RowWork, SampleAt, Sampling, SamplingError, Slot, StepOutput,
-    StepPlan,
-};
+pub use self::waiting::AGED_AFTER;
+
+use self::cost::StepCost;
+use self::lookup::{GUESSES_MAX, Lookup};
+use self::prefix::SavedPrefixes;
+use self::state::{Feeding, Place, Row};
+use self::waiting::WaitingList;
+use crate::plan::{MemoryOp, RowWork, Sampled, Slot, StepOutput, StepPlan};
+use crate::row::{EndReason, RowEvent, RowFailure, RowId, RowRequest, SamplingError};
+
+/// How much longer a step may take because rows prefill in it, while others decode: a little less than the twofold gap between
+/// tokens that a long prompt may cause, since what a step takes is known only roughly.
+const PREFILL_STRETCH: f64 = 1.9;
+
+/// What a step of decoding rows may take in any case so that others prefill in it: a gap that nobody notices.
+const PREFILL_STEP_US_MIN: f64 = 2e3;
+
+/// Prompt tokens that join a step of decoding rows while nothing is known about what steps take.
+const CHUNK_UNKNOWN: usize = 32;
+
+/// How long a step should take at most because rows prefill in it while none decodes: so long waits who comes next.
+const PREFILL_STEP_US_MAX: f64 = 1e6;
+
+/// Prompt tokens that join a step of decoding rows at least: with fewer, a prompt of a thousand tokens would take longer than
+/// anybody waits.
+const CHUNK_MIN: usize = 4;
+
+/// Most guesses in one step, of all rows together: each needs room for the logits after it, 0.6 MB at a vocabulary of 152k.
+pub const GUESSES_IN_STEP_MAX: usize = 32;
+
+/// How much faster guessing must make a step's tokens for guesses to be fed.
+const GUESSING_GAIN: f64 = 1.05;
 
 /// Most stop tokens of one row. Models name two to six tokens that end a turn; the rest is room.
 pub const STOP_TOKENS_MAX: usize = 64;
@@ -23,6 +56,13 @@ pub struct Limits {
     pub step_tokens_max: usize,
     /// Rows that wait for a slot.
     pub waiting_max: usize,
+    /// Tokens whose state may be kept outside the model's memory: of rows that gave up their slot, and of prefixes.
+    pub saved_tokens_max: usize,
+    /// How long what a row left is kept for later rows of its scope; zero is not at all.
+    pub prefix_keep: Millis,
+    /// Whether a slot can forget its last tokens and keep the others. A state that is not a list of tokens, as of recurrent
+    /// layers, cannot; prefixes are then used whole, and nothing is guessed.
+    pub trims: bool,
 }
 
 impl Limits {
@@ -114,49 +154,53 @@ pub struct Load {
     pub rows_max: usize,
 }
 
+/// What the scheduler has decided so far that cannot be seen in plans as easily.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Decisions {
+    /// Tokens that rows did not have to feed because the model's memory had them.
+    pub reused_tokens: u64,
+    /// Rows that gave up their slot and came back to a saved state, or will.
+    pub saved_rows: u64,
+    /// Rows that gave up their slot and feed everything again.
+    pub refed_rows: u64,
+    /// Tokens guessed.
+    pub guessed_tokens: u64,
+    /// Of those, how many were right.
+    pub right_guesses: u64,
+}
+
 /// Plans steps over rows that come and go. See the crate's picture.
 #[derive(Debug)]
 pub struct Scheduler {
     limits: Limits,
     places: Vec<Place>,
-    waiting: VecDeque<Row>,
-    /// Slots in the order their rows were admitted: prefill goes to the first that needs it.
+    waiting: WaitingList,
+    /// Slots in the order their rows were admitted: prefill goes first to the one that waits longest.
     admitted: Vec<usize>,
+    prefixes: SavedPrefixes,
+    /// Tokens in saved states of rows that wait to come back.
+    saved_row_tokens: usize,
+    /// Saved states and rows are numbered from here.
+    next_saved: u64,
+    next_arrival: u64,
+    /// What the next plan does to the model's memory.
+    memory: Vec<MemoryOp>,
+    cost: StepCost,
     events: Vec<RowEvent>,
+    decisions: Decisions,
     /// A plan is out whose result has not come back.
-    step_is_out: bool,
+    step_is_out: Option<Out>,
+    /// The model's memory was full: nobody is admitted before a row has ended.
+    full: bool,
+    now: MonoMillis,
 }
 
-/// One slot.
-#[derive(Debug, Default)]
-struct Place {
-    row: Option<Row>,
-    /// Tokens that the step that is out feeds here; 0 when it does not touch the slot.
-    feeding: usize,
-    /// The step that is out samples here.
-    sampling: bool,
-    /// The model's memory here holds, or may hold, something of a row that ended.
-    dirty: bool,
-}
-
-#[derive(Debug)]
-struct Row {
-    id: RowId,
-    prompt: SecretTokens,
-    /// Tokens in the model's memory.
-    fed: usize,
-    /// The last token sampled; fed next when the prompt is done.
-    last: TokenId,
-    output: u32,
-    output_max: u32,
-    sampling: Sampling,
-    stop_tokens: Vec<TokenId>,
-}
-
-impl Row {
-    fn decodes(&self) -> bool {
-        self.fed >= self.prompt.len()
-    }
+/// A plan whose result has not come back.
+#[derive(Debug, Clone, Copy)]
+struct Out {
+    tokens: usize,
+    /// What it takes says nothing about other steps, because it also moves memory.
+    moves_memory: bool,
 }
 
 impl Scheduler {
@@ -169,10 +213,19 @@ impl Scheduler {
         Ok(Self {
             limits,
             places: (0..limits.rows_max).map(|_| Place::default()).collect(),
-            waiting: VecDeque::new(),
+            waiting: WaitingList::default(),
             admitted: Vec::with_capacity(limits.rows_max),
+            prefixes: SavedPrefixes::default(),
+            saved_row_tokens: 0,
+            next_saved: 0,
+            next_arrival: 0,
+            memory: Vec::new(),
+            cost: StepCost::new(),
             events: Vec::new(),
-            step_is_out: false,
+            decisions: Decisions::default(),
+            step_is_out: None,
+            full: false,
+            now: MonoMillis::default(),
         })
     }
 
@@ -180,8 +233,8 @@ impl Scheduler {
     ///
     /// # Errors
     /// When there is no room, or the row could never run.
-    pub fn submit(&mut self, request: RowRequest) -> Result<(), SubmitError> {
-        let RowRequest { id, prompt, max_output, sampling, stop_tokens } = request;
+    pub fn submit(&mut self, request: RowRequest, now: MonoMillis) -> Result<(), SubmitError> {
+        let RowRequest { id, prompt, max_output, .. } = &request;
         if prompt.is_empty() {
             return Err(SubmitError::EmptyPrompt);
         }
@@ -192,11 +245,11 @@ impl Scheduler {
         if max_output.0 == 0 {
             return Err(SubmitError::NoOutput);
         }
-        if stop_tokens.len() > STOP_TOKENS_MAX {
-            return Err(SubmitError::TooManyStopTokens { tokens: stop_tokens.len() });
+        if request.stop_tokens.len() > STOP_TOKENS_MAX {
+            return Err(SubmitError::TooManyStopTokens { tokens: request.stop_tokens.len() });
         }
-        sampling.check()?;
-        if self.waiting.iter().chain(self.running()).any(|row| row.id == id) {
+        request.sampling.check()?;
+        if self.waiting.iter().chain(self.running()).any(|row| row.id == *id) {
             return Err(SubmitError::DuplicateRow);
         }
         // A row that will get a slot at the next plan does not wait for one.
@@ -204,19 +257,42 @@ impl Scheduler {
         if self.waiting.len() >= self.limits.waiting_max.saturating_add(free) {
             return Err(SubmitError::WaitingListFull { waiting: self.waiting.len() });
         }
-        let room = u32::try_from(self.limits.row_tokens_max - prompt.len()).unwrap_or(u32::MAX);
-        let output_max = max_output.0.min(room);
-        let last = TokenId::default();
-        self.waiting.push_back(Row { id, prompt, fed: 0, last, output: 0, output_max, sampling, stop_tokens });
+        self.now = self.now.max(now);
+        let row = self.row(request);
+        self.waiting.push(row);
         Ok(())
+    }
+
+    fn row(&mut self, request: RowRequest) -> Row {
+        let RowRequest { id, owner, priority, scope, start_by, prompt, max_output, sampling, stop_tokens } = request;
+        let room = u32::try_from(self.limits.row_tokens_max - prompt.len()).unwrap_or(u32::MAX);
+        self.next_arrival += 1;
+        Row {
+            id,
+            owner,
+            priority,
+            scope,
+            prompt_tokens: prompt.len(),
+            history: prompt,
+            fed: 0,
+            output: 0,
+            output_max: max_output.0.min(room),
+            sampling,
+            stop_tokens,
+            arrival: self.next_arrival,
+            waits_since: self.now,
+            start_by,
+            started: false,
+            saved: None,
+            gave_way: false,
+            lookup: None,
+        }
     }
 
     /// Ends a row. Its slot is free for the next plan. Whether there was such a row.
     pub fn cancel(&mut self, id: RowId) -> bool {
-        if let Some(at) = self.waiting.iter().position(|row| row.id == id) {
-            if let Some(row) = self.waiting.remove(at) {
-                self.events.push(ended(&row, EndReason::Cancelled, None));
-            }
+        if let Some(row) = self.waiting.remove(id) {
+            self.end_waiting(row, EndReason::Cancelled, None);
             return true;
         }
         let slot = self.places.iter().position(|place| place.row.as_ref().is_some_and(|row| row.id == id));
@@ -227,71 +303,184 @@ impl Scheduler {
     }
 
     /// The next step, or nothing: no row has work, or the result of the last plan has not come back.
-    pub fn plan(&mut self) -> Option<StepPlan> {
-        if self.step_is_out {
+    pub fn plan(&mut self, now: MonoMillis) -> Option<StepPlan> {
+        if self.step_is_out.is_some() {
             return None;
         }
+        self.now = self.now.max(now);
+        self.expire();
         self.admit();
-        let mut budget = self.limits.step_tokens_max;
+        self.forget_what_nobody_may_use();
         let mut rows = Vec::with_capacity(self.admitted.len());
-        for decodes in [true, false] {
-            for &slot in &self.admitted {
-                let place = &mut self.places[slot];
-                let Some(row) = place.row.as_ref().filter(|row| row.decodes() == decodes) else { continue };
-                if budget == 0 {
-                    break;
-                }
-                let work = work(slot, row, budget);
-                place.feeding = work.tokens.len();
-                place.sampling = work.sample.is_some();
-                budget -= place.feeding;
-                rows.push(work);
-            }
-        }
-        if rows.is_empty() {
+        let left = self.plan_decoding(&mut rows);
+        self.plan_prefill(left, &mut rows);
+        let plan = StepPlan { memory: std::mem::take(&mut self.memory), rows };
+        if plan.rows.is_empty() && plan.memory.is_empty() {
             return None;
         }
-        let mut clear = Vec::new();
-        for (slot, place) in self.places.iter_mut().enumerate() {
-            if std::mem::take(&mut place.dirty) {
-                clear.push(slot_of(slot));
-            }
-        }
-        self.step_is_out = true;
-        Some(StepPlan { clear, rows })
+        self.step_is_out = Some(Out { tokens: plan.token_count(), moves_memory: !plan.memory.is_empty() });
+        Some(plan)
     }
 
-    /// Takes the result of the last plan, and returns what happened since events were last taken.
-    pub fn update(&mut self, output: StepOutput) -> Vec<RowEvent> {
-        if std::mem::take(&mut self.step_is_out) {
+    /// Every row that decodes feeds its last token, and guesses where they pay. Returns the step's tokens that are left.
+    fn plan_decoding(&mut self, rows: &mut Vec<RowWork>) -> usize {
+        let mut left = self.limits.step_tokens_max;
+        let mut guesses_left = GUESSES_IN_STEP_MAX;
+        let decoding = self.running().filter(|row| row.decodes()).count();
+        for slot in self.admitted.clone() {
+            let Some(row) = self.places[slot].row.as_ref().filter(|row| row.decodes()) else { continue };
+            let fed = self.limits.step_tokens_max - left;
+            // A token for each row that comes after this one, and for one that prefills.
+            let spare = left.saturating_sub(decoding - rows.len() + 1).min(guesses_left);
+            let guesses = self.guesses(row, fed, decoding, spare);
+            let work = row.work(slot_of(slot), 1, guesses);
+            guesses_left -= work.guesses as usize;
+            self.decisions.guessed_tokens += u64::from(work.guesses);
+            self.places[slot].out = Some(Feeding { tokens: 1, draws: true });
+            left -= work.tokens.len();
+            rows.push(work);
+        }
+        left
+    }
+
+    /// How many guesses make the step's tokens come faster, as far as can be foreseen. `fed` tokens are in the step already,
+    /// and `decoding` rows will be.
+    fn guesses(&self, row: &Row, fed: usize, decoding: usize, spare: usize) -> usize {
+        let Some(lookup) = row.lookup.as_ref().filter(|_| self.limits.trims) else { return 0 };
+        let room = (row.output_max - row.output).saturating_sub(1) as usize;
+        let most = lookup.guess(row.history.expose(), GUESSES_MAX.min(room).min(spare)).len();
+        let without = fed.max(decoding);
+        let Some(plain_us) = self.cost.of(without).filter(|_| most > 0) else { return 0 };
+        let rate = |guesses: usize| {
+            let us = self.cost.of(without + guesses).unwrap_or(f64::INFINITY);
+            (decoding as f64 + lookup.expected(guesses)) / us
+        };
+        let best = (1..=most).max_by(|one, other| rate(*one).total_cmp(&rate(*other))).unwrap_or(0);
+        if rate(best) * plain_us > GUESSING_GAIN * decoding as f64 { best } else { 0 }
+    }
+
+    /// Prompts share what decoding rows leave of the step, or of the time that it may take. Half goes to the one that was
+    /// admitted first, so that none waits for ever, and the rest to those that need least.
+    fn plan_prefill(&mut self, left: usize, rows: &mut Vec<RowWork>) {
+        let mut prefilling: Vec<(usize, usize)> = self
+            .admitted
+            .iter()
+            .copied()
+            .filter_map(|slot| {
+                let row = self.places[slot].row.as_ref().filter(|row| !row.decodes())?;
+                Some((slot, row.pending()))
+            })
+            .collect();
+        let Some(&(first, first_needs)) = prefilling.first() else { return };
+        let fed = self.limits.step_tokens_max - left;
+        let wanted = if rows.is_empty() {
+            self.cost.within(PREFILL_STEP_US_MAX, left).unwrap_or(left)
+        } else {
+            self.cost.room(fed, PREFILL_STRETCH, PREFILL_STEP_US_MIN, left).unwrap_or(CHUNK_UNKNOWN)
+        };
+        let mut left = wanted.max(CHUNK_MIN).min(left);
+        prefilling.sort_by_key(|&(_, needs)| needs);
+        let mut share_of_first = first_needs.min(left.div_ceil(2));
+        left -= share_of_first;
+        for (slot, needs) in prefilling {
+            let tokens = if slot == first {
+                // It takes its half, and its turn among the others.
+                let more = (needs - share_of_first).min(left);
+                left -= more;
+                std::mem::take(&mut share_of_first) + more
+            } else {
+                let tokens = needs.min(left);
+                left -= tokens;
+                tokens
+            };
+            let Some(row) = self.places[slot].row.as_ref().filter(|_| tokens > 0) else { continue };
+            let work = row.work(slot_of(slot), tokens, 0);
+            self.places[slot].out = Some(Feeding { tokens, draws: work.sample.is_some() });
+            rows.push(work);
+        }
+    }
+
+    /// Takes the result of the last plan and how long it took, and returns what happened since events were last taken.
+    pub fn update(&mut self, output: StepOutput, took_us: u64, now: MonoMillis) -> Vec<RowEvent> {
+        self.now = self.now.max(now);
+        if let Some(out) = self.step_is_out.take() {
+            if !out.moves_memory {
+                self.cost.learn(out.tokens, took_us);
+            }
             for slot in 0..self.places.len() {
-                let place = &mut self.places[slot];
-                let (feeding, sampling) = (std::mem::take(&mut place.feeding), std::mem::take(&mut place.sampling));
-                // A slot without a row was cancelled while the step ran.
-                let Some(row) = place.row.as_mut().filter(|_| feeding > 0) else { continue };
-                row.fed += feeding;
-                if sampling {
-                    let sampled = output.sampled.iter().find(|sampled| sampled.slot == slot_of(slot));
-                    match sampled.map(|sampled| sampled.token) {
-                        Some(Ok(token)) => self.take_token(slot, token),
-                        Some(Err(error)) => self.end(slot, EndReason::Failed, Some(RowFailure::Logits(error))),
-                        None => self.end(slot, EndReason::Failed, Some(RowFailure::NoOutput)),
-                    }
+                let Some(feeding) = self.places[slot].out.take() else { continue };
+                let sampled = output.sampled.iter().find(|sampled| sampled.slot == slot_of(slot));
+                if output.lost.contains(&slot_of(slot)) {
+                    self.lose(slot);
+                } else {
+                    self.advance(slot, feeding, sampled);
                 }
             }
         }
         self.take_events()
     }
 
+    /// A row's part of a step is done.
+    fn advance(&mut self, slot: usize, feeding: Feeding, sampled: Option<&Sampled>) {
+        let place = &mut self.places[slot];
+        place.dirty = true;
+        // A slot without a row was cancelled while the step ran.
+        let Some(row) = place.row.as_mut() else { return };
+        row.fed += feeding.tokens;
+        let prompt_tokens = row.prompt_tokens.saturating_sub(row.fed - feeding.tokens).min(feeding.tokens);
+        let (owner, output) = (row.owner, sampled.and_then(|sampled| sampled.tokens.as_ref().ok()).map_or(0, Vec::len));
+        self.waiting.served(owner, prompt_tokens, output);
+        if !feeding.draws {
+            return;
+        }
+        match sampled.map(|sampled| &sampled.tokens) {
+            Some(Ok(tokens)) if !tokens.is_empty() => self.take_tokens(slot, tokens),
+            Some(Ok(_)) | None => self.end(slot, EndReason::Failed, Some(RowFailure::NoOutput)),
+            Some(Err(error)) => self.end(slot, EndReason::Failed, Some(RowFailure::Logits(*error))),
+        }
+    }
+
+    fn take_tokens(&mut self, slot: usize, tokens: &[TokenId]) {
+        self.decisions.right_guesses += tokens.len() as u64 - 1;
+        for (nth, &token) in tokens.iter().enumerate() {
+            let Some(row) = self.places[slot].row.as_mut() else { return };
+            // The token before this one was a guess that is in memory already.
+            row.fed += usize::from(nth > 0);
+            let index = row.output;
+            row.output += 1;
+            if row.stop_tokens.contains(&token) {
+                return self.end(slot, EndReason::StopToken, None);
+            }
+            row.history.extend(&[token]);
+            self.events.push(RowEvent::Token { id: row.id, token, index });
+            if row.output >= row.output_max {
+                return self.end(slot, EndReason::Length, None);
+            }
+        }
+        if let Some(row) = self.places[slot].row.as_mut().filter(|_| self.limits.trims) {
+            let tokens_max = row.prompt_tokens + row.output_max as usize;
+            row.lookup.get_or_insert_with(|| Lookup::new(tokens_max)).learn(row.history.expose(), row.prompt_tokens);
+        }
+    }
+
+    /// What the slot held could not be brought back: its row feeds everything again.
+    fn lose(&mut self, slot: usize) {
+        let place = &mut self.places[slot];
+        place.dirty = false;
+        if let Some(row) = place.row.as_mut() {
+            row.fed = 0;
+        }
+    }
+
     /// The last plan could not be executed: every running row ends, since what the model's memory holds is not known
     /// any more. Waiting rows stay. Returns what happened since events were last taken.
     pub fn fail_step(&mut self) -> Vec<RowEvent> {
-        self.step_is_out = false;
+        self.step_is_out = None;
         for slot in 0..self.places.len() {
-            let place = &mut self.places[slot];
-            // Also where no row is: the plan that failed may have been the one to clear it.
-            (place.feeding, place.sampling, place.dirty) = (0, false, true);
+            self.places[slot].out = None;
             self.end(slot, EndReason::Failed, Some(RowFailure::Step));
+            // Also where no row is: what the plan was to do there may or may not have been done.
+            (self.places[slot].dirty, self.places[slot].kept) = (true, None);
         }
         self.take_events()
     }
@@ -301,8 +490,8 @@ impl Scheduler {
         for slot in 0..self.places.len() {
             self.end(slot, EndReason::Failed, Some(failure));
         }
-        for row in std::mem::take(&mut self.waiting) {
-            self.events.push(ended(&row, EndReason::Failed, Some(failure)));
+        for row in self.waiting.take_all() {
+            self.end_waiting(row, EndReason::Failed, Some(failure));
         }
         self.take_events()
     }
@@ -318,6 +507,12 @@ impl Scheduler {
         Load { running: self.running().count(), waiting: self.waiting.len(), rows_max: self.limits.rows_max }
     }
 
+    /// What it has decided since it was made.
+    #[must_use]
+    pub fn decisions(&self) -> Decisions {
+        self.decisions
+    }
+
     /// The limits it was made with.
     #[must_use]
     pub fn limits(&self) -> Limits {
@@ -328,65 +523,12 @@ impl Scheduler {
         self.places.iter().filter_map(|place| place.row.as_ref())
     }
 
-    /// First come, first served, into the lowest free slot: executors run neighbouring slots together most cheaply.
-    fn admit(&mut self) {
-        for slot in 0..self.places.len() {
-            if self.places[slot].row.is_some() {
-                continue;
-            }
-            let Some(row) = self.waiting.pop_front() else { return };
-            self.events.push(RowEvent::Started { id: row.id });
-            self.places[slot].row = Some(row);
-            self.admitted.push(slot);
-        }
-    }
-
-    fn take_token(&mut self, slot: usize, token: TokenId) {
-        let Some(row) = self.places[slot].row.as_mut() else { return };
-        let index = row.output;
-        row.output += 1;
-        row.last = token;
-        if row.stop_tokens.contains(&token) {
-            return self.end(slot, EndReason::StopToken, None);
-        }
-        self.events.push(RowEvent::Token { id: row.id, token, index });
-        if row.output >= row.output_max {
-            self.end(slot, EndReason::Length, None);
-        }
-    }
-
-    /// Takes the row out of its slot, if there is one. A step that is out may still write there, which `plan` minds:
-    /// it makes no plan before that step's result is back, and clears the slot first.
-    fn end(&mut self, slot: usize, reason: EndReason, failure: Option<RowFailure>) {
-        let Some(row) = self.places[slot].row.take() else { return };
-        self.places[slot].dirty = true;
-        self.admitted.retain(|&admitted| admitted != slot);
-        self.events.push(ended(&row, reason, failure));
+    fn end_waiting(&mut self, row: Row, reason: EndReason, failure: Option<RowFailure>) {
+        self.events.push(row.ended(reason, failure));
+        self.drop_saved(&row);
     }
 }
 
 fn slot_of(index: usize) -> Slot {
     Slot(u32::try_from(index).expect("Limits::check keeps the number of slots within 32 bits"))
-}
-
-fn ended(row: &Row, reason: EndReason, failure: Option<RowFailure>) -> RowEvent {
-    RowEvent::Ended { id: row.id, reason, output_tokens: TokenCount(row.output), failure }
-}
-
-/// What one row feeds, at most `budget` tokens.
-fn work(slot: usize, row: &Row, budget: usize) -> RowWork {
-    let prompt = row.prompt.expose();
-    let (tokens, complete) = if row.decodes() {
-        (vec![row.last], true)
-    } else {
-        let end = prompt.len().min(row.fed + budget);
-        (prompt[row.fed..end].to_vec(), end == prompt.len())
-    };
-    RowWork {
-        slot: slot_of(slot),
-        id: row.id,
-        start: u32::try_from(row.fed).expect("Limits::check keeps positions within 31 bits"),
-        tokens: SecretTokens::new(tokens),
-        sample: complete.then_some(SampleAt { sampling: row.sampling, position: row.output }),
-    }
 }

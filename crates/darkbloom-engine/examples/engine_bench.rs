@@ -10,10 +10,10 @@ use std::error::Error;
 use std::hint::black_box;
 use std::io::Write;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use darkbloom_batch::{RowEvent, RowId, RowRequest, RowWork, SampleAt, Sampler, Sampling, Slot, StepPlan};
+use darkbloom_batch::{MemoryOp, RowEvent, RowId, RowRequest, RowWork, SampleAt, Sampler, Sampling, Slot, StepPlan};
 use darkbloom_engine::{Attention, Engine, EngineHandle, Executor, LlamaExecutor, LlamaSettings};
 use darkbloom_types::{SecretTokens, TokenCount, TokenId};
 
@@ -123,9 +123,10 @@ fn prompt(row: usize, vocabulary: usize) -> Vec<TokenId> {
 
 fn run_bare(executor: &mut LlamaExecutor, prompts: &[Vec<TokenId>], output: u32) -> Result<f64, Box<dyn Error>> {
     let began = Instant::now();
+    let greedy = Arc::new(Sampling::GREEDY);
     let mut feed = prompts.to_vec();
     let slots = 0..u32::try_from(prompts.len())?;
-    let mut clear: Vec<Slot> = slots.clone().map(Slot).collect();
+    let mut memory: Vec<_> = slots.clone().map(|slot| MemoryOp::Forget { slot: Slot(slot), from: 0 }).collect();
     for position in 0..output {
         let start = if position == 0 { 0 } else { PROMPT_TOKENS as u32 + position - 1 };
         let rows = slots
@@ -136,12 +137,13 @@ fn run_bare(executor: &mut LlamaExecutor, prompts: &[Vec<TokenId>], output: u32)
                 id: RowId(slot.into()),
                 start,
                 tokens: SecretTokens::new(tokens),
-                sample: Some(SampleAt { sampling: Sampling::GREEDY, position }),
+                guesses: 0,
+                sample: Some(SampleAt { sampling: Arc::clone(&greedy), position }),
             })
             .collect();
-        let result = executor.step(&StepPlan { clear: std::mem::take(&mut clear), rows })?;
+        let result = executor.step(&StepPlan { memory: std::mem::take(&mut memory), rows })?;
         for sampled in result.sampled {
-            feed.push(vec![sampled.token?]);
+            feed.push(sampled.tokens?);
         }
     }
     Ok(began.elapsed().as_secs_f64())
@@ -152,13 +154,7 @@ fn run_engine(handle: &EngineHandle, prompts: &[Vec<TokenId>], output: u32) -> R
     let (sender, ends) = mpsc::channel();
     for (row, prompt) in prompts.iter().enumerate() {
         let sender = sender.clone();
-        let request = RowRequest {
-            id: RowId(row as u64),
-            prompt: SecretTokens::new(prompt.clone()),
-            max_output: TokenCount(output),
-            sampling: Sampling::GREEDY,
-            stop_tokens: Vec::new(),
-        };
+        let request = RowRequest::new(RowId(row as u64), SecretTokens::new(prompt.clone()), TokenCount(output));
         handle.submit(
             request,
             Box::new(move |event| {

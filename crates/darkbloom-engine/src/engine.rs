@@ -1,28 +1,51 @@
-//! The thread that runs steps, and the handle through which rows come and go.
+//! The threads that run steps and tell rows of them, and the handle through which rows come and go.
+//!
+//! One thread executes: it takes a step's result in, makes the next plan and goes on at once. The other tells the rows what
+//! happened, while the next step runs, and watches that steps come back.
 
-use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod stepping;
+mod telling;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use darkbloom_batch::{
-    Limits, LimitsError, Load, RowEvent, RowFailure, RowId, RowRequest, Scheduler, StepPlan, SubmitError,
-};
+use darkbloom_batch::{Decisions, Limits, LimitsError, Load, RowEvent, RowId, RowRequest, Scheduler, SubmitError};
+use darkbloom_types::MonoMillis;
 
 use crate::{Capacity, ExecuteError, Executor};
 
-/// Hears what happens to one row, on the engine's thread: it must return quickly and never wait, since every row waits
+/// Hears what happens to one row, on a thread of the engine's: it must return quickly and never wait, since every row waits
 /// for it. It may call the engine's handle. It is dropped after the row's end.
 pub type EventSink = Box<dyn FnMut(RowEvent) + Send>;
 
-/// Is called once, on the engine's thread, when the engine has stopped for good: it must return quickly and never wait.
+/// Is called once, on a thread of the engine's, when the engine has stopped for good: it must return quickly and never wait.
 pub type StopNotice = Box<dyn FnOnce() + Send>;
 
 /// How long no row must have run before what the rows left in the model's memory is overwritten. All of that memory is
 /// written, not only what was used: 0.13 s for 3.8 GB (8 rows of 4,096 tokens, 0.6 B parameters), during which a row that
 /// comes in waits. So it is not done between requests that follow each other.
 const ERASE_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a step may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepLimits {
+    /// Then it is interrupted, where the executor can be: its rows fail and the engine goes on.
+    pub interrupt_after: Duration,
+    /// So much later it is given up: every row fails, the engine stops, and its thread and model are left to the process's
+    /// end, since nothing can stop a thread.
+    pub give_up_after: Duration,
+}
+
+impl Default for StepLimits {
+    /// Half a minute, and ten seconds more: the scheduler aims at a second at most, and whoever waits for an answer takes a
+    /// provider for dead after a minute of silence.
+    fn default() -> Self {
+        Self { interrupt_after: Duration::from_secs(30), give_up_after: Duration::from_secs(10) }
+    }
+}
 
 /// Why an engine did not start.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +69,7 @@ pub enum StartEngineError {
 pub struct Stats {
     /// Steps executed: one forward each, for all rows together.
     pub steps: u64,
-    /// Tokens that they took in, prompts and answers.
+    /// Tokens that they took in: prompts, answers and guesses.
     pub tokens: u64,
     /// Rows summed over the steps; divided by `steps` it is how well the batch is shared.
     pub rows: u64,
@@ -54,45 +77,57 @@ pub struct Stats {
     pub failed_steps: u64,
     /// Why the last of them did, or that the executor panicked between steps.
     pub last_error: Option<ExecuteError>,
+    /// What the scheduler decided.
+    pub decisions: Decisions,
 }
 
 /// A running engine. Stopping or dropping it ends every row and waits for the step that runs.
 pub struct Engine {
     handle: EngineHandle,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Engine {
-    /// Starts the thread.
+    /// Starts the threads, with the usual limits on a step.
     ///
     /// # Errors
     /// When the limits and the executor do not fit together, or there is no thread to be had.
     pub fn start(executor: impl Executor + 'static, limits: Limits) -> Result<Self, StartEngineError> {
+        Self::start_with(executor, limits, StepLimits::default())
+    }
+
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        executor: impl Executor + 'static,
+        limits: Limits,
+        step_limits: StepLimits,
+    ) -> Result<Self, StartEngineError> {
         let scheduler = Scheduler::new(limits)?;
         let capacity = executor.capacity();
         if !capacity.holds(limits) {
             return Err(StartEngineError::BeyondCapacity { capacity });
         }
-        let vocabulary = executor.vocabulary();
         let shared = Arc::new(Shared {
-            state: Mutex::new(State {
-                scheduler,
-                arrivals: Vec::new(),
-                known: HashSet::new(),
-                stats: Stats::default(),
-                stopping: false,
-                stopped: false,
-                notices: Vec::new(),
-            }),
-            wake: Condvar::new(),
-            vocabulary,
+            state: Mutex::new(State::new(scheduler)),
+            work: Condvar::new(),
+            news: Condvar::new(),
+            vocabulary: executor.vocabulary(),
+            interrupt: executor.interrupt(),
+            step_limits,
+            started: Instant::now(),
         });
-        let of_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("darkbloom-engine".to_owned())
-            .spawn(move || of_thread.run(executor))
-            .map_err(StartEngineError::Thread)?;
-        Ok(Self { handle: EngineHandle { shared }, thread: Some(thread) })
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(StartEngineError::Thread)
+        };
+        // Dropping it ends the threads that have started.
+        let mut engine = Self { handle: EngineHandle { shared: Arc::clone(&shared) }, threads: Vec::new() };
+        let telling = Arc::clone(&shared);
+        engine.threads.push(spawn("darkbloom-rows", Box::new(move || telling.tell_rows()))?);
+        engine.threads.push(spawn("darkbloom-engine", Box::new(move || shared.run_steps(executor)))?);
+        Ok(engine)
     }
 
     /// A handle to it; as many as wanted.
@@ -101,8 +136,8 @@ impl Engine {
         self.handle.clone()
     }
 
-    /// Ends every row with [`RowFailure::EngineStopped`], frees the model, and returns when that is done: after the
-    /// step that runs at most.
+    /// Ends every row with [`darkbloom_batch::RowFailure::EngineStopped`], frees the model, and returns when that is done:
+    /// after the step that runs at most.
     pub fn stop(self) {
         drop(self);
     }
@@ -110,12 +145,19 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.handle.shared.lock().stopping = true;
-        self.handle.shared.wake.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // A sink may drop the last engine on the engine's own thread, which cannot wait for itself.
-            if thread.thread().id() != std::thread::current().id() {
-                // The thread catches its own panics; there is nothing to learn from the result.
+        let shared = &self.handle.shared;
+        {
+            let mut state = shared.lock();
+            state.stopping = true;
+            // Without its thread, nobody else says that the steps have ended.
+            state.steps_ended |= self.threads.len() < 2;
+        }
+        shared.wake();
+        for thread in self.threads.drain(..) {
+            // A sink may drop the last engine on the engine's own thread, which cannot wait for itself; and a step that was
+            // given up is not waited for.
+            if thread.thread().id() != std::thread::current().id() && !shared.lock().given_up {
+                // The threads catch their own panics; there is nothing to learn from the result.
                 drop(thread.join());
             }
         }
@@ -153,18 +195,23 @@ impl EngineHandle {
             if state.known.len() >= rows_max.saturating_add(waiting_max).saturating_mul(2) {
                 return Err(SubmitError::WaitingListFull { waiting: state.scheduler.load().waiting });
             }
-            state.scheduler.submit(request)?;
+            state.scheduler.submit(request, self.shared.now())?;
             state.known.insert(id);
             state.arrivals.push((id, sink));
         }
-        self.shared.wake.notify_all();
+        self.shared.wake();
         Ok(())
     }
 
-    /// Ends a row: it leaves the batch at the next step boundary, where its sink hears of it. Whether there was one.
+    /// Ends a row: it leaves the batch at the next step boundary. Its sink hears of it at once. Whether there was one.
     pub fn cancel(&self, id: RowId) -> bool {
-        let found = self.shared.lock().scheduler.cancel(id);
-        self.shared.wake.notify_all();
+        let found = {
+            let mut state = self.shared.lock();
+            let found = state.scheduler.cancel(id);
+            state.collect_events();
+            found
+        };
+        self.shared.wake();
         found
     }
 
@@ -174,10 +221,17 @@ impl EngineHandle {
         self.shared.lock().scheduler.load()
     }
 
+    /// The engine's clock, in which rows must start: time since its start.
+    #[must_use]
+    pub fn now(&self) -> MonoMillis {
+        self.shared.now()
+    }
+
     /// What it has done.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.lock().stats
+        let state = self.shared.lock();
+        Stats { decisions: state.scheduler.decisions(), ..state.stats }
     }
 
     /// Whether it takes no more rows.
@@ -199,43 +253,62 @@ impl EngineHandle {
     }
 }
 
-type Sinks = HashMap<RowId, EventSink>;
-
 struct Shared {
     state: Mutex<State>,
-    wake: Condvar,
+    /// There may be a step to plan.
+    work: Condvar,
+    /// There may be something to tell, or a step to watch.
+    news: Condvar,
     vocabulary: usize,
+    interrupt: Option<Arc<AtomicBool>>,
+    step_limits: StepLimits,
+    started: Instant,
 }
 
 /// Locked for moments only: no step runs and no sink is called while it is.
 struct State {
     scheduler: Scheduler,
-    /// Sinks of rows that the thread has not seen, all of them known.
+    /// Sinks of rows that are not known to the telling thread yet, all of them known here.
     arrivals: Vec<(RowId, EventSink)>,
+    /// What is still to be told, in order.
+    events: Vec<RowEvent>,
     /// Rows whose sink has not heard the end: at most twice what may run and wait.
     known: HashSet<RowId>,
     stats: Stats,
+    /// When the step that runs began.
+    step_began: Option<Instant>,
     stopping: bool,
-    /// The thread is at its end.
+    /// No step runs any more, and none will.
+    steps_ended: bool,
+    /// A step did not come back, and nobody waits for it any more.
+    given_up: bool,
+    /// Every row has heard its end.
     stopped: bool,
     /// Whom to tell then: each part of the program that waits for it, a handful.
     notices: Vec<StopNotice>,
 }
 
-/// At the thread's end, however it comes, nobody waits for an engine that does nothing any more.
-struct End<'s>(&'s Shared);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        (state.stopping, state.stopped) = (true, true);
-        let (arrivals, notices) = (std::mem::take(&mut state.arrivals), std::mem::take(&mut state.notices));
-        drop(state);
-        drop(arrivals);
-        for notice in notices {
-            // Whose notice panics learns nothing; the others do.
-            let _ = catch_unwind(AssertUnwindSafe(notice));
+impl State {
+    fn new(scheduler: Scheduler) -> Self {
+        Self {
+            scheduler,
+            arrivals: Vec::new(),
+            events: Vec::new(),
+            known: HashSet::new(),
+            stats: Stats::default(),
+            step_began: None,
+            stopping: false,
+            steps_ended: false,
+            given_up: false,
+            stopped: false,
+            notices: Vec::new(),
         }
+    }
+
+    /// Queues what the scheduler has to say.
+    fn collect_events(&mut self) {
+        let events = self.scheduler.take_events();
+        self.events.extend(events);
     }
 }
 
@@ -245,101 +318,19 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, mut executor: impl Executor) {
-        let _end = End(self);
-        let mut sinks = Sinks::new();
-        let mut used = false;
-        while let Some(plan) = self.next_plan(&mut sinks, &mut executor, &mut used) {
-            used = true;
-            let result = catch_unwind(AssertUnwindSafe(|| executor.step(&plan)));
-            let error = match result {
-                Ok(Ok(output)) => {
-                    let mut state = self.lock();
-                    state.stats.steps += 1;
-                    state.stats.tokens += plan.token_count() as u64;
-                    state.stats.rows += plan.rows.len() as u64;
-                    let events = state.scheduler.update(output);
-                    let arrivals = std::mem::take(&mut state.arrivals);
-                    drop(state);
-                    self.tell(&mut sinks, arrivals, events);
-                    continue;
-                }
-                Ok(Err(error)) => error,
-                Err(_) => ExecuteError::Panicked,
-            };
-            let mut state = self.lock();
-            state.stats.failed_steps += 1;
-            state.stats.last_error = Some(error);
-            state.stopping |= error == ExecuteError::Panicked;
-            let events = state.scheduler.fail_step();
-            let arrivals = std::mem::take(&mut state.arrivals);
-            drop(state);
-            self.tell(&mut sinks, arrivals, events);
-        }
-        let mut state = self.lock();
-        let events = state.scheduler.end_all(RowFailure::EngineStopped);
-        let arrivals = std::mem::take(&mut state.arrivals);
-        drop(state);
-        self.tell(&mut sinks, arrivals, events);
+    fn now(&self) -> MonoMillis {
+        MonoMillis::from(self.started.elapsed())
     }
 
-    /// Waits for work. Tells rows what happened to them meanwhile, and erases what they left when no more come. Nothing
-    /// means that the engine stops.
-    fn next_plan(&self, sinks: &mut Sinks, executor: &mut impl Executor, used: &mut bool) -> Option<StepPlan> {
-        loop {
-            let mut state = self.lock();
-            if state.stopping {
-                return None;
-            }
-            let plan = state.scheduler.plan();
-            let events = state.scheduler.take_events();
-            let arrivals = std::mem::take(&mut state.arrivals);
-            if plan.is_none() && events.is_empty() && arrivals.is_empty() {
-                // Woken by a submission, a cancellation or a stop; each changes one of these under the lock.
-                if !*used {
-                    drop(self.wake.wait(state));
-                    continue;
-                }
-                let (state, waited) =
-                    self.wake.wait_timeout(state, ERASE_AFTER).unwrap_or_else(PoisonError::into_inner);
-                let Load { running, waiting, .. } = state.scheduler.load();
-                drop(state);
-                if waited.timed_out() && running + waiting == 0 {
-                    // A row that comes in now waits behind this, as it would behind a step.
-                    *used = false;
-                    if catch_unwind(AssertUnwindSafe(|| executor.erase())).is_err() {
-                        let mut state = self.lock();
-                        state.stats.last_error = Some(ExecuteError::Panicked);
-                        state.stopping = true;
-                    }
-                }
-                continue;
-            }
-            drop(state);
-            self.tell(sinks, arrivals, events);
-            if plan.is_some() {
-                return plan;
-            }
-        }
+    /// Has both threads look at the state.
+    fn wake(&self) {
+        self.work.notify_all();
+        self.news.notify_all();
     }
 
-    fn tell(&self, sinks: &mut Sinks, arrivals: Vec<(RowId, EventSink)>, events: Vec<RowEvent>) {
-        sinks.extend(arrivals);
-        for event in events {
-            let id = event.id();
-            // A sink that panics is its owner's bug, who must not take the other rows along.
-            let heard = match sinks.get_mut(&id) {
-                Some(sink) => catch_unwind(AssertUnwindSafe(|| sink(event))).is_ok(),
-                None => true,
-            };
-            if matches!(event, RowEvent::Ended { .. }) {
-                // In this order, so that whoever sees the sink dropped may use the id again.
-                self.lock().known.remove(&id);
-                sinks.remove(&id);
-            } else if !heard {
-                sinks.remove(&id);
-                self.lock().scheduler.cancel(id);
-            }
+    fn set_interrupt(&self, on: bool) {
+        if let Some(interrupt) = &self.interrupt {
+            interrupt.store(on, Ordering::Relaxed);
         }
     }
 }

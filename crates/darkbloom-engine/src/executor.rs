@@ -1,20 +1,34 @@
 //! What can execute a step.
 
-use darkbloom_batch::{Limits, Slot, StepOutput, StepPlan};
-use darkbloom_types::TokenId;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use darkbloom_batch::{GUESSES_IN_STEP_MAX, Limits, MemoryOp, RowWork, SavedId, Slot, StepOutput, StepPlan};
+use darkbloom_types::{Millis, TokenId};
+
+/// How long what a row left is kept for later rows of its scope: the pause of somebody who reads an answer and asks on.
+const PREFIX_KEEP: Millis = Millis::from_minutes(5);
 
 /// A model with memory for a fixed number of rows.
 pub trait Executor: Send {
-    /// Forgets the plan's cleared slots, runs one forward over all rows' tokens, and draws a token for each row that
-    /// asks for one.
+    /// Changes the memory as the plan says, runs one forward over all rows' tokens, and draws tokens for each row that asks
+    /// for them. A plan without rows changes the memory only.
     ///
     /// # Errors
-    /// When the step could not be executed. What the slots hold is then not known; the caller clears them before it uses
-    /// them again, and may go on after that.
+    /// When the step could not be executed. After [`ExecuteError::NoRoom`] the memory is as it was before the forward.
+    /// Otherwise what the slots hold is not known; the caller clears them before it uses them again, and may go on after
+    /// that.
     fn step(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecuteError>;
 
-    /// Overwrites the memory that rows left behind. To be called when no row runs: every slot is empty afterwards.
+    /// Overwrites the memory that rows left behind. To be called when no row runs: every slot is empty afterwards. What is
+    /// saved outside stays.
     fn erase(&mut self);
+
+    /// While this is set, a step ends early and fails. Nothing when steps cannot be interrupted.
+    fn interrupt(&self) -> Option<Arc<AtomicBool>> {
+        None
+    }
 
     /// How many tokens the model knows; ids are below this.
     fn vocabulary(&self) -> usize;
@@ -30,6 +44,10 @@ impl<E: Executor + ?Sized> Executor for Box<E> {
 
     fn erase(&mut self) {
         (**self).erase();
+    }
+
+    fn interrupt(&self) -> Option<Arc<AtomicBool>> {
+        (**self).interrupt()
     }
 
     fn vocabulary(&self) -> usize {
@@ -50,6 +68,8 @@ pub struct Capacity {
     pub row_tokens_max: usize,
     /// Tokens in one step.
     pub step_tokens_max: usize,
+    /// Whether a slot can forget its last tokens and keep the others.
+    pub trims: bool,
 }
 
 impl Capacity {
@@ -59,6 +79,7 @@ impl Capacity {
         limits.rows_max <= self.rows_max
             && limits.row_tokens_max <= self.row_tokens_max
             && limits.step_tokens_max <= self.step_tokens_max
+            && (self.trims || !limits.trims)
     }
 
     /// The limits that use all of it.
@@ -69,6 +90,10 @@ impl Capacity {
             row_tokens_max: self.row_tokens_max,
             step_tokens_max: self.step_tokens_max,
             waiting_max,
+            // Half as much again as the slots take: what was saved is touched only when it is used.
+            saved_tokens_max: self.rows_max.saturating_mul(self.row_tokens_max) / 2,
+            prefix_keep: PREFIX_KEEP,
+            trims: self.trims,
         }
     }
 }
@@ -88,6 +113,12 @@ pub enum ExecuteError {
         /// What it returned.
         code: i32,
     },
+    /// It was interrupted.
+    #[error("the step was interrupted after it had taken too long")]
+    Interrupted,
+    /// It did not come back, not even when it was interrupted. The engine is not used again.
+    #[error("a step did not come back")]
+    Stuck,
     /// A simulated failure.
     #[error("a failure was injected")]
     Injected,
@@ -108,9 +139,24 @@ pub enum PlanFault {
     /// A row starts where its slot does not end.
     #[error("a row in slot {} starts at a position that its memory has not reached or has passed", .0.0)]
     WrongStart(Slot),
-    /// A row has no tokens.
+    /// A row has no tokens, or nothing but guesses.
     #[error("a row in slot {} has no tokens", .0.0)]
     NoTokens(Slot),
+    /// Guesses where nothing is drawn or forgotten, or too many.
+    #[error("a row in slot {} has guesses that cannot be checked", .0.0)]
+    Guesses(Slot),
+    /// More is to stay than there is, or a part of what cannot be divided.
+    #[error("slot {} cannot keep as much as is asked for", .0.0)]
+    WrongKeep(Slot),
+    /// A slot that is to be filled holds something.
+    #[error("slot {} is not empty", .0.0)]
+    NotEmpty(Slot),
+    /// A saved state that does not exist.
+    #[error("saved state {} does not exist", .0.0)]
+    UnknownSaved(SavedId),
+    /// A name is used for a second saved state.
+    #[error("saved state {} exists", .0.0)]
+    SavedTwice(SavedId),
     /// A row outgrows its slot.
     #[error("a row in slot {} outgrows its context", .0.0)]
     RowTooLong(Slot),
@@ -122,48 +168,97 @@ pub enum PlanFault {
     UnknownToken(Slot),
 }
 
-/// Checks a plan against what each slot holds, after the plan's clears were applied to `held`.
-pub(crate) fn check_plan(
-    plan: &StepPlan,
-    held: &[usize],
+/// What an executor's slots and saved states hold, in tokens. Plans are checked against it before they are executed.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) held: Vec<usize>,
+    saved: HashMap<SavedId, usize>,
     capacity: Capacity,
     vocabulary: usize,
-) -> Result<(), PlanFault> {
-    let mut seen = vec![false; held.len()];
-    let mut tokens_in_step = 0;
-    for row in &plan.rows {
-        let slot = row.slot;
-        let at = slot.0 as usize;
-        let (Some(seen), Some(&holds)) = (seen.get_mut(at), held.get(at)) else {
-            return Err(PlanFault::UnknownSlot(slot));
-        };
-        if std::mem::replace(seen, true) {
-            return Err(PlanFault::SlotTwice(slot));
-        }
-        if row.start as usize != holds {
-            return Err(PlanFault::WrongStart(slot));
-        }
-        if row.tokens.is_empty() {
-            return Err(PlanFault::NoTokens(slot));
-        }
-        if row.tokens.len() > capacity.row_tokens_max - holds {
-            return Err(PlanFault::RowTooLong(slot));
-        }
-        if row.tokens.expose().iter().any(|&TokenId(token)| token as usize >= vocabulary) {
-            return Err(PlanFault::UnknownToken(slot));
-        }
-        tokens_in_step += row.tokens.len();
-        if tokens_in_step > capacity.step_tokens_max {
-            return Err(PlanFault::StepTooLong);
-        }
-    }
-    Ok(())
 }
 
-/// Applies the plan's clears to what each slot holds.
-pub(crate) fn clear_held(plan: &StepPlan, held: &mut [usize]) -> Result<(), PlanFault> {
-    for &slot in &plan.clear {
-        *held.get_mut(slot.0 as usize).ok_or(PlanFault::UnknownSlot(slot))? = 0;
+impl Ledger {
+    pub(crate) fn new(capacity: Capacity, vocabulary: usize) -> Self {
+        Self { held: vec![0; capacity.rows_max], saved: HashMap::new(), capacity, vocabulary }
     }
-    Ok(())
+
+    /// Checks one change to the memory, and enters it.
+    pub(crate) fn change(&mut self, op: &MemoryOp) -> Result<(), PlanFault> {
+        let holds = |slot: Slot| self.held.get(slot.0 as usize).copied().ok_or(PlanFault::UnknownSlot(slot));
+        let saved = |saved: SavedId| self.saved.get(&saved).copied().ok_or(PlanFault::UnknownSaved(saved));
+        let (slot, now) = match *op {
+            MemoryOp::Forget { slot, from } => (slot, self.kept(holds(slot)?, from, slot)?),
+            MemoryOp::Save { slot, saved } => {
+                let tokens = holds(slot)?;
+                if self.saved.insert(saved, tokens).is_some() {
+                    return Err(PlanFault::SavedTwice(saved));
+                }
+                return Ok(());
+            }
+            MemoryOp::Restore { slot, saved: from, keep } => {
+                if holds(slot)? > 0 {
+                    return Err(PlanFault::NotEmpty(slot));
+                }
+                (slot, self.kept(saved(from)?, keep, slot)?)
+            }
+            MemoryOp::Copy { from, to, keep } => {
+                if holds(to)? > 0 || from == to {
+                    return Err(PlanFault::NotEmpty(to));
+                }
+                (to, self.kept(holds(from)?, keep, to)?)
+            }
+            MemoryOp::Drop { saved: from } => {
+                saved(from)?;
+                self.saved.remove(&from);
+                return Ok(());
+            }
+        };
+        self.held[slot.0 as usize] = now;
+        Ok(())
+    }
+
+    /// How many tokens stay of so many.
+    fn kept(&self, tokens: usize, keep: u32, slot: Slot) -> Result<usize, PlanFault> {
+        let keep = keep as usize;
+        let can = keep == 0 || keep == tokens || (self.capacity.trims && keep < tokens);
+        can.then_some(keep).ok_or(PlanFault::WrongKeep(slot))
+    }
+
+    /// Checks the rows of a plan, after its changes to the memory were entered.
+    pub(crate) fn check<'r>(&self, rows: impl IntoIterator<Item = &'r RowWork>) -> Result<(), PlanFault> {
+        let mut seen = vec![false; self.held.len()];
+        let (mut tokens_in_step, mut guesses_in_step) = (0, 0);
+        for row in rows {
+            let slot = row.slot;
+            let at = slot.0 as usize;
+            let (Some(seen), Some(&holds)) = (seen.get_mut(at), self.held.get(at)) else {
+                return Err(PlanFault::UnknownSlot(slot));
+            };
+            if std::mem::replace(seen, true) {
+                return Err(PlanFault::SlotTwice(slot));
+            }
+            if row.start as usize != holds {
+                return Err(PlanFault::WrongStart(slot));
+            }
+            let guesses = row.guesses as usize;
+            if row.tokens.len() <= guesses {
+                return Err(PlanFault::NoTokens(slot));
+            }
+            guesses_in_step += guesses;
+            if guesses > 0 && (!self.capacity.trims || row.sample.is_none() || guesses_in_step > GUESSES_IN_STEP_MAX) {
+                return Err(PlanFault::Guesses(slot));
+            }
+            if row.tokens.len() > self.capacity.row_tokens_max - holds {
+                return Err(PlanFault::RowTooLong(slot));
+            }
+            if row.tokens.expose().iter().any(|&TokenId(token)| token as usize >= self.vocabulary) {
+                return Err(PlanFault::UnknownToken(slot));
+            }
+            tokens_in_step += row.tokens.len();
+            if tokens_in_step > self.capacity.step_tokens_max {
+                return Err(PlanFault::StepTooLong);
+            }
+        }
+        Ok(())
+    }
 }

@@ -8,11 +8,10 @@
 //!
 //! ```text
 //!   EngineHandle ──submit, cancel──▶ scheduler (behind a lock that no step holds)
-//!                                        │ plan                      ▲ update
-//!                                        ▼                           │
-//!                                    engine thread ──step──▶ executor (one forward for all rows)
-//!                                        │
-//!                                        └──events──▶ each row's sink
+//!                                     │ plan   ▲ update          │ events
+//!                                     ▼        │                 ▼
+//!                          executing thread ──step──▶ executor   telling thread ──▶ each row's sink
+//!                          (one forward for all rows)            (meanwhile; and watches that steps come back)
 //! ```
 
 mod engine;
@@ -21,7 +20,7 @@ mod gguf;
 mod llama;
 mod simulated;
 
-pub use engine::{Engine, EngineHandle, EventSink, StartEngineError, Stats, StopNotice};
+pub use engine::{Engine, EngineHandle, EventSink, StartEngineError, Stats, StepLimits, StopNotice};
 pub use executor::{Capacity, ExecuteError, Executor, PlanFault};
 pub use gguf::GgufError;
 pub use llama::{Attention, LlamaExecutor, LlamaSettings, LoadModelError, check_model_file};

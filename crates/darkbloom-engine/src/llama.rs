@@ -1,19 +1,26 @@
 //! Models in the GGUF format, run by llama.cpp inside this process, on the CPU.
 
 mod raw;
+mod state;
 
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{BufReader, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use darkbloom_batch::{RowWork, Sampled, Sampler, StepOutput, StepPlan};
+use darkbloom_batch::{
+    GUESSES_IN_STEP_MAX, MemoryOp, RowWork, SampleAt, SampleError, Sampled, Sampler, SavedId, Slot, StepOutput,
+    StepPlan,
+};
 use darkbloom_types::TokenId;
 
-use crate::executor::{check_plan, clear_held};
+use crate::executor::Ledger;
 use crate::{Capacity, ExecuteError, Executor, GgufError};
 use raw::{Batch, Context, ContextSettings, Model};
+use state::SavedState;
 
 /// Most idle slots between two decoding rows that are filled with a token of no consequence. llama.cpp computes only
 /// neighbouring slots in one pass over the weights, so a gap costs another pass.
@@ -131,7 +138,8 @@ pub struct LlamaExecutor {
     model: Arc<Model>,
     capacity: Capacity,
     vocabulary: usize,
-    held: Vec<usize>,
+    ledger: Ledger,
+    saved: HashMap<SavedId, SavedState>,
     batch: Batch,
     sampler: Sampler,
     forwards: u64,
@@ -160,6 +168,7 @@ impl LlamaExecutor {
                 sequence_tokens: settings.row_tokens_max,
                 // And room for the tokens that fill idle slots.
                 batch_tokens: settings.step_tokens_max + settings.rows_max,
+                outputs: settings.rows_max + GUESSES_IN_STEP_MAX,
                 threads: settings.threads,
                 cache_as_bf16: settings.attention == Attention::Exact,
             },
@@ -169,13 +178,15 @@ impl LlamaExecutor {
             rows_max: settings.rows_max,
             row_tokens_max: settings.row_tokens_max,
             step_tokens_max: settings.step_tokens_max,
+            trims: true,
         };
         Ok(Self {
             context,
             model,
             capacity,
             vocabulary,
-            held: vec![0; settings.rows_max],
+            ledger: Ledger::new(capacity, vocabulary),
+            saved: HashMap::new(),
             batch: Batch::default(),
             sampler: Sampler::new(),
             forwards: 0,
@@ -203,63 +214,129 @@ impl LlamaExecutor {
         plan: &StepPlan,
         mut observe: impl FnMut(&RowWork, &[f32]),
     ) -> Result<StepOutput, ExecuteError> {
-        clear_held(plan, &mut self.held)?;
-        for slot in &plan.clear {
-            self.context.forget(slot.0 as usize, 0);
+        let lost = self.change_memory(&plan.memory)?;
+        let rows: Vec<&RowWork> = plan.rows.iter().filter(|row| !lost.contains(&row.slot)).collect();
+        if rows.is_empty() {
+            return Ok(StepOutput { sampled: Vec::new(), lost });
         }
-        check_plan(plan, &self.held, self.capacity, self.vocabulary)?;
-        if plan.rows.is_empty() {
-            return Ok(StepOutput::default());
-        }
-        let (last_places, filled) = self.fill_batch(plan);
+        self.ledger.check(rows.iter().copied())?;
+        let (places, filled) = self.fill_batch(&rows);
         let code = self.context.decode(&mut self.batch);
         self.batch.clear();
         self.forwards += 1;
-        if code != 0 {
-            self.forget_everything();
-            return Err(if code == 1 { ExecuteError::NoRoom } else { ExecuteError::Backend { code } });
+        match code {
+            0 => {}
+            // The memory is as it was.
+            1 => return Err(ExecuteError::NoRoom),
+            code => {
+                self.forget_everything();
+                return Err(if code == 2 { ExecuteError::Interrupted } else { ExecuteError::Backend { code } });
+            }
         }
         for slot in filled {
-            self.context.forget(slot, self.held[slot]);
+            self.context.forget(slot, self.ledger.held[slot]);
         }
-        let mut output = StepOutput { sampled: Vec::with_capacity(plan.rows.len()) };
-        for (work, place) in plan.rows.iter().zip(last_places) {
-            self.held[work.slot.0 as usize] += work.tokens.len();
-            let Some(draw) = work.sample else { continue };
-            let logits = self.context.logits(place).unwrap_or_default();
-            observe(work, logits);
-            let token = self.sampler.sample(logits, &draw.sampling, draw.position);
-            output.sampled.push(Sampled { slot: work.slot, token });
+        let mut sampled = Vec::with_capacity(rows.len());
+        for (work, last) in rows.into_iter().zip(places) {
+            let guesses = work.guesses as usize;
+            let slot = work.slot.0 as usize;
+            let held = self.ledger.held[slot] + work.tokens.len();
+            self.ledger.held[slot] = held;
+            let Some(draw) = &work.sample else { continue };
+            let tokens = self.draw(work, draw, last - guesses, &mut observe);
+            let right = tokens.as_ref().map_or(0, |tokens| tokens.len() - 1);
+            if right < guesses {
+                self.ledger.held[slot] = held - guesses + right;
+                self.context.forget(slot, self.ledger.held[slot]);
+            }
+            sampled.push(Sampled { slot: work.slot, tokens });
         }
-        Ok(output)
+        Ok(StepOutput { sampled, lost })
     }
 
-    /// Puts the plan's tokens into the batch, by slot. Returns where each row's last token is, and the filled slots.
-    fn fill_batch(&mut self, plan: &StepPlan) -> (Vec<usize>, Vec<usize>) {
-        let mut order: Vec<usize> = (0..plan.rows.len()).collect();
-        order.sort_unstable_by_key(|&row| plan.rows[row].slot);
-        let mut last_places = vec![0; plan.rows.len()];
+    /// Draws from the logits at a place of the batch, and from those after it as long as the guesses there are right.
+    fn draw(
+        &mut self,
+        work: &RowWork,
+        draw: &SampleAt,
+        place: usize,
+        observe: &mut impl FnMut(&RowWork, &[f32]),
+    ) -> Result<Vec<TokenId>, SampleError> {
+        let tokens = work.tokens.expose();
+        let guesses = tokens[tokens.len() - work.guesses as usize..].iter().copied().map(Some).chain([None]);
+        let mut drawn = Vec::with_capacity(1 + work.guesses as usize);
+        for ((place, position), guess) in (place..).zip(draw.position..).zip(guesses) {
+            let logits = self.context.logits(place).unwrap_or_default();
+            observe(work, logits);
+            let token = self.sampler.sample(logits, &draw.sampling, position)?;
+            drawn.push(token);
+            if guess != Some(token) {
+                break;
+            }
+        }
+        Ok(drawn)
+    }
+
+    /// Changes the memory as a plan says. Returns the slots whose state could not be brought back, which are empty now.
+    fn change_memory(&mut self, ops: &[MemoryOp]) -> Result<Vec<Slot>, ExecuteError> {
+        let mut lost = Vec::new();
+        for op in ops {
+            self.ledger.change(op)?;
+            match *op {
+                MemoryOp::Forget { slot, from } => self.context.forget(slot.0 as usize, from as usize),
+                MemoryOp::Save { slot, saved } => {
+                    self.saved.insert(saved, SavedState::of(&mut self.context, slot.0 as usize));
+                }
+                MemoryOp::Restore { slot, saved, keep } => {
+                    let state = self.saved.get(&saved);
+                    if !state.is_some_and(|state| state.restore(&mut self.context, slot.0 as usize, keep as usize)) {
+                        lost.push(slot);
+                    }
+                }
+                MemoryOp::Copy { from, to, keep } => {
+                    let state = SavedState::of(&mut self.context, from.0 as usize);
+                    if !state.restore(&mut self.context, to.0 as usize, keep as usize) {
+                        lost.push(to);
+                    }
+                }
+                MemoryOp::Drop { saved } => drop(self.saved.remove(&saved)),
+            }
+        }
+        for slot in &lost {
+            self.context.forget(slot.0 as usize, 0);
+            self.ledger.held[slot.0 as usize] = 0;
+        }
+        Ok(lost)
+    }
+
+    /// Puts the rows' tokens into the batch, by slot. Returns where each row's last token is, and the filled slots.
+    fn fill_batch(&mut self, rows: &[&RowWork]) -> (Vec<usize>, Vec<usize>) {
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_unstable_by_key(|&row| rows[row].slot);
+        let mut last_places = vec![0; rows.len()];
         let mut filled = Vec::new();
         let mut previous: Option<(usize, bool)> = None;
-        let fills_gaps = plan.rows.iter().filter(|row| row.tokens.len() == 1).count() >= GAP_FILL_ROWS_MIN;
+        let fills_gaps = rows.iter().filter(|row| row.tokens.len() == 1).count() >= GAP_FILL_ROWS_MIN;
         self.batch.clear();
         for row in order {
-            let work = &plan.rows[row];
+            let work = rows[row];
             let (slot, decodes) = (work.slot.0 as usize, work.tokens.len() == 1);
             if let Some((before, true)) = previous.filter(|_| decodes && fills_gaps) {
                 let gap = before + 1..slot;
-                let has_room = |slot: usize| self.held[slot] < self.capacity.row_tokens_max;
+                let held = &self.ledger.held;
+                let has_room = |slot: usize| held[slot] < self.capacity.row_tokens_max;
                 if gap.len() <= GAP_FILLED_MAX && gap.clone().all(has_room) {
                     for slot in gap {
-                        self.batch.push(0, self.held[slot], slot, false);
+                        self.batch.push(0, held[slot], slot, false);
                         filled.push(slot);
                     }
                 }
             }
             previous = Some((slot, decodes));
             let tokens = work.tokens.expose();
+            let first_output = tokens.len() - 1 - work.guesses as usize;
             for (at, &TokenId(token)) in tokens.iter().enumerate() {
-                let wanted = work.sample.is_some() && at + 1 == tokens.len();
+                let wanted = work.sample.is_some() && at >= first_output;
                 last_places[row] = self.batch.push(token, work.start as usize + at, slot, wanted);
             }
         }
@@ -268,9 +345,9 @@ impl LlamaExecutor {
 
     /// After a failed forward nobody knows what the sequences hold.
     fn forget_everything(&mut self) {
-        for slot in 0..self.held.len() {
+        for slot in 0..self.ledger.held.len() {
             self.context.forget(slot, 0);
-            self.held[slot] = 0;
+            self.ledger.held[slot] = 0;
         }
     }
 }
@@ -282,7 +359,11 @@ impl Executor for LlamaExecutor {
 
     fn erase(&mut self) {
         self.context.erase();
-        self.held.fill(0);
+        self.ledger.held.fill(0);
+    }
+
+    fn interrupt(&self) -> Option<Arc<AtomicBool>> {
+        Some(self.context.interrupt())
     }
 
     fn vocabulary(&self) -> usize {

@@ -1,14 +1,14 @@
 //! An executor without a model: its cost is scripted, its tokens are a function of each row's own history.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use darkbloom_batch::{Sampled, Sampler, StepOutput, StepPlan};
+use darkbloom_batch::{MemoryOp, RowWork, SampleAt, SampleError, Sampled, Sampler, SavedId, StepOutput, StepPlan};
 use darkbloom_types::TokenId;
 
-use crate::executor::{check_plan, clear_held};
+use crate::executor::Ledger;
 use crate::{Capacity, ExecuteError, Executor};
 
 /// How long a step takes: the sum, slept. The default takes no time at all.
@@ -78,8 +78,10 @@ pub struct SimulatedExecutor {
     failing_steps: BTreeSet<u64>,
     steps: u64,
     counters: Arc<SimulatedCounters>,
-    held: Vec<usize>,
-    histories: Vec<u64>,
+    ledger: Ledger,
+    /// For each slot and each number of tokens, from none on: what they were, in one number.
+    histories: Vec<Vec<u64>>,
+    saved: HashMap<SavedId, Vec<u64>>,
     sampler: Sampler,
     logits: Vec<f32>,
 }
@@ -87,7 +89,7 @@ pub struct SimulatedExecutor {
 impl Default for Capacity {
     /// Eight rows of 1,024 tokens, 256 tokens a step: what the small model that ships with the repository runs with.
     fn default() -> Self {
-        Self { rows_max: 8, row_tokens_max: 1_024, step_tokens_max: 256 }
+        Self { rows_max: 8, row_tokens_max: 1_024, step_tokens_max: 256, trims: true }
     }
 }
 
@@ -99,8 +101,8 @@ impl SimulatedExecutor {
             capacity,
             vocabulary,
             cost,
-            held: vec![0; capacity.rows_max],
-            histories: vec![0; capacity.rows_max],
+            ledger: Ledger::new(capacity, vocabulary),
+            histories: vec![vec![0]; capacity.rows_max],
             logits: vec![0.0; vocabulary],
             ..Self::default()
         }
@@ -120,6 +122,60 @@ impl SimulatedExecutor {
     }
 }
 
+impl SimulatedExecutor {
+    fn change(&mut self, op: &MemoryOp) {
+        match *op {
+            MemoryOp::Forget { slot, from } => self.histories[slot.0 as usize].truncate(from as usize + 1),
+            MemoryOp::Save { slot, saved } => {
+                self.saved.insert(saved, self.histories[slot.0 as usize].clone());
+            }
+            MemoryOp::Restore { slot, saved, keep } => {
+                self.histories[slot.0 as usize] = self.saved[&saved][..=keep as usize].to_vec();
+            }
+            MemoryOp::Copy { from, to, keep } => {
+                self.histories[to.0 as usize] = self.histories[from.0 as usize][..=keep as usize].to_vec();
+            }
+            MemoryOp::Drop { saved } => {
+                self.saved.remove(&saved);
+            }
+        }
+    }
+
+    fn feed(&mut self, row: &RowWork) -> Option<Sampled> {
+        let slot = row.slot.0 as usize;
+        let tokens = row.tokens.expose();
+        let (sure, guesses) = tokens.split_at(tokens.len() - row.guesses as usize);
+        sure.iter().for_each(|token| self.remember(slot, *token));
+        let tokens = row.sample.as_ref().map(|draw| self.draw(slot, draw, guesses));
+        self.ledger.held[slot] = self.histories[slot].len() - 1;
+        tokens.map(|tokens| Sampled { slot: row.slot, tokens })
+    }
+
+    /// Draws as long as the guesses are right.
+    fn draw(&mut self, slot: usize, draw: &SampleAt, guesses: &[TokenId]) -> Result<Vec<TokenId>, SampleError> {
+        let mut drawn = Vec::with_capacity(1 + guesses.len());
+        for (position, guess) in (draw.position..).zip(guesses.iter().copied().map(Some).chain([None])) {
+            let mut state = self.histories[slot].last().copied().unwrap_or_default();
+            for logit in &mut self.logits {
+                state = mix(state);
+                *logit = (state >> 40) as f32 / (1u64 << 22) as f32;
+            }
+            let token = self.sampler.sample(&self.logits, &draw.sampling, position)?;
+            drawn.push(token);
+            match guess {
+                Some(guess) if guess == token => self.remember(slot, token),
+                Some(_) | None => break,
+            }
+        }
+        Ok(drawn)
+    }
+
+    fn remember(&mut self, slot: usize, token: TokenId) {
+        let before = self.histories[slot].last().copied().unwrap_or_default();
+        self.histories[slot].push(mix(before ^ u64::from(token.0).wrapping_add(1)));
+    }
+}
+
 impl Executor for SimulatedExecutor {
     fn step(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecuteError> {
         let step = self.steps;
@@ -127,8 +183,14 @@ impl Executor for SimulatedExecutor {
         if self.failing_steps.contains(&step) {
             return Err(ExecuteError::Injected);
         }
-        clear_held(plan, &mut self.held)?;
-        check_plan(plan, &self.held, self.capacity, self.vocabulary)?;
+        for op in &plan.memory {
+            self.ledger.change(op)?;
+            self.change(op);
+        }
+        self.ledger.check(&plan.rows)?;
+        if plan.rows.is_empty() {
+            return Ok(StepOutput::default());
+        }
         let cost = self.cost.cost(plan);
         if !cost.is_zero() {
             std::thread::sleep(cost);
@@ -136,33 +198,13 @@ impl Executor for SimulatedExecutor {
         self.counters.forwards.fetch_add(1, Ordering::Relaxed);
         self.counters.tokens.fetch_add(plan.token_count() as u64, Ordering::Relaxed);
         self.counters.rows_widest.fetch_max(plan.rows.len() as u64, Ordering::Relaxed);
-
-        let mut output = StepOutput::default();
-        for row in &plan.rows {
-            let slot = row.slot.0 as usize;
-            if row.start == 0 {
-                self.histories[slot] = 0;
-            }
-            for &TokenId(token) in row.tokens.expose() {
-                self.histories[slot] = mix(self.histories[slot] ^ u64::from(token).wrapping_add(1));
-            }
-            self.held[slot] += row.tokens.len();
-            if let Some(draw) = row.sample {
-                let mut state = self.histories[slot];
-                for logit in &mut self.logits {
-                    state = mix(state);
-                    *logit = (state >> 40) as f32 / (1u64 << 22) as f32;
-                }
-                let token = self.sampler.sample(&self.logits, &draw.sampling, draw.position);
-                output.sampled.push(Sampled { slot: row.slot, token });
-            }
-        }
-        Ok(output)
+        let sampled = plan.rows.iter().filter_map(|row| self.feed(row)).collect();
+        Ok(StepOutput { sampled, lost: Vec::new() })
     }
 
     fn erase(&mut self) {
-        self.held.fill(0);
-        self.histories.fill(0);
+        self.ledger.held.fill(0);
+        self.histories.iter_mut().for_each(|history| history.truncate(1));
         self.counters.erased.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -2,21 +2,25 @@
 
 #![allow(clippy::unwrap_used, reason = "an unwrap is how a test fails, also in its own functions")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use darkbloom_batch::{
-    EndReason, Limits, Load, RowEvent, RowFailure, RowId, RowRequest, Sampling, StepOutput, StepPlan, SubmitError,
+    EndReason, Limits, Load, RowEvent, RowFailure, RowId, RowRequest, Sampling, Scope, StepOutput, StepPlan,
+    SubmitError,
 };
 use darkbloom_engine::{
     Capacity, CostModel, Engine, EngineHandle, EventSink, ExecuteError, Executor, SimulatedExecutor, StartEngineError,
+    StepLimits,
 };
-use darkbloom_types::{SecretTokens, TokenCount, TokenId};
+use darkbloom_types::{Millis, MonoMillis, SecretTokens, TokenCount, TokenId};
 use proptest::prelude::*;
 
-const CAPACITY: Capacity = Capacity { rows_max: 8, row_tokens_max: 256, step_tokens_max: 64 };
+const CAPACITY: Capacity = Capacity { rows_max: 8, row_tokens_max: 256, step_tokens_max: 64, trims: true };
 const VOCABULARY: usize = 97;
+const NOW: MonoMillis = MonoMillis(0);
 /// Far longer than any of these tests takes on a busy machine; only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -29,11 +33,9 @@ fn request(id: u64, prompt_tokens: usize, max_output: u32) -> RowRequest {
     let sampling =
         if id.is_multiple_of(2) { Sampling::GREEDY } else { Sampling { temperature: 1.0, top_p: 0.9, seed: id } };
     RowRequest {
-        id: RowId(id),
-        prompt: SecretTokens::new(prompt),
-        max_output: TokenCount(max_output),
-        sampling,
+        sampling: Arc::new(sampling),
         stop_tokens: vec![TokenId(3)],
+        ..RowRequest::new(RowId(id), SecretTokens::new(prompt), TokenCount(max_output))
     }
 }
 
@@ -168,10 +170,9 @@ fn submit_cancel_and_load_return_while_a_step_runs() {
     assert!(handle.cancel(RowId(4)));
     assert!(!handle.cancel(RowId(4)), "it is cancelled already");
     assert!(!handle.cancel(RowId(5)), "there is no such row");
-    assert_eq!(handle.submit(request(2, 5, 50), sink().0), Err(SubmitError::DuplicateRow), "its end is not told yet");
-    gate.send(()).unwrap();
-    assert_eq!(to_the_end(&first), (vec![], EndReason::Cancelled, None));
+    assert_eq!(to_the_end(&first), (vec![], EndReason::Cancelled, None), "its end is told while the step runs");
     assert_eq!(to_the_end(&second), (vec![], EndReason::Cancelled, None));
+    gate.send(()).unwrap();
     assert_eq!(handle.load(), Load { running: 0, waiting: 0, rows_max: 8 });
 }
 
@@ -181,7 +182,9 @@ fn cancelled_rows_whose_end_is_not_told_stay_bounded() {
     let limits = Limits { rows_max: 2, waiting_max: 3, ..CAPACITY.limits(3) };
     let engine = Engine::start(executor, limits).unwrap();
     let handle = engine.handle();
-    let first = submit(&handle, request(0, 5, 50));
+    // A sink that waits, as none should: nothing is told meanwhile.
+    let (release, released) = mpsc::channel::<()>();
+    handle.submit(request(0, 5, 50), Box::new(move |_| _ = released.recv())).unwrap();
     entries.recv_timeout(PATIENCE).unwrap();
     let mut taken = 1;
     let refused = (1..100).find_map(|id| match handle.submit(request(id, 5, 50), sink().0) {
@@ -194,8 +197,7 @@ fn cancelled_rows_whose_end_is_not_told_stay_bounded() {
     });
     assert!(matches!(refused, Some(SubmitError::WaitingListFull { .. })));
     assert_eq!(taken, 10, "twice what may run and wait");
-    drop(gate);
-    to_the_end(&first);
+    drop((gate, release));
 }
 
 #[test]
@@ -353,7 +355,10 @@ fn stopping_ends_all_rows_and_refuses_new_ones() {
 
 #[test]
 fn an_engine_may_be_dropped_by_a_sink() {
-    let engine = Arc::new(Mutex::new(Some(Engine::start(simulated(), CAPACITY.limits(4)).unwrap())));
+    // The row would run for two seconds; the engine is dropped at its first event.
+    let cost = CostModel { step: Duration::from_millis(10), ..CostModel::default() };
+    let executor = SimulatedExecutor::new(CAPACITY, VOCABULARY, cost);
+    let engine = Arc::new(Mutex::new(Some(Engine::start(executor, CAPACITY.limits(4)).unwrap())));
     let handle = engine.lock().unwrap().as_ref().unwrap().handle();
     let in_sink = Arc::clone(&engine);
     let (sender, receiver) = mpsc::channel();
@@ -361,7 +366,7 @@ fn an_engine_may_be_dropped_by_a_sink() {
         drop(in_sink.lock().unwrap().take());
         _ = sender.send(event);
     };
-    handle.submit(request(2, 5, 200), Box::new(sink)).unwrap();
+    handle.submit(RowRequest { stop_tokens: vec![], ..request(2, 5, 200) }, Box::new(sink)).unwrap();
     assert_eq!(to_the_end(&receiver).2, Some(RowFailure::EngineStopped));
 }
 
@@ -392,14 +397,14 @@ fn a_step_costs_what_the_script_says() {
     let ms = Duration::from_millis;
     let cost = CostModel { step: ms(5), decode_token: ms(2), prefill_token: ms(1) };
     let mut scheduler = darkbloom_batch::Scheduler::new(CAPACITY.limits(4)).unwrap();
-    scheduler.submit(request(2, 5, 5)).unwrap();
-    assert_eq!(cost.cost(&scheduler.plan().unwrap()), ms(5 + 5));
+    scheduler.submit(request(2, 5, 5), NOW).unwrap();
+    assert_eq!(cost.cost(&scheduler.plan(NOW).unwrap()), ms(5 + 5));
     let mut executor = SimulatedExecutor::new(CAPACITY, VOCABULARY, cost);
     let mut scheduler = darkbloom_batch::Scheduler::new(CAPACITY.limits(4)).unwrap();
-    scheduler.submit(RowRequest { stop_tokens: vec![], ..request(2, 5, 5) }).unwrap();
-    let output = executor.step(&scheduler.plan().unwrap()).unwrap();
-    scheduler.update(output);
-    assert_eq!(cost.cost(&scheduler.plan().unwrap()), ms(5 + 2));
+    scheduler.submit(RowRequest { stop_tokens: vec![], ..request(2, 5, 5) }, NOW).unwrap();
+    let output = executor.step(&scheduler.plan(NOW).unwrap()).unwrap();
+    scheduler.update(output, 1, NOW);
+    assert_eq!(cost.cost(&scheduler.plan(NOW).unwrap()), ms(5 + 2));
 }
 
 proptest! {
@@ -450,4 +455,118 @@ fn what_rows_left_is_overwritten_once_when_no_more_come() {
     assert_eq!(counters.erased(), once, "not again and again");
     assert_eq!(to_the_end(&submit(&handle, row(2))), first, "nothing of the row was needed any more");
     assert!(erased_after(once) > once);
+}
+
+const SHORT: StepLimits =
+    StepLimits { interrupt_after: Duration::from_millis(30), give_up_after: Duration::from_millis(30) };
+
+#[test]
+fn a_step_that_never_returns_is_noticed_its_rows_fail_and_nobody_waits_for_it() {
+    let (executor, entries, gate) = gated(simulated());
+    let engine = Engine::start_with(executor, CAPACITY.limits(4), SHORT).unwrap();
+    let handle = engine.handle();
+    let notice = stop_notice(&handle);
+    let rows = [submit(&handle, request(2, 5, 50)), submit(&handle, request(4, 5, 50))];
+    entries.recv_timeout(PATIENCE).unwrap();
+    for row in rows {
+        assert_eq!(to_the_end(&row), (vec![], EndReason::Failed, Some(RowFailure::Stuck)));
+    }
+    notice.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(handle.stats().last_error, Some(ExecuteError::Stuck));
+    assert_eq!(handle.submit(request(6, 5, 5), sink().0), Err(SubmitError::Stopped));
+    // The step has not come back, and is not waited for.
+    drop(engine);
+    drop(gate);
+}
+
+/// An executor whose first step lasts until it is interrupted.
+struct Interruptible {
+    inner: SimulatedExecutor,
+    interrupt: Arc<AtomicBool>,
+    first: bool,
+}
+
+impl Executor for Interruptible {
+    fn step(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecuteError> {
+        if std::mem::take(&mut self.first) {
+            while !self.interrupt.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            return Err(ExecuteError::Interrupted);
+        }
+        assert!(!self.interrupt.load(Ordering::Relaxed), "the next step is interrupted as well");
+        self.inner.step(plan)
+    }
+
+    fn erase(&mut self) {
+        self.inner.erase();
+    }
+
+    fn interrupt(&self) -> Option<Arc<AtomicBool>> {
+        Some(Arc::clone(&self.interrupt))
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.inner.vocabulary()
+    }
+
+    fn capacity(&self) -> Capacity {
+        self.inner.capacity()
+    }
+}
+
+#[test]
+fn a_step_that_takes_too_long_is_interrupted_and_the_engine_goes_on() {
+    let executor = Interruptible { inner: simulated(), interrupt: Arc::default(), first: true };
+    // An executor that was interrupted has as long as it takes on a busy machine.
+    let limits = StepLimits { give_up_after: PATIENCE, ..SHORT };
+    let engine = Engine::start_with(executor, CAPACITY.limits(4), limits).unwrap();
+    let handle = engine.handle();
+    let row = submit(&handle, request(2, 5, 50));
+    assert_eq!(to_the_end(&row), (vec![], EndReason::Failed, Some(RowFailure::Step)));
+    assert_eq!(handle.stats().last_error, Some(ExecuteError::Interrupted));
+    let next = submit(&handle, RowRequest { stop_tokens: vec![], ..request(2, 5, 10) });
+    assert_eq!(to_the_end(&next).0.len(), 10);
+}
+
+#[test]
+fn rows_of_a_scope_start_from_what_another_left_even_after_it_was_overwritten() {
+    let executor = simulated();
+    let counters = executor.counters();
+    let engine = Engine::start(executor, CAPACITY.limits(4)).unwrap();
+    let handle = engine.handle();
+    let row =
+        |id| RowRequest { id: RowId(id), scope: Some(Scope::new([7; 32])), stop_tokens: vec![], ..request(1, 40, 30) };
+    let first = to_the_end(&submit(&handle, row(1)));
+    assert_eq!(to_the_end(&submit(&handle, row(2))), first);
+    let began = Instant::now();
+    while counters.erased() == 0 {
+        assert!(began.elapsed() < PATIENCE, "what a row left stays");
+        std::thread::yield_now();
+    }
+    assert_eq!(to_the_end(&submit(&handle, row(3))), first);
+    assert_eq!(handle.stats().decisions.reused_tokens, 2 * 39);
+    let other = RowRequest { scope: Some(Scope::new([8; 32])), ..row(4) };
+    assert_eq!(to_the_end(&submit(&handle, other)), first);
+    assert_eq!(handle.stats().decisions.reused_tokens, 2 * 39, "another scope's");
+}
+
+#[test]
+fn a_row_that_waits_too_long_hears_so_though_nothing_else_happens() {
+    let (executor, entries, gate) = gated(simulated());
+    let limits = Limits { rows_max: 1, ..CAPACITY.limits(4) };
+    let engine = Engine::start(executor, limits).unwrap();
+    let handle = engine.handle();
+    let first = submit(&handle, request(2, 5, 50));
+    entries.recv_timeout(PATIENCE).unwrap();
+    let late = RowRequest { start_by: Some(handle.now().after(Millis(0))), ..request(4, 5, 50) };
+    let second = submit(&handle, late);
+    let submitted = handle.now();
+    while handle.now() <= submitted.after(Millis(1)) {
+        std::thread::yield_now();
+    }
+    gate.send(()).unwrap();
+    assert_eq!(to_the_end(&second), (vec![], EndReason::Failed, Some(RowFailure::Late)));
+    drop(gate);
+    to_the_end(&first);
 }

@@ -4,10 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use darkbloom_batch::{EndReason, Limits, RowEvent, RowId, RowRequest, RowWork, Sampling, Scheduler, Slot, StepPlan};
+use darkbloom_batch::{
+    Decisions, EndReason, Limits, MemoryOp, Priority, RowEvent, RowId, RowRequest, RowWork, SampleAt, Sampling,
+    SavedId, Scheduler, Scope, Slot, StepPlan,
+};
 use darkbloom_engine::{ExecuteError, Executor, GgufError, LlamaExecutor, LlamaSettings, LoadModelError, PlanFault};
-use darkbloom_types::{SecretTokens, TokenCount, TokenId};
+use darkbloom_types::{Millis, MonoMillis, SecretTokens, TokenCount, TokenId};
 
 fn model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf")
@@ -26,6 +30,8 @@ fn load(rows_max: usize, row_tokens_max: usize, step_tokens_max: usize, threads:
 /// Lengths on both sides of every boundary at which kernels change: 64 query tokens, 256 and 512 cells.
 const PROMPT_LENGTHS: [usize; 12] = [5, 637, 64, 129, 17, 690, 33, 200, 63, 513, 48, 256];
 const OUTPUT: u32 = 24;
+const NOW: MonoMillis = MonoMillis(0);
+const CONTEXT: usize = 1_024;
 
 fn request(nth: usize, vocabulary: usize) -> RowRequest {
     let mut state = (nth as u64 + 100).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -43,12 +49,10 @@ fn request(nth: usize, vocabulary: usize) -> RowRequest {
     } else {
         Sampling { temperature: 0.9, top_p: 0.95, seed: nth as u64 }
     };
+    let max_output = TokenCount(OUTPUT - (nth as u32 % 4) * 5);
     RowRequest {
-        id: RowId(nth as u64),
-        prompt: SecretTokens::new(prompt),
-        max_output: TokenCount(OUTPUT - (nth as u32 % 4) * 5),
-        sampling,
-        stop_tokens: Vec::new(),
+        sampling: Arc::new(sampling),
+        ..RowRequest::new(RowId(nth as u64), SecretTokens::new(prompt), max_output)
     }
 }
 
@@ -65,7 +69,7 @@ fn run(
     limits: Limits,
     rows: &[RowRequest],
     stagger: usize,
-) -> (BTreeMap<RowId, Said>, usize) {
+) -> (BTreeMap<RowId, Said>, usize, Decisions) {
     let mut scheduler = Scheduler::new(limits).unwrap();
     let mut said: BTreeMap<RowId, Said> = BTreeMap::new();
     let (mut coming, mut step, mut widest) = (rows.iter(), 0, 0);
@@ -74,17 +78,18 @@ fn run(
         if step % stagger.max(1) == 0 {
             let so_many = if stagger == 0 { rows.len() } else { 1 };
             for row in coming.by_ref().take(so_many) {
-                scheduler.submit(row.clone()).unwrap();
+                scheduler.submit(row.clone(), NOW).unwrap();
             }
         }
         step += 1;
-        let Some(plan) = scheduler.plan() else { continue };
+        let Some(plan) = scheduler.plan(NOW) else { continue };
         widest = widest.max(plan.rows.len());
         let keep = |work: &RowWork, logits: &[f32]| {
             said.entry(work.id).or_default().logits.push(logits.iter().map(|logit| logit.to_bits()).collect());
         };
         let output = executor.step_observed(&plan, keep).unwrap();
-        for event in scheduler.update(output) {
+        let took_us = 1_000 + 10 * plan.token_count() as u64;
+        for event in scheduler.update(output, took_us, NOW) {
             match event {
                 RowEvent::Started { .. } => {}
                 RowEvent::Token { id, token, .. } => said.entry(id).or_default().tokens.push(token),
@@ -95,29 +100,45 @@ fn run(
             }
         }
     }
-    (said, widest)
+    (said, widest, scheduler.decisions())
+}
+
+fn limits(rows_max: usize, step_tokens_max: usize) -> Limits {
+    Limits {
+        rows_max,
+        row_tokens_max: CONTEXT,
+        step_tokens_max,
+        waiting_max: 16,
+        saved_tokens_max: 0,
+        prefix_keep: Millis(0),
+        trims: true,
+    }
+}
+
+/// What each row says when it is alone and its prompt is fed as a whole, without a guess.
+fn said_alone(threads: usize, rows: &[RowRequest]) -> BTreeMap<RowId, Said> {
+    let mut alone = load(1, CONTEXT, 1_024, threads);
+    let mut said = BTreeMap::new();
+    for row in rows {
+        // A fresh scheduler forgets nothing: the executor is told to forget the row before.
+        let forget = MemoryOp::Forget { slot: Slot(0), from: 0 };
+        alone.step(&StepPlan { memory: vec![forget], rows: Vec::new() }).unwrap();
+        let limits = Limits { trims: false, ..limits(1, 1_024) };
+        said.append(&mut run(&mut alone, limits, std::slice::from_ref(row), 0).0);
+    }
+    said
 }
 
 /// Rows, tokens a step, and after how many steps the next row comes in (0: all at once).
 type Mix = (usize, usize, usize);
 
 fn assert_rows_do_not_depend_on_neighbours(threads: usize, nths: &[usize], mixes: &[Mix]) {
-    const CONTEXT: usize = 1_024;
-    let limits =
-        |rows_max, step_tokens_max| Limits { rows_max, row_tokens_max: CONTEXT, step_tokens_max, waiting_max: 16 };
-    let mut alone = load(1, CONTEXT, 1_024, threads);
-    let vocabulary = alone.vocabulary();
+    let vocabulary = load(1, 256, 64, 1).vocabulary();
     let rows: Vec<_> = nths.iter().map(|&nth| request(nth, vocabulary)).collect();
-    let mut expected = BTreeMap::new();
-    for row in &rows {
-        // A fresh scheduler clears nothing: the executor is told to forget the row before.
-        alone.step(&StepPlan { clear: vec![Slot(0)], rows: Vec::new() }).unwrap();
-        expected.append(&mut run(&mut alone, limits(1, 1_024), std::slice::from_ref(row), 0).0);
-    }
-    drop(alone);
+    let expected = said_alone(threads, &rows);
     for &(rows_max, step_tokens_max, stagger) in mixes {
         let mut shared = load(rows_max, CONTEXT, step_tokens_max, threads);
-        let (said, widest) = run(&mut shared, limits(rows_max, step_tokens_max), &rows, stagger);
+        let (said, widest, _) = run(&mut shared, limits(rows_max, step_tokens_max), &rows, stagger);
         assert!(widest >= rows_max.min(3), "the rows never shared a step");
         for (id, said) in said {
             let expected = &expected[&id];
@@ -261,6 +282,7 @@ fn plans_that_llama_would_abort_over_are_errors_and_the_executor_goes_on() {
         id: RowId(1),
         start,
         tokens: SecretTokens::new(tokens.into_iter().map(TokenId).collect()),
+        guesses: 0,
         sample: None,
     };
     let faults = [
@@ -273,7 +295,92 @@ fn plans_that_llama_would_abort_over_are_errors_and_the_executor_goes_on() {
         (vec![row(1, 0, vec![u32::MAX])], PlanFault::UnknownToken(Slot(1))),
     ];
     for (rows, fault) in faults {
-        assert_eq!(executor.step(&StepPlan { clear: vec![], rows }), Err(ExecuteError::Plan(fault)));
+        assert_eq!(executor.step(&StepPlan { memory: vec![], rows }), Err(ExecuteError::Plan(fault)));
     }
-    assert!(executor.step(&StepPlan { clear: vec![], rows: vec![row(0, 0, vec![1, 2, 3])] }).is_ok());
+    assert!(executor.step(&StepPlan { memory: vec![], rows: vec![row(0, 0, vec![1, 2, 3])] }).is_ok());
+}
+
+#[test]
+fn changes_to_the_memory_that_cannot_be_are_errors_and_the_executor_goes_on() {
+    let settings = LlamaSettings { step_tokens_max: 8, ..LlamaSettings::new(2, 256) };
+    let mut executor = LlamaExecutor::load(&model(), &settings).unwrap();
+    let tokens = SecretTokens::new((1..5).map(TokenId).collect());
+    let row = RowWork { slot: Slot(0), id: RowId(1), start: 0, tokens, guesses: 0, sample: None };
+    executor.step(&StepPlan { memory: vec![], rows: vec![row.clone()] }).unwrap();
+    let (slot, saved) = (Slot(0), SavedId(1));
+    let faults = [
+        (vec![MemoryOp::Forget { slot: Slot(2), from: 0 }], PlanFault::UnknownSlot(Slot(2))),
+        (vec![MemoryOp::Forget { slot, from: 5 }], PlanFault::WrongKeep(slot)),
+        (vec![MemoryOp::Restore { slot: Slot(1), saved, keep: 0 }], PlanFault::UnknownSaved(saved)),
+        (vec![MemoryOp::Drop { saved }], PlanFault::UnknownSaved(saved)),
+        (vec![MemoryOp::Save { slot, saved }, MemoryOp::Save { slot, saved }], PlanFault::SavedTwice(saved)),
+        (vec![MemoryOp::Restore { slot, saved, keep: 4 }], PlanFault::NotEmpty(slot)),
+        (vec![MemoryOp::Restore { slot: Slot(1), saved, keep: 5 }], PlanFault::WrongKeep(Slot(1))),
+        (vec![MemoryOp::Copy { from: slot, to: slot, keep: 4 }], PlanFault::NotEmpty(slot)),
+        (vec![MemoryOp::Copy { from: slot, to: Slot(1), keep: 5 }], PlanFault::WrongKeep(Slot(1))),
+    ];
+    for (memory, fault) in faults {
+        assert_eq!(executor.step(&StepPlan { memory, rows: vec![] }), Err(ExecuteError::Plan(fault)));
+    }
+    let sample = Some(SampleAt { sampling: Arc::new(Sampling::GREEDY), position: 0 });
+    let guess = RowWork { start: 4, guesses: 1, ..row };
+    for (row, fault) in [
+        (RowWork { guesses: 4, sample, ..guess.clone() }, PlanFault::NoTokens(slot)),
+        (guess, PlanFault::Guesses(slot)),
+    ] {
+        assert_eq!(executor.step(&StepPlan { memory: vec![], rows: vec![row] }), Err(ExecuteError::Plan(fault)));
+    }
+}
+
+/// A row whose prompt repeats itself, so that guesses are made.
+fn repeating(vocabulary: usize) -> RowRequest {
+    let piece = request(4, vocabulary).prompt;
+    let prompt = piece.expose().iter().cycle().take(120).copied().collect();
+    RowRequest { max_output: TokenCount(200), ..RowRequest::new(RowId(50), SecretTokens::new(prompt), TokenCount(1)) }
+}
+
+#[test]
+fn a_row_says_the_same_bit_for_bit_with_and_without_guesses() {
+    let mut executor = load(2, CONTEXT, 256, 1);
+    let row = repeating(executor.vocabulary());
+    let expected = said_alone(1, std::slice::from_ref(&row));
+    let (said, _, decisions) = run(&mut executor, limits(2, 256), &[row], 0);
+    assert!(decisions.guessed_tokens > 0 && decisions.right_guesses > 0, "{decisions:?}");
+    assert!(said == expected, "logits differ: {decisions:?}");
+}
+
+#[test]
+fn a_row_says_the_same_bit_for_bit_after_it_gave_way_and_came_back() {
+    for saved_tokens_max in [0, 4_096] {
+        let mut executor = load(2, CONTEXT, 256, 1);
+        let vocabulary = executor.vocabulary();
+        let mut rows: Vec<_> = [3, 7, 9, 2].into_iter().map(|nth| request(nth, vocabulary)).collect();
+        rows[0].priority = Priority::Low;
+        rows[1].priority = Priority::Low;
+        rows[2].priority = Priority::High;
+        let expected = said_alone(1, &rows);
+        let (said, _, decisions) = run(&mut executor, Limits { saved_tokens_max, ..limits(2, 256) }, &rows, 3);
+        let gave_way = if saved_tokens_max > 0 { decisions.saved_rows } else { decisions.refed_rows };
+        assert!(gave_way > 0, "{decisions:?}");
+        assert!(said == expected, "logits differ with {saved_tokens_max} tokens saved");
+    }
+}
+
+#[test]
+fn a_row_says_the_same_bit_for_bit_from_a_prefix_that_was_left_copied_or_saved() {
+    let mut executor = load(2, CONTEXT, 256, 1);
+    let vocabulary = executor.vocabulary();
+    let common = request(9, vocabulary).prompt;
+    let mut rows: Vec<_> = [0, 2, 4, 6, 10].into_iter().map(|nth| request(nth, vocabulary)).collect();
+    for (nth, row) in rows.iter_mut().enumerate() {
+        // Rows of three scopes; within one, all but one of them begin alike.
+        row.scope = Some(Scope::new([nth as u8 % 3; 32]));
+        let own = row.prompt.expose().iter().take(40);
+        row.prompt = SecretTokens::new(common.expose().iter().chain(own).copied().collect());
+    }
+    let expected = said_alone(1, &rows);
+    let limits = Limits { saved_tokens_max: 4_096, prefix_keep: Millis(1_000), ..limits(2, 256) };
+    let (said, _, decisions) = run(&mut executor, limits, &rows, 4);
+    assert!(decisions.reused_tokens >= 2 * 513, "{decisions:?}");
+    assert!(said == expected, "logits differ");
 }

@@ -144,16 +144,15 @@ impl Job {
     ) -> Result<UnboundedReceiver<Timed>, Refusal> {
         // Bounded by the ceiling: a row makes at most so many events.
         let (sender, events) = mpsc::unbounded_channel();
+        let sampling = Sampling {
+            temperature: request.temperature,
+            top_p: request.top_p,
+            seed: request.seed.unwrap_or_else(|| clock::rng().next_u64()),
+        };
         let row = RowRequest {
-            id: self.row,
-            prompt,
-            max_output,
-            sampling: Sampling {
-                temperature: request.temperature,
-                top_p: request.top_p,
-                seed: request.seed.unwrap_or_else(|| clock::rng().next_u64()),
-            },
+            sampling: Arc::new(sampling),
             stop_tokens: self.serving.model.text.end_tokens().to_vec(),
+            ..RowRequest::new(self.row, prompt, max_output)
         };
         let sink = Box::new(move |event| {
             // The receiver is gone when the connection is; the row is cancelled then.

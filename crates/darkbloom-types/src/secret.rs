@@ -157,6 +157,25 @@ impl SecretTokens {
         &self.0
     }
 
+    /// Adds tokens at the end. When that takes another buffer, the old one is wiped.
+    pub fn extend(&mut self, tokens: &[TokenId]) {
+        let needed = self.0.len() + tokens.len();
+        if needed > self.0.capacity() {
+            let mut larger = Vec::with_capacity(needed.max(self.0.capacity() * 2));
+            larger.extend_from_slice(&self.0);
+            std::mem::replace(&mut self.0, larger).zeroize();
+        }
+        self.0.extend_from_slice(tokens);
+    }
+
+    /// Keeps the first so many tokens and wipes the others.
+    pub fn truncate(&mut self, kept: usize) {
+        if let Some(rest) = self.0.get_mut(kept..) {
+            rest.iter_mut().zeroize();
+            self.0.truncate(kept);
+        }
+    }
+
     /// How many tokens.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -37,7 +37,7 @@ pub enum Command {
     Gateway(Gateway),
     /// Run a local OpenAI endpoint that verifies and seals on this machine.
     Proxy(Proxy),
-    /// Run a provider.
+    /// Run a provider. When it dies it is started again.
     Start(Start),
     /// Make, list and revoke API keys and join tokens.
     Keys(Keys),
@@ -150,7 +150,7 @@ pub struct Proxy {
 /// Options of `start`.
 #[derive(Debug, Args)]
 pub struct Start {
-    /// Stay in the foreground. The only way so far.
+    /// Be one process, which is not started again when it dies: for service managers, which do that themselves.
     #[arg(long)]
     pub foreground: bool,
     /// The coordinator's address.

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use darkbloom_types::Refusal;
 
+use crate::supervisor::START_AGAIN;
+
 /// A failure for a person.
 #[derive(Debug)]
 pub struct Failure {
@@ -31,8 +33,21 @@ impl Failure {
         Self { status: 128_u8.saturating_add(number), ..Self::new(message, "") }
     }
 
-    /// Prints it. The exit status is 1, unless a signal is to blame.
+    /// It would not happen, or not for long, if the command were given again: whoever supervises it may do so.
+    pub fn temporary(self) -> Self {
+        Self { status: START_AGAIN, ..self }
+    }
+
+    /// A command that this one ran has failed with this status, and said why.
+    pub fn said(status: u8) -> Self {
+        Self { status, ..Self::new("", "") }
+    }
+
+    /// Prints it. The exit status is 1, unless a signal is to blame or another command said otherwise.
     pub fn report(&self) -> ExitCode {
+        if self.message.is_empty() {
+            return ExitCode::from(self.status);
+        }
         let mut out = std::io::stderr().lock();
         // Nobody is left to tell when standard error is closed.
         let _ = writeln!(out, "error: {}", self.message);

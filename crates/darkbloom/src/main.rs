@@ -8,6 +8,7 @@ mod dev;
 mod error;
 mod roles;
 mod settings;
+mod supervisor;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use crate::arguments::{Arguments, Command};
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_log();
+    leave_no_core();
     // One TLS implementation for everything in this process. A second call would only say that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -45,6 +47,15 @@ async fn run(arguments: Arguments) -> Result<(), error::Failure> {
         Command::Keys(options) => admin::keys(options).await,
         Command::Accounts(options) => admin::accounts(options).await,
         Command::Catalogue(options) => admin::catalogue(options).await,
+    }
+}
+
+/// A process that dies must not leave its memory on a disk: keys, prompts and answers are in it. A limit of zero bytes stops the
+/// kernel from writing a core file itself; a program that it pipes cores to may still choose otherwise.
+fn leave_no_core() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        tracing::warn!(%error, "cannot forbid core files");
     }
 }
 

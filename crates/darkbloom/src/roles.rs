@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::arguments::{self, Supervised, TrustOptions};
 use crate::error::{Failure, say};
 use crate::settings::{ClientSettings, CoordinatorSettings, ProviderSettings};
+use crate::supervisor;
 
 /// Where roles listen by default.
 const COORDINATOR_LISTEN: &str = "127.0.0.1:7701";
@@ -27,7 +28,7 @@ const ROW_TOKENS: usize = 8_192;
 
 /// Who may tell a role to stop. It listens from before the role starts: a signal that comes right after the lines that say
 /// that the role is ready must not end the process the hard way.
-struct Stop {
+pub struct Stop {
     terminate: Signal,
     interrupt: Signal,
     until_stdin_closes: bool,
@@ -54,7 +55,7 @@ impl Stop {
     }
 
     /// Waits for a signal, or for the end of standard input where that counts.
-    async fn told(mut self) {
+    pub async fn told(mut self) {
         let until_stdin_closes = self.until_stdin_closes;
         let stdin_closes = async {
             if !until_stdin_closes {
@@ -194,9 +195,6 @@ pub async fn proxy(options: arguments::Proxy, settings: ClientSettings) -> Resul
 
 /// `darkbloom start`.
 pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> Result<(), Failure> {
-    if !options.foreground {
-        return Err(Failure::new("running in the background is not there yet", "add `--foreground`"));
-    }
     let missing = |what: &str, hint: &str| Failure::new(format!("no {what} is given"), hint);
     let coordinator = options.coordinator.or(settings.coordinator);
     let model = options.model.or(settings.model);
@@ -216,8 +214,11 @@ pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> 
             threads: options.threads.or(settings.threads),
         },
     };
-    // Why there is no provider may be in a coordinator's words.
     let mut stop = Stop::listen(&options.run)?;
+    if !options.foreground {
+        return supervisor::run(stop).await;
+    }
+    // Why there is no provider may be in a coordinator's words.
     let Some(running) = stop.unless_signalled(Provider::start(config)).await else { return Ok(()) };
     let running = running.map_err(|error| Failure::new(printable(&error.to_string()), error.hint()))?;
     if options.run.json {
@@ -225,5 +226,5 @@ pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> 
     } else {
         say(format!("provider  {}", running.id))?;
     }
-    running.serve_until(stop.told()).await.map_err(|error| Failure::new(error.to_string(), error.hint()))
+    running.serve_until(stop.told()).await.map_err(|error| Failure::new(error.to_string(), error.hint()).temporary())
 }

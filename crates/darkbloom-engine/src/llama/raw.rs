@@ -8,6 +8,7 @@
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 
 use llama_cpp_sys_2 as sys;
@@ -29,6 +30,12 @@ fn start_backend() {
             sys::llama_backend_init();
         }
     });
+}
+
+/// Whether the computation is to end; `flag` is a context's.
+unsafe extern "C" fn is_interrupted(flag: *mut c_void) -> bool {
+    // SAFETY: the pointer is to the flag that the context owns, which lives as long as the context computes.
+    unsafe { (*flag.cast::<AtomicBool>()).load(Ordering::Relaxed) }
 }
 
 /// A loaded model.
@@ -98,6 +105,7 @@ pub(super) struct ContextSettings {
     pub(super) sequences: usize,
     pub(super) sequence_tokens: usize,
     pub(super) batch_tokens: usize,
+    pub(super) outputs: usize,
     pub(super) threads: usize,
     pub(super) cache_as_bf16: bool,
 }
@@ -109,6 +117,8 @@ pub(super) struct Context {
     batch_tokens: usize,
     sequences: usize,
     vocabulary: usize,
+    /// Read by llama.cpp while it computes; freed after the context.
+    interrupt: Arc<AtomicBool>,
     /// Freed after the context that uses it.
     _model: Arc<Model>,
 }
@@ -134,7 +144,9 @@ impl Context {
         let batch_tokens = settings.batch_tokens.min(cells);
         let cells = u32::try_from(cells).ok()?;
         let batch = u32::try_from(batch_tokens).ok()?;
+        let outputs = u32::try_from(settings.outputs.min(batch_tokens)).ok()?;
         let threads = i32::try_from(settings.threads).ok()?;
+        let interrupt = Arc::new(AtomicBool::new(false));
         // SAFETY: the parameters are llama.cpp's defaults with plain values changed; the model is alive. Making a
         // context catches its own exceptions and returns null.
         let context = unsafe {
@@ -144,7 +156,7 @@ impl Context {
             // A decoding step is never cut in two, nor is a prompt's piece.
             parameters.n_ubatch = batch;
             parameters.n_seq_max = settings.sequences as u32;
-            parameters.n_outputs_max = settings.sequences as u32;
+            parameters.n_outputs_max = outputs;
             parameters.n_threads = threads;
             parameters.n_threads_batch = threads;
             // Each sequence has cells of its own: with shared ones the order of additions depends on the neighbours.
@@ -153,6 +165,8 @@ impl Context {
             parameters.type_k = if settings.cache_as_bf16 { sys::GGML_TYPE_BF16 } else { sys::GGML_TYPE_F16 };
             parameters.type_v = parameters.type_k;
             parameters.no_perf = true;
+            parameters.abort_callback = Some(is_interrupted);
+            parameters.abort_callback_data = Arc::as_ptr(&interrupt).cast_mut().cast();
             sys::llama_init_from_model(model.0.as_ptr(), parameters)
         };
         let context = NonNull::new(context)?;
@@ -168,6 +182,7 @@ impl Context {
             batch_tokens: granted_batch as usize,
             sequences: settings.sequences,
             vocabulary,
+            interrupt,
             _model: model,
         };
         let enough = granted as usize >= settings.sequence_tokens && context.batch_tokens >= batch_tokens;
@@ -190,11 +205,19 @@ impl Context {
         unsafe { sys::llama_memory_clear(self.memory, true) }
     }
 
-    /// What llama.cpp would save of a sequence: its keys and values as they are in memory, among other things.
-    #[cfg(test)]
+    /// While it is set, a forward ends early with 2.
+    pub(super) fn interrupt(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.interrupt)
+    }
+
+    /// What a sequence holds: its keys and values as they are in memory, among other things. Nothing when there is no such
+    /// sequence.
     pub(super) fn state(&mut self, sequence: usize) -> Vec<u8> {
-        let sequence = i32::try_from(sequence).unwrap();
-        // SAFETY: the context is alive, and the buffer is as long as the call is told.
+        let Some(sequence) = i32::try_from(sequence).ok().filter(|_| sequence < self.sequences) else {
+            return Vec::new();
+        };
+        // SAFETY: the context is alive, the sequence is one of its own, and the buffer is as long as the call is told.
+        // Both calls catch their own exceptions.
         unsafe {
             let size = sys::llama_state_seq_get_size(self.context.as_ptr(), sequence);
             let mut state = vec![0; size];
@@ -202,6 +225,16 @@ impl Context {
             state.truncate(written);
             state
         }
+    }
+
+    /// Makes a sequence hold what [`Self::state`] gave. Whether it does; otherwise nobody knows what it holds.
+    pub(super) fn set_state(&mut self, sequence: usize, state: &[u8]) -> bool {
+        let Some(sequence) = i32::try_from(sequence).ok().filter(|_| sequence < self.sequences) else { return false };
+        // SAFETY: as above; the bytes are what llama.cpp wrote for a sequence of this context, which the caller has made sure
+        // of, and it reads no more than so many.
+        let read =
+            unsafe { sys::llama_state_seq_set_data(self.context.as_ptr(), state.as_ptr(), state.len(), sequence) };
+        read == state.len() && read > 0
     }
 
     /// One forward. 0 is success; see `llama_decode`.

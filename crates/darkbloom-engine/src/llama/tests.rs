@@ -56,9 +56,10 @@ fn an_erased_row_leaves_no_keys_and_values_in_memory() {
         id: RowId(1),
         start,
         tokens: SecretTokens::new(tokens.clone()),
-        sample: Some(SampleAt { sampling: Sampling::GREEDY, position: 0 }),
+        guesses: 0,
+        sample: Some(SampleAt { sampling: Arc::new(Sampling::GREEDY), position: 0 }),
     };
-    let first = executor.step(&StepPlan { clear: vec![Slot(1)], rows: vec![work(0)] }).unwrap();
+    let first = executor.step(&StepPlan { memory: vec![], rows: vec![work(0)] }).unwrap();
 
     let mut state = executor.context.state(1);
     assert!(state.len() > 100 * PIECE, "{} bytes of state", state.len());
@@ -73,5 +74,32 @@ fn an_erased_row_leaves_no_keys_and_values_in_memory() {
     assert!(there.iter().all(|piece| found(piece) > 0), "forgetting leaves them: else erasing would not be needed");
     executor.erase();
     assert!(there.iter().all(|piece| found(piece) == 0), "they are still in memory");
-    assert_eq!(executor.step(&StepPlan { clear: vec![], rows: vec![work(0)] }).unwrap(), first, "the slot works on");
+    assert_eq!(executor.step(&StepPlan { memory: vec![], rows: vec![work(0)] }).unwrap(), first, "the slot works on");
+}
+
+#[test]
+fn a_saved_state_that_was_damaged_is_not_brought_back_and_costs_only_time() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");
+    let mut executor = LlamaExecutor::load(&path, &LlamaSettings { threads: 1, ..LlamaSettings::new(2, 256) }).unwrap();
+    let work = |slot, start, tokens: std::ops::Range<u32>| RowWork {
+        slot: Slot(slot),
+        id: RowId(1),
+        start,
+        tokens: SecretTokens::new(tokens.map(TokenId).collect()),
+        guesses: 0,
+        sample: Some(SampleAt { sampling: Arc::new(Sampling::GREEDY), position: 0 }),
+    };
+    let save = MemoryOp::Save { slot: Slot(0), saved: SavedId(1) };
+    let restore = |slot| MemoryOp::Restore { slot: Slot(slot), saved: SavedId(1), keep: 30 };
+    executor.step(&StepPlan { memory: vec![], rows: vec![work(0, 0, 1..41)] }).unwrap();
+    let output = executor.step(&StepPlan { memory: vec![save, restore(1)], rows: vec![work(1, 30, 31..60)] }).unwrap();
+    assert_eq!((output.sampled.len(), output.lost.len()), (1, 0), "the undamaged state comes back");
+
+    executor.saved.get_mut(&SavedId(1)).unwrap().damage();
+    let forget = MemoryOp::Forget { slot: Slot(1), from: 0 };
+    let output =
+        executor.step(&StepPlan { memory: vec![forget, restore(1)], rows: vec![work(1, 30, 31..60)] }).unwrap();
+    assert_eq!((output.sampled, output.lost), (vec![], vec![Slot(1)]));
+    let again = executor.step(&StepPlan { memory: vec![], rows: vec![work(1, 0, 1..60)] }).unwrap();
+    assert_eq!(again.sampled.len(), 1, "the row feeds everything again");
 }

@@ -201,7 +201,7 @@ fn what_is_missing_on_the_command_line_is_asked_for() {
     failed(&["proxy", "--coordinator", "http://127.0.0.1:1"], &["no API key is given", "DARKBLOOM_API_KEY"]);
     failed(&["start", "--foreground"], &["no coordinator is given", "hint: add `--coordinator"]);
     failed(&["start", "--foreground", "--coordinator", "http://127.0.0.1:1"], &["no model is given", "--model"]);
-    failed(&["start"], &["hint: add `--foreground`"]);
+    failed(&["start"], &["no coordinator is given", "hint: add `--coordinator"]);
     for command in [&["keys", "list"][..], &["keys", "create"], &["accounts", "list"], &["accounts", "create", "x"]] {
         failed(command, &["no administrator's key is given", "hint: set DARKBLOOM_ADMIN_KEY"]);
     }

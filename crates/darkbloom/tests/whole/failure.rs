@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::attacks::hostile::consumer::Consumer;
 use crate::support::http::{Reading, Response};
 use crate::support::network::{CREDIT, Network, PRICE, Provider, ask, ask_with, endless_model};
+use crate::support::process::{Process, command as command_line};
 use crate::support::until;
 
 /// A stream that does not end before its limit.
@@ -269,4 +270,42 @@ fn the_endless_model_is_a_model_without_an_end() {
     assert_eq!(answer["choices"][0]["finish_reason"], "length", "it fills what it may: {answer}");
     assert_eq!(answer["usage"]["completion_tokens"], 1_024 - 256, "the context but for the prompt's ceiling");
     network.books_close();
+}
+
+/// The process that a supervised provider is now.
+fn child_of(supervisor: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap();
+    children.split_whitespace().next().map(|pid| pid.parse().unwrap())
+}
+
+#[test]
+fn a_provider_whose_process_aborts_is_started_again_as_the_same_with_new_keys() {
+    let mut network = Network::endless(1);
+    let mut unsupervised = network.providers.pop().unwrap();
+    unsupervised.process.kill();
+    network.coordinator.eligible(0);
+    let coordinator = &network.coordinator;
+    let command = Provider::command(&coordinator.url, &coordinator.pin, &unsupervised.data, &network.model);
+    let mut supervised = command_line(&[]);
+    supervised.args(command.get_args().filter(|argument| *argument != "--foreground"));
+    let (process, ready) = Process::role(&mut supervised).unwrap();
+    assert_eq!(ready["provider"], unsupervised.id.as_str(), "the identity that lies on the disk");
+    coordinator.eligible(1);
+    let epoch = || Consumer::new(coordinator, &network.key).statements[0].epoch();
+    let (epoch_before, child) = (epoch(), child_of(process.pid()).unwrap());
+
+    let mut reading = network.gateway.open_chat(&network.key, &long()).unwrap();
+    let read = first_content(&mut reading);
+    // What a failed assertion of llama.cpp does.
+    let aborted = std::process::Command::new("kill").args(["-ABRT", &child.to_string()]).status().unwrap();
+    assert!(aborted.success());
+    let error = broken(&rest(reading, read));
+    assert_eq!(error["code"], "answer_cut", "{error}");
+
+    until("another process", || child_of(process.pid()).filter(|now| *now != child));
+    coordinator.eligible(1);
+    assert_ne!(epoch(), epoch_before);
+    let answer = network.chat(&ask_with("What is 17 + 25?", json!({"max_tokens": 5})));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.header("x-darkbloom-provider"), Some(&*unsupervised.id));
 }

@@ -1,0 +1,189 @@
+//! What rows of one scope leave each other, and nobody else.
+
+use darkbloom_batch::{Decisions, Limits, MemoryOp, Owner, Priority, RowId, StepOutput};
+use darkbloom_types::{Millis, MonoMillis};
+
+use crate::memory::*;
+
+#[test]
+fn a_row_of_the_same_scope_feeds_only_what_differs() {
+    let mut bench = Bench::new(LIMITS);
+    bench.run(scoped(1, 1, 30, 5));
+    let second = bench.run(scoped(2, 1, 30, 5));
+    assert_eq!(second, 5 + bench.story.tokens[&RowId(2)].len() - 1);
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 30);
+}
+
+#[test]
+fn the_same_prompt_feeds_its_last_token_at_least() {
+    let mut bench = Bench::new(LIMITS);
+    bench.run(scoped(1, 1, 30, 0));
+    bench.run(scoped(2, 1, 30, 0));
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 29);
+}
+
+#[test]
+fn a_row_of_another_scope_or_of_none_takes_exactly_as_many_steps_and_tokens_as_after_a_start() {
+    let steps = |prepare: &dyn Fn(&mut Bench), request: darkbloom_batch::RowRequest| {
+        let mut bench = Bench::new(LIMITS);
+        prepare(&mut bench);
+        let (fed, reused) = (bench.memory.fed, bench.scheduler.decisions().reused_tokens);
+        bench.submit(request);
+        let mut tokens_of_steps = Vec::new();
+        while let Some(plan) = bench.step() {
+            tokens_of_steps.push(plan.rows.iter().map(|row| row.tokens.len()).sum::<usize>());
+        }
+        tokens_of_steps.retain(|tokens| *tokens > 0);
+        (tokens_of_steps, bench.memory.fed - fed, bench.scheduler.decisions().reused_tokens - reused)
+    };
+    let used = |bench: &mut Bench| {
+        for id in 10..30 {
+            bench.run(scoped(id, 1, 30, 5));
+        }
+    };
+    for request in [scoped(1, 2, 30, 5), darkbloom_batch::RowRequest { scope: None, ..scoped(1, 1, 30, 5) }] {
+        let fresh = steps(&|_| {}, request.clone());
+        assert_eq!(steps(&used, request), fresh, "the time to the first token tells what others asked");
+        assert_eq!(fresh.2, 0);
+    }
+    let own = steps(&used, scoped(1, 1, 30, 5));
+    assert_eq!(own.2, 30, "the test would see it");
+}
+
+#[test]
+fn a_prefix_is_used_beside_the_row_that_has_it() {
+    let mut bench = Bench::new(LIMITS);
+    let mut long = scoped(2, 1, 30, 1);
+    long.max_output.0 = 30;
+    long.stop_tokens.clear();
+    bench.submit(long);
+    for _ in 0..8 {
+        bench.step();
+    }
+    assert!(!bench.story.ended.contains_key(&RowId(2)));
+    bench.submit(scoped(3, 1, 30, 5));
+    let plan = bench.step().unwrap();
+    assert!(matches!(plan.memory[..], [MemoryOp::Copy { keep: 30, .. }]), "{:?}", plan.memory);
+    bench.run_to_the_end();
+}
+
+#[test]
+fn too_few_common_tokens_are_not_worth_it() {
+    let mut bench = Bench::new(LIMITS);
+    bench.run(scoped(1, 1, 15, 9));
+    bench.run(scoped(2, 1, 15, 9));
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 0);
+}
+
+#[test]
+fn prefixes_are_kept_for_their_time_and_then_forgotten() {
+    let mut bench = Bench::new(LIMITS);
+    bench.run(scoped(1, 1, 30, 5));
+    let until = bench.scheduler.next_wake().unwrap();
+    assert_eq!(until, MonoMillis(LIMITS.prefix_keep.0 + 1));
+    bench.now = MonoMillis(until.0 - 1);
+    assert!(bench.step().is_none(), "it is still kept");
+    bench.now = until;
+    let plan = bench.step().unwrap();
+    assert!(plan.rows.is_empty() && matches!(plan.memory[..], [MemoryOp::Forget { from: 0, .. }]));
+    bench.run(scoped(2, 1, 30, 5));
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 0);
+}
+
+#[test]
+fn nothing_is_kept_where_nothing_may_be() {
+    let mut bench = Bench::new(Limits { prefix_keep: Millis(0), ..LIMITS });
+    bench.run(scoped(1, 1, 30, 5));
+    bench.run(scoped(2, 1, 30, 5));
+    assert_eq!(bench.scheduler.decisions(), Decisions::default());
+}
+
+#[test]
+fn a_prefix_that_must_leave_its_slot_is_saved_and_brought_back() {
+    let mut bench = Bench::new(Limits { rows_max: 1, ..LIMITS });
+    bench.run(scoped(1, 1, 30, 5));
+    bench.run(scoped(2, 2, 30, 5));
+    assert_eq!(bench.memory.saved.len(), 1);
+    bench.run(scoped(3, 1, 30, 7));
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 30);
+}
+
+#[test]
+fn what_is_saved_stays_within_its_limit_and_the_oldest_goes_first() {
+    // Room for one prefix of about 38 tokens.
+    let mut bench = Bench::new(Limits { rows_max: 1, saved_tokens_max: 50, ..LIMITS });
+    for (at, name) in [1, 2, 3].into_iter().enumerate() {
+        bench.now = MonoMillis(at as u64);
+        bench.run(scoped(u64::from(name), name, 30, 5));
+    }
+    bench.run(scoped(4, 1, 30, 5));
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 0, "the first of three was dropped");
+    bench.run(scoped(5, 3, 30, 5));
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 30);
+}
+
+#[test]
+fn prefixes_outlive_the_overwriting_of_the_memory() {
+    let mut bench = Bench::new(LIMITS);
+    bench.run(scoped(1, 1, 30, 5));
+    let plan = bench.scheduler.plan_before_erasing(bench.now).unwrap();
+    bench.memory.step(&plan);
+    bench.scheduler.update(StepOutput::default(), 5, bench.now);
+    bench.memory.slots.iter_mut().for_each(Vec::clear);
+    bench.scheduler.erased();
+    assert!(bench.scheduler.plan_before_erasing(bench.now).is_none(), "once is enough");
+    bench.run(scoped(2, 1, 30, 5));
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 30);
+}
+
+#[test]
+fn memory_that_cannot_be_trimmed_is_used_whole_or_not_at_all() {
+    let mut bench = Bench::new(Limits { trims: false, ..LIMITS });
+    let first = scoped(1, 1, 30, 0);
+    bench.run(first.clone());
+    // What the first row said but for its last token, which was never fed.
+    let said = bench.story.tokens[&RowId(1)].clone();
+    bench.run(scoped(2, 1, 30, 5));
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 0, "it ends differently");
+    let mut next = scoped(3, 1, 30, 0);
+    let history = first.prompt.expose().iter().chain(&said).copied().chain(next.prompt.expose()[..3].iter().copied());
+    next.prompt = darkbloom_types::SecretTokens::new(history.collect());
+    bench.run(next);
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 30 + said.len() as u64 - 1);
+}
+
+#[test]
+fn a_row_that_was_cancelled_during_a_step_leaves_what_came_before_it() {
+    let mut bench = Bench::new(LIMITS);
+    bench.submit(scoped(1, 1, 30, 5));
+    for _ in 0..4 {
+        bench.step();
+    }
+    let plan = bench.scheduler.plan(bench.now).unwrap();
+    let output = bench.memory.step(&plan);
+    assert!(bench.scheduler.cancel(RowId(1)));
+    bench.story.tell(bench.scheduler.update(output, 100, bench.now));
+    bench.run(scoped(2, 1, 30, 5));
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 30);
+}
+
+#[test]
+fn a_saved_row_comes_back_where_it_was() {
+    let mut bench = Bench::new(Limits { rows_max: 1, ..LIMITS });
+    let mut low = request(1, 20, 20);
+    (low.priority, low.owner) = (Priority::Low, Owner(1));
+    bench.submit(low.clone());
+    for _ in 0..5 {
+        bench.step();
+    }
+    bench.submit(request(3, 5, 5));
+    let before = bench.memory.fed;
+    bench.run_to_the_end();
+    let (alone, _) = answer(&low, LIMITS.row_tokens_max);
+    assert_eq!(bench.story.tokens[&RowId(1)], alone);
+    let of_other = 5 + bench.story.tokens[&RowId(3)].len();
+    assert!(bench.memory.fed - before <= of_other + alone.len(), "its prompt was fed again");
+    let decisions = bench.scheduler.decisions();
+    assert_eq!((decisions.saved_rows, decisions.refed_rows, decisions.reused_tokens), (1, 0, 0));
+    assert!(bench.memory.saved.is_empty(), "its copy is dropped");
+}

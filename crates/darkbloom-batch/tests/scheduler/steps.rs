@@ -1,0 +1,206 @@
+//! What a step feeds, and what its result does.
+
+use darkbloom_batch::{
+    EndReason, Limits, Load, MemoryOp, RowFailure, RowId, SampleError, Sampled, Scheduler, Slot, StepOutput,
+};
+use darkbloom_types::{SecretTokens, TokenId};
+
+use crate::memory::*;
+
+#[test]
+fn rows_decode_together_and_prefill_takes_what_is_left() {
+    let mut bench = Bench::new(LIMITS);
+    bench.submit(request(1, 2, 20));
+    bench.submit(request(2, 3, 20));
+    // Nothing is known about what steps take.
+    assert_eq!(bench.step_taking(|_| 0).unwrap().token_count(), 5);
+    bench.submit(request(3, 20, 20));
+    let plan = bench.step().unwrap();
+    let sizes: Vec<_> = plan.rows.iter().map(|row| (row.id.0, row.tokens.len(), row.sample.is_some())).collect();
+    assert_eq!(sizes, [(1, 1, true), (2, 1, true), (3, 6, false)]);
+}
+
+/// Steps of a bench whose step takes 1,000 µs and 100 for each token, with so many rows that decode, until a prompt of 512
+/// tokens that comes among them has its first token.
+fn long_prompt_among(decoders: u64) -> (u64, u64, u64) {
+    let cost = |tokens: usize| 1_000 + 100 * tokens as u64;
+    let limits = Limits { rows_max: 16, row_tokens_max: 2_048, step_tokens_max: 512, waiting_max: 16, ..LIMITS };
+    let mut scheduler = Scheduler::new(limits).unwrap();
+    let mut memory = Memory::new(limits);
+    let row = |id: u64, prompt: usize| {
+        let mut request = request(id, prompt, 1_000);
+        request.stop_tokens.clear();
+        request
+    };
+    (0..decoders).for_each(|id| scheduler.submit(row(id, 3), NOW).unwrap());
+    let (mut before, mut during) = (0, Vec::new());
+    for nth in 0..400 {
+        if nth == 100 {
+            scheduler.submit(row(99, 512), NOW).unwrap();
+        }
+        let plan = scheduler.plan(NOW).unwrap();
+        let took_us = cost(plan.token_count());
+        let output = memory.step(&plan);
+        let first = output
+            .sampled
+            .iter()
+            .any(|sampled| plan.rows.iter().any(|row| row.slot == sampled.slot && row.id == RowId(99)));
+        scheduler.update(output, took_us, NOW);
+        if nth >= 100 {
+            during.push(took_us);
+        } else {
+            before = took_us;
+        }
+        if first {
+            break;
+        }
+    }
+    let total = during.iter().sum::<u64>();
+    (before, total / during.len() as u64, total)
+}
+
+#[test]
+fn a_long_prompt_at_most_doubles_the_gap_between_tokens_and_is_not_starved() {
+    for decoders in [1, 8] {
+        let (before, gap, first_token) = long_prompt_among(decoders);
+        assert!(gap <= 2 * before, "a gap of {gap} µs after {before} beside {decoders} rows");
+        let alone = 1_000 + 51_200;
+        // With one decoder its step is so short that it cannot be both.
+        let most = if decoders == 8 { 3 * alone } else { 4 * alone };
+        assert!(first_token <= most, "{first_token} µs to the first token beside {decoders} rows, {alone} alone");
+    }
+}
+
+#[test]
+fn prompts_share_a_step_so_that_a_short_one_does_not_wait_for_a_long_one() {
+    let mut bench = Bench::new(LIMITS);
+    bench.submit(request(1, 60, 2));
+    bench.submit(request(2, 4, 2));
+    let plan = bench.step().unwrap();
+    let mut sizes: Vec<_> = plan.rows.iter().map(|row| (row.id.0, row.tokens.len())).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [(1, 4), (2, 4)]);
+}
+
+#[test]
+fn a_cancelled_row_frees_its_slot_for_the_next_plan_which_forgets_it() {
+    let mut bench = Bench::new(Limits { rows_max: 1, ..LIMITS });
+    bench.submit(request(1, 4, 20));
+    bench.submit(request(2, 4, 20));
+    let plan = bench.scheduler.plan(NOW).unwrap();
+    assert!(bench.scheduler.cancel(RowId(1)), "cancelled while its step is out");
+    let output = bench.memory.step(&plan);
+    let events = bench.scheduler.update(output, 1, NOW);
+    assert_eq!(events.last().unwrap().id(), RowId(1));
+    let plan = bench.scheduler.plan(NOW).unwrap();
+    assert_eq!(plan.memory, [MemoryOp::Forget { slot: Slot(0), from: 0 }]);
+    assert_eq!(plan.rows[0].id, RowId(2));
+    assert!(!bench.scheduler.cancel(RowId(1)), "it ended already");
+}
+
+#[test]
+fn a_failed_step_ends_the_running_rows_and_the_waiting_ones_go_on() {
+    let mut bench = Bench::new(Limits { rows_max: 2, ..LIMITS });
+    (1..=3).for_each(|id| bench.submit(request(id, 4, 20)));
+    bench.scheduler.plan(NOW).unwrap();
+    let events = bench.scheduler.fail_step();
+    bench.story.tell(events);
+    assert_eq!(bench.story.ended[&RowId(1)], (EndReason::Failed, 0, Some(RowFailure::Step)));
+    assert_eq!(bench.story.ended[&RowId(2)], (EndReason::Failed, 0, Some(RowFailure::Step)));
+    bench.run_to_the_end();
+    assert_ne!(bench.story.ended[&RowId(3)].0, EndReason::Failed);
+}
+
+#[test]
+fn unusable_logits_end_only_their_own_row() {
+    let mut bench = Bench::new(LIMITS);
+    bench.submit(request(1, 2, 20));
+    bench.submit(request(2, 2, 20));
+    let plan = bench.scheduler.plan(NOW).unwrap();
+    let mut output = bench.memory.step(&plan);
+    output.sampled[0].tokens = Err(SampleError::NotFinite);
+    let events = bench.scheduler.update(output, 1, NOW);
+    bench.story.tell(events);
+    let failure = Some(RowFailure::Logits(SampleError::NotFinite));
+    assert_eq!(bench.story.ended.get(&RowId(1)), Some(&(EndReason::Failed, 0, failure)));
+    assert!(!bench.story.ended.contains_key(&RowId(2)));
+}
+
+#[test]
+fn a_row_that_the_executor_forgets_fails() {
+    for sampled in [vec![], vec![Sampled { slot: Slot(0), tokens: Ok(vec![]) }]] {
+        let mut bench = Bench::new(LIMITS);
+        bench.submit(request(1, 2, 20));
+        bench.scheduler.plan(NOW).unwrap();
+        let events = bench.scheduler.update(StepOutput { sampled, lost: vec![] }, 1, NOW);
+        bench.story.tell(events);
+        assert_eq!(bench.story.ended[&RowId(1)].2, Some(RowFailure::NoOutput));
+    }
+}
+
+#[test]
+fn stopping_ends_running_and_waiting_rows() {
+    let mut bench = Bench::new(Limits { rows_max: 1, ..LIMITS });
+    bench.submit(request(1, 2, 20));
+    bench.submit(request(2, 2, 20));
+    bench.scheduler.plan(NOW).unwrap();
+    let events = bench.scheduler.end_all(RowFailure::Stuck);
+    bench.story.tell(events);
+    assert!(bench.story.ended.values().all(|(_, _, failure)| *failure == Some(RowFailure::Stuck)));
+    assert_eq!(bench.story.ended.len(), 2);
+    assert_eq!(bench.scheduler.load(), Load { running: 0, waiting: 0, rows_max: 1 });
+}
+
+#[test]
+fn a_context_that_is_used_up_ends_the_row_by_length() {
+    let mut bench = Bench::new(LIMITS);
+    let mut long = request(1, 62, 1_000);
+    long.stop_tokens.clear();
+    bench.submit(long);
+    bench.run_to_the_end();
+    assert_eq!(bench.story.ended[&RowId(1)], (EndReason::Length, 2, None));
+}
+
+#[test]
+fn without_room_the_row_that_came_last_gives_way_until_another_ends() {
+    let mut bench = Bench::new(LIMITS);
+    (1..=3).for_each(|id| bench.submit(darkbloom_batch::RowRequest { stop_tokens: vec![], ..request(id, 2, 5) }));
+    bench.step();
+    let plan = bench.scheduler.plan(NOW).unwrap();
+    assert_eq!(plan.rows.len(), 3);
+    plan.memory.iter().for_each(|op| bench.memory.apply(op));
+    assert!(bench.scheduler.no_room().is_empty(), "nobody fails");
+    while bench.story.ended.is_empty() {
+        let plan = bench.step().unwrap();
+        assert!(plan.rows.iter().all(|row| row.id != RowId(3)), "it came back at once");
+    }
+    bench.run_to_the_end();
+    assert!(bench.story.ended.values().all(|(reason, ..)| *reason == EndReason::Length));
+}
+
+#[test]
+fn a_row_that_has_no_room_alone_ends_and_says_so() {
+    let mut bench = Bench::new(LIMITS);
+    bench.submit(request(1, 2, 5));
+    bench.scheduler.plan(NOW).unwrap();
+    let events = bench.scheduler.no_room();
+    bench.story.tell(events);
+    assert_eq!(bench.story.ended[&RowId(1)].2, Some(RowFailure::NoRoom));
+}
+
+#[test]
+fn nothing_printable_shows_a_token() {
+    let mut scheduler = Scheduler::new(LIMITS).unwrap();
+    let mut asked = request(1, 4, 5);
+    asked.prompt = SecretTokens::new(vec![TokenId(48_151), TokenId(62_342)]);
+    asked.stop_tokens = vec![TokenId(48_151)];
+    asked.scope = Some(darkbloom_batch::Scope::new([173; 32]));
+    let mut shown = format!("{asked:?}");
+    scheduler.submit(asked, NOW).unwrap();
+    let plan = scheduler.plan(NOW).unwrap();
+    let sampled = vec![Sampled { slot: plan.rows[0].slot, tokens: Ok(vec![TokenId(62_342)]) }];
+    let output = StepOutput { sampled, lost: vec![] };
+    shown += &format!("{plan:?} {scheduler:?} {output:?}");
+    shown += &format!("{:?} {scheduler:?}", scheduler.update(output, 1, NOW));
+    assert!(!shown.contains("48151") && !shown.contains("62342") && !shown.contains("173"), "{shown}");
+}
