@@ -19,13 +19,17 @@
 
 #![forbid(unsafe_code)]
 
+mod mask;
 mod plan;
 mod row;
 mod sampler;
+mod sampling;
 mod scheduler;
 mod stream;
 
+pub use mask::TokenMask;
 pub use plan::{RowWork, SampleAt, Sampled, Slot, StepOutput, StepPlan};
-pub use row::{EndReason, RowEvent, RowFailure, RowId, RowRequest, Sampling, SamplingError};
-pub use sampler::{SampleError, Sampler};
+pub use row::{EndReason, RowEvent, RowFailure, RowId, RowRequest};
+pub use sampler::{Draw, Drawn, Logprobs, SampleError, Sampler, VOCABULARY_MAX};
+pub use sampling::{DRY_BREAKERS_MAX, DRY_RANGE_MAX, Dry, LOGIT_BIAS_MAX, Sampling, SamplingError, TOP_LOGPROBS_MAX};
 pub use scheduler::{Limits, LimitsError, Load, STOP_TOKENS_MAX, Scheduler, SubmitError};

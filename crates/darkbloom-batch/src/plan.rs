@@ -1,5 +1,7 @@
 //! What a step feeds to the model, and what comes back.
 
+use std::sync::Arc;
+
 use darkbloom_types::{SecretTokens, TokenId};
 
 use crate::{RowId, SampleError, Sampling};
@@ -41,10 +43,10 @@ pub struct RowWork {
 }
 
 /// One draw.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SampleAt {
     /// The row's own sampling.
-    pub sampling: Sampling,
+    pub sampling: Arc<Sampling>,
     /// The place in the answer, from 0, which with the seed decides the draw.
     pub position: u32,
 }

@@ -2,52 +2,11 @@
 
 use darkbloom_types::{SecretTokens, TokenCount, TokenId};
 
-use crate::SampleError;
+use crate::{SampleError, Sampling};
 
 /// One request's row. The caller chooses the number and never uses one twice while the row lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowId(pub u64);
-
-/// How a row's tokens are drawn from logits.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sampling {
-    /// Divides the logits. 0 takes the most likely token and draws nothing.
-    pub temperature: f32,
-    /// Draw among the most likely tokens that together reach this share of the probability; 1 draws among all.
-    pub top_p: f32,
-    /// Names the stream of draws: the same seed at the same place in the answer gives the same draw.
-    pub seed: u64,
-}
-
-impl Sampling {
-    /// Always the most likely token.
-    pub const GREEDY: Self = Self { temperature: 0.0, top_p: 1.0, seed: 0 };
-
-    /// Whether the values mean something.
-    ///
-    /// # Errors
-    /// Names the value that does not.
-    pub fn check(&self) -> Result<(), SamplingError> {
-        if !self.temperature.is_finite() || self.temperature < 0.0 {
-            return Err(SamplingError::Temperature);
-        }
-        if !(0.0..=1.0).contains(&self.top_p) {
-            return Err(SamplingError::TopP);
-        }
-        Ok(())
-    }
-}
-
-/// Which sampling value has no meaning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SamplingError {
-    /// Negative, infinite or not a number.
-    #[error("the temperature must be a finite number and at least 0")]
-    Temperature,
-    /// Outside 0 to 1 or not a number.
-    #[error("top_p must be between 0 and 1")]
-    TopP,
-}
 
 /// A prompt to be continued.
 #[derive(Debug, Clone)]

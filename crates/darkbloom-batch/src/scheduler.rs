@@ -1,6 +1,7 @@
 //! Which rows run, and what each step feeds.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use darkbloom_types::{SecretTokens, TokenCount, TokenId};
 
@@ -149,7 +150,7 @@ struct Row {
     last: TokenId,
     output: u32,
     output_max: u32,
-    sampling: Sampling,
+    sampling: Arc<Sampling>,
     stop_tokens: Vec<TokenId>,
 }
 
@@ -206,7 +207,7 @@ impl Scheduler {
         }
         let room = u32::try_from(self.limits.row_tokens_max - prompt.len()).unwrap_or(u32::MAX);
         let output_max = max_output.0.min(room);
-        let last = TokenId::default();
+        let (last, sampling) = (TokenId::default(), Arc::new(sampling));
         self.waiting.push_back(Row { id, prompt, fed: 0, last, output: 0, output_max, sampling, stop_tokens });
         Ok(())
     }
@@ -387,6 +388,6 @@ fn work(slot: usize, row: &Row, budget: usize) -> RowWork {
         id: row.id,
         start: u32::try_from(row.fed).expect("Limits::check keeps positions within 31 bits"),
         tokens: SecretTokens::new(tokens),
-        sample: complete.then_some(SampleAt { sampling: row.sampling, position: row.output }),
+        sample: complete.then_some(SampleAt { sampling: Arc::clone(&row.sampling), position: row.output }),
     }
 }

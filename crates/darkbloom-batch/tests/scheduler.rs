@@ -20,7 +20,7 @@ fn request(id: u64, prompt_tokens: usize, max_output: u32) -> RowRequest {
         id: RowId(id),
         prompt: SecretTokens::new(prompt),
         max_output: TokenCount(max_output),
-        sampling: Sampling::GREEDY,
+        sampling: Sampling::greedy(),
         stop_tokens: vec![STOP],
     }
 }
@@ -372,7 +372,7 @@ fn rows_that_could_never_run_are_refused() {
         (1.0, -0.1, SamplingError::TopP),
     ] {
         let mut bad = request(1, 5, 5);
-        bad.sampling = Sampling { temperature, top_p, seed: 0 };
+        bad.sampling = Sampling { temperature, top_p, ..Sampling::greedy() };
         assert_eq!(scheduler.submit(bad), Err(SubmitError::Sampling(why)));
     }
     let mut most = request(1, 31, 5);

@@ -1,6 +1,6 @@
 //! What can execute a step.
 
-use darkbloom_batch::{Limits, Slot, StepOutput, StepPlan};
+use darkbloom_batch::{Draw, Limits, SampleAt, Slot, StepOutput, StepPlan};
 use darkbloom_types::TokenId;
 
 /// A model with memory for a fixed number of rows.
@@ -21,6 +21,12 @@ pub trait Executor: Send {
 
     /// What it has memory for.
     fn capacity(&self) -> Capacity;
+}
+
+/// The draw that a plan asks for. Plans carry neither histories nor masks: rows with penalties or constraints are not
+/// submitted.
+pub(crate) fn draw_of(sample: &SampleAt) -> Draw<'_> {
+    Draw { sampling: &sample.sampling, position: sample.position, history: &[], prompt_tokens: 0, mask: None }
 }
 
 impl<E: Executor + ?Sized> Executor for Box<E> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use darkbloom_batch::{RowWork, Sampled, Sampler, StepOutput, StepPlan};
 use darkbloom_types::TokenId;
 
-use crate::executor::{check_plan, clear_held};
+use crate::executor::{check_plan, clear_held, draw_of};
 use crate::{Capacity, ExecuteError, Executor, GgufError};
 use raw::{Batch, Context, ContextSettings, Model};
 
@@ -225,11 +225,11 @@ impl LlamaExecutor {
         let mut output = StepOutput { sampled: Vec::with_capacity(plan.rows.len()) };
         for (work, place) in plan.rows.iter().zip(last_places) {
             self.held[work.slot.0 as usize] += work.tokens.len();
-            let Some(draw) = work.sample else { continue };
+            let Some(sample) = &work.sample else { continue };
             let logits = self.context.logits(place).unwrap_or_default();
             observe(work, logits);
-            let token = self.sampler.sample(logits, &draw.sampling, draw.position);
-            output.sampled.push(Sampled { slot: work.slot, token });
+            let drawn = self.sampler.draw(logits, &draw_of(sample));
+            output.sampled.push(Sampled { slot: work.slot, token: drawn.map(|drawn| drawn.token) });
         }
         Ok(output)
     }
@@ -282,6 +282,7 @@ impl Executor for LlamaExecutor {
 
     fn erase(&mut self) {
         self.context.erase();
+        self.sampler.erase();
         self.held.fill(0);
     }
 

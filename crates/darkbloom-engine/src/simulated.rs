@@ -8,7 +8,7 @@ use std::time::Duration;
 use darkbloom_batch::{Sampled, Sampler, StepOutput, StepPlan};
 use darkbloom_types::TokenId;
 
-use crate::executor::{check_plan, clear_held};
+use crate::executor::{check_plan, clear_held, draw_of};
 use crate::{Capacity, ExecuteError, Executor};
 
 /// How long a step takes: the sum, slept. The default takes no time at all.
@@ -147,20 +147,21 @@ impl Executor for SimulatedExecutor {
                 self.histories[slot] = mix(self.histories[slot] ^ u64::from(token).wrapping_add(1));
             }
             self.held[slot] += row.tokens.len();
-            if let Some(draw) = row.sample {
+            if let Some(sample) = &row.sample {
                 let mut state = self.histories[slot];
                 for logit in &mut self.logits {
                     state = mix(state);
                     *logit = (state >> 40) as f32 / (1u64 << 22) as f32;
                 }
-                let token = self.sampler.sample(&self.logits, &draw.sampling, draw.position);
-                output.sampled.push(Sampled { slot: row.slot, token });
+                let drawn = self.sampler.draw(&self.logits, &draw_of(sample));
+                output.sampled.push(Sampled { slot: row.slot, token: drawn.map(|drawn| drawn.token) });
             }
         }
         Ok(output)
     }
 
     fn erase(&mut self) {
+        self.sampler.erase();
         self.held.fill(0);
         self.histories.fill(0);
         self.counters.erased.fetch_add(1, Ordering::Relaxed);

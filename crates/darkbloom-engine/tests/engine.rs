@@ -26,8 +26,11 @@ fn simulated() -> SimulatedExecutor {
 
 fn request(id: u64, prompt_tokens: usize, max_output: u32) -> RowRequest {
     let prompt = (0..prompt_tokens).map(|at| TokenId(((id as usize * 31 + at * 7) % VOCABULARY) as u32)).collect();
-    let sampling =
-        if id.is_multiple_of(2) { Sampling::GREEDY } else { Sampling { temperature: 1.0, top_p: 0.9, seed: id } };
+    let sampling = if id.is_multiple_of(2) {
+        Sampling::greedy()
+    } else {
+        Sampling { temperature: 1.0, top_p: 0.9, seed: id, ..Sampling::greedy() }
+    };
     RowRequest {
         id: RowId(id),
         prompt: SecretTokens::new(prompt),

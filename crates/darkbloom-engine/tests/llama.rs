@@ -39,9 +39,9 @@ fn request(nth: usize, vocabulary: usize) -> RowRequest {
         .collect();
     // Half of the rows are greedy, half are drawn.
     let sampling = if nth.is_multiple_of(2) {
-        Sampling::GREEDY
+        Sampling::greedy()
     } else {
-        Sampling { temperature: 0.9, top_p: 0.95, seed: nth as u64 }
+        Sampling { temperature: 0.9, top_p: 0.95, seed: nth as u64, ..Sampling::greedy() }
     };
     RowRequest {
         id: RowId(nth as u64),

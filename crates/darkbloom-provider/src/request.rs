@@ -152,6 +152,7 @@ impl Job {
                 temperature: request.temperature,
                 top_p: request.top_p,
                 seed: request.seed.unwrap_or_else(|| clock::rng().next_u64()),
+                ..Sampling::greedy()
             },
             stop_tokens: self.serving.model.text.end_tokens().to_vec(),
         };

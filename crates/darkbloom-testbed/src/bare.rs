@@ -1,6 +1,7 @@
 //! The floor: the executor in a plain loop, without scheduler, threads, text or sealing.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use darkbloom_batch::{RowId, RowWork, SampleAt, Sampling, Slot, StepPlan};
@@ -41,13 +42,13 @@ impl BareLoop {
     /// # Errors
     /// [`BareError`] when a step fails.
     pub fn run(&mut self, rows: usize, prompt: &SecretTokens, output: u32) -> Result<f64, BareError> {
-        let greedy = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
+        let greedy = Arc::new(Sampling::greedy());
         let work = |slot: usize, start: u32, tokens: Vec<TokenId>, position: u32| RowWork {
             slot: Slot(u32::try_from(slot).unwrap_or(u32::MAX)),
             id: RowId(slot as u64 + 1),
             start,
             tokens: SecretTokens::new(tokens),
-            sample: Some(SampleAt { sampling: greedy, position }),
+            sample: Some(SampleAt { sampling: Arc::clone(&greedy), position }),
         };
         let prompt_tokens = prompt.expose();
         let length = u32::try_from(prompt_tokens.len()).unwrap_or(u32::MAX);

@@ -56,7 +56,7 @@ fn an_erased_row_leaves_no_keys_and_values_in_memory() {
         id: RowId(1),
         start,
         tokens: SecretTokens::new(tokens.clone()),
-        sample: Some(SampleAt { sampling: Sampling::GREEDY, position: 0 }),
+        sample: Some(SampleAt { sampling: Arc::new(Sampling::greedy()), position: 0 }),
     };
     let first = executor.step(&StepPlan { clear: vec![Slot(1)], rows: vec![work(0)] }).unwrap();
 
