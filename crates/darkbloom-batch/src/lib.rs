@@ -19,15 +19,19 @@
 
 #![forbid(unsafe_code)]
 
+mod mask;
 mod plan;
 mod row;
 mod sampler;
+mod sampling;
 mod scheduler;
 mod stream;
 
+pub use mask::TokenMask;
 pub use plan::{MemoryOp, RowWork, SampleAt, Sampled, SavedId, Slot, StepOutput, StepPlan};
-pub use row::{EndReason, Owner, Priority, RowEvent, RowFailure, RowId, RowRequest, Sampling, SamplingError, Scope};
-pub use sampler::{SampleError, Sampler};
+pub use row::{EndReason, Owner, Priority, RowEvent, RowFailure, RowId, RowRequest, Scope};
+pub use sampler::{Draw, Drawn, Logprobs, SampleError, Sampler, VOCABULARY_MAX};
+pub use sampling::{DRY_BREAKERS_MAX, DRY_RANGE_MAX, Dry, LOGIT_BIAS_MAX, Sampling, SamplingError, TOP_LOGPROBS_MAX};
 pub use scheduler::{
     AGED_AFTER, Decisions, GUESSES_IN_STEP_MAX, Limits, LimitsError, Load, STOP_TOKENS_MAX, Scheduler, SubmitError,
 };

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use darkbloom_types::{SecretTokens, TokenId};
+use darkbloom_types::SecretTokens;
 
-use crate::{RowId, SampleError, Sampling};
+use crate::{Drawn, RowId, SampleError, Sampling};
 
 /// A place for one row in the model's memory, from 0 to one less than the most rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -99,10 +99,22 @@ pub struct SampleAt {
     pub sampling: Arc<Sampling>,
     /// The place in the answer, from 0, which with the seed decides the draw.
     pub position: u32,
+    /// Prompt and answer so far, where the sampling looks at them; else nothing.
+    pub past: SecretTokens,
+    /// Tokens of the prompt among them.
+    pub prompt_tokens: usize,
+}
+
+impl SampleAt {
+    /// A draw that looks at nothing but the logits.
+    #[must_use]
+    pub fn new(sampling: Arc<Sampling>, position: u32) -> Self {
+        Self { sampling, position, past: SecretTokens::default(), prompt_tokens: 0 }
+    }
 }
 
 /// What a step gave.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct StepOutput {
     /// One entry for each row of the plan that was to be sampled and is not lost, in any order.
     pub sampled: Vec<Sampled>,
@@ -111,11 +123,11 @@ pub struct StepOutput {
 }
 
 /// One row's draws.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sampled {
     /// Whose.
     pub slot: Slot,
     /// The tokens, at least one: each but the last is the guess that was fed at its place, and what was fed of guesses after
     /// that is forgotten again. Or why this row's logits give none; other rows are not affected.
-    pub tokens: Result<Vec<TokenId>, SampleError>,
+    pub tokens: Result<Vec<Drawn>, SampleError>,
 }

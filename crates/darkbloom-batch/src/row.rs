@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use darkbloom_types::{MonoMillis, SecretTokens, TokenCount, TokenId};
 
-use crate::SampleError;
+use crate::{Logprobs, SampleError, Sampling};
 
 /// One request's row. The caller chooses the number and never uses one twice while the row lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,47 +46,6 @@ pub enum Priority {
     High,
 }
 
-/// How a row's tokens are drawn from logits.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sampling {
-    /// Divides the logits. 0 takes the most likely token and draws nothing.
-    pub temperature: f32,
-    /// Draw among the most likely tokens that together reach this share of the probability; 1 draws among all.
-    pub top_p: f32,
-    /// Names the stream of draws: the same seed at the same place in the answer gives the same draw.
-    pub seed: u64,
-}
-
-impl Sampling {
-    /// Always the most likely token.
-    pub const GREEDY: Self = Self { temperature: 0.0, top_p: 1.0, seed: 0 };
-
-    /// Whether the values mean something.
-    ///
-    /// # Errors
-    /// Names the value that does not.
-    pub fn check(&self) -> Result<(), SamplingError> {
-        if !self.temperature.is_finite() || self.temperature < 0.0 {
-            return Err(SamplingError::Temperature);
-        }
-        if !(0.0..=1.0).contains(&self.top_p) {
-            return Err(SamplingError::TopP);
-        }
-        Ok(())
-    }
-}
-
-/// Which sampling value has no meaning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SamplingError {
-    /// Negative, infinite or not a number.
-    #[error("the temperature must be a finite number and at least 0")]
-    Temperature,
-    /// Outside 0 to 1 or not a number.
-    #[error("top_p must be between 0 and 1")]
-    TopP,
-}
-
 /// A prompt to be continued.
 #[derive(Debug, Clone)]
 pub struct RowRequest {
@@ -122,14 +81,14 @@ impl RowRequest {
             start_by: None,
             prompt,
             max_output,
-            sampling: Arc::new(Sampling::GREEDY),
+            sampling: Arc::new(Sampling::greedy()),
             stop_tokens: Vec::new(),
         }
     }
 }
 
 /// What happened to a row. Each submitted row ends exactly once, and nothing follows its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RowEvent {
     /// It left the waiting list and has a slot. A row that is cancelled while waiting ends without this.
     Started {
@@ -144,6 +103,8 @@ pub enum RowEvent {
         token: TokenId,
         /// Its place in the answer, from 0.
         index: u32,
+        /// How likely it was, where the row asks for that.
+        logprobs: Option<Logprobs>,
     },
     /// Nothing more follows.
     Ended {

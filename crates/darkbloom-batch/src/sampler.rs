@@ -1,15 +1,23 @@
 //! One token from one row's logits.
 
+mod history;
+mod weights;
+mod wide;
+
+use std::fmt;
+
 use darkbloom_types::TokenId;
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::Sampling;
 use crate::stream::uniform;
+use crate::{Sampling, TokenMask};
+use history::Penalties;
+use weights::Weights;
+use wide::{Scale, Wide, logarithm};
 
-/// Lanes in which reductions run: one AVX-512 register, or two or four narrower ones. The compiler does the rest.
-const LANES: usize = 16;
-
-/// How many logits are looked at before deciding whether one of them is of interest.
-const BLOCK: usize = 8 * LANES;
+/// Most logits of a row: sixteen times the largest vocabularies of today's models, and what bounds a sampler's memory
+/// (40 bytes for each).
+pub const VOCABULARY_MAX: usize = 1 << 22;
 
 /// Why logits give no token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,35 +28,72 @@ pub enum SampleError {
     /// One of them is infinite or not a number.
     #[error("a logit is not a finite number")]
     NotFinite,
-    /// More than token ids can name.
-    #[error("there are more logits than token ids")]
+    /// More than a sampler has memory for.
+    #[error("there are more than {VOCABULARY_MAX} logits")]
     TooMany,
+    /// The row's mask allows not one token of the vocabulary: its constraints cannot be met any more.
+    #[error("no token is allowed")]
+    NothingAllowed,
+    /// The row's logit bias names a token that has no logit.
+    #[error("logit_bias names a token outside the model's vocabulary")]
+    UnknownToken,
+}
+
+/// What decides a draw, beside the logits.
+#[derive(Clone, Copy)]
+pub struct Draw<'a> {
+    /// The row's own sampling, as [`Sampling::check`] accepts it. With another the token is some allowed one.
+    pub sampling: &'a Sampling,
+    /// The place in the answer, from 0, which with the seed decides the draw.
+    pub position: u32,
+    /// The prompt and the answer so far.
+    pub history: &'a [TokenId],
+    /// How many tokens of the history are the prompt's.
+    pub prompt_tokens: usize,
+    /// What may come next; everything when there is no mask.
+    pub mask: Option<&'a TokenMask>,
+}
+
+/// What was drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drawn {
+    /// The token.
+    pub token: TokenId,
+    /// How likely it and others were, if the sampling asks for it.
+    pub logprobs: Option<Logprobs>,
+}
+
+/// Natural logarithms of probabilities in one place of an answer. They say what the answer is, or may have been, so they
+/// show nothing and are wiped on drop.
+///
+/// They are those of the model itself: the softmax of its logits as they came, before bias, mask, penalties, temperature
+/// and truncation. That is what OpenAI's programs measure and compare with, and what vLLM gives (`raw_logprobs`):
+/// figures that do not change with how a caller samples.
+#[derive(Clone, PartialEq, Zeroize, ZeroizeOnDrop)]
+pub struct Logprobs {
+    /// Of the token that was drawn.
+    pub chosen: f32,
+    /// Of the most likely tokens, the most likely first and among equals the lower id. The one drawn need not be there.
+    pub top: Vec<(TokenId, f32)>,
+}
+
+impl fmt::Debug for Logprobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Logprobs(…)")
+    }
 }
 
 /// Draws tokens. The result is a function of the arguments alone; what the sampler keeps is memory to work in.
-///
-/// Greedy is one pass. Otherwise weights are e^((logit − largest) ÷ temperature), computed with arithmetic that gives
-/// the same bits on every machine, and the draw among the nucleus (the fewest most likely tokens that reach `top_p`;
-/// among equals those with lower ids) walks the vocabulary in order. No more than the nucleus's neighbourhood is ever
-/// ordered, and that only as far as a selection needs.
-#[derive(Default)]
+#[derive(Default, Zeroize, ZeroizeOnDrop)]
 pub struct Sampler {
-    weights: Vec<f32>,
-    blocks: Vec<Block>,
-    candidates: Vec<Candidate>,
-}
-
-/// What is known of [`BLOCK`] neighbouring weights.
-#[derive(Clone, Copy)]
-struct Block {
-    mass: f64,
-    largest: f32,
-}
-
-#[derive(Clone, Copy)]
-struct Candidate {
-    weight: f32,
-    index: u32,
+    #[zeroize(skip)]
+    wide: Wide,
+    /// The logits after what changes them.
+    changed: Vec<f32>,
+    /// The largest logit of each block.
+    peaks: Vec<f32>,
+    weights: Weights,
+    penalties: Penalties,
 }
 
 impl Sampler {
@@ -58,225 +103,158 @@ impl Sampler {
         Self::default()
     }
 
-    /// The token for one place in an answer. `position` and the seed decide the draw, nothing else does.
+    /// Overwrites the working memory, which from one draw to the next holds logits and likely tokens.
+    pub fn erase(&mut self) {
+        self.zeroize();
+    }
+
+    /// The token for one place in an answer. `position` and the seed decide the draw among what the rest leaves, and no
+    /// other row does.
+    ///
+    /// What changes logits comes first, in this order: the bias; the mask; the repetition, frequency and presence
+    /// penalties; DRY. The most likely token is taken then if the temperature is 0. Otherwise the temperature divides the
+    /// logits, and each of these keeps some of the tokens that the one before it left, whose probabilities add up to 1
+    /// again: top-k, typical, top-p, min-p. This is vLLM's order of changes and of temperature before truncation, which
+    /// OpenAI's programs expect, and llama.cpp's order of truncations (whose own default divides by the temperature last).
+    /// Every truncation leaves at least one token; among equally likely ones those with lower ids stay.
+    ///
+    /// Weights are powers of two, computed with arithmetic that gives the same bits on every machine, and the draw walks
+    /// what is left in the vocabulary's order. No more than the neighbourhood of what is left is ever ordered, and that
+    /// only as far as a selection needs.
     ///
     /// # Errors
-    /// When the logits are not usable.
-    pub fn sample(&mut self, logits: &[f32], sampling: &Sampling, position: u32) -> Result<TokenId, SampleError> {
+    /// When the logits are not usable, or nothing is allowed.
+    pub fn draw(&mut self, logits: &[f32], draw: &Draw<'_>) -> Result<Drawn, SampleError> {
         if logits.is_empty() {
             return Err(SampleError::Empty);
         }
-        if u32::try_from(logits.len()).is_err() {
+        if logits.len() > VOCABULARY_MAX {
             return Err(SampleError::TooMany);
         }
-        let (best, largest) = argmax(logits)?;
-        if sampling.temperature == 0.0 || sampling.top_p == 0.0 {
-            return Ok(TokenId(best));
-        }
-        self.weigh(logits, largest, sampling.temperature);
-        let draw = uniform(sampling.seed, position);
-        let drawn = if sampling.top_p < 1.0 {
-            self.select_nucleus(f64::from(sampling.top_p) * self.mass());
-            walk(self.candidates.iter().copied(), draw)
-        } else {
-            self.walk_all(draw)
-        };
-        Ok(TokenId(drawn.unwrap_or(best)))
-    }
-
-    fn weigh(&mut self, logits: &[f32], largest: f32, temperature: f32) {
-        self.weights.clear();
-        self.blocks.clear();
-        for block in logits.chunks(BLOCK) {
-            let start = self.weights.len();
-            self.weights.extend(block.iter().map(|logit| exp_of_negative((logit - largest) / temperature)));
-            let weights = &self.weights[start..];
-            self.blocks.push(Block { mass: sum_from(weights, 0.0), largest: largest_of(weights) });
-        }
-    }
-
-    fn mass(&self) -> f64 {
-        self.blocks.iter().map(|block| block.mass).sum()
-    }
-
-    /// The blocks with what is known of them, and the first token of each.
-    fn blocks(&self) -> impl Iterator<Item = (&[f32], Block, u32)> {
-        let starts = (0u32..).step_by(BLOCK);
-        self.weights.chunks(BLOCK).zip(&self.blocks).zip(starts).map(|((weights, &block), at)| (weights, block, at))
-    }
-
-    /// Leaves the nucleus, in the vocabulary's order, in `candidates`.
-    fn select_nucleus(&mut self, mass_wanted: f64) {
-        self.gather(self.mass_floor(mass_wanted), u32::MAX);
-        let (weight, index) = cutoff(&mut self.candidates, mass_wanted);
-        self.gather(weight, index);
-    }
-
-    /// A weight such that what weighs at least as much has the mass wanted. Coarse: it only spares most of the
-    /// vocabulary the selection. The largest weight is 1.
-    fn mass_floor(&self, mass_wanted: f64) -> f32 {
-        // Each is one quick pass over the blocks that reach it; trained models stop at the first or the second.
-        const FLOORS: [f32; 6] = [0.125, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6];
-        let mass_from = |floor: f32| -> f64 {
-            let reaching = self.blocks().filter(|(_, block, _)| block.largest >= floor);
-            reaching.map(|(weights, ..)| sum_from(weights, floor)).sum()
-        };
-        FLOORS.into_iter().find(|&floor| mass_from(floor) >= mass_wanted).unwrap_or(0.0)
-    }
-
-    /// Collects what weighs more than `floor`, and what weighs exactly that up to the token `last_equal`.
-    fn gather(&mut self, floor: f32, last_equal: u32) {
-        let mut candidates = std::mem::take(&mut self.candidates);
-        candidates.clear();
-        for (weights, _, start) in self.blocks().filter(|(_, block, _)| block.largest >= floor) {
-            for (&weight, index) in weights.iter().zip(start..) {
-                if weight > floor || (weight == floor && index <= last_equal) {
-                    candidates.push(Candidate { weight, index });
-                }
-            }
-        }
-        self.candidates = candidates;
-    }
-
-    /// As [`walk`] over the whole vocabulary, by blocks.
-    fn walk_all(&self, share: f64) -> Option<u32> {
-        let mut left = share * self.mass();
-        for (weights, block, start) in self.blocks() {
-            if left < block.mass {
-                let candidates = weights.iter().zip(start..).map(|(&weight, index)| Candidate { weight, index });
-                return walk(candidates, left / block.mass);
-            }
-            left -= block.mass;
-        }
-        None
-    }
-}
-
-/// Index and value of the largest logit; the first of several.
-fn argmax(logits: &[f32]) -> Result<(u32, f32), SampleError> {
-    let (mut best_block, mut largest) = (0, f32::NEG_INFINITY);
-    for (at, block) in logits.chunks(BLOCK).enumerate() {
-        if !all_finite(block) {
+        if !self.wide.survey(logits, &mut self.peaks) {
             return Err(SampleError::NotFinite);
         }
-        let here = largest_of(block);
-        if here > largest {
-            (best_block, largest) = (at, here);
-        }
+        let told = draw.sampling.logprobs.map(|count| self.tell(logits, count));
+        let mut changed = std::mem::take(&mut self.changed);
+        let token = match self.change(logits, draw, &mut changed) {
+            Ok(false) => self.choose(logits, draw),
+            Ok(true) => self.choose(&changed, draw),
+            Err(error) => Err(error),
+        };
+        self.changed = changed;
+        let token = token?;
+        let logprobs = told.map(|told| Logprobs { chosen: told.of(logits[token as usize]), top: told.top });
+        Ok(Drawn { token: TokenId(token), logprobs })
     }
-    let start = best_block * BLOCK;
-    let index = logits[start..].iter().position(|&logit| logit == largest).unwrap_or(0) + start;
-    u32::try_from(index).map(|index| (index, largest)).map_err(|_| SampleError::TooMany)
-}
 
-/// x × 0 is 0 for every finite number and not a number for the rest.
-fn all_finite(block: &[f32]) -> bool {
-    let mut lanes = [0.0f32; LANES];
-    let chunks = block.chunks_exact(LANES);
-    let rest: f32 = chunks.remainder().iter().map(|x| x * 0.0).sum();
-    for chunk in chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane += x * 0.0;
+    /// What the model itself says.
+    fn tell(&mut self, logits: &[f32], count: u32) -> Told {
+        let largest = self.largest();
+        let mass = self.wide.mass(logits, Scale::new(largest, 1.0));
+        let mut told = Told { largest, log_mass: logarithm(mass), top: Vec::new() };
+        if count > 0 {
+            let largest = self.weights.largest(self.wide, logits, &self.peaks, count as usize);
+            told.top = largest.map(|(token, logit)| (TokenId(token), told.of(logit))).collect();
         }
+        told
     }
-    rest == 0.0 && lanes.iter().all(|&lane| lane == 0.0)
-}
 
-fn largest_of(block: &[f32]) -> f32 {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let chunks = block.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, larger);
-    for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane = larger(*lane, x);
+    /// Leaves in `changed` what bias, penalties and mask make of the logits, and their peaks in `peaks`; nothing when
+    /// they change nothing. Returns whether they do.
+    fn change(&mut self, logits: &[f32], draw: &Draw<'_>, changed: &mut Vec<f32>) -> Result<bool, SampleError> {
+        let sampling = draw.sampling;
+        let output = draw.history.get(draw.prompt_tokens..).unwrap_or_default();
+        let counts = sampling.frequency_penalty != 0.0 || sampling.presence_penalty != 0.0;
+        let repetition = sampling.repetition_penalty != 1.0 && !draw.history.is_empty() || counts && !output.is_empty();
+        let dry = sampling.dry.as_ref().filter(|dry| dry.multiplier > 0.0 && !draw.history.is_empty());
+        if sampling.logit_bias.is_empty() && !repetition && dry.is_none() && draw.mask.is_none() {
+            return Ok(false);
         }
-    }
-    lanes.into_iter().fold(rest, larger)
-}
-
-/// Sum of what is at least `floor`, in an order that does not depend on the machine.
-fn sum_from(block: &[f32], floor: f32) -> f64 {
-    let kept = |x: f32| if x >= floor { x } else { 0.0 };
-    let mut lanes = [0.0f32; LANES];
-    let chunks = block.chunks_exact(LANES);
-    let rest: f32 = chunks.remainder().iter().map(|&x| kept(x)).sum();
-    for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane += kept(x);
+        changed.clear();
+        changed.extend_from_slice(logits);
+        for &(token, bias) in &sampling.logit_bias {
+            let logit = changed.get_mut(token.0 as usize).ok_or(SampleError::UnknownToken)?;
+            // A bias is too small to take any number beyond the finite ones.
+            *logit += bias;
         }
+        if repetition {
+            self.penalties.repetition(changed, sampling, draw.history, output);
+        }
+        if let Some(dry) = dry {
+            self.penalties.dry(changed, dry, draw.history);
+        }
+        // What is not allowed is not allowed before the penalties as after them, and they expect finite numbers.
+        if let Some(mask) = draw.mask {
+            changed.resize(logits.len().next_multiple_of(wide::BLOCK), f32::NEG_INFINITY);
+            self.wide.mask(changed, mask.words());
+        }
+        self.wide.peaks(changed, &mut self.peaks);
+        Ok(true)
     }
-    f64::from(lanes.into_iter().fold(rest, |sum, lane| sum + lane))
-}
 
-/// The last member of the nucleus, most likely first and among equals the lower id first: halves what can still hold
-/// it, so the time is proportional to the number of candidates.
-fn cutoff(candidates: &mut [Candidate], mass_wanted: f64) -> (f32, u32) {
-    let mut rest = candidates;
-    let mut wanted = mass_wanted;
-    while rest.len() > 1 {
-        let middle = rest.len() / 2;
-        rest.select_nth_unstable_by(middle, |a, b| b.weight.total_cmp(&a.weight).then(a.index.cmp(&b.index)));
-        let (likelier, others) = rest.split_at_mut(middle);
-        let mass: f64 = likelier.iter().map(|candidate| f64::from(candidate.weight)).sum();
-        if mass >= wanted {
-            rest = likelier;
+    /// One of the tokens whose logits these are, with their peaks in `peaks`.
+    fn choose(&mut self, logits: &[f32], draw: &Draw<'_>) -> Result<u32, SampleError> {
+        let largest = self.largest();
+        if largest == f32::NEG_INFINITY {
+            return Err(SampleError::NothingAllowed);
+        }
+        let sampling = draw.sampling;
+        let drawn = if sampling.temperature == 0.0 {
+            None
         } else {
-            wanted -= mass;
-            rest = others;
-        }
+            let share = uniform(sampling.seed, draw.position);
+            self.draw_share(logits, Scale::new(largest, sampling.temperature), sampling, share)
+        };
+        // Rounding can leave a share behind the last token.
+        Ok(drawn.unwrap_or_else(|| self.first_largest(logits, largest)))
     }
-    rest.first().map_or((0.0, u32::MAX), |candidate| (candidate.weight, candidate.index))
+
+    /// The token at a share of the probability that the truncations leave.
+    fn draw_share(&mut self, logits: &[f32], scale: Scale, sampling: &Sampling, share: f64) -> Option<u32> {
+        let Self { wide, peaks, weights, .. } = self;
+        let wide = *wide;
+        let top_k = sampling.top_k as usize;
+        if (1..logits.len()).contains(&top_k) {
+            weights.weigh_largest(wide, logits, peaks, scale, top_k);
+        } else {
+            weights.weigh(wide, logits, scale);
+        }
+        if sampling.typical_p < 1.0 {
+            weights.keep_typical(wide, logits, scale, sampling.typical_p);
+        }
+        if sampling.top_p < 1.0 {
+            weights.keep_nucleus(wide, logits, scale, sampling.top_p);
+        }
+        if sampling.min_p > 0.0 {
+            weights.keep_share_of_largest(wide, sampling.min_p);
+        }
+        weights.walk(wide, share)
+    }
+
+    fn largest(&self) -> f32 {
+        self.peaks.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    /// The first of the largest logits.
+    fn first_largest(&self, logits: &[f32], largest: f32) -> u32 {
+        let block = self.peaks.iter().position(|&peak| peak == largest).unwrap_or(0);
+        let start = block * wide::BLOCK;
+        let place = logits[start..].iter().position(|&logit| logit == largest).unwrap_or(0) + start;
+        u32::try_from(place).expect("VOCABULARY_MAX keeps places within 32 bits")
+    }
 }
 
-/// The candidate at the given share of the candidates' mass; nothing only when there is no mass.
-fn walk(candidates: impl Iterator<Item = Candidate> + Clone, share: f64) -> Option<u32> {
-    let total: f64 = candidates.clone().map(|candidate| f64::from(candidate.weight)).sum();
-    let mut left = share * total;
-    for candidate in candidates {
-        left -= f64::from(candidate.weight);
-        if left < 0.0 {
-            return Some(candidate.index);
-        }
-    }
-    None
+/// The model's own probabilities.
+struct Told {
+    largest: f32,
+    /// The logarithm of the sum of e ^ (logit − largest).
+    log_mass: f64,
+    top: Vec<(TokenId, f32)>,
 }
 
-/// e^x for x ≤ 0, within three units in the last place, and about 10⁻³⁸ from −87 down. Multiplication and addition of
-/// single floats only, so every machine gives the same bits, and the compiler can run many at once.
-fn exp_of_negative(x: f32) -> f32 {
-    /// Adding this rounds to a whole number, which then stands in the lowest bits: 1.5 × 2²³.
-    const ROUNDER: f32 = 12_582_912.0;
-    /// ln 2 in two parts; the first has so few digits that its multiples up to 128 are exact.
-    const LN_2_HIGH: f32 = 355.0 / 512.0;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
-
-    let x = if x > -87.0 { x } else { -87.0 };
-    let rounded = x * std::f32::consts::LOG2_E + ROUNDER;
-    let whole = rounded - ROUNDER;
-    let rest = x - whole * LN_2_HIGH - whole * LN_2_LOW;
-    // Taylor's series; |rest| ≤ ½ ln 2 leaves an error of 5 × 10⁻⁹.
-    let mut series = 1.0 / 5040.0;
-    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        series = series * rest + coefficient;
-    }
-    series * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exponentials_are_accurate_over_the_whole_range() {
-        for step in 0..=870_000 {
-            let x = -(step as f32) / 10_000.0;
-            let exact = f64::from(x).exp();
-            let error = (f64::from(exp_of_negative(x)) - exact).abs() / exact;
-            assert!(error < 2e-7, "e^{x}: relative error {error:e}");
-        }
-        assert_eq!(exp_of_negative(0.0), 1.0);
-        assert!(exp_of_negative(f32::NEG_INFINITY) < 1e-37);
-        assert!(exp_of_negative(-1e30) < 1e-37);
+impl Told {
+    /// The logarithm of the probability of a token with this logit.
+    fn of(&self, logit: f32) -> f32 {
+        (f64::from(logit) - f64::from(self.largest) - self.log_mass) as f32
     }
 }

@@ -7,7 +7,7 @@ mod prefix;
 mod state;
 mod waiting;
 
-use darkbloom_types::{Millis, MonoMillis, TokenId};
+use darkbloom_types::{Millis, MonoMillis};
 
 pub use self::waiting::AGED_AFTER;
 
@@ -17,7 +17,8 @@ use self::prefix::SavedPrefixes;
 use self::state::{Feeding, Place, Row};
 use self::waiting::WaitingList;
 use crate::plan::{MemoryOp, RowWork, Sampled, Slot, StepOutput, StepPlan};
-use crate::row::{EndReason, RowEvent, RowFailure, RowId, RowRequest, SamplingError};
+use crate::row::{EndReason, RowEvent, RowFailure, RowId, RowRequest};
+use crate::{Drawn, SamplingError};
 
 /// How much longer a step may take because rows prefill in it, while others decode: a little less than the twofold gap between
 /// tokens that a long prompt may cause, since what a step takes is known only roughly.
@@ -121,7 +122,7 @@ pub enum SubmitError {
     #[error("the prompt is empty")]
     EmptyPrompt,
     /// The prompt has a token that the model does not know.
-    #[error("the prompt has a token outside the model's vocabulary")]
+    #[error("the prompt or a bias has a token outside the model's vocabulary")]
     UnknownToken,
     /// Not one token of output is asked for.
     #[error("no output is asked for")]
@@ -434,15 +435,16 @@ impl Scheduler {
             return;
         }
         match sampled.map(|sampled| &sampled.tokens) {
-            Some(Ok(tokens)) if !tokens.is_empty() => self.take_tokens(slot, tokens),
+            Some(Ok(drawn)) if !drawn.is_empty() => self.take_tokens(slot, drawn),
             Some(Ok(_)) | None => self.end(slot, EndReason::Failed, Some(RowFailure::NoOutput)),
             Some(Err(error)) => self.end(slot, EndReason::Failed, Some(RowFailure::Logits(*error))),
         }
     }
 
-    fn take_tokens(&mut self, slot: usize, tokens: &[TokenId]) {
-        self.decisions.right_guesses += tokens.len() as u64 - 1;
-        for (nth, &token) in tokens.iter().enumerate() {
+    fn take_tokens(&mut self, slot: usize, drawn: &[Drawn]) {
+        self.decisions.right_guesses += drawn.len() as u64 - 1;
+        for (nth, Drawn { token, logprobs }) in drawn.iter().enumerate() {
+            let token = *token;
             let Some(row) = self.places[slot].row.as_mut() else { return };
             // The token before this one was a guess that is in memory already.
             row.fed += usize::from(nth > 0);
@@ -452,7 +454,7 @@ impl Scheduler {
                 return self.end(slot, EndReason::StopToken, None);
             }
             row.history.extend(&[token]);
-            self.events.push(RowEvent::Token { id: row.id, token, index });
+            self.events.push(RowEvent::Token { id: row.id, token, index, logprobs: logprobs.clone() });
             if row.output >= row.output_max {
                 return self.end(slot, EndReason::Length, None);
             }

@@ -7,13 +7,12 @@
 //! and the medians over the rounds are shown with the lowest and the highest.
 
 use std::error::Error;
-use std::hint::black_box;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use darkbloom_batch::{MemoryOp, RowEvent, RowId, RowRequest, RowWork, SampleAt, Sampler, Sampling, Slot, StepPlan};
+use darkbloom_batch::{MemoryOp, RowEvent, RowId, RowRequest, RowWork, SampleAt, Sampling, Slot, StepPlan};
 use darkbloom_engine::{Attention, Engine, EngineHandle, Executor, LlamaExecutor, LlamaSettings};
 use darkbloom_types::{SecretTokens, TokenCount, TokenId};
 
@@ -86,7 +85,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         )?;
     }
     time_erasing(&mut bare, &mut out)?;
-    time_the_sampler(&mut out)?;
     Ok(())
 }
 
@@ -123,7 +121,7 @@ fn prompt(row: usize, vocabulary: usize) -> Vec<TokenId> {
 
 fn run_bare(executor: &mut LlamaExecutor, prompts: &[Vec<TokenId>], output: u32) -> Result<f64, Box<dyn Error>> {
     let began = Instant::now();
-    let greedy = Arc::new(Sampling::GREEDY);
+    let greedy = Arc::new(Sampling::greedy());
     let mut feed = prompts.to_vec();
     let slots = 0..u32::try_from(prompts.len())?;
     let mut memory: Vec<_> = slots.clone().map(|slot| MemoryOp::Forget { slot: Slot(slot), from: 0 }).collect();
@@ -138,12 +136,12 @@ fn run_bare(executor: &mut LlamaExecutor, prompts: &[Vec<TokenId>], output: u32)
                 start,
                 tokens: SecretTokens::new(tokens),
                 guesses: 0,
-                sample: Some(SampleAt { sampling: Arc::clone(&greedy), position }),
+                sample: Some(SampleAt::new(Arc::clone(&greedy), position)),
             })
             .collect();
         let result = executor.step(&StepPlan { memory: std::mem::take(&mut memory), rows })?;
         for sampled in result.sampled {
-            feed.push(sampled.tokens?);
+            feed.push(sampled.tokens?.iter().map(|drawn| drawn.token).collect());
         }
     }
     Ok(began.elapsed().as_secs_f64())
@@ -169,28 +167,4 @@ fn run_engine(handle: &EngineHandle, prompts: &[Vec<TokenId>], output: u32) -> R
     let tokens: u32 = ends.iter().sum();
     let seconds = began.elapsed().as_secs_f64();
     if tokens as usize == prompts.len() * output as usize { Ok(seconds) } else { Err("a row ended early".into()) }
-}
-
-fn time_the_sampler(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
-    const VOCABULARY: usize = 151_936;
-    // A few likely tokens over many unlikely ones.
-    let logits: Vec<f32> = (0..VOCABULARY as u32)
-        .map(|token| {
-            let uniform = (token.wrapping_mul(2_654_435_761) >> 8) as f32 / (1u32 << 24) as f32;
-            20.0 * uniform.powi(40) - 8.0 * uniform
-        })
-        .collect();
-    let mut sampler = Sampler::new();
-    for (name, temperature, top_p) in [("greedy", 0.0, 1.0), ("temperature 1", 1.0, 1.0), ("and top_p 0.95", 1.0, 0.95)]
-    {
-        let sampling = Sampling { temperature, top_p, seed: 1 };
-        let mut times = Vec::new();
-        for position in 0..200 {
-            let began = Instant::now();
-            black_box(sampler.sample(black_box(&logits), &sampling, position)?);
-            times.push(began.elapsed().as_secs_f64() * 1e6);
-        }
-        writeln!(out, "sampler, {VOCABULARY} tokens, {name}: {:.0} us a row", Spread::of(times).median)?;
-    }
-    Ok(())
 }

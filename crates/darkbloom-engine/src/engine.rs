@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use darkbloom_batch::{Decisions, Limits, LimitsError, Load, RowEvent, RowId, RowRequest, Scheduler, SubmitError};
-use darkbloom_types::MonoMillis;
+use darkbloom_types::{MonoMillis, TokenId};
 
 use crate::{Capacity, ExecuteError, Executor};
 
@@ -178,7 +178,8 @@ impl EngineHandle {
     /// When there is no room, the row could never run, or the engine was stopped; the sink is then dropped unheard.
     pub fn submit(&self, request: RowRequest, sink: EventSink) -> Result<(), SubmitError> {
         let vocabulary = self.shared.vocabulary;
-        if request.prompt.expose().iter().any(|token| token.0 as usize >= vocabulary) {
+        let unknown = |token: TokenId| token.0 as usize >= vocabulary;
+        if request.prompt.expose().iter().copied().any(unknown) || request.sampling.named_tokens().any(unknown) {
             return Err(SubmitError::UnknownToken);
         }
         let id = request.id;

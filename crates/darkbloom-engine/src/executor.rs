@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use darkbloom_batch::{GUESSES_IN_STEP_MAX, Limits, MemoryOp, RowWork, SavedId, Slot, StepOutput, StepPlan};
-use darkbloom_types::{Millis, TokenId};
+use darkbloom_batch::{
+    Draw, Drawn, GUESSES_IN_STEP_MAX, Limits, MemoryOp, RowWork, SampleAt, SampleError, Sampler, SavedId, Slot,
+    StepOutput, StepPlan,
+};
+use darkbloom_types::{Millis, SecretTokens, TokenId};
 
 /// How long what a row left is kept for later rows of its scope: the pause of somebody who reads an answer and asks on.
 const PREFIX_KEEP: Millis = Millis::from_minutes(5);
@@ -166,6 +169,44 @@ pub enum PlanFault {
     /// A token outside the vocabulary.
     #[error("a row in slot {} has a token outside the vocabulary", .0.0)]
     UnknownToken(Slot),
+}
+
+/// One row's draws of a step: what is drawn is its past at the next.
+pub(crate) struct Draws<'s> {
+    sample: &'s SampleAt,
+    past: SecretTokens,
+    drawn: Vec<Drawn>,
+}
+
+impl<'s> Draws<'s> {
+    pub(crate) fn new(sample: &'s SampleAt) -> Self {
+        Self { sample, past: sample.past.clone(), drawn: Vec::with_capacity(1) }
+    }
+
+    /// Draws from the next logits.
+    pub(crate) fn draw(&mut self, sampler: &mut Sampler, logits: &[f32]) -> Result<TokenId, SampleError> {
+        let position = self.sample.position + u32::try_from(self.drawn.len()).unwrap_or(u32::MAX);
+        let drawn = sampler.draw(
+            logits,
+            &Draw {
+                sampling: &self.sample.sampling,
+                position,
+                history: self.past.expose(),
+                prompt_tokens: self.sample.prompt_tokens.min(self.past.len()),
+                mask: None,
+            },
+        )?;
+        let token = drawn.token;
+        if !self.past.is_empty() {
+            self.past.extend(&[token]);
+        }
+        self.drawn.push(drawn);
+        Ok(token)
+    }
+
+    pub(crate) fn all(self) -> Vec<Drawn> {
+        self.drawn
+    }
 }
 
 /// What an executor's slots and saved states hold, in tokens. Plans are checked against it before they are executed.

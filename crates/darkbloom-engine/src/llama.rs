@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use darkbloom_batch::{
-    GUESSES_IN_STEP_MAX, MemoryOp, RowWork, SampleAt, SampleError, Sampled, Sampler, SavedId, Slot, StepOutput,
+    Drawn, GUESSES_IN_STEP_MAX, MemoryOp, RowWork, SampleAt, SampleError, Sampled, Sampler, SavedId, Slot, StepOutput,
     StepPlan,
 };
 use darkbloom_types::TokenId;
 
-use crate::executor::Ledger;
+use crate::executor::{Draws, Ledger};
 use crate::{Capacity, ExecuteError, Executor, GgufError};
 use raw::{Batch, Context, ContextSettings, Model};
 use state::SavedState;
@@ -261,20 +261,19 @@ impl LlamaExecutor {
         draw: &SampleAt,
         place: usize,
         observe: &mut impl FnMut(&RowWork, &[f32]),
-    ) -> Result<Vec<TokenId>, SampleError> {
+    ) -> Result<Vec<Drawn>, SampleError> {
         let tokens = work.tokens.expose();
         let guesses = tokens[tokens.len() - work.guesses as usize..].iter().copied().map(Some).chain([None]);
-        let mut drawn = Vec::with_capacity(1 + work.guesses as usize);
-        for ((place, position), guess) in (place..).zip(draw.position..).zip(guesses) {
+        let mut draws = Draws::new(draw);
+        for (place, guess) in (place..).zip(guesses) {
             let logits = self.context.logits(place).unwrap_or_default();
             observe(work, logits);
-            let token = self.sampler.sample(logits, &draw.sampling, position)?;
-            drawn.push(token);
+            let token = draws.draw(&mut self.sampler, logits)?;
             if guess != Some(token) {
                 break;
             }
         }
-        Ok(drawn)
+        Ok(draws.all())
     }
 
     /// Changes the memory as a plan says. Returns the slots whose state could not be brought back, which are empty now.
@@ -359,6 +358,7 @@ impl Executor for LlamaExecutor {
 
     fn erase(&mut self) {
         self.context.erase();
+        self.sampler.erase();
         self.ledger.held.fill(0);
     }
 

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use darkbloom_batch::{MemoryOp, RowWork, SampleAt, SampleError, Sampled, Sampler, SavedId, StepOutput, StepPlan};
+use darkbloom_batch::{
+    Drawn, MemoryOp, RowWork, SampleAt, SampleError, Sampled, Sampler, SavedId, StepOutput, StepPlan,
+};
 use darkbloom_types::TokenId;
 
-use crate::executor::Ledger;
+use crate::executor::{Draws, Ledger};
 use crate::{Capacity, ExecuteError, Executor};
 
 /// How long a step takes: the sum, slept. The default takes no time at all.
@@ -152,22 +154,21 @@ impl SimulatedExecutor {
     }
 
     /// Draws as long as the guesses are right.
-    fn draw(&mut self, slot: usize, draw: &SampleAt, guesses: &[TokenId]) -> Result<Vec<TokenId>, SampleError> {
-        let mut drawn = Vec::with_capacity(1 + guesses.len());
-        for (position, guess) in (draw.position..).zip(guesses.iter().copied().map(Some).chain([None])) {
+    fn draw(&mut self, slot: usize, draw: &SampleAt, guesses: &[TokenId]) -> Result<Vec<Drawn>, SampleError> {
+        let mut draws = Draws::new(draw);
+        for guess in guesses.iter().copied().map(Some).chain([None]) {
             let mut state = self.histories[slot].last().copied().unwrap_or_default();
             for logit in &mut self.logits {
                 state = mix(state);
                 *logit = (state >> 40) as f32 / (1u64 << 22) as f32;
             }
-            let token = self.sampler.sample(&self.logits, &draw.sampling, position)?;
-            drawn.push(token);
+            let token = draws.draw(&mut self.sampler, &self.logits)?;
             match guess {
                 Some(guess) if guess == token => self.remember(slot, token),
                 Some(_) | None => break,
             }
         }
-        Ok(drawn)
+        Ok(draws.all())
     }
 
     fn remember(&mut self, slot: usize, token: TokenId) {
@@ -203,6 +204,7 @@ impl Executor for SimulatedExecutor {
     }
 
     fn erase(&mut self) {
+        self.sampler.erase();
         self.ledger.held.fill(0);
         self.histories.iter_mut().for_each(|history| history.truncate(1));
         self.counters.erased.fetch_add(1, Ordering::Relaxed);

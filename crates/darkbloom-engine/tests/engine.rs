@@ -30,8 +30,11 @@ fn simulated() -> SimulatedExecutor {
 
 fn request(id: u64, prompt_tokens: usize, max_output: u32) -> RowRequest {
     let prompt = (0..prompt_tokens).map(|at| TokenId(((id as usize * 31 + at * 7) % VOCABULARY) as u32)).collect();
-    let sampling =
-        if id.is_multiple_of(2) { Sampling::GREEDY } else { Sampling { temperature: 1.0, top_p: 0.9, seed: id } };
+    let sampling = if id.is_multiple_of(2) {
+        Sampling::greedy()
+    } else {
+        Sampling { temperature: 1.0, top_p: 0.9, seed: id, ..Sampling::greedy() }
+    };
     RowRequest {
         sampling: Arc::new(sampling),
         stop_tokens: vec![TokenId(3)],
@@ -569,4 +572,31 @@ fn a_row_that_waits_too_long_hears_so_though_nothing_else_happens() {
     assert_eq!(to_the_end(&second), (vec![], EndReason::Failed, Some(RowFailure::Late)));
     drop(gate);
     to_the_end(&first);
+}
+
+#[test]
+fn penalties_look_at_what_the_row_said_and_probabilities_are_told() {
+    let engine = Engine::start(simulated(), CAPACITY.limits(4)).unwrap();
+    let sampling = Sampling {
+        logit_bias: vec![(TokenId(5), 100.0)],
+        frequency_penalty: 2.0,
+        logprobs: Some(3),
+        ..Sampling::greedy()
+    };
+    let row = RowRequest { sampling: Arc::new(sampling), stop_tokens: vec![], ..request(2, 5, 80) };
+    let events = submit(&engine.handle(), row.clone());
+    let mut said = Vec::new();
+    for event in events {
+        if let RowEvent::Token { token, logprobs, .. } = event {
+            assert_eq!(logprobs.unwrap().top.len(), 3);
+            said.push(token);
+        }
+    }
+    // Logits are between 0 and 4: what is 100 ahead falls behind after 48 to 52 times.
+    let same = said.iter().take_while(|token| **token == TokenId(5)).count();
+    assert!((48..=52).contains(&same), "{same} times the same of {}", said.len());
+    assert_eq!(said.len(), 80);
+    let unknown = Sampling { logit_bias: vec![(TokenId(VOCABULARY as u32), 1.0)], ..Sampling::greedy() };
+    let row = RowRequest { id: RowId(3), sampling: Arc::new(unknown), ..row };
+    assert_eq!(engine.handle().submit(row, sink().0), Err(SubmitError::UnknownToken));
 }

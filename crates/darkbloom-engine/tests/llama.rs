@@ -45,9 +45,9 @@ fn request(nth: usize, vocabulary: usize) -> RowRequest {
         .collect();
     // Half of the rows are greedy, half are drawn.
     let sampling = if nth.is_multiple_of(2) {
-        Sampling::GREEDY
+        Sampling::greedy()
     } else {
-        Sampling { temperature: 0.9, top_p: 0.95, seed: nth as u64 }
+        Sampling { temperature: 0.9, top_p: 0.95, seed: nth as u64, ..Sampling::greedy() }
     };
     let max_output = TokenCount(OUTPUT - (nth as u32 % 4) * 5);
     RowRequest {
@@ -322,7 +322,7 @@ fn changes_to_the_memory_that_cannot_be_are_errors_and_the_executor_goes_on() {
     for (memory, fault) in faults {
         assert_eq!(executor.step(&StepPlan { memory, rows: vec![] }), Err(ExecuteError::Plan(fault)));
     }
-    let sample = Some(SampleAt { sampling: Arc::new(Sampling::GREEDY), position: 0 });
+    let sample = Some(SampleAt::new(Arc::new(Sampling::greedy()), 0));
     let guess = RowWork { start: 4, guesses: 1, ..row };
     for (row, fault) in [
         (RowWork { guesses: 4, sample, ..guess.clone() }, PlanFault::NoTokens(slot)),

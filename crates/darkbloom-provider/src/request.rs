@@ -148,6 +148,7 @@ impl Job {
             temperature: request.temperature,
             top_p: request.top_p,
             seed: request.seed.unwrap_or_else(|| clock::rng().next_u64()),
+            ..Sampling::greedy()
         };
         let row = RowRequest {
             sampling: Arc::new(sampling),

@@ -42,14 +42,14 @@ impl BareLoop {
     /// # Errors
     /// [`BareError`] when a step fails.
     pub fn run(&mut self, rows: usize, prompt: &SecretTokens, output: u32) -> Result<f64, BareError> {
-        let greedy = Arc::new(Sampling::GREEDY);
+        let greedy = Arc::new(Sampling::greedy());
         let work = |slot: usize, start: u32, tokens: Vec<TokenId>, position: u32| RowWork {
             slot: Slot(u32::try_from(slot).unwrap_or(u32::MAX)),
             id: RowId(slot as u64 + 1),
             start,
             tokens: SecretTokens::new(tokens),
             guesses: 0,
-            sample: Some(SampleAt { sampling: Arc::clone(&greedy), position }),
+            sample: Some(SampleAt::new(Arc::clone(&greedy), position)),
         };
         let prompt_tokens = prompt.expose();
         let length = u32::try_from(prompt_tokens.len()).unwrap_or(u32::MAX);
@@ -68,7 +68,7 @@ impl BareLoop {
             for sampled in step.sampled {
                 let slot = sampled.slot.0 as usize;
                 let tokens = sampled.tokens.map_err(|_| BareError::NoToken)?;
-                last[slot] = *tokens.last().ok_or(BareError::NoToken)?;
+                last[slot] = tokens.last().ok_or(BareError::NoToken)?.token;
             }
         }
         Ok((rows as u32 * output) as f64 / began.elapsed().as_secs_f64())

@@ -6,8 +6,9 @@ use darkbloom_types::{MonoMillis, SecretTokens, TokenCount, TokenId};
 
 use super::lookup::Lookup;
 use super::prefix::Prefix;
+use crate::Sampling;
 use crate::plan::{RowWork, SampleAt, SavedId, Slot};
-use crate::row::{EndReason, Owner, Priority, RowEvent, RowFailure, RowId, Sampling, Scope};
+use crate::row::{EndReason, Owner, Priority, RowEvent, RowFailure, RowId, Scope};
 
 /// One slot.
 #[derive(Debug, Default)]
@@ -83,7 +84,13 @@ impl Row {
             Some(_) | None => &[],
         };
         feed.extend(guessed);
-        let draw = || SampleAt { sampling: Arc::clone(&self.sampling), position: self.output };
+        let looks_back = self.sampling.looks_back();
+        let draw = || SampleAt {
+            sampling: Arc::clone(&self.sampling),
+            position: self.output,
+            past: if looks_back { self.history.clone() } else { SecretTokens::default() },
+            prompt_tokens: self.prompt_tokens,
+        };
         RowWork {
             slot,
             id: self.id,

@@ -149,7 +149,7 @@ fn rows_that_could_never_run_are_refused() {
     bad.stop_tokens = vec![STOP; 65];
     assert_eq!(submit(bad), Err(SubmitError::TooManyStopTokens { tokens: 65 }));
     let mut bad = request(1, 5, 5);
-    bad.sampling = Sampling { temperature: f32::NAN, ..Sampling::GREEDY }.into();
+    bad.sampling = Sampling { temperature: f32::NAN, ..Sampling::greedy() }.into();
     assert_eq!(submit(bad), Err(SubmitError::Sampling(SamplingError::Temperature)));
     let mut most = request(1, 63, 5);
     most.stop_tokens = vec![STOP; 64];

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use darkbloom_batch::{
-    EndReason, Limits, MemoryOp, RowEvent, RowFailure, RowId, RowRequest, RowWork, Sampled, SavedId, Scheduler, Scope,
-    StepOutput, StepPlan,
+    Drawn, EndReason, Limits, MemoryOp, RowEvent, RowFailure, RowId, RowRequest, RowWork, Sampled, SavedId, Scheduler,
+    Scope, StepOutput, StepPlan,
 };
 use darkbloom_types::{Millis, MonoMillis, SecretTokens, TokenCount, TokenId};
 
@@ -143,7 +143,7 @@ impl Memory {
         for guess in tokens[sure..].iter().copied().map(Some).chain([None]) {
             let history: Vec<_> = held.iter().map(|(token, _)| *token).collect();
             let token = next_token(&history);
-            drawn.push(token);
+            drawn.push(Drawn { token, logprobs: None });
             if guess != Some(token) {
                 break;
             }
@@ -170,7 +170,7 @@ impl Story {
                     assert!(!self.started.contains(&id), "a row started twice");
                     self.started.push(id);
                 }
-                RowEvent::Token { id, token, index } => {
+                RowEvent::Token { id, token, index, .. } => {
                     assert!(self.started.contains(&id));
                     let tokens = self.tokens.entry(id).or_default();
                     assert_eq!(tokens.len(), index as usize);

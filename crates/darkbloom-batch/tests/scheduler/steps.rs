@@ -1,7 +1,7 @@
 //! What a step feeds, and what its result does.
 
 use darkbloom_batch::{
-    EndReason, Limits, Load, MemoryOp, RowFailure, RowId, SampleError, Sampled, Scheduler, Slot, StepOutput,
+    Drawn, EndReason, Limits, Load, MemoryOp, RowFailure, RowId, SampleError, Sampled, Scheduler, Slot, StepOutput,
 };
 use darkbloom_types::{SecretTokens, TokenId};
 
@@ -198,7 +198,8 @@ fn nothing_printable_shows_a_token() {
     let mut shown = format!("{asked:?}");
     scheduler.submit(asked, NOW).unwrap();
     let plan = scheduler.plan(NOW).unwrap();
-    let sampled = vec![Sampled { slot: plan.rows[0].slot, tokens: Ok(vec![TokenId(62_342)]) }];
+    let sampled =
+        vec![Sampled { slot: plan.rows[0].slot, tokens: Ok(vec![Drawn { token: TokenId(62_342), logprobs: None }]) }];
     let output = StepOutput { sampled, lost: vec![] };
     shown += &format!("{plan:?} {scheduler:?} {output:?}");
     shown += &format!("{:?} {scheduler:?}", scheduler.update(output, 1, NOW));

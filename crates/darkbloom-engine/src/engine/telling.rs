@@ -95,13 +95,13 @@ impl Shared {
     }
 
     fn tell(&self, sinks: &mut Sinks, event: RowEvent) {
-        let id = event.id();
+        let (id, is_end) = (event.id(), matches!(event, RowEvent::Ended { .. }));
         // A sink that panics is its owner's bug, who must not take the other rows along.
         let heard = match sinks.get_mut(&id) {
             Some(sink) => catch_unwind(AssertUnwindSafe(|| sink(event))).is_ok(),
             None => true,
         };
-        if matches!(event, RowEvent::Ended { .. }) {
+        if is_end {
             // In this order, so that whoever sees the sink dropped may use the id again.
             self.lock().known.remove(&id);
             sinks.remove(&id);

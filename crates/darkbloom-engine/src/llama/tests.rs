@@ -57,7 +57,7 @@ fn an_erased_row_leaves_no_keys_and_values_in_memory() {
         start,
         tokens: SecretTokens::new(tokens.clone()),
         guesses: 0,
-        sample: Some(SampleAt { sampling: Arc::new(Sampling::GREEDY), position: 0 }),
+        sample: Some(SampleAt::new(Arc::new(Sampling::greedy()), 0)),
     };
     let first = executor.step(&StepPlan { memory: vec![], rows: vec![work(0)] }).unwrap();
 
@@ -87,7 +87,7 @@ fn a_saved_state_that_was_damaged_is_not_brought_back_and_costs_only_time() {
         start,
         tokens: SecretTokens::new(tokens.map(TokenId).collect()),
         guesses: 0,
-        sample: Some(SampleAt { sampling: Arc::new(Sampling::GREEDY), position: 0 }),
+        sample: Some(SampleAt::new(Arc::new(Sampling::greedy()), 0)),
     };
     let save = MemoryOp::Save { slot: Slot(0), saved: SavedId(1) };
     let restore = |slot| MemoryOp::Restore { slot: Slot(slot), saved: SavedId(1), keep: 30 };
