@@ -63,13 +63,8 @@ impl Consumer {
 
     /// A question that the model which ships answers with 42.
     pub fn question() -> ChatRequest {
-        ChatRequest {
-            messages: vec![Message { role: Role::User, content: SecretString::from("What is 17 + 25?") }],
-            temperature: 0.0,
-            top_p: 1.0,
-            seed: None,
-            stop: Vec::new(),
-        }
+        let messages = vec![Message::new(Role::User, "What is 17 + 25?")];
+        ChatRequest { temperature: 0.0, ..ChatRequest::new(messages) }
     }
 
     pub fn seal(&self, header: SealedHeader, to: &[ProviderId]) -> RequestSeal {
@@ -97,7 +92,7 @@ impl Consumer {
         let mut header = self.header();
         header.input_ceiling = TokenCount(1_024 - header.output_ceiling.0);
         header.price_max = self.list.price.cost(header.input_ceiling, header.output_ceiling).unwrap();
-        let message = Message { role: Role::User, content: SecretString::from(prompt) };
+        let message = Message::new(Role::User, prompt);
         let request = ChatRequest { messages: vec![message], ..Self::question() };
         self.seal_this(header, &[self.statements[0].provider()], &request)
     }
