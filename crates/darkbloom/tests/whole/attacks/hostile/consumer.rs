@@ -2,9 +2,7 @@
 
 use darkbloom_content::{ChatRequest, Message, Role};
 use darkbloom_seal::{Recipient, RequestSeal, seal_request};
-use darkbloom_types::{
-    Digest, NanoDollars, OperationId, ProviderId, RefusalCode, RequestId, SecretString, Tier, TokenCount,
-};
+use darkbloom_types::{Digest, NanoDollars, OperationId, ProviderId, RefusalCode, RequestId, Tier, TokenCount};
 use darkbloom_wire::{
     CandidateList, ClientFrame, Decoded, LengthPrefixed, PublicKey, Relayed, RequestKind, SealedHeader, Statement,
     Submit, Suite, catalogue_digest,
