@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use darkbloom_content::{AnswerEvent, ChatRequest, FinishReason, Message, Role};
+use darkbloom_content::{AnswerEvent, AnswerParts, ChatRequest, FinishReason, Message, PartKind, Role, Tool, ToolCall};
 use darkbloom_fuzz::{parties, small_pack};
 use darkbloom_text::{PreTokenizer, TextPack, gguf};
 use darkbloom_types::{CatalogueDigest, RefusalCode, SecretString, TokenCount, TokenId};
@@ -123,18 +123,28 @@ fn seal(seeds: &Seeds) -> Outcome<()> {
 }
 
 fn content(seeds: &Seeds) -> Outcome<()> {
-    let message = |role, content: &str| Message { role, content: SecretString::from(content) };
+    let message = |role, content: &str| Message::new(role, content);
     let mut request = ChatRequest::new(vec![message(Role::System, "Be brief."), message(Role::User, "One 紫?")]);
     seeds.put("content_request", "plain", &[request.to_cbor().expose()])?;
     (request.temperature, request.top_p, request.seed) = (0.5, 0.9, Some(u64::MAX));
     request.stop = vec![SecretString::from("\n\n"), SecretString::from("END")];
     seeds.put("content_request", "everything", &[request.to_cbor().expose()])?;
+    let call = ToolCall { id: "call1".into(), name: "look".into(), arguments: "{\"a\": 1}".into() };
+    request.messages.push(Message { reasoning: "Hm.".into(), calls: vec![call], ..message(Role::Assistant, "") });
+    request.messages.push(Message::of_tool("call1", "seen"));
+    request.tools = vec![Tool { name: "look".into(), description: "Looks.".into(), parameters: "{}".into() }];
+    seeds.put("content_request", "tools", &[request.to_cbor().expose()])?;
     let text = SecretString::from("violet");
+    let mut parts = AnswerParts::from("Look.");
+    for (kind, text) in [(PartKind::Reasoning, "Hm."), (PartKind::CallName, "look"), (PartKind::CallArguments, "{}")] {
+        parts.push(kind, text);
+    }
     let (input_tokens, output_tokens) = (TokenCount(300), TokenCount(70_000));
     let events = [
-        AnswerEvent::Delta { tokens: vec![TokenId(3), TokenId(300), TokenId(70_000)], text: text.clone() },
+        AnswerEvent::Delta { tokens: vec![TokenId(3), TokenId(300), TokenId(70_000)], parts: text.clone().into() },
         AnswerEvent::Finish { reason: FinishReason::Length, input_tokens, output_tokens },
         AnswerEvent::Failure { code: RefusalCode::Internal, detail: text },
+        AnswerEvent::Delta { tokens: vec![TokenId(3)], parts },
     ];
     for (number, event) in events.iter().enumerate() {
         seeds.put("content_event", number.to_string(), &[event.to_cbor().expose()])?;
@@ -146,6 +156,9 @@ fn content(seeds: &Seeds) -> Outcome<()> {
             "messages":[{"role":"developer","content":[{"type":"text","text":"a"},{"type":"text","text":"\ud83c\udf38"}]},
             {"role":"assistant","content":""}]}"#,
         r#"{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}],"tools":[]}"#,
+        r#"{"model":"m","tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}],
+            "messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":
+            {"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c","content":"x"}]}"#,
         r#"{"a":{"b":[{"":0},{"":0},[[[]]],1e308,-0.0,18446744073709551615,null,true]}}"#,
     ];
     // Many small values, which take more memory than they take bytes.

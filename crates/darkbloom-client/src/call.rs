@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use darkbloom_attest::{Trust, Undefended};
 use darkbloom_content::{ChatRequest, FinishReason};
 use darkbloom_session::{ClientAction, ClientSession};
-use darkbloom_text::TextModel;
+use darkbloom_text::{Opening, TextModel};
 use darkbloom_types::{
     CatalogueDigest, EpochId, MonoMillis, NanoDollars, OperationId, ProviderId, ReceiptId, Refusal, RefusalClass,
     RefusalCode, RequestId, SecretString, Tier, TokenCount,
@@ -100,6 +100,12 @@ pub struct Completed {
 pub enum Part {
     /// More text.
     Text(SecretString),
+    /// More of what the model thinks before it says something.
+    Reasoning(SecretString),
+    /// Another call of a tool, by its name.
+    Call(SecretString),
+    /// More of that call's arguments, as JSON. Every call has some.
+    Arguments(SecretString),
     /// The end; everything verified.
     Completed(Box<Completed>),
     /// The answer broke off, or something did not verify.
@@ -175,6 +181,8 @@ struct Call {
     candidates: Arc<Candidates>,
     text: TextModel,
     prompt_tokens: TokenCount,
+    /// Within what the answer begins.
+    opening: Opening,
     ceilings: Ceilings,
     /// To whom the request was sealed in vain.
     passed_over: Vec<(ProviderId, EpochId)>,
@@ -201,8 +209,8 @@ impl Call {
         candidates.anybody(clock::now())?;
         let text = network.text(&candidates.entry).await?;
         let counted = network.counting.count(&text, candidates.entry.context, operation, timing).await?;
-        let (operation, prompt_tokens) = counted;
-        let ceilings = ceilings(&candidates.entry, prompt_tokens, operation.max_output_tokens)?;
+        let (operation, prompt) = counted;
+        let ceilings = ceilings(&candidates.entry, prompt.tokens, operation.max_output_tokens)?;
         let mut random = [0; 16];
         clock::rng().fill_bytes(&mut random);
         let operation_id = match &operation.idempotency_key {
@@ -220,7 +228,8 @@ impl Call {
             affinity,
             candidates,
             text,
-            prompt_tokens,
+            prompt_tokens: prompt.tokens,
+            opening: prompt.opening,
             ceilings,
             passed_over: Vec::new(),
             called_wrong: false,

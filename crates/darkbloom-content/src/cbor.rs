@@ -167,7 +167,7 @@ impl<'b> StrictReader<'b> {
         let start = self.expect_type(&[Type::Map, Type::MapIndef], "a map")?;
         let count = self.decoder.map().map_err(|error| self.explain(&error, start, "a map"))?;
         let left = self.check_count(start, count, "map entries", limit)?;
-        Ok(MapReader { left, last: None })
+        Ok(MapReader { entries: left as u64, left, last: None })
     }
 
     /// Refuses whatever follows.
@@ -238,11 +238,18 @@ impl<'b> StrictReader<'b> {
 /// Walks the keys of a map, which must ascend.
 #[derive(Debug)]
 pub struct MapReader {
+    entries: u64,
     left: usize,
     last: Option<u64>,
 }
 
 impl MapReader {
+    /// How many entries the map has, those that were read included.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+
     /// The next key, or nothing at the end of the map.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use darkbloom_types::{RefusalCode, SecretBytes, SecretString, TokenCount, TokenI
 use minicbor::encode::{Encoder, Write};
 
 use crate::cbor::{self, DecodeContentError, StrictReader, ToCbor, Written};
+use crate::parts::AnswerParts;
 
 /// Most tokens in one event: at one event a step this is never near, and a whole answer that was coalesced while the
 /// reader was slow still fits.
@@ -18,15 +19,18 @@ pub enum FinishReason {
     Stop,
     /// The limit on output tokens, or the end of the context, was reached.
     Length,
+    /// The model ended its turn and called at least one tool in it.
+    ToolCalls,
 }
 
 impl FinishReason {
-    const ALL: [Self; 2] = [Self::Stop, Self::Length];
+    const ALL: [Self; 3] = [Self::Stop, Self::Length, Self::ToolCalls];
 
     fn code(self) -> u64 {
         match self {
             Self::Stop => 0,
             Self::Length => 1,
+            Self::ToolCalls => 2,
         }
     }
 }
@@ -34,13 +38,13 @@ impl FinishReason {
 /// One event of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnswerEvent {
-    /// More of the answer. The text may lag behind the tokens: a character that is not complete and a possible
-    /// beginning of a stop string are held back.
+    /// More of the answer. It may lag behind the tokens: a character that is not complete, and what may begin a stop
+    /// string, a call of a tool or a piece of reasoning, are held back.
     Delta {
         /// The tokens that were generated, in order.
         tokens: Vec<TokenId>,
-        /// The text that is now certain.
-        text: SecretString,
+        /// What is now certain.
+        parts: AnswerParts,
     },
     /// The end of a whole answer.
     Finish {
@@ -68,6 +72,7 @@ const KEY_INPUT_TOKENS: u64 = 5;
 const KEY_OUTPUT_TOKENS: u64 = 6;
 const KEY_CODE: u64 = 7;
 const KEY_DETAIL: u64 = 8;
+const KEY_PARTS: u64 = 9;
 const KEYS_MAX: u64 = 4;
 
 const KIND_DELTA: u64 = 0;
@@ -99,8 +104,13 @@ impl AnswerEvent {
             KIND_DELTA => {
                 map.expect(&mut reader, KEY_TOKENS)?;
                 let tokens = read_tokens(&mut reader)?;
-                map.expect(&mut reader, KEY_TEXT)?;
-                Self::Delta { tokens, text: SecretString::from(reader.text()?) }
+                let parts = match map.key(&mut reader)? {
+                    Some(KEY_TEXT) => AnswerParts::from(reader.text()?),
+                    Some(KEY_PARTS) => AnswerParts::read(&mut reader)?,
+                    Some(key) => return Err(DecodeContentError::UnknownKey { key }),
+                    None => return Err(DecodeContentError::MissingKey { key: KEY_TEXT }),
+                };
+                Self::Delta { tokens, parts }
             }
             KIND_FINISH => {
                 map.expect(&mut reader, KEY_REASON)?;
@@ -132,13 +142,17 @@ impl AnswerEvent {
 impl ToCbor for AnswerEvent {
     fn write<W: Write<Error = Infallible>>(&self, encoder: &mut Encoder<W>) -> Written {
         match self {
-            Self::Delta { tokens, text } => {
+            Self::Delta { tokens, parts } => {
                 encoder.map(3)?.u64(KEY_KIND)?.u64(KIND_DELTA)?;
                 encoder.u64(KEY_TOKENS)?.array(tokens.len() as u64)?;
                 for token in tokens {
                     encoder.u32(token.0)?;
                 }
-                encoder.u64(KEY_TEXT)?.str(text.expose())?;
+                // Most answers are nothing but text.
+                match parts.only_text() {
+                    Some(text) => drop(encoder.u64(KEY_TEXT)?.str(text)?),
+                    None => parts.write(encoder.u64(KEY_PARTS)?)?,
+                }
             }
             Self::Finish { reason, input_tokens, output_tokens } => {
                 encoder.map(4)?.u64(KEY_KIND)?.u64(KIND_FINISH)?;

@@ -15,10 +15,17 @@
 
 pub mod cbor;
 mod event;
+mod message;
+mod parts;
 mod request;
+mod tool;
 
 pub use cbor::DecodeContentError;
 pub use event::{AnswerEvent, EVENT_TOKENS_MAX, FinishReason};
-pub use request::{
-    ChatRequest, InvalidRequestError, MESSAGES_MAX, Message, Role, STOP_BYTES_MAX, STOPS_MAX, TEMPERATURE_MAX,
+pub use message::{Message, Role};
+pub use parts::{AnswerPart, AnswerParts, EVENT_PARTS_MAX, PART_HEAD_BYTES_MAX, PartKind};
+pub use request::{ChatRequest, InvalidRequestError, MESSAGES_MAX, STOP_BYTES_MAX, STOPS_MAX, TEMPERATURE_MAX};
+pub use tool::{
+    CALL_ARGUMENTS_BYTES_MAX, CALL_ID_BYTES_MAX, CALLS_MAX, InvalidToolError, TOOL_DESCRIPTION_BYTES_MAX,
+    TOOL_NAME_BYTES_MAX, TOOL_PARAMETERS_BYTES_MAX, TOOLS_MAX, Tool, ToolCall, is_tool_name,
 };

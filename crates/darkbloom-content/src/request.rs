@@ -1,11 +1,14 @@
 //! What a consumer asks for.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use darkbloom_types::{SecretBytes, SecretString};
 use minicbor::encode::{Encoder, Write};
 
 use crate::cbor::{self, DecodeContentError, StrictReader, ToCbor, Written};
+use crate::message::{Message, Role};
+use crate::tool::{InvalidToolError, Tool, check_tools, read_tools, write_tools};
 
 /// Most messages in one request: four times the longest conversation that fits into a context of 8,192 tokens at 32
 /// tokens a message.
@@ -16,49 +19,6 @@ pub const STOPS_MAX: usize = 4;
 pub const STOP_BYTES_MAX: usize = 256;
 /// Highest temperature: what the OpenAI interface allows.
 pub const TEMPERATURE_MAX: f32 = 2.0;
-
-/// Who speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Whoever wrote the application.
-    System,
-    /// The person who asks.
-    User,
-    /// The model.
-    Assistant,
-}
-
-impl Role {
-    /// Every role there is.
-    pub const ALL: [Self; 3] = [Self::System, Self::User, Self::Assistant];
-
-    /// The name that chat templates know.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::User => "user",
-            Self::Assistant => "assistant",
-        }
-    }
-
-    fn code(self) -> u64 {
-        match self {
-            Self::System => 0,
-            Self::User => 1,
-            Self::Assistant => 2,
-        }
-    }
-}
-
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// Who said it.
-    pub role: Role,
-    /// What was said; may be empty.
-    pub content: SecretString,
-}
 
 /// A conversation to continue, and how to choose the next words.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,8 +31,11 @@ pub struct ChatRequest {
     pub top_p: f32,
     /// Makes the chance repeatable.
     pub seed: Option<u64>,
-    /// Texts that end the answer and do not belong to it; at most [`STOPS_MAX`].
+    /// Texts that end the answer and do not belong to it; at most [`STOPS_MAX`]. They are looked for in what the answer
+    /// says, in neither its reasoning nor its calls.
     pub stop: Vec<SecretString>,
+    /// What the model may call, as it sees fit; at most [`TOOLS_MAX`](crate::TOOLS_MAX).
+    pub tools: Vec<Tool>,
 }
 
 /// Why a request cannot be served by anybody. Names places, never content.
@@ -101,6 +64,9 @@ pub enum InvalidRequestError {
         /// How many bytes it has.
         bytes: usize,
     },
+    /// A tool, or a message about one.
+    #[error(transparent)]
+    Tool(#[from] InvalidToolError),
 }
 
 const KEY_MESSAGES: u64 = 1;
@@ -108,13 +74,14 @@ const KEY_TEMPERATURE: u64 = 2;
 const KEY_TOP_P: u64 = 3;
 const KEY_SEED: u64 = 4;
 const KEY_STOP: u64 = 5;
-const KEYS_MAX: u64 = 5;
+const KEY_TOOLS: u64 = 20;
+const KEYS_MAX: u64 = 6;
 
 impl ChatRequest {
-    /// A request with the OpenAI interface's defaults: temperature 1, the whole probability, no seed, no stop strings.
+    /// A request with the OpenAI interface's defaults: temperature 1, the whole probability, no seed, no stop strings, no tools.
     #[must_use]
     pub fn new(messages: Vec<Message>) -> Self {
-        Self { messages, temperature: 1.0, top_p: 1.0, seed: None, stop: Vec::new() }
+        Self { messages, temperature: 1.0, top_p: 1.0, seed: None, stop: Vec::new(), tools: Vec::new() }
     }
 
     /// Whether anybody would accept this request.
@@ -141,7 +108,29 @@ impl ChatRequest {
                 return Err(InvalidRequestError::StopLength { index, bytes: stop.len() });
             }
         }
+        check_tools(&self.tools)?;
+        self.check_calls()?;
         Ok(())
+    }
+
+    /// Whether every tool that says something was asked.
+    fn check_calls(&self) -> Result<(), InvalidToolError> {
+        let mut asked = BTreeSet::new();
+        for message in &self.messages {
+            message.check()?;
+            asked.extend(message.calls.iter().map(|call| call.id.expose()));
+            if message.call_id.as_ref().is_some_and(|id| !asked.contains(id.expose())) {
+                return Err(InvalidToolError::UnknownCall);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether tools play any part in it.
+    #[must_use]
+    pub fn is_about_tools(&self) -> bool {
+        !self.tools.is_empty()
+            || self.messages.iter().any(|message| message.role == Role::Tool || !message.calls.is_empty())
     }
 
     /// The one encoding of this request. A request that fails [`Self::check`] has an encoding that nobody accepts.
@@ -163,7 +152,8 @@ impl ChatRequest {
     pub fn from_cbor(bytes: &[u8]) -> Result<Self, DecodeContentError> {
         let mut reader = StrictReader::new(bytes);
         let mut map = reader.map(KEYS_MAX)?;
-        let (mut messages, mut temperature, mut top_p, mut seed, mut stop) = (None, None, None, None, Vec::new());
+        let (mut messages, mut temperature, mut top_p, mut seed) = (None, None, None, None);
+        let (mut stop, mut tools) = (Vec::new(), Vec::new());
         while let Some(key) = map.key(&mut reader)? {
             match key {
                 KEY_MESSAGES => messages = Some(read_messages(&mut reader)?),
@@ -171,6 +161,7 @@ impl ChatRequest {
                 KEY_TOP_P => top_p = Some(read_unsigned_float(&mut reader, "top_p")?),
                 KEY_SEED => seed = Some(reader.uint()?),
                 KEY_STOP => stop = read_stops(&mut reader)?,
+                KEY_TOOLS => tools = read_tools(&mut reader)?,
                 key => return Err(DecodeContentError::UnknownKey { key }),
             }
         }
@@ -182,6 +173,7 @@ impl ChatRequest {
             top_p: top_p.ok_or(missing(KEY_TOP_P))?,
             seed,
             stop,
+            tools,
         };
         request.check()?;
         Ok(request)
@@ -190,11 +182,11 @@ impl ChatRequest {
 
 impl ToCbor for ChatRequest {
     fn write<W: Write<Error = Infallible>>(&self, encoder: &mut Encoder<W>) -> Written {
-        let optional = u64::from(self.seed.is_some()) + u64::from(!self.stop.is_empty());
-        encoder.map(3 + optional)?;
+        let optional = [self.seed.is_some(), !self.stop.is_empty(), !self.tools.is_empty()].map(u64::from);
+        encoder.map(3 + optional.iter().sum::<u64>())?;
         encoder.u64(KEY_MESSAGES)?.array(self.messages.len() as u64)?;
         for message in &self.messages {
-            encoder.array(2)?.u64(message.role.code())?.str(message.content.expose())?;
+            message.write(encoder)?;
         }
         // Adding zero turns the negative zero, which reading refuses, into the one zero there is.
         encoder.u64(KEY_TEMPERATURE)?.f32(self.temperature + 0.0)?;
@@ -208,23 +200,16 @@ impl ToCbor for ChatRequest {
                 encoder.str(stop.expose())?;
             }
         }
+        if !self.tools.is_empty() {
+            write_tools(&self.tools, encoder.u64(KEY_TOOLS)?)?;
+        }
         Ok(())
     }
 }
 
 fn read_messages(reader: &mut StrictReader<'_>) -> Result<Vec<Message>, DecodeContentError> {
     let count = reader.array("messages", MESSAGES_MAX as u64)?;
-    let mut messages = Vec::with_capacity(count);
-    for _ in 0..count {
-        if reader.array("message parts", 2)? != 2 {
-            return Err(DecodeContentError::OutOfRange { what: "the number of a message's parts" });
-        }
-        let code = reader.uint()?;
-        let role = Role::ALL.into_iter().find(|role| role.code() == code);
-        let role = role.ok_or(DecodeContentError::OutOfRange { what: "a role" })?;
-        messages.push(Message { role, content: SecretString::from(reader.text()?) });
-    }
-    Ok(messages)
+    (0..count).map(|_| Message::read(reader)).collect()
 }
 
 fn read_stops(reader: &mut StrictReader<'_>) -> Result<Vec<SecretString>, DecodeContentError> {

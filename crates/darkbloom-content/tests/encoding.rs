@@ -1,14 +1,15 @@
 //! The encoding of requests and events through the public surface.
 
 use darkbloom_content::{
-    AnswerEvent, ChatRequest, DecodeContentError, EVENT_TOKENS_MAX, FinishReason, InvalidRequestError, MESSAGES_MAX,
-    Message, Role, STOP_BYTES_MAX,
+    AnswerEvent, AnswerParts, CALL_ARGUMENTS_BYTES_MAX, CALL_ID_BYTES_MAX, CALLS_MAX, ChatRequest, DecodeContentError,
+    EVENT_TOKENS_MAX, FinishReason, InvalidRequestError, InvalidToolError, MESSAGES_MAX, Message, PartKind, Role,
+    STOP_BYTES_MAX, TOOL_DESCRIPTION_BYTES_MAX, TOOL_PARAMETERS_BYTES_MAX, TOOLS_MAX, Tool, ToolCall,
 };
 use darkbloom_types::{RefusalCode, SecretString, TokenCount, TokenId};
 use proptest::prelude::*;
 
 fn message(role: Role, content: &str) -> Message {
-    Message { role, content: SecretString::from(content) }
+    Message::new(role, content)
 }
 
 fn sample() -> ChatRequest {
@@ -18,18 +19,44 @@ fn sample() -> ChatRequest {
         top_p: 0.25,
         seed: Some(300),
         stop: vec![SecretString::from("END")],
+        tools: Vec::new(),
     }
+}
+
+fn tool(name: &str) -> Tool {
+    Tool { name: name.into(), description: "looks".into(), parameters: "{}".into() }
+}
+
+fn call(id: &str) -> ToolCall {
+    ToolCall { id: id.into(), name: "look".into(), arguments: "{}".into() }
+}
+
+/// A conversation about tools.
+fn calling() -> ChatRequest {
+    let asked = Message { reasoning: "hm".into(), calls: vec![call("a"), call("b")], ..message(Role::Assistant, "") };
+    let messages = vec![message(Role::User, "x"), asked, Message::of_tool("b", "seen")];
+    ChatRequest { messages, tools: vec![tool("look")], ..sample() }
+}
+
+/// An answer's parts of every kind.
+fn parts() -> AnswerParts {
+    let mut parts = AnswerParts::from("far");
+    parts.push(PartKind::Reasoning, "hm");
+    parts.push(PartKind::CallName, "look");
+    parts.push(PartKind::CallArguments, "{}");
+    parts
 }
 
 fn sample_events() -> Vec<AnswerEvent> {
     vec![
-        AnswerEvent::Delta { tokens: vec![TokenId(1), TokenId(70_000)], text: SecretString::from("far") },
+        AnswerEvent::Delta { tokens: vec![TokenId(1), TokenId(70_000)], parts: "far".into() },
         AnswerEvent::Finish {
             reason: FinishReason::Length,
             input_tokens: TokenCount(900),
             output_tokens: TokenCount(u32::MAX),
         },
         AnswerEvent::Failure { code: RefusalCode::ContextLengthExceeded, detail: SecretString::from("1030 tokens") },
+        AnswerEvent::Delta { tokens: vec![TokenId(9)], parts: parts() },
     ]
 }
 
@@ -46,11 +73,118 @@ fn request_bytes_are_fixed() {
 }
 
 #[test]
+fn the_bytes_of_a_request_about_tools_are_fixed() {
+    let mut expected = b"\xa6\x01\x83\x82\x01\x61x\x83\x02\x60\xa2\x01\x62hm\x02\x82".to_vec();
+    expected.extend(b"\x83\x61a\x64look\x62{}\x83\x61b\x64look\x62{}\x83\x03\x64seen\xa1\x03\x61b");
+    expected.extend(b"\x02\xfa\x3f\x00\x00\x00\x03\xfa\x3e\x80\x00\x00\x04\x19\x01\x2c\x05\x81\x63END");
+    expected.extend(b"\x14\x81\x83\x64look\x65looks\x62{}");
+    assert_eq!(calling().to_cbor().expose(), expected);
+    assert_eq!(ChatRequest::from_cbor(&expected), Ok(calling()));
+}
+
+#[test]
+fn parts_and_messages_have_no_second_encoding() {
+    for parts in [
+        // Nothing, text alone, an empty part, neighbours of one kind, an unknown kind, more than a kind and a text.
+        b"\x80".as_slice(),
+        b"\x81\x82\x00\x63far",
+        b"\x82\x82\x01\x61a\x82\x00\x60",
+        b"\x82\x82\x01\x61a\x82\x01\x61b",
+        b"\x81\x82\x04\x61a",
+        b"\x81\x83\x01\x61a\x00",
+    ] {
+        let event = [b"\xa3\x01\x00\x02\x80\x09".as_slice(), parts].concat();
+        assert!(
+            matches!(
+                AnswerEvent::from_cbor(&event),
+                Err(DecodeContentError::OutOfRange { .. } | DecodeContentError::TooMany { .. })
+            ),
+            "{parts:02x?}"
+        );
+    }
+    for message in
+        [b"\x83\x01\x61x\xa0".as_slice(), b"\x83\x02\x61x\xa1\x01\x60", b"\x83\x02\x61x\xa1\x02\x80", b"\x81\x01"]
+    {
+        let request = [b"\xa3\x01\x81".as_slice(), message, b"\x02\xfa\0\0\0\0\x03\xfa\0\0\0\0"].concat();
+        assert!(
+            matches!(ChatRequest::from_cbor(&request), Err(DecodeContentError::OutOfRange { .. })),
+            "{message:02x?}"
+        );
+    }
+    let no_tools = b"\xa4\x01\x81\x82\x01\x61x\x02\xfa\0\0\0\0\x03\xfa\0\0\0\0\x14\x80";
+    assert!(matches!(ChatRequest::from_cbor(no_tools), Err(DecodeContentError::OutOfRange { .. })));
+}
+
+#[test]
+fn equal_parts_are_equal_however_they_came() {
+    let mut pieces = AnswerParts::default();
+    for (kind, text) in [(PartKind::Text, "f"), (PartKind::Reasoning, ""), (PartKind::Text, "ar")] {
+        pieces.push(kind, text);
+    }
+    assert_eq!(pieces, "far".into());
+    assert_eq!(pieces.len(), 3);
+    let mut whole = pieces.clone();
+    whole.push(PartKind::CallName, "look");
+    assert!(
+        whole.begins_with(&pieces) && whole.begins_with(&"fa".into()) && whole.begins_with(&AnswerParts::default())
+    );
+    assert!(!pieces.begins_with(&whole) && !whole.begins_with(&"fab".into()));
+    let mut other = AnswerParts::default();
+    other.push(PartKind::Reasoning, "fa");
+    assert!(!whole.begins_with(&other), "the kind counts");
+}
+
+#[test]
+fn tools_and_calls_out_of_their_limits_are_refused() {
+    let of_tools = |tools: Vec<Tool>| ChatRequest { tools, ..calling() }.check();
+    let refused = |error: InvalidToolError| Err(InvalidRequestError::Tool(error));
+    assert_eq!(of_tools(vec![tool("look")]), Ok(()));
+    for name in ["", "a b", "a.b", "<|im_end|>", "\u{e9}", &"n".repeat(65)] {
+        assert_eq!(of_tools(vec![tool(name)]), refused(InvalidToolError::Name));
+    }
+    assert_eq!(of_tools(vec![tool("a"), tool("b"), tool("a")]), refused(InvalidToolError::Twice));
+    let many = (0..=TOOLS_MAX).map(|number| tool(&number.to_string())).collect();
+    assert_eq!(of_tools(many), refused(InvalidToolError::TooManyTools(129)));
+    let long = Tool { description: "d".repeat(TOOL_DESCRIPTION_BYTES_MAX + 1).into(), ..tool("a") };
+    assert_eq!(of_tools(vec![long]), refused(InvalidToolError::Description(16_385)));
+    let long = Tool { parameters: "p".repeat(TOOL_PARAMETERS_BYTES_MAX + 1).into(), ..tool("a") };
+    assert_eq!(of_tools(vec![long]), refused(InvalidToolError::Parameters(65_537)));
+
+    let with = |messages: Vec<Message>| ChatRequest { messages, ..calling() }.check();
+    let calls = |calls: Vec<ToolCall>| with(vec![Message { calls, ..message(Role::Assistant, "") }]);
+    assert_eq!(calls(vec![call("a"); CALLS_MAX]), Ok(()));
+    assert_eq!(calls(vec![call("a"); CALLS_MAX + 1]), refused(InvalidToolError::TooManyCalls(129)));
+    assert_eq!(calls(vec![ToolCall { name: "a b".into(), ..call("a") }]), refused(InvalidToolError::Name));
+    let long = ToolCall { arguments: "a".repeat(CALL_ARGUMENTS_BYTES_MAX + 1).into(), ..call("a") };
+    assert_eq!(calls(vec![long]), refused(InvalidToolError::Arguments(262_145)));
+    for id in [String::new(), "i".repeat(CALL_ID_BYTES_MAX + 1)] {
+        assert_eq!(calls(vec![call(&id)]), refused(InvalidToolError::CallId));
+    }
+    assert_eq!(with(vec![Message::new(Role::Tool, "x")]), refused(InvalidToolError::CallId));
+    assert_eq!(
+        with(vec![Message { call_id: Some("a".into()), ..message(Role::User, "x") }]),
+        refused(InvalidToolError::CallId)
+    );
+    assert_eq!(with(vec![Message::of_tool("a", "x")]), refused(InvalidToolError::UnknownCall));
+    for message in [
+        Message { reasoning: "hm".into(), ..message(Role::User, "x") },
+        Message { calls: vec![call("a")], ..message(Role::System, "x") },
+    ] {
+        assert_eq!(with(vec![message]), refused(InvalidToolError::NotTheModels));
+    }
+    // A tool says something before it was asked.
+    let mut early = calling();
+    early.messages.swap(1, 2);
+    assert_eq!(early.check(), refused(InvalidToolError::UnknownCall));
+}
+
+#[test]
 fn event_bytes_are_fixed() {
-    let expected: [&[u8]; 3] = [
+    let expected: [&[u8]; 4] = [
         b"\xa3\x01\x00\x02\x82\x01\x1a\x00\x01\x11\x70\x03\x63far",
         b"\xa4\x01\x01\x04\x01\x05\x19\x03\x84\x06\x1a\xff\xff\xff\xff",
         b"\xa3\x01\x02\x07\x05\x08\x6b1030 tokens",
+        b"\xa3\x01\x00\x02\x81\x09\x09\x84\x82\x00\x63far\x82\x01\x62hm\x82\x02\x64look\x82\x03\x62{}",
     ];
     for (event, expected) in sample_events().iter().zip(expected) {
         assert_eq!(event.to_cbor().expose(), expected);
@@ -126,7 +260,7 @@ fn requests_over_a_limit_are_refused() {
 
 #[test]
 fn events_over_a_limit_are_refused() {
-    let event = AnswerEvent::Delta { tokens: vec![TokenId(7); EVENT_TOKENS_MAX + 1], text: SecretString::default() };
+    let event = AnswerEvent::Delta { tokens: vec![TokenId(7); EVENT_TOKENS_MAX + 1], parts: AnswerParts::default() };
     assert!(matches!(AnswerEvent::from_cbor(event.to_cbor().expose()), Err(DecodeContentError::TooMany { .. })));
     // An announced count far beyond what follows allocates nothing and is refused.
     assert!(AnswerEvent::from_cbor(b"\xa3\x01\x00\x02\x9b\xff\xff\xff\xff\xff\xff\xff\xff").is_err());
@@ -135,9 +269,11 @@ fn events_over_a_limit_are_refused() {
 
 #[test]
 fn truncation_at_every_byte_is_refused() {
-    let whole = sample().to_cbor();
-    for end in 0..whole.len() {
-        assert_eq!(ChatRequest::from_cbor(&whole.expose()[..end]), Err(DecodeContentError::Truncated), "{end}");
+    for request in [sample(), calling()] {
+        let whole = request.to_cbor();
+        for end in 0..whole.len() {
+            assert_eq!(ChatRequest::from_cbor(&whole.expose()[..end]), Err(DecodeContentError::Truncated), "{end}");
+        }
     }
     for event in sample_events() {
         let whole = event.to_cbor();
@@ -156,13 +292,15 @@ fn trailing_bytes_are_refused() {
 
 #[test]
 fn one_flipped_bit_gives_another_value_or_an_error() {
-    let whole = sample().to_cbor();
-    for bit in 0..whole.len() * 8 {
-        let mut bytes = whole.expose().to_vec();
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        if let Ok(request) = ChatRequest::from_cbor(&bytes) {
-            assert_ne!(request, sample());
-            assert_eq!(request.to_cbor().expose(), bytes, "bit {bit} opened a second encoding");
+    for sound in [sample(), calling()] {
+        let whole = sound.to_cbor();
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.expose().to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(request) = ChatRequest::from_cbor(&bytes) {
+                assert_ne!(request, sound);
+                assert_eq!(request.to_cbor().expose(), bytes, "bit {bit} opened a second encoding");
+            }
         }
     }
     for event in sample_events() {
@@ -180,8 +318,8 @@ fn one_flipped_bit_gives_another_value_or_an_error() {
 
 #[test]
 fn debug_shows_no_content() {
-    let shown = format!("{:?} {:?}", sample(), sample_events());
-    for content in ["moon", "brief", "END", "far", "70000", "1030"] {
+    let shown = format!("{:?} {:?} {:?}", sample(), calling(), sample_events());
+    for content in ["look", "seen", "hm", "moon", "brief", "END", "far", "70000", "1030"] {
         assert!(!shown.contains(content), "{content} in {shown}");
     }
 }
@@ -193,18 +331,39 @@ prop_compose! {
         top_p in 0.0..=1.0f32,
         seed in any::<Option<u64>>(),
         stop in prop::collection::vec("[^\u{0}]{1,64}", 0..=4),
+        calls in prop::collection::vec(("[a-z]{1,9}", "[a-zA-Z0-9_-]{1,64}", any::<String>(), any::<String>()), 0..4),
+        tools in prop::collection::btree_map("[a-zA-Z0-9_-]{1,64}", (any::<String>(), any::<String>()), 0..4),
     ) -> ChatRequest {
-        let messages = messages.into_iter().map(|(role, content)| message(Role::ALL[role], &content)).collect();
-        ChatRequest { messages, temperature, top_p, seed, stop: stop.into_iter().map(SecretString::new).collect() }
+        let mut messages: Vec<_> =
+            messages.into_iter().map(|(role, content)| message(Role::ALL[role], &content)).collect();
+        for (id, name, arguments, said) in calls {
+            let call = ToolCall { id: id.as_str().into(), name: name.into(), arguments: arguments.into() };
+            let reasoning = said.as_str().into();
+            messages.push(Message { reasoning, calls: vec![call], ..message(Role::Assistant, "") });
+            messages.push(Message::of_tool(id, said));
+        }
+        let tools = tools.into_iter().map(|(name, (description, parameters))| Tool {
+            name: name.into(),
+            description: description.into(),
+            parameters: parameters.into(),
+        });
+        let stop = stop.into_iter().map(SecretString::new).collect();
+        ChatRequest { messages, temperature, top_p, seed, stop, tools: tools.collect() }
     }
 }
 
 fn any_event() -> impl Strategy<Value = AnswerEvent> {
-    let delta = (prop::collection::vec(any::<u32>(), 0..64), any::<String>()).prop_map(|(tokens, text)| {
-        AnswerEvent::Delta { tokens: tokens.into_iter().map(TokenId).collect(), text: SecretString::new(text) }
+    let kinds = [PartKind::Text, PartKind::Reasoning, PartKind::CallName, PartKind::CallArguments];
+    let parts = prop::collection::vec((prop::sample::select(kinds.to_vec()), any::<String>()), 0..4);
+    let delta = (prop::collection::vec(any::<u32>(), 0..64), parts).prop_map(|(tokens, pieces)| {
+        let mut parts = AnswerParts::default();
+        pieces.iter().for_each(|(kind, text)| parts.push(*kind, text));
+        AnswerEvent::Delta { tokens: tokens.into_iter().map(TokenId).collect(), parts }
     });
-    let finish = (any::<bool>(), any::<u32>(), any::<u32>()).prop_map(|(stop, input, output)| AnswerEvent::Finish {
-        reason: if stop { FinishReason::Stop } else { FinishReason::Length },
+    let reasons = [FinishReason::Stop, FinishReason::Length, FinishReason::ToolCalls];
+    let reason = prop::sample::select(reasons.to_vec());
+    let finish = (reason, any::<u32>(), any::<u32>()).prop_map(|(reason, input, output)| AnswerEvent::Finish {
+        reason,
         input_tokens: TokenCount(input),
         output_tokens: TokenCount(output),
     });

@@ -4,7 +4,9 @@
 
 use darkbloom_content::FinishReason;
 use darkbloom_dialect::ApiError;
-use darkbloom_dialect::openai::{ChunkWriter, ModelEntry, Usage, completion, keep_alive, model, models_list};
+use darkbloom_dialect::openai::{
+    Call, ChunkWriter, ModelEntry, Said, Usage, completion, keep_alive, model, models_list,
+};
 use darkbloom_types::{NanoDollars, Refusal, RefusalCode, TokenCount};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -20,9 +22,42 @@ fn event(bytes: &[u8]) -> Value {
     read(bytes.strip_prefix(b"data: ").unwrap().strip_suffix(b"\n\n").unwrap())
 }
 
+fn said(text: &str) -> Said {
+    Said { text: text.into(), ..Said::default() }
+}
+
+#[test]
+fn an_answer_that_calls_has_the_interfaces_shape() {
+    let call = Call { id: "c".to_owned(), name: "f".into(), arguments: "{\"a\": 1}".into() };
+    let called = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}});
+    for (text, content) in [("", Value::Null), ("so", json!("so"))] {
+        let said = Said { calls: vec![call.clone()], ..said(text) };
+        let body = read(completion("i", 0, "m", &said, FinishReason::ToolCalls, USAGE).expose());
+        let message = json!({"role": "assistant", "content": content, "tool_calls": [called], "refusal": null});
+        let choice = json!({"index": 0, "message": message, "logprobs": null, "finish_reason": "tool_calls"});
+        assert_eq!(body["choices"], json!([choice]));
+    }
+    let thought = Said { reasoning: "hm".into(), ..said("so") };
+    let body = read(completion("i", 0, "m", &thought, FinishReason::Stop, USAGE).expose());
+    assert_eq!(body["choices"][0]["message"]["reasoning_content"], "hm");
+    assert_eq!(body["choices"][0]["message"].get("tool_calls"), None);
+}
+
+#[test]
+fn a_stream_that_calls_has_the_interfaces_shape() {
+    let writer = ChunkWriter::new("i", 0, "m", false);
+    let delta = |bytes: &[u8]| event(bytes)["choices"][0]["delta"].clone();
+    let begun = json!({"index": 1, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}});
+    assert_eq!(delta(writer.call(1, "c", "f").expose()), json!({"tool_calls": [begun]}));
+    let more = json!({"index": 1, "function": {"arguments": "{\""}});
+    assert_eq!(delta(writer.arguments(1, "{\"").expose()), json!({"tool_calls": [more]}));
+    assert_eq!(delta(writer.reasoning("hm").expose()), json!({"reasoning_content": "hm"}));
+    assert_eq!(event(writer.finish(FinishReason::ToolCalls).expose())["choices"][0]["finish_reason"], "tool_calls");
+}
+
 #[test]
 fn a_whole_answer_has_the_interfaces_shape() {
-    let body = completion("chatcmpl-1", 1_700_000_000, "small", "a \"b\"\n", FinishReason::Stop, USAGE);
+    let body = completion("chatcmpl-1", 1_700_000_000, "small", &said("a \"b\"\n"), FinishReason::Stop, USAGE);
     let expected = concat!(
         r#"{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"small","choices":[{"index":0,"#,
         r#""message":{"role":"assistant","content":"a \"b\"\n","refusal":null},"logprobs":null,"finish_reason":"stop"}],"#,
@@ -119,7 +154,7 @@ fn errors_have_the_interfaces_shape() {
 proptest! {
     #[test]
     fn any_text_arrives_and_no_event_is_split(text in any::<String>()) {
-        let body = completion("i", 0, "m", &text, FinishReason::Stop, USAGE);
+        let body = completion("i", 0, "m", &said(&text), FinishReason::Stop, USAGE);
         prop_assert_eq!(&read(body.expose())["choices"][0]["message"]["content"], &json!(text));
         let chunk = ChunkWriter::new("i", 0, "m", false).content(&text);
         prop_assert_eq!(&event(chunk.expose())["choices"][0]["delta"]["content"], &json!(text));

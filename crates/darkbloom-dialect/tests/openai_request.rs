@@ -42,6 +42,136 @@ fn message(fields: Value) -> Value {
     json!({"messages": [{"role": "system", "content": ""}, message]})
 }
 
+/// A request with one tool of this function.
+fn tools(function: Value) -> Value {
+    json!({"tools": [{"type": "function", "function": function}]})
+}
+
+fn with(body: &Value, name: &str, value: Value) -> Value {
+    let mut body = body.clone();
+    body[name] = value;
+    body
+}
+
+fn call(id: &str) -> Value {
+    json!({"id": id, "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}})
+}
+
+/// A conversation in which the model called twice, and what the tools said.
+fn called() -> Value {
+    json!({"messages": [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": null, "tool_calls": [call("one"), call("two")]},
+        {"role": "tool", "tool_call_id": "two", "content": [{"type": "text", "text": "x"}]},
+        {"role": "tool", "tool_call_id": "one", "content": "y"},
+    ]})
+}
+
+#[test]
+fn tools_and_their_calls_are_read_whole() {
+    // The order of a schema's keys, and how its numbers are written, stay.
+    let body = r#"{"model": "small", "messages": [{"role": "user", "content": "?"}], "tools": [
+        {"type": "function", "function": {"name": "get-it_2", "description": "d", "strict": false,
+         "parameters": {"type": "object", "properties": {"z": {"minimum": 1.0}, "a": {}}}}},
+        {"type": "function", "function": {"name": "f"}}], "tool_choice": "auto", "parallel_tool_calls": true}"#;
+    let call = parse_chat(body.as_bytes()).unwrap();
+    let tools: Vec<_> = call.request.tools.iter().map(|it| (it.name.expose(), it.description.expose())).collect();
+    assert_eq!(tools, [("get-it_2", "d"), ("f", "")]);
+    let schemas: Vec<_> = call.request.tools.iter().map(|it| it.parameters.expose()).collect();
+    let first = r#"{"type": "object", "properties": {"z": {"minimum": 1.0}, "a": {}}}"#;
+    assert_eq!(schemas, [first, r#"{"type": "object", "properties": {}}"#]);
+    assert_eq!(call.request.check(), Ok(()));
+
+    let call = taken(called());
+    assert_eq!(call.request.check(), Ok(()));
+    let [_, calling, two, one] = &call.request.messages[..] else { panic!("four messages") };
+    let calls: Vec<_> =
+        calling.calls.iter().map(|it| (it.id.expose(), it.name.expose(), it.arguments.expose())).collect();
+    assert_eq!(calls, [("one", "f", "{\"a\": 1}"), ("two", "f", "{\"a\": 1}")]);
+    assert_eq!((calling.content.expose(), two.content.expose()), ("", "x"));
+    let answered = [two, one].map(|it| (it.role, it.call_id.as_ref().unwrap().expose()));
+    assert_eq!(answered, [(Role::Tool, "two"), (Role::Tool, "one")]);
+}
+
+#[test]
+fn a_choice_of_none_offers_no_tools_and_one_that_must_call_is_refused() {
+    let offered = tools(json!({"name": "f"}));
+    let chosen = |choice: Value| with(&offered, "tool_choice", choice);
+    assert_eq!(taken(chosen(json!("none"))), taken(json!({})));
+    assert_eq!(taken(chosen(json!("auto"))), taken(chosen(Value::Null)));
+    let named = json!({"type": "function", "function": {"name": "f"}});
+    for choice in [json!("required"), named, json!({"type": "allowed_tools"})] {
+        assert_eq!(blamed(chosen(choice)), ("unsupported_value".to_owned(), "tool_choice".to_owned()));
+    }
+    assert_eq!(blamed(chosen(json!("any"))).0, "invalid_value");
+    assert_eq!(blamed(chosen(json!(1))).0, "invalid_type");
+    let one = |body: &Value| with(body, "parallel_tool_calls", json!(false));
+    assert_eq!(blamed(one(&offered)), ("unsupported_value".to_owned(), "parallel_tool_calls".to_owned()));
+    taken(one(&chosen(json!("none"))));
+}
+
+#[test]
+fn wrong_tools_and_calls_name_their_place() {
+    let function = |function: Value| tools(function);
+    let tool = |tool: Value| json!({"tools": [tool]});
+    let said = |messages: &[Value]| json!({"messages": messages});
+    let calling = |call: Value| said(&[json!({"role": "assistant", "content": null, "tool_calls": [call]})]);
+    let (missing, kind, value) = ("missing_required_parameter", "invalid_type", "invalid_value");
+    let many: Vec<_> =
+        (0..129).map(|number| json!({"type": "function", "function": {"name": number.to_string()}})).collect();
+    let strict = json!({"name": "f", "strict": true});
+    let cases = [
+        (json!({"tools": {}}), kind, "tools"),
+        (json!({"tools": many}), value, "tools"),
+        (tool(json!(1)), kind, "tools[0]"),
+        (tool(json!({"function": {"name": "f"}})), missing, "tools[0].type"),
+        (tool(json!({"type": "custom", "function": {"name": "f"}})), value, "tools[0].type"),
+        (tool(json!({"type": "function"})), missing, "tools[0].function"),
+        (tool(json!({"type": "function", "function": "f"})), kind, "tools[0].function"),
+        (tool(json!({"type": "function", "function": {"name": "f"}, "x": 1})), "unknown_parameter", "tools[0].x"),
+        (function(json!({})), missing, "tools[0].function.name"),
+        (function(json!({"name": "a b"})), value, "tools[0].function.name"),
+        (function(json!({"name": "f", "description": 1})), kind, "tools[0].function.description"),
+        (function(json!({"name": "f", "description": "d".repeat(16_385)})), value, "tools[0].function.description"),
+        (function(json!({"name": "f", "parameters": []})), kind, "tools[0].function.parameters"),
+        (
+            function(json!({"name": "f", "parameters": {"a": "p".repeat(65_536)}})),
+            value,
+            "tools[0].function.parameters",
+        ),
+        (function(strict), "unsupported_value", "tools[0].function.strict"),
+        (
+            json!({"tools": [{"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {"name": "f"}}]}),
+            value,
+            "tools[1].function.name",
+        ),
+        (message(json!({"tool_calls": [call("x")]})), value, "messages[1].tool_calls"),
+        (message(json!({"reasoning_content": "x"})), value, "messages[1].reasoning_content"),
+        (message(json!({"tool_call_id": "x"})), value, "messages[1].tool_call_id"),
+        (message(json!({"role": "tool"})), missing, "messages[1].tool_call_id"),
+        (message(json!({"role": "tool", "tool_call_id": ""})), value, "messages[1].tool_call_id"),
+        (message(json!({"role": "tool", "tool_call_id": "x"})), value, "messages[1].tool_call_id"),
+        (said(&[json!({"role": "assistant", "content": null, "tool_calls": []})]), kind, "messages[0].content"),
+        (calling(json!(1)), kind, "messages[0].tool_calls[0]"),
+        (calling(with(&call("x"), "id", json!("i".repeat(65)))), value, "messages[0].tool_calls[0].id"),
+        (calling(with(&call("x"), "index", json!("1"))), "unsupported_value", "messages[0].tool_calls[0].index"),
+        (calling(json!({"id": "x", "type": "function"})), missing, "messages[0].tool_calls[0].function"),
+        (
+            calling(with(&call("x"), "function", json!({"name": "f"}))),
+            missing,
+            "messages[0].tool_calls[0].function.arguments",
+        ),
+        (
+            calling(with(&call("x"), "function", json!({"name": "f", "arguments": {}}))),
+            kind,
+            "messages[0].tool_calls[0].function.arguments",
+        ),
+    ];
+    for (body, code, path) in cases {
+        assert_eq!(blamed(body), (code.to_owned(), path.to_owned()));
+    }
+}
+
 #[test]
 fn a_request_of_every_day_is_read_whole() {
     let call = taken(json!({
@@ -75,6 +205,7 @@ fn defaults_are_those_of_the_interface() {
 fn every_honoured_field_has_an_effect() {
     let plain = taken(json!({}));
     let stream = json!({"stream": true, "stream_options": {"include_usage": true}});
+    let called = called();
     let effects = [
         ("model", json!({"model": "other"})),
         ("messages", json!({"messages": [{"role": "user", "content": "other"}]})),
@@ -91,6 +222,21 @@ fn every_honoured_field_has_an_effect() {
         ("stream", json!({"stream": true})),
         ("stream_options", stream.clone()),
         ("stream_options.include_usage", stream),
+        ("messages[].reasoning_content", message(json!({"role": "assistant", "reasoning_content": "hm"}))),
+        ("messages[].tool_calls", called.clone()),
+        ("messages[].tool_calls[].id", called.clone()),
+        ("messages[].tool_calls[].type", called.clone()),
+        ("messages[].tool_calls[].function", called.clone()),
+        ("messages[].tool_calls[].function.name", called.clone()),
+        ("messages[].tool_calls[].function.arguments", called.clone()),
+        ("messages[].tool_call_id", called),
+        ("tools", tools(json!({"name": "f"}))),
+        ("tools[].type", tools(json!({"name": "f"}))),
+        ("tools[].function", tools(json!({"name": "f"}))),
+        ("tools[].function.name", tools(json!({"name": "f"}))),
+        ("tools[].function.description", tools(json!({"name": "f", "description": "d"}))),
+        ("tools[].function.parameters", tools(json!({"name": "f", "parameters": {"type": "object"}}))),
+        ("tool_choice", with(&tools(json!({"name": "f"})), "tool_choice", json!("auto"))),
     ];
     for (_, fields) in &effects {
         assert_ne!(taken(fields.clone()), plain, "{fields}");
@@ -113,8 +259,6 @@ fn fields_at_their_default_change_nothing_and_others_are_refused_by_name() {
         ("modalities", json!([["text"]]), json!([["text", "audio"], [], "text"])),
         ("audio", json!([]), json!([{"voice": "alloy", "format": "wav"}])),
         ("prediction", json!([]), json!([{"type": "content", "content": "x"}])),
-        ("tools", json!([[]]), json!([[{"type": "function"}]])),
-        ("tool_choice", json!(["none", "auto"]), json!(["required", {"type": "function"}])),
         ("parallel_tool_calls", json!([true, false]), json!([1])),
         ("functions", json!([[]]), json!([[{"name": "f"}]])),
         ("function_call", json!(["none", "auto"]), json!([{"name": "f"}])),
@@ -137,7 +281,6 @@ fn fields_at_their_default_change_nothing_and_others_are_refused_by_name() {
         ("refusal", json!([]), json!(["no"])),
         ("audio", json!([]), json!([{"id": "x"}])),
         ("annotations", json!([[]]), json!([[1]])),
-        ("tool_calls", json!([[]]), json!([[{"id": "x"}]])),
         ("function_call", json!([]), json!([{"name": "f"}])),
     ];
     for (name, defaults, others) in &in_messages {
@@ -153,6 +296,9 @@ fn fields_at_their_default_change_nothing_and_others_are_refused_by_name() {
     let tested = cases.iter().map(|(name, _, _)| (*name).to_owned());
     let tested: BTreeSet<_> =
         tested.chain(in_messages.iter().map(|(name, _, _)| format!("messages[].{name}"))).collect();
+    // Those of tools have a test of their own.
+    let of_tools = ["messages[].tool_calls[].index", "tools[].function.strict"].map(str::to_owned);
+    let tested: BTreeSet<_> = tested.into_iter().chain(of_tools).collect();
     let fields = FIELDS.iter().filter(|field| field.state() == FieldState::AcceptedAtDefault);
     assert_eq!(tested, fields.map(|field| field.path().to_owned()).collect());
 }
@@ -180,7 +326,6 @@ fn refused_fields_are_refused_by_name_unless_they_are_null() {
         ("reasoning_effort", json!({"reasoning_effort": "low"}), json!({"reasoning_effort": null})),
         ("web_search_options", json!({"web_search_options": {}}), json!({"web_search_options": null})),
         ("messages[1].name", message(json!({"name": "bob"})), message(json!({"name": null}))),
-        ("messages[1].tool_call_id", message(json!({"tool_call_id": "x"})), message(json!({"tool_call_id": null}))),
     ];
     for (path, wrong, null) in &refused {
         assert_eq!(blamed(wrong.clone()), ("unsupported_parameter".to_owned(), (*path).to_owned()));
@@ -204,7 +349,7 @@ fn wrong_values_of_honoured_fields_name_their_place() {
         (json!({"messages": [{"content": "hi"}]}), "missing_required_parameter", "messages[0].role"),
         (json!({"messages": [{"role": "user"}]}), "missing_required_parameter", "messages[0].content"),
         (message(json!({"role": "boss"})), "invalid_value", "messages[1].role"),
-        (message(json!({"role": "tool"})), "unsupported_value", "messages[1].role"),
+        (message(json!({"role": "function"})), "unsupported_value", "messages[1].role"),
         (message(json!({"role": 1})), "invalid_type", "messages[1].role"),
         (message(json!({"content": null})), "invalid_type", "messages[1].content"),
         (message(json!({"content": []})), "invalid_value", "messages[1].content"),

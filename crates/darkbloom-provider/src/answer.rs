@@ -1,30 +1,34 @@
-//! From tokens to sealed frames: assembles text, coalesces what is ready, packs it into sizes that say nothing.
+//! From tokens to sealed frames: assembles the answer's parts, coalesces what is ready, packs it into sizes that say nothing.
 
-use darkbloom_content::{AnswerEvent, FinishReason};
+use darkbloom_content::{AnswerEvent, AnswerParts, FinishReason, PART_HEAD_BYTES_MAX};
 use darkbloom_seal::{AnswerError, AnswerSealer, SealedFrame, frame_size};
 use darkbloom_text::AnswerAssembler;
-use darkbloom_types::{SecretString, TokenCount, TokenId};
+use darkbloom_types::{TokenCount, TokenId};
+
+use self::ready::Ready;
 
 pub use self::backlog::token_text_max;
 use self::backlog::{Backlog, LARGEST};
 
 mod backlog;
+mod ready;
 
 /// Most tokens in one frame: those that the largest frame is meant for.
 const FRAME_TOKENS_MAX: usize = 400;
 /// Size of the last frame: its content has a fixed small length.
 const FINISH_AS_TOKENS: u32 = 6;
-/// Most bytes that the head of a longer text takes beyond that of an empty one: no frame holds 64 KiB.
-const TEXT_HEAD_GROWTH: usize = 2;
+/// Most bytes that the head of the parts takes beyond that of an empty text: no frame holds 64 Ki parts.
+const PARTS_HEAD_GROWTH: usize = 2;
 
 /// Writes one answer.
 pub struct AnswerWriter {
     sealer: AnswerSealer,
     assembler: Option<AnswerAssembler>,
     tokens: Vec<TokenId>,
-    /// How much of the waiting text each waiting token and those before it gave.
+    /// How much of what is ready each waiting token and those before it gave.
     given: Vec<usize>,
-    text: SecretString,
+    ready: Ready,
+    called: bool,
     total: u32,
     backlog: Backlog,
 }
@@ -37,7 +41,8 @@ impl AnswerWriter {
             assembler: Some(assembler),
             tokens: Vec::new(),
             given: Vec::new(),
-            text: SecretString::default(),
+            ready: Ready::default(),
+            called: false,
             total: 0,
             backlog: Backlog { token_text_max, most: 0 },
         }
@@ -46,20 +51,21 @@ impl AnswerWriter {
     /// Takes a token in. True when a stop string is complete: nothing after it counts.
     pub fn push(&mut self, token: TokenId) -> bool {
         let Some(assembler) = &mut self.assembler else { return true };
-        let (text, stopped) = assembler.push(token);
+        let (parts, stopped) = assembler.push(token);
+        self.called = assembler.called();
         if stopped {
             // What the assembler still holds back belongs to the stop string.
             self.assembler = None;
         }
-        self.take(token, text.expose());
+        self.take(token, &parts);
         stopped
     }
 
-    /// A token, and the text that is certain with it.
-    fn take(&mut self, token: TokenId, text: &str) {
-        self.text.push_str(text);
+    /// A token, and what is certain with it.
+    fn take(&mut self, token: TokenId, parts: &AnswerParts) {
+        self.ready.push(parts);
         self.tokens.push(token);
-        self.given.push(self.text.len());
+        self.given.push(self.ready.len());
         self.total += 1;
     }
 
@@ -68,20 +74,26 @@ impl AnswerWriter {
         TokenCount(self.total)
     }
 
+    /// Why an answer that the model ended did end: with a call, or just so.
+    pub fn turn_ended(&self) -> FinishReason {
+        if self.called { FinishReason::ToolCalls } else { FinishReason::Stop }
+    }
+
     /// Tokens that wait for the next frame.
     pub fn waiting(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Seals what is ready. A text too long for its tokens' frame stays for a later one; none precedes its tokens.
+    /// Seals what is ready. What is too long for its tokens' frame stays for a later one; nothing precedes its
+    /// tokens.
     pub fn flush(&mut self) -> Result<Vec<SealedFrame>, AnswerError> {
         let mut frames = Vec::new();
         let waiting = std::mem::take(&mut self.tokens);
         let given = std::mem::take(&mut self.given);
-        let whole = self.text.len();
+        let whole = self.ready.len();
         let mut sealed = self.total - u32::try_from(waiting.len()).unwrap_or(u32::MAX).min(self.total);
         for (chunk, given) in waiting.chunks(FRAME_TOKENS_MAX).zip(given.chunks(FRAME_TOKENS_MAX)) {
-            let gone = whole - self.text.len();
+            let gone = whole - self.ready.len();
             let most = given.last().map_or(0, |given| given - gone);
             let count = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
             sealed += count;
@@ -91,17 +103,17 @@ impl AnswerWriter {
         Ok(frames)
     }
 
-    /// Seals the rest and the end. Frames for text that may be left over come whether there is any or not.
+    /// Seals the rest and the end. Frames for what may be left over come whether there is any or not.
     pub fn finish(&mut self, reason: FinishReason, input_tokens: TokenCount) -> Result<Vec<SealedFrame>, AnswerError> {
         let mut frames = self.flush()?;
         if let Some(assembler) = self.assembler.take() {
-            self.text.push_str(assembler.finish().expose());
+            self.ready.push(&assembler.finish());
         }
         for size in self.backlog.tail() {
             frames.push(self.rest(size)?);
         }
         // Only with tokens longer than `TOKEN_TEXT_MAX`, or after a tail at its limit.
-        while !self.text.is_empty() {
+        while self.ready.len() > 0 {
             frames.push(self.rest(LARGEST)?);
         }
         let finish = AnswerEvent::Finish { reason, input_tokens, output_tokens: self.total() };
@@ -118,12 +130,12 @@ impl AnswerWriter {
         self.sealer.seal(event.to_cbor().expose(), frame_size(FINISH_AS_TOKENS), self.total(), true)
     }
 
-    /// One frame of text that is left over.
+    /// One frame of what is left over.
     fn rest(&mut self, size: usize) -> Result<SealedFrame, AnswerError> {
-        self.delta(Vec::new(), size, self.total(), self.text.len())
+        self.delta(Vec::new(), size, self.total(), self.ready.len())
     }
 
-    /// One frame of these tokens and of the waiting text as much as fits, `most` bytes at most.
+    /// One frame of these tokens and of what is ready as much as fits, `most` bytes at most.
     fn delta(
         &mut self,
         tokens: Vec<TokenId>,
@@ -131,14 +143,11 @@ impl AnswerWriter {
         total: TokenCount,
         most: usize,
     ) -> Result<SealedFrame, AnswerError> {
-        let empty = AnswerEvent::Delta { tokens, text: SecretString::default() };
-        let room = AnswerSealer::capacity(size).saturating_sub(empty.encoded_len() + TEXT_HEAD_GROWTH);
+        let empty = AnswerEvent::Delta { tokens, parts: AnswerParts::default() };
+        let room = AnswerSealer::capacity(size).saturating_sub(empty.encoded_len() + PARTS_HEAD_GROWTH);
         let AnswerEvent::Delta { tokens, .. } = empty else { unreachable!("it was made as a delta above") };
-        let whole = self.text.expose();
-        let cut = whole.floor_char_boundary(room.min(most));
-        let (now, later) = whole.split_at(cut);
-        let event = AnswerEvent::Delta { tokens, text: now.into() };
-        self.text = later.into();
+        let parts = self.ready.take(room, PART_HEAD_BYTES_MAX, most);
+        let event = AnswerEvent::Delta { tokens, parts };
         self.sealer.seal(event.to_cbor().expose(), size, total, false)
     }
 

@@ -7,7 +7,7 @@ use darkbloom_batch::{EndReason, RowEvent, RowId, RowRequest, Sampling, SubmitEr
 use darkbloom_content::{AnswerEvent, ChatRequest, FinishReason};
 use darkbloom_seal::{Acceptance, AnswerError, AnswerSealer, Opened, ReceiptKey, SealedFrame, seal_refusal};
 use darkbloom_session::waits;
-use darkbloom_text::AnswerAssembler;
+use darkbloom_text::{AnswerAssembler, Opening};
 use darkbloom_types::{
     AttemptNumber, EpochId, Micros, Refusal, RefusalCode, SecretString, SecretTokens, StreamId, TokenCount,
 };
@@ -84,7 +84,7 @@ impl Job {
     /// Runs the request to its end; every way out has sent a refusal, or the end and a receipt.
     pub async fn run(mut self) {
         let outcome = match self.admit().await {
-            Ok(Admission::Row { events, request, input_tokens }) => self.answer(events, &request, input_tokens).await,
+            Ok(Admission::Row(row)) => self.answer(row).await,
             Ok(Admission::Cancelled) => {
                 self.send(ProviderFrame::from(CancelAck { stream: self.stream }).encode()).await
             }
@@ -132,8 +132,9 @@ impl Job {
             let detail = format!("prompt and answer need {needed} tokens, a row here holds {}", model.row_tokens);
             return Err(Refusal::new(RefusalCode::RowTooSmall, detail));
         }
+        let opening = model.text.opening(&prompt);
         let events = self.submit(&request, prompt, output_ceiling)?;
-        Ok(Admission::Row { events, request, input_tokens })
+        Ok(Admission::Row(Row { events, request, opening, input_tokens }))
     }
 
     fn submit(
@@ -167,12 +168,8 @@ impl Job {
         self.out.send(frame).await.map_err(|_| Disconnected)
     }
 
-    async fn answer(
-        &mut self,
-        mut events: UnboundedReceiver<Timed>,
-        request: &ChatRequest,
-        input_tokens: TokenCount,
-    ) -> Result<(), Disconnected> {
+    async fn answer(&mut self, row: Row) -> Result<(), Disconnected> {
+        let Row { mut events, request, opening, input_tokens } = row;
         let mut salt = [0; 32];
         clock::rng().fill_bytes(&mut salt);
         let acceptance = Acceptance {
@@ -184,7 +181,7 @@ impl Job {
         };
         let sealer = AnswerSealer::new(&self.opened.response_secret, &acceptance);
         let model = &self.serving.model;
-        let assembler = AnswerAssembler::new(model.text.decoder(), &request.stop);
+        let assembler = AnswerAssembler::new(&model.text, &request, opening);
         let mut writer = crate::answer::AnswerWriter::new(sealer, assembler, model.token_text_max);
         let accepted = Accepted { stream: self.stream, attempt: self.attempt, epoch: self.epoch, salt };
         // The coordinator's part of the time ends with this frame, and the provider's begins.
@@ -264,7 +261,7 @@ impl Job {
                     }
                     // Made in the step that was running when the stop string was complete.
                     Some((_, RowEvent::Token { .. })) => {}
-                    Some((_, RowEvent::Ended { reason, .. })) => return Ok(ended(reason, stopped)),
+                    Some((_, RowEvent::Ended { reason, .. })) => return Ok(ended(reason, stopped, writer)),
                 }
                 match events.try_recv() {
                     Ok(event) => next = Some(event),
@@ -372,9 +369,17 @@ impl Job {
 /// What becomes of a request that is not refused.
 enum Admission {
     /// It has a row.
-    Row { events: UnboundedReceiver<Timed>, request: ChatRequest, input_tokens: TokenCount },
+    Row(Row),
     /// Nobody wants it any more.
     Cancelled,
+}
+
+/// A request's row, and what its answer is read by.
+struct Row {
+    events: UnboundedReceiver<Timed>,
+    request: ChatRequest,
+    opening: Opening,
+    input_tokens: TokenCount,
 }
 
 /// Nobody is there any more.
@@ -391,10 +396,10 @@ enum End {
     Failed,
 }
 
-fn ended(reason: EndReason, stopped: bool) -> End {
+fn ended(reason: EndReason, stopped: bool, writer: &crate::answer::AnswerWriter) -> End {
     match reason {
-        _ if stopped => End::Finished(FinishReason::Stop),
-        EndReason::StopToken => End::Finished(FinishReason::Stop),
+        _ if stopped => End::Finished(writer.turn_ended()),
+        EndReason::StopToken => End::Finished(writer.turn_ended()),
         EndReason::Length => End::Finished(FinishReason::Length),
         EndReason::Cancelled | EndReason::Failed => End::Failed,
     }

@@ -73,7 +73,7 @@ const MODEL: &str = "model";
 /// A request that decodes greedily, or with a seed.
 #[must_use]
 pub fn sampled_request(prompt: &str, temperature: f32) -> ChatRequest {
-    let mut request = ChatRequest::new(vec![Message { role: Role::User, content: prompt.into() }]);
+    let mut request = ChatRequest::new(vec![Message::new(Role::User, prompt)]);
     request.temperature = temperature;
     request.seed = Some(7);
     request
@@ -141,6 +141,8 @@ impl Network {
         loop {
             match answer.parts.recv().await {
                 Some(Part::Text(piece)) => text.push_str(piece.expose()),
+                // The models here neither think nor call.
+                Some(Part::Reasoning(_) | Part::Call(_) | Part::Arguments(_)) => {}
                 Some(Part::Completed(completed)) => {
                     return Ok(Answered { text, tokens: completed.output_tokens.0, first });
                 }

@@ -41,7 +41,7 @@ fn question(line: &str) -> Option<Question> {
     let line: Value = serde_json::from_str(line).ok()?;
     let message = |message: &Value| {
         let role = Role::ALL.into_iter().find(|role| message["role"] == role.name())?;
-        Some(Message { role, content: message["content"].as_str()?.into() })
+        Some(Message::new(role, message["content"].as_str()?))
     };
     let messages = line["messages"].as_array()?.iter().map(message).collect::<Option<_>>()?;
     let mut request = ChatRequest::new(messages);

@@ -38,6 +38,7 @@ impl TokenTable {
 ///
 /// Bytes that cannot be part of any character become U+FFFD, exactly as [`String::from_utf8_lossy`] over the whole
 /// answer would have it; bytes that may still become a character are held back.
+#[derive(Clone)]
 pub struct TokenDecoder {
     table: Arc<TokenTable>,
     /// An incomplete character: at most three bytes.
@@ -55,7 +56,8 @@ impl TokenDecoder {
         Self { table, pending: Vec::new() }
     }
 
-    /// The text that this token completes. Control tokens and numbers beyond the vocabulary add no text.
+    /// The text that this token completes. Control tokens that are no markers of the model's format, and
+    /// numbers beyond the vocabulary, add no text.
     pub fn push(&mut self, token: TokenId) -> SecretString {
         let mut bytes = std::mem::take(&mut self.pending);
         let added = self.table.bytes(token).unwrap_or_default();
@@ -88,14 +90,9 @@ impl TokenDecoder {
         text
     }
 
-    /// What is held back now, as it would be shown if nothing followed.
-    pub(crate) fn held(&self) -> &'static str {
-        if self.pending.is_empty() { "" } else { "\u{fffd}" }
-    }
-
     /// What was held back: nothing, or U+FFFD for a character that never became complete.
     pub fn finish(mut self) -> SecretString {
-        let held = self.held();
+        let held = if self.pending.is_empty() { "" } else { "\u{fffd}" };
         self.pending.zeroize();
         SecretString::from(held)
     }

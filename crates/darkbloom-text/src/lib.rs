@@ -1,4 +1,4 @@
-//! Between text and tokens: tokenizer, chat template, stop strings, assembly of characters.
+//! Between text and tokens: tokenizer, chat template, reasoning, calls of tools, stop strings, assembly of characters.
 //!
 //! Owns how a conversation becomes the model's tokens and how tokens become an answer's text. Client and provider run
 //! this same code on the same [`TextPack`], named by its digest, so their counts agree. It must never read a file or a
@@ -7,9 +7,10 @@
 //!
 //! ```text
 //! GGUF metadata ─▶ TextPack ─▶ TextModel ── prompt_tokens(request) ─▶ tokens of the prompt
-//!                  (digest)        └────── decoder() ─▶ TokenDecoder ─▶ StopScanner ─▶ text of the answer
-//!                                                       └──── AnswerAssembler ────┘
-//!                                    tokens and text of an answer ─▶ AnswerRecount ─▶ whether they say the same
+//!                  (digest)        └── decoder() ─▶ TokenDecoder ─▶ parser ─▶ StopScanner ─▶ parts of the answer
+//!                                                  (text, reasoning, calls)    (of text)
+//!                                      └─────────────── AnswerAssembler ───────────────┘
+//!                                    tokens and parts of an answer ─▶ AnswerRecount ─▶ whether they say the same
 //! ```
 
 #![forbid(unsafe_code)]
@@ -18,9 +19,11 @@ mod alphabet;
 mod answer;
 mod bpe;
 mod decoder;
+mod format;
 pub mod gguf;
 mod model;
 mod pack;
+mod parser;
 mod recount;
 mod split;
 mod stop;
@@ -30,9 +33,11 @@ mod user_defined;
 
 pub use answer::AnswerAssembler;
 pub use decoder::TokenDecoder;
+pub use format::{AnswerFormat, CallSyntax, ReasoningSyntax};
 pub use gguf::ReadGgufError;
 pub use model::{BuildTextModelError, MakePromptError, RenderPromptError, TextModel};
 pub use pack::{DecodePackError, InvalidPackError, TextPack};
-pub use recount::{AnswerRecount, RecountError};
+pub use parser::{ANSWER_HELD_BYTES_MAX, Opening};
+pub use recount::{AnswerRecount, RecountError, Recounted};
 pub use split::PreTokenizer;
 pub use stop::{Scan, StopScanner};

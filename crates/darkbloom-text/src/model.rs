@@ -5,16 +5,23 @@ use std::sync::Arc;
 
 use darkbloom_content::ChatRequest;
 use darkbloom_types::{SecretTokens, TokenCount, TokenId};
+use zeroize::Zeroizing;
 
 use crate::alphabet;
 use crate::bpe::{Bpe, Workspace};
 use crate::decoder::{TokenDecoder, TokenTable};
+use crate::format::AnswerFormat;
 use crate::pack::{self, TextPack, TokenKind};
+use crate::parser::Opening;
 use crate::split::PreTokenizer;
 use crate::template::{ChatTemplate, ControlTokens, Segment};
 use crate::user_defined::UserDefined;
 
 pub use crate::template::RenderPromptError;
+
+/// Tokens at a prompt's end in which a marker and the line ends behind it are looked for: a marker is eight bytes long,
+/// and may be as many tokens.
+const PROMPT_END_TOKENS: usize = 16;
 
 /// Why a pack cannot be worked with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +56,7 @@ struct Parts {
     whole_pieces: Option<std::collections::HashMap<Box<[u8]>, u32>>,
     user_defined: UserDefined,
     template: ChatTemplate,
+    format: AnswerFormat,
     table: Arc<TokenTable>,
     begin: Option<TokenId>,
     ends: Vec<TokenId>,
@@ -86,9 +94,14 @@ impl TextModel {
             .then(|| of_kind(TokenKind::Normal).map(|(token, number)| (token_text(token).into(), number)).collect());
         let controls = ControlTokens::new(of_kind(TokenKind::Control).map(|(token, number)| (token.clone(), number)));
         let name = |token: Option<u32>| token.and_then(|token| pack.tokens.get(token as usize)).map(String::as_str);
-        let template = ChatTemplate::new(&pack.template, controls, name(pack.begin), name(pack.end))
+        let format = AnswerFormat::of_template(&pack.template);
+        let (begin, end) = (name(pack.begin), name(pack.end));
+        let template = ChatTemplate::new(&pack.template, controls, begin, end, format.calls.is_some())
             .map_err(BuildTextModelError::Template)?;
+        let is_marker = |token: &str| format.markers().any(|(marker, _)| marker == token);
         let table = TokenTable::new(pack.tokens.iter().zip(&pack.kinds).map(|(token, kind)| match kind {
+            // The parser has to see it, whether it is a control token or not.
+            TokenKind::Control if is_marker(token) => Cow::Borrowed(token.as_bytes()),
             TokenKind::Control => Cow::Borrowed([].as_slice()),
             TokenKind::UserDefined => Cow::Borrowed(token.as_bytes()),
             TokenKind::Normal | TokenKind::Unused => Cow::Owned(token_text(token)),
@@ -106,6 +119,7 @@ impl TextModel {
             whole_pieces,
             user_defined: UserDefined::new(of_kind(TokenKind::UserDefined)),
             template,
+            format,
             table: Arc::new(table),
             begin: pack.begin.filter(|_| pack.add_begin).map(TokenId),
             ends: pack.end_tokens().collect(),
@@ -202,6 +216,29 @@ impl TextModel {
         self.0.context
     }
 
+    /// What there is to tell apart in its answers.
+    #[must_use]
+    pub fn answer_format(&self) -> AnswerFormat {
+        self.0.format
+    }
+
+    /// Whether its template takes tools, and their calls can be read.
+    #[must_use]
+    pub fn takes_tools(&self) -> bool {
+        self.0.template.tools.is_some()
+    }
+
+    /// Within what the answer to this prompt begins: its end says so.
+    #[must_use]
+    pub fn opening(&self, prompt: &SecretTokens) -> Opening {
+        let tokens = prompt.expose();
+        let end = &tokens[tokens.len().saturating_sub(PROMPT_END_TOKENS)..];
+        let bytes: Vec<u8> = end.iter().filter_map(|token| self.token_bytes(*token)).flatten().copied().collect();
+        let bytes = Zeroizing::new(bytes);
+        let reasoning = self.0.format.begins_in_reasoning(&String::from_utf8_lossy(&bytes));
+        if reasoning { Opening::Reasoning } else { Opening::Free }
+    }
+
     /// A decoder for one answer.
     #[must_use]
     pub fn decoder(&self) -> TokenDecoder {
@@ -214,7 +251,8 @@ impl TextModel {
         self.0.table.len()
     }
 
-    /// What a token adds to an answer's text: nothing for a control token. `None` beyond the vocabulary.
+    /// What a token adds to what the decoder hands out: nothing for a control token, unless it is one of the markers of
+    /// [`Self::answer_format`]. `None` beyond the vocabulary.
     #[must_use]
     pub fn token_bytes(&self, token: TokenId) -> Option<&[u8]> {
         self.0.table.bytes(token)

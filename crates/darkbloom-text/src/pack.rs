@@ -24,6 +24,12 @@ const TEMPLATE_BYTES_MAX: usize = 256 << 10;
 const END_TOKEN_NAMES: [&str; 6] =
     ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"];
 
+/// Tokens that end an answer of gpt-oss's (github.com/openai/harmony): a call, and the end of all. There the one that other
+/// families end with ends each of an answer's messages.
+const HARMONY_END_TOKEN_NAMES: [&str; 2] = ["<|call|>", "<|return|>"];
+/// The token that ends a message there.
+const HARMONY_MESSAGE_END: &str = "<|end|>";
+
 /// What a token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TokenKind {
@@ -198,10 +204,12 @@ impl TextPack {
         let mut ends: BTreeSet<u32> = end.into_iter().collect();
         ends.extend(metadata.number("tokenizer.ggml.eot_token_id")?);
         ends.extend(metadata.number("tokenizer.ggml.eom_token_id")?);
-        for (index, (token, kind)) in (0..).zip(tokens.iter().zip(&kinds)) {
-            if *kind == TokenKind::Control && END_TOKEN_NAMES.contains(&token.as_str()) {
-                ends.insert(index);
-            }
+        let controls = || (0..).zip(tokens.iter().zip(&kinds)).filter(|(_, (_, kind))| **kind == TokenKind::Control);
+        ends.extend(controls().filter(|(_, (token, _))| END_TOKEN_NAMES.contains(&token.as_str())).map(|(at, _)| at));
+        let of_harmony = |name: &str| controls().find(|(_, (token, _))| *token == name).map(|(at, _)| at);
+        if let [Some(call), Some(over)] = HARMONY_END_TOKEN_NAMES.map(of_harmony) {
+            ends.extend([call, over]);
+            ends.retain(|end| Some(*end) != of_harmony(HARMONY_MESSAGE_END));
         }
         let pack = Self {
             pre_tokenizer,

@@ -1,12 +1,16 @@
-//! Whether an answer's text is what its tokens say.
+//! Whether an answer's parts are what its tokens say.
 
+use std::collections::VecDeque;
+
+use darkbloom_content::{AnswerPart, AnswerParts, ChatRequest, PartKind};
 use darkbloom_types::{SecretString, TokenId};
 use zeroize::Zeroize as _;
 
 use crate::answer::AnswerAssembler;
 use crate::model::TextModel;
+use crate::parser::Opening;
 
-/// Why an answer's text is not that of its tokens. Names places and numbers, never what stood there.
+/// Why an answer's text, which here is that of all its parts one after another, is not that of its tokens. Names places and numbers, never what stood there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecountError {
     /// A number that stands for nothing.
@@ -29,7 +33,7 @@ pub enum RecountError {
         /// Which token of the answer, from 1.
         token: u64,
     },
-    /// Text and tokens say different things.
+    /// Text and tokens say different things, or one thing as parts of different kinds.
     #[error("the text differs from its tokens at byte {byte}, in token {token}")]
     Differs {
         /// Where in the text, from 0.
@@ -57,26 +61,56 @@ pub enum RecountError {
     },
 }
 
-/// Text of which a part has been compared.
+/// Parts of which a beginning has been compared.
 #[derive(Default)]
 struct Uncompared {
-    text: SecretString,
+    /// No two neighbours are of one kind, and none is empty.
+    parts: VecDeque<AnswerPart>,
+    /// How much of the first of them was compared; less than all of it.
     at: usize,
 }
 
 impl Uncompared {
-    fn rest(&self) -> &[u8] {
-        &self.text.expose().as_bytes()[self.at..]
+    /// What comes next.
+    fn first(&self) -> Option<(PartKind, &[u8])> {
+        self.parts.front().map(|part| (part.kind, &part.text.expose().as_bytes()[self.at..]))
     }
 
-    fn push(&mut self, more: &str) {
-        // Half of it at least is behind: each byte is moved twice at most, however often text comes.
-        if self.at * 2 >= self.text.len() {
-            // Pieces begin and end where characters do, and what was compared is the same: so it ends there too.
-            self.text = SecretString::from(&self.text.expose()[self.at..]);
+    fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Bytes that were not compared.
+    fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.text.len()).sum::<usize>() - self.at
+    }
+
+    fn push(&mut self, more: AnswerParts) {
+        for part in more {
+            let only = self.parts.len() == 1;
+            match self.parts.back_mut() {
+                Some(last) if last.kind == part.kind => {
+                    // Half of it at least is behind: each byte is moved twice at most, however often text comes.
+                    if only && self.at * 2 >= last.text.len() {
+                        // Pieces begin and end where characters do, and what was compared is the same: so it ends
+                        // there too.
+                        last.text = SecretString::from(&last.text.expose()[self.at..]);
+                        self.at = 0;
+                    }
+                    last.text.push_str(part.text.expose());
+                }
+                Some(_) | None => self.parts.push_back(part),
+            }
+        }
+    }
+
+    /// So many bytes of the first part were compared.
+    fn pass(&mut self, bytes: usize) {
+        self.at += bytes;
+        if self.parts.front().is_some_and(|part| part.text.len() == self.at) {
+            self.parts.pop_front();
             self.at = 0;
         }
-        self.text.push_str(more);
     }
 }
 
@@ -113,13 +147,23 @@ impl Drop for Waiting {
     }
 }
 
-/// Reads an answer as it arrives and refuses it when its text is not what its tokens say.
+/// What a whole answer was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recounted {
+    /// Whether the tokens themselves end it, because the last one ends answers or completed a stop string.
+    pub over: bool,
+    /// Whether tools were called.
+    pub called: bool,
+}
+
+/// Reads an answer as it arrives and refuses it when its parts are not what its tokens say.
 ///
-/// It runs the machine that the honest writer runs, [`AnswerAssembler`], over the tokens, and demands the same text: so
-/// characters over several tokens, tokens without text, and everything held back for a stop string come out alike. Text
-/// may follow later than its tokens without a limit, since a frame has little room, and never precede them. What the
-/// tokens so far hold back may come, as it does at the end: that it was the end shows when no token follows.
-/// Whoever shows the text as it comes knows at the end, and no later than that, that all of it was right.
+/// It runs the machine that the honest writer runs, [`AnswerAssembler`], over the tokens, and demands the same parts: so
+/// characters over several tokens, tokens without text, reasoning, calls of tools, and everything held back for a marker
+/// or a stop string come out alike. Parts may follow later than their tokens without a limit, since a frame has little
+/// room, and never precede them. What the tokens so far hold back may come, as it does at the end: that it was the end
+/// shows when no token follows. Whoever shows the answer as it comes knows at the end, and no later than that, that all of
+/// it was right.
 pub struct AnswerRecount {
     model: TextModel,
     /// Absent once a stop string is complete.
@@ -133,6 +177,7 @@ pub struct AnswerRecount {
     said: Uncompared,
     compared: u64,
     ended: bool,
+    called: bool,
 }
 
 impl std::fmt::Debug for AnswerRecount {
@@ -142,11 +187,11 @@ impl std::fmt::Debug for AnswerRecount {
 }
 
 impl AnswerRecount {
-    /// A recount of one answer to a request with these stop strings.
+    /// A recount of one answer to this request, which begins as [`TextModel::opening`] says.
     #[must_use]
-    pub fn new(model: &TextModel, stops: &[SecretString]) -> Self {
+    pub fn new(model: &TextModel, request: &ChatRequest, opening: Opening) -> Self {
         Self {
-            assembler: Some(AnswerAssembler::new(model.decoder(), stops)),
+            assembler: Some(AnswerAssembler::new(model, request, opening)),
             model: model.clone(),
             waiting: Waiting::default(),
             decoded: 0,
@@ -154,47 +199,56 @@ impl AnswerRecount {
             said: Uncompared::default(),
             compared: 0,
             ended: false,
+            called: false,
         }
     }
 
     /// Takes the next piece of the answer. After an error the answer is worthless.
     ///
     /// # Errors
-    /// [`RecountError`] as soon as the text cannot be that of the tokens.
-    pub fn push(&mut self, tokens: &[TokenId], text: &str) -> Result<(), RecountError> {
+    /// [`RecountError`] as soon as the parts cannot be those of the tokens.
+    pub fn push(&mut self, tokens: &[TokenId], parts: AnswerParts) -> Result<(), RecountError> {
         for token in tokens {
             self.take(*token)?;
         }
-        self.said.push(text);
+        self.said.push(parts);
         while self.compare()? && self.decode()? {}
-        let ahead = self.said.rest();
-        let held = ahead.is_empty() || self.assembler.as_ref().is_some_and(|assembler| assembler.holds(ahead));
-        if held { Ok(()) } else { Err(self.not_in_tokens(ahead.len())) }
+        if self.said.is_empty() || self.is_held() { Ok(()) } else { Err(self.not_in_tokens()) }
     }
 
-    /// The end of the answer: all of the text is there. True when the tokens themselves end it, because the last one ends
-    /// answers or completed a stop string.
+    /// Whether what was said too early begins what would come if the answer ended here.
+    fn is_held(&self) -> bool {
+        let held = self.assembler.clone().map(AnswerAssembler::finish).unwrap_or_default();
+        let mut ahead = AnswerParts::default();
+        let rest = self.said.parts.iter().enumerate();
+        for (index, part) in rest {
+            ahead.push(part.kind, &part.text.expose()[if index == 0 { self.said.at } else { 0 }..]);
+        }
+        held.begins_with(&ahead)
+    }
+
+    /// The end of the answer: all of it is there.
     ///
     /// # Errors
-    /// [`RecountError`] when it is not the whole text of the tokens, or more than that.
-    pub fn finish(mut self) -> Result<bool, RecountError> {
+    /// [`RecountError`] when it is not all that the tokens say, or more than that.
+    pub fn finish(mut self) -> Result<Recounted, RecountError> {
         while self.decode()? {
             self.compare()?;
-            if !self.owed.rest().is_empty() {
+            if !self.owed.is_empty() {
                 break;
             }
         }
-        // Every token is decoded now, or the answer is refused: text that is owed after all of them was never said.
+        // Every token is decoded now, or the answer is refused: what is owed after all of them was never said.
         let over = self.ended || self.assembler.is_none();
-        if self.owed.rest().is_empty() {
+        if self.owed.is_empty() {
             let held = self.assembler.take().map(AnswerAssembler::finish).unwrap_or_default();
-            self.owed.push(held.expose());
+            self.owed.push(held);
             self.compare()?;
         }
-        match (self.owed.rest().len(), self.said.rest().len()) {
-            (0, 0) => Ok(over),
-            (0, ahead) => Err(self.not_in_tokens(ahead)),
-            _ => Err(RecountError::Missing { byte: self.compared, tokens: self.count() }),
+        match (self.owed.is_empty(), self.said.is_empty()) {
+            (true, true) => Ok(Recounted { over, called: self.called }),
+            (true, false) => Err(self.not_in_tokens()),
+            (false, _) => Err(RecountError::Missing { byte: self.compared, tokens: self.count() }),
         }
     }
 
@@ -203,8 +257,8 @@ impl AnswerRecount {
         self.decoded + self.waiting.len() as u64
     }
 
-    fn not_in_tokens(&self, bytes: usize) -> RecountError {
-        RecountError::NotInTokens { byte: self.compared, bytes, tokens: self.count() }
+    fn not_in_tokens(&self) -> RecountError {
+        RecountError::NotInTokens { byte: self.compared, bytes: self.said.len(), tokens: self.count() }
     }
 
     fn take(&mut self, token: TokenId) -> Result<(), RecountError> {
@@ -222,16 +276,18 @@ impl AnswerRecount {
 
     /// Compares what was said with what is owed. True when more was said: the next token is due.
     fn compare(&mut self) -> Result<bool, RecountError> {
-        let (said, owed) = (self.said.rest(), self.owed.rest());
-        let both = said.len().min(owed.len());
-        let same = said.iter().zip(owed).take_while(|(said, owed)| said == owed).count();
-        self.compared += same as u64;
-        if same < both {
-            return Err(RecountError::Differs { byte: self.compared, token: self.decoded });
+        while let (Some((said_kind, said)), Some((owed_kind, owed))) = (self.said.first(), self.owed.first()) {
+            let both = said.len().min(owed.len());
+            let same = said.iter().zip(owed).take_while(|(said, owed)| said == owed).count();
+            let same = if said_kind == owed_kind { same } else { 0 };
+            self.compared += same as u64;
+            if same < both {
+                return Err(RecountError::Differs { byte: self.compared, token: self.decoded });
+            }
+            self.said.pass(same);
+            self.owed.pass(same);
         }
-        self.said.at += same;
-        self.owed.at += same;
-        Ok(!self.said.rest().is_empty())
+        Ok(!self.said.is_empty())
     }
 
     /// Decodes the next token. False when there is none.
@@ -239,8 +295,10 @@ impl AnswerRecount {
         let Some(token) = self.waiting.pop() else { return Ok(false) };
         self.decoded += 1;
         let after_stop = RecountError::AfterStop { token: self.decoded };
-        let (text, stopped) = self.assembler.as_mut().ok_or(after_stop)?.push(token);
-        self.owed.push(text.expose());
+        let assembler = self.assembler.as_mut().ok_or(after_stop)?;
+        let (parts, stopped) = assembler.push(token);
+        self.called = assembler.called();
+        self.owed.push(parts);
         if stopped {
             // As at the writer: what is still held back belongs to the stop string.
             self.assembler = None;

@@ -17,7 +17,7 @@ pub struct Scan {
 /// out does not depend on how the answer was cut into pieces. Each byte is looked at once for each stop string, but for
 /// steps back that its earlier bytes paid for (Knuth, Morris and Pratt, "Fast pattern matching in strings", 1977): no
 /// text and no stop string makes it slow.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StopScanner {
     stops: Vec<Stop>,
     /// The longest end of the answer so far that begins a stop string.
@@ -26,6 +26,7 @@ pub struct StopScanner {
 }
 
 /// A stop string, and how much of it the answer's end is now.
+#[derive(Clone)]
 struct Stop {
     text: SecretString,
     /// For each length: the longest shorter beginning that is also an end of the first so many bytes.
@@ -104,14 +105,9 @@ impl StopScanner {
         Scan { emit, stopped: self.stopped }
     }
 
-    /// What is held back now.
-    pub(crate) fn held(&self) -> &str {
-        self.held.expose()
-    }
-
-    /// What was held back: nothing after a stop string.
-    #[must_use]
-    pub fn finish(self) -> SecretString {
-        self.held
+    /// What was held back, since no stop string goes on here: nothing after one. The next piece begins anew.
+    pub fn flush(&mut self) -> SecretString {
+        self.stops.iter_mut().for_each(|stop| stop.matched = 0);
+        std::mem::take(&mut self.held)
     }
 }

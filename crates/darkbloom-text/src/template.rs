@@ -4,19 +4,26 @@
 //! are told apart before they meet: in the template's own source every control token is wrapped in two noncharacters,
 //! and in messages those noncharacters are escaped. Whatever a template then does to a message (cut, join, replace),
 //! only the template's own text can yield a wrapped token. A template that builds control tokens out of halves would
-//! lose them, so [`ChatTemplate::new`] tries a conversation both ways and refuses a template that gives two prompts.
+//! lose them, so [`ChatTemplate::new`] tries a conversation both ways and refuses a template that gives two prompts. Names,
+//! descriptions, schemas and arguments of tools are escaped as messages are; whether a template takes tools at all is found
+//! out by trying a conversation with one.
 //!
 //! What we hold of a conversation is wiped. The copies that the template engine makes while it works are freed without
 //! being wiped: its values are shared strings, which nobody can overwrite.
 
 use std::io;
 
-use darkbloom_content::{ChatRequest, Message};
+use darkbloom_content::{ChatRequest, Message, Tool, ToolCall};
 use darkbloom_types::SecretString;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, context};
 
+use self::conversation::Arguments;
+use self::json::Guard;
+
+mod conversation;
+mod json;
 mod methods;
 
 /// Work that one rendering may do, in minijinja's units (about one instruction or 64 bytes). A template of today needs
@@ -48,6 +55,12 @@ pub enum RenderPromptError {
     /// Over the limit on prompts.
     #[error("the formatted conversation is longer than {PROMPT_BYTES_MAX} bytes")]
     TooLong,
+    /// The conversation is about tools, and the model's template is not, or writes calls in a way that is not known here.
+    #[error("the model takes no tools; leave out tools and their calls, or ask a model that takes them")]
+    NoTools,
+    /// The schema of a tool's parameters is no JSON object.
+    #[error("the parameters of a tool are no JSON object")]
+    Parameters,
     /// The template fails.
     #[error("the model's chat template fails: {0}")]
     Template(String),
@@ -112,35 +125,46 @@ pub(crate) struct ChatTemplate {
     controls: ControlTokens,
     begin: String,
     end: String,
+    /// What it expects of calls; absent where it takes no tools.
+    pub(crate) tools: Option<Arguments>,
 }
 
 impl ChatTemplate {
-    /// Compiles a template. `begin` and `end` are what it may write as `bos_token` and `eos_token`.
+    /// Compiles a template. `begin` and `end` are what it may write as `bos_token` and `eos_token`; `calls` says whether the
+    /// calls of its model can be read, without which it takes no tools.
     pub(crate) fn new(
         source: &str,
         controls: ControlTokens,
         begin: Option<&str>,
         end: Option<&str>,
+        calls: bool,
     ) -> Result<Self, RenderPromptError> {
         let marked = controls.mark(source);
         let wrap = |token: Option<&str>| controls.mark(token.unwrap_or_default());
         let (begin, end) = (wrap(begin), wrap(end));
         let environment = environment(marked)?;
-        let template = Self { environment, controls, begin, end };
-        template.try_out(source)?;
+        let mut template = Self { environment, controls, begin, end, tools: None };
+        let plain = self::environment(source.to_owned())?;
+        template.try_out(&plain)?;
+        if calls {
+            let ways = [Arguments::Object, Arguments::Text];
+            template.tools = ways.into_iter().find(|arguments| template.takes_tools(&plain, *arguments));
+        }
         Ok(template)
     }
 
     /// The prompt that asks for the next answer.
     pub(crate) fn render(&self, request: &ChatRequest) -> Result<Vec<Segment>, RenderPromptError> {
-        let messages = request.messages.iter().map(|message| (message.role.name(), escape(message.content.expose())));
-        let messages = Value::from_iter(messages.map(|(role, content)| context! { role, content => content.expose() }));
-        let context = context! {
-            messages, add_generation_prompt => true, bos_token => &*self.begin, eos_token => &*self.end,
-            tools => (), documents => (),
-        };
-        let rendered = render(&self.environment, context)?;
+        if self.tools.is_none() && request.is_about_tools() {
+            return Err(RenderPromptError::NoTools);
+        }
+        let rendered = self.render_with(request, self.tools.unwrap_or(Arguments::Object))?;
         self.segments(rendered.expose())
+    }
+
+    fn render_with(&self, request: &ChatRequest, arguments: Arguments) -> Result<SecretString, RenderPromptError> {
+        let context = context_of(request, arguments, escape, &self.begin, &self.end)?;
+        render(&self.environment, context)
     }
 
     /// Takes a rendered prompt apart.
@@ -159,35 +183,78 @@ impl ChatTemplate {
     }
 
     /// Renders a harmless conversation with wrapped and with plain control tokens and compares the prompts.
-    fn try_out(&self, source: &str) -> Result<(), RenderPromptError> {
+    fn try_out(&self, plain: &Environment<'static>) -> Result<(), RenderPromptError> {
         use darkbloom_content::Role::{Assistant, System, User};
-        let plain_environment = environment(source.to_owned())?;
         let turns = [(System, "Answer."), (User, "One?"), (Assistant, "Yes."), (User, "Two?")];
         let mut worked = false;
         // Not every template takes a system message.
         for turns in [&turns[..], &turns[1..]] {
-            let messages = turns.iter().map(|&(role, content)| Message { role, content: SecretString::from(content) });
-            let request = ChatRequest::new(messages.collect());
-            let marked = match self.render(&request) {
-                Ok(segments) => segments,
-                Err(RenderPromptError::Refused(_)) => continue,
+            let messages = turns.iter().map(|&(role, content)| Message::new(role, content));
+            match self.try_both_ways(plain, &ChatRequest::new(messages.collect()), Arguments::Object) {
+                Ok(_) => worked = true,
+                Err(RenderPromptError::Refused(_)) => {}
                 Err(error) => return Err(error),
-            };
-            worked = true;
-            let unmark = |text: &str| text.replace([OPEN, CLOSE], "");
-            let messages = turns.iter().map(|(role, content)| context! { role => role.name(), content => *content });
-            let context = context! {
-                messages => Value::from_iter(messages), add_generation_prompt => true,
-                bos_token => unmark(&self.begin), eos_token => unmark(&self.end), tools => (), documents => (),
-            };
-            let plain = render(&plain_environment, context)?;
-            if self.segments(&self.controls.mark(plain.expose()))? != marked {
-                let reason = "it builds control tokens out of parts, which cannot be told from a message's text";
-                return Err(RenderPromptError::Template(reason.to_owned()));
             }
         }
         if worked { Ok(()) } else { Err(RenderPromptError::Template("it refuses every conversation".to_owned())) }
     }
+
+    /// Whether a conversation with a tool, a call of it and its answer works both ways, and says all of that.
+    fn takes_tools(&self, plain: &Environment<'static>, arguments: Arguments) -> bool {
+        let request = ChatRequest { tools: vec![trial_tool()], ..ChatRequest::new(trial_turns()) };
+        let Ok(prompt) = self.try_both_ways(plain, &request, arguments) else { return false };
+        ["tell_weather", "Tells the weather.", "place", "Lima", "Mist, mild."]
+            .into_iter()
+            .all(|said| prompt.expose().contains(said))
+    }
+
+    /// The prompt without marks, if it is the same both ways.
+    fn try_both_ways(
+        &self,
+        plain: &Environment<'static>,
+        request: &ChatRequest,
+        arguments: Arguments,
+    ) -> Result<SecretString, RenderPromptError> {
+        let marked = self.segments(self.render_with(request, arguments)?.expose())?;
+        let [begin, end] = [&self.begin, &self.end].map(|text| text.replace([OPEN, CLOSE], ""));
+        let prompt = render(plain, context_of(request, arguments, |text| text.into(), &begin, &end)?)?;
+        if self.segments(&self.controls.mark(prompt.expose()))? == marked {
+            return Ok(prompt);
+        }
+        let reason = "it builds control tokens out of parts, which cannot be told from a message's text";
+        Err(RenderPromptError::Template(reason.to_owned()))
+    }
+}
+
+/// What a template may use.
+fn context_of(
+    request: &ChatRequest,
+    arguments: Arguments,
+    guard: Guard,
+    begin: &str,
+    end: &str,
+) -> Result<Value, RenderPromptError> {
+    let messages = conversation::messages(request, arguments, guard);
+    let tools = conversation::tools(&request.tools, guard).ok_or(RenderPromptError::Parameters)?;
+    Ok(context! {
+        messages, add_generation_prompt => true, bos_token => begin, eos_token => end, tools, documents => (),
+    })
+}
+
+/// A tool to find out with whether a template takes any.
+fn trial_tool() -> Tool {
+    let parameters = r#"{"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}"#;
+    Tool { name: "tell_weather".into(), description: "Tells the weather.".into(), parameters: parameters.into() }
+}
+
+/// A call of it. Some templates insist on an id of nine letters and digits.
+fn trial_turns() -> Vec<Message> {
+    use darkbloom_content::Role::{Assistant, User};
+    let id = SecretString::from("a1b2c3d4e");
+    let (name, arguments) = ("tell_weather".into(), r#"{"place": "Lima"}"#.into());
+    let call = ToolCall { id: id.clone(), name, arguments };
+    let calling = Message { calls: vec![call], ..Message::new(Assistant, "") };
+    vec![Message::new(User, "How is it?"), calling, Message::of_tool(id, "Mist, mild.")]
 }
 
 fn push_plain(
@@ -245,6 +312,7 @@ fn environment(source: String) -> Result<Environment<'static>, RenderPromptError
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(failed)?);
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(methods::call);
+    environment.add_filter("tojson", json::to_json);
     let literals = source.clone();
     environment.add_function("raise_exception", move |reason: String| -> Result<Value, minijinja::Error> {
         // A sentence that does not stand in the template may quote a message.

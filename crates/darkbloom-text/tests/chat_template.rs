@@ -7,7 +7,6 @@ mod gguf_writer;
 
 use darkbloom_content::{ChatRequest, Message, Role};
 use darkbloom_text::{BuildTextModelError, RenderPromptError, TextModel, TextPack};
-use darkbloom_types::SecretString;
 use gguf_writer::Header;
 
 const S: u32 = 258;
@@ -24,7 +23,7 @@ fn model(template: &str) -> TextModel {
 }
 
 fn prompt(model: &TextModel, turns: &[(Role, &str)]) -> Result<Vec<u32>, RenderPromptError> {
-    let messages = turns.iter().map(|&(role, content)| Message { role, content: SecretString::from(content) });
+    let messages = turns.iter().map(|&(role, content)| Message::new(role, content));
     let tokens = model.prompt_tokens(&ChatRequest::new(messages.collect()))?;
     Ok(tokens.expose().iter().map(|token| token.0).collect())
 }

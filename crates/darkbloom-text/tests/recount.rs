@@ -5,7 +5,8 @@
 use std::fs::File;
 use std::sync::OnceLock;
 
-use darkbloom_text::{AnswerAssembler, AnswerRecount, RecountError, TextModel, TextPack};
+use darkbloom_content::{AnswerParts, ChatRequest};
+use darkbloom_text::{AnswerAssembler, AnswerRecount, Opening, RecountError, TextModel, TextPack};
 use darkbloom_types::{SecretString, TokenId};
 use proptest::prelude::*;
 
@@ -21,8 +22,17 @@ fn model() -> &'static TextModel {
     })
 }
 
-fn secrets(stops: &[String]) -> Vec<SecretString> {
-    stops.iter().map(|stop| SecretString::from(stop.as_str())).collect()
+fn request(stops: &[String]) -> ChatRequest {
+    let stop = stops.iter().map(|stop| SecretString::from(stop.as_str())).collect();
+    ChatRequest { stop, ..ChatRequest::new(Vec::new()) }
+}
+
+fn text(parts: &AnswerParts) -> String {
+    parts.iter().map(|part| part.text.expose()).collect()
+}
+
+fn recount(stops: &[String]) -> AnswerRecount {
+    AnswerRecount::new(model(), &request(stops), Opening::Free)
 }
 
 /// One frame: its tokens, and the text that had room.
@@ -31,7 +41,7 @@ type Piece = (Vec<TokenId>, String);
 /// Packs an answer as the provider does: whatever is ready at a flush goes into frames of so many tokens, text into the
 /// first frame that has room, of its last token or later, and what is left over into frames without tokens.
 fn written(tokens: &[u32], stops: &[String], flushes: &[usize], rooms: &[usize], chunk: usize) -> Vec<Piece> {
-    let mut assembler = Some(AnswerAssembler::new(model().decoder(), &secrets(stops)));
+    let mut assembler = Some(AnswerAssembler::new(model(), &request(stops), Opening::Free));
     let (mut pieces, mut text, mut waiting) = (Vec::new(), String::new(), Vec::new());
     let (mut flushes, mut rooms) = (flushes.iter().cycle(), rooms.iter().cycle());
     let mut flush = |waiting: &mut Vec<(TokenId, usize)>, text: &mut String| {
@@ -45,7 +55,7 @@ fn written(tokens: &[u32], stops: &[String], flushes: &[usize], rooms: &[usize],
     let mut next = *flushes.next().unwrap();
     for token in tokens.iter().map(|token| TokenId(*token)) {
         let (certain, stopped) = assembler.as_mut().unwrap().push(token);
-        text.push_str(certain.expose());
+        text.push_str(&self::text(&certain));
         waiting.push((token, text.len()));
         if stopped {
             assembler = None;
@@ -58,7 +68,7 @@ fn written(tokens: &[u32], stops: &[String], flushes: &[usize], rooms: &[usize],
     }
     flush(&mut waiting, &mut text);
     if let Some(assembler) = assembler {
-        text.push_str(assembler.finish().expose());
+        text.push_str(&self::text(&assembler.finish()));
     }
     while !text.is_empty() {
         let cut = text.ceil_char_boundary(7);
@@ -72,11 +82,11 @@ fn recounted(pieces: &[Piece], stops: &[String]) -> Result<(), RecountError> {
 }
 
 fn ended_itself(pieces: &[Piece], stops: &[String]) -> Result<bool, RecountError> {
-    let mut recount = AnswerRecount::new(model(), &secrets(stops));
+    let mut recount = recount(stops);
     for (tokens, text) in pieces {
-        recount.push(tokens, text)?;
+        recount.push(tokens, text.as_str().into())?;
     }
-    recount.finish()
+    recount.finish().map(|recounted| recounted.over)
 }
 
 fn ids(text: &str) -> Vec<u32> {
@@ -126,8 +136,8 @@ fn text_that_precedes_its_tokens_is_refused() {
     let early = [piece(first, "forty-two"), piece(rest, "")];
     assert_eq!(recounted(&early, &[]), Err(RecountError::NotInTokens { byte: length as u64, bytes: ahead, tokens: 1 }));
     assert_eq!(recounted(&[piece(first, &"forty-two"[..length]), piece(rest, &"forty-two"[length..])], &[]), Ok(()));
-    let mut recount = AnswerRecount::new(model(), &[]);
-    assert!(recount.push(&[], "f").is_err(), "nor by one byte");
+    let mut recount = recount(&[]);
+    assert!(recount.push(&[], "f".into()).is_err(), "nor by one byte");
 }
 
 #[test]
@@ -207,18 +217,18 @@ fn an_incomplete_character_at_the_end_shows_as_the_replacement_character() {
 fn a_long_answer_whose_text_comes_in_drops_is_read_in_linear_time() {
     // 200,000 tokens whose text comes a letter a frame, after all of them: nothing is moved more than twice.
     let token = ids("a")[0];
-    let mut recount = AnswerRecount::new(model(), &secrets(&["b".repeat(256)]));
-    recount.push(&vec![TokenId(token); 200_000], "").unwrap();
+    let mut recount = recount(&["b".repeat(256)]);
+    recount.push(&vec![TokenId(token); 200_000], "".into()).unwrap();
     for _ in 0..200_000 {
-        recount.push(&[], "a").unwrap();
+        recount.push(&[], "a".into()).unwrap();
     }
     recount.finish().unwrap();
 }
 
 #[test]
 fn debug_shows_nothing_of_the_answer() {
-    let mut recount = AnswerRecount::new(model(), &[]);
-    recount.push(&[TokenId(ids("a")[0])], "").unwrap();
+    let mut recount = recount(&[]);
+    recount.push(&[TokenId(ids("a")[0])], "".into()).unwrap();
     assert_eq!(format!("{recount:?}"), "AnswerRecount(…)");
 }
 

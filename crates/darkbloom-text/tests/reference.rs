@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use darkbloom_content::{ChatRequest, Message, Role};
 use darkbloom_text::{TextModel, TextPack};
-use darkbloom_types::SecretString;
 use gguf_writer::Header;
 use proptest::prelude::*;
 use tokenizers::models::bpe::BPE;
@@ -130,7 +129,7 @@ fn speed() {
     let sentence =
         "The quick brown fox doesn't jump over 13 lazy dogs; it \"writes\" code_like(this) and naïve prose, too.\n";
     let text = sentence.repeat(10_240 / sentence.len() + 1);
-    let request = ChatRequest::new(vec![Message { role: Role::User, content: SecretString::from(text.as_str()) }]);
+    let request = ChatRequest::new(vec![Message::new(Role::User, text.as_str())]);
     let mut times: Vec<[u128; 3]> = (0..50)
         .map(|_| {
             let start = Instant::now();

@@ -30,7 +30,7 @@ fn a_stop_string_over_three_pieces_never_shows() {
     assert_eq!(shown[1].emit.expose(), "");
     assert_eq!((shown[2].emit.expose(), shown[2].stopped), ("", true));
     assert!(scanner.push("more").emit.is_empty());
-    assert!(scanner.finish().is_empty());
+    assert!(scanner.flush().is_empty());
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn what_only_looked_like_a_stop_string_is_given_back() {
     assert_eq!(scanner.push("aa").emit.expose(), "");
     // The first letter is free, the two that follow could still be its beginning.
     assert_eq!(scanner.push("a").emit.expose(), "a");
-    assert_eq!(scanner.finish().expose(), "aa");
+    assert_eq!(scanner.flush().expose(), "aa");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn repetitions_do_not_make_it_slow() {
     for _ in 0..200_000 {
         shown += scanner.push("aaaa").emit.len();
     }
-    assert_eq!(shown + scanner.finish().len(), 800_000);
+    assert_eq!(shown + scanner.flush().len(), 800_000);
     let mut whole = StopScanner::new(&secrets(&stops));
     assert_eq!(whole.push(&"a".repeat(16 << 20)).emit.len(), (16 << 20) - 255);
 }
@@ -96,7 +96,7 @@ proptest! {
     ) {
         let mut scanner = StopScanner::new(&secrets(&stops));
         let mut shown: String = pieces.iter().map(|piece| scanner.push(piece).emit.expose().to_owned()).collect();
-        shown.push_str(scanner.finish().expose());
+        shown.push_str(scanner.flush().expose());
         prop_assert_eq!(shown, reference(&stops, &pieces.concat()).0);
     }
 
@@ -115,7 +115,7 @@ proptest! {
             // Nothing is shown that the whole answer would not show.
             prop_assert!(reference(&stops, &pieces.concat()).0.starts_with(&shown));
         }
-        shown.push_str(scanner.finish().expose());
+        shown.push_str(scanner.flush().expose());
         prop_assert_eq!((shown, stopped), reference(&stops, &pieces.concat()));
     }
 }

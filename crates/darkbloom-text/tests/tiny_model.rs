@@ -6,9 +6,9 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use darkbloom_content::{ChatRequest, Message, Role};
-use darkbloom_text::{AnswerAssembler, ReadGgufError, TextModel, TextPack};
-use darkbloom_types::{SecretString, TokenCount, TokenId};
+use darkbloom_content::{AnswerParts, ChatRequest, Message, PartKind, Role};
+use darkbloom_text::{AnswerAssembler, Opening, ReadGgufError, TextModel, TextPack};
+use darkbloom_types::{TokenCount, TokenId};
 use proptest::prelude::*;
 
 fn models() -> PathBuf {
@@ -30,7 +30,7 @@ fn model() -> &'static TextModel {
 }
 
 fn request(turns: &[(Role, &str)]) -> ChatRequest {
-    let messages = turns.iter().map(|&(role, content)| Message { role, content: SecretString::from(content) });
+    let messages = turns.iter().map(|&(role, content)| Message::new(role, content));
     ChatRequest::new(messages.collect())
 }
 
@@ -38,11 +38,14 @@ fn ids(tokens: &[TokenId]) -> Vec<u32> {
     tokens.iter().map(|token| token.0).collect()
 }
 
+/// What a plain model's answer of these tokens says.
 fn decoded(tokens: &[TokenId]) -> String {
-    let mut assembler = AnswerAssembler::new(model().decoder(), &[]);
-    let mut text: String = tokens.iter().map(|token| assembler.push(*token).0.expose().to_owned()).collect();
-    text.push_str(assembler.finish().expose());
-    text
+    let mut assembler = AnswerAssembler::new(model(), &request(&[]), Opening::Free);
+    let mut parts = AnswerParts::default();
+    tokens.iter().for_each(|token| parts.append(&assembler.push(*token).0));
+    parts.append(&assembler.finish());
+    let parts = parts.iter().inspect(|part| assert_eq!(part.kind, PartKind::Text));
+    parts.map(|part| part.text.expose()).collect()
 }
 
 const ENDOFTEXT: u32 = 441;

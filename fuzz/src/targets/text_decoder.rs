@@ -4,8 +4,9 @@
 
 use std::sync::LazyLock;
 
+use darkbloom_content::{AnswerParts, ChatRequest};
 use darkbloom_fuzz::{Input, memory, small_pack};
-use darkbloom_text::{AnswerAssembler, TextModel, TextPack};
+use darkbloom_text::{AnswerAssembler, Opening, TextModel, TextPack};
 use darkbloom_types::TokenId;
 use libfuzzer_sys::fuzz_target;
 
@@ -24,15 +25,16 @@ fuzz_target!(|bytes: &[u8]| {
         tokens.push(TokenId(if byte == 0xff { 250 + u32::from(input.byte()) } else { u32::from(byte) }));
     }
     memory::within((4 << 10) + 32 * bytes.len(), || {
-        let mut assembler = AnswerAssembler::new(model.decoder(), &[]);
-        let (mut shown, mut whole) = (String::new(), Vec::new());
+        let mut assembler = AnswerAssembler::new(model, &ChatRequest::new(Vec::new()), Opening::Free);
+        let (mut parts, mut whole) = (AnswerParts::default(), Vec::new());
         for token in &tokens {
-            let (text, stopped) = assembler.push(*token);
+            let (more, stopped) = assembler.push(*token);
             assert!(!stopped);
-            shown.push_str(text.expose());
+            parts.append(&more);
             whole.extend_from_slice(model.token_bytes(*token).unwrap_or_default());
         }
-        shown.push_str(assembler.finish().expose());
+        parts.append(&assembler.finish());
+        let shown: String = parts.iter().map(|part| part.text.expose()).collect();
         assert_eq!(shown, String::from_utf8_lossy(&whole));
     });
 });

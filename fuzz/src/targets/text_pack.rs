@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
     for token in model.text_tokens(text.expose()).expose() {
         assert!((token.0 as usize) < vocabulary, "a token outside the vocabulary");
     }
-    if let Ok(prompt) = model.prompt_tokens(&ChatRequest::new(vec![Message { role: Role::User, content: text }])) {
+    if let Ok(prompt) = model.prompt_tokens(&ChatRequest::new(vec![Message::new(Role::User, text)])) {
         assert!(prompt.expose().iter().all(|token| (token.0 as usize) < vocabulary));
     }
 });

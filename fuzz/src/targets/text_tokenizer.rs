@@ -5,7 +5,8 @@
 use std::sync::LazyLock;
 
 use darkbloom_fuzz::{Input, memory, small_pack, text};
-use darkbloom_text::{AnswerAssembler, PreTokenizer, TextModel, TextPack};
+use darkbloom_content::{AnswerParts, ChatRequest};
+use darkbloom_text::{AnswerAssembler, Opening, PreTokenizer, TextModel, TextPack};
 use libfuzzer_sys::fuzz_target;
 
 /// The shipped model's header; the file has its weights behind it, which nobody reads.
@@ -31,11 +32,12 @@ fuzz_target!(|bytes: &[u8]| {
     let whole: Vec<u8> =
         tokens.expose().iter().flat_map(|token| model.token_bytes(*token).unwrap_or(&[])).copied().collect();
     assert_eq!(whole, text.as_bytes(), "the tokens are not the text");
-    let mut assembler = AnswerAssembler::new(model.decoder(), &[]);
-    let mut shown = String::new();
+    let mut assembler = AnswerAssembler::new(model, &ChatRequest::new(Vec::new()), Opening::Free);
+    let mut parts = AnswerParts::default();
     for token in tokens.expose() {
-        shown.push_str(assembler.push(*token).0.expose());
+        parts.append(&assembler.push(*token).0);
     }
-    shown.push_str(assembler.finish().expose());
+    parts.append(&assembler.finish());
+    let shown: String = parts.iter().map(|part| part.text.expose()).collect();
     assert_eq!(shown, text, "the decoder shows another text");
 });

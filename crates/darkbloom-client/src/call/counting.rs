@@ -6,7 +6,7 @@ use std::thread::available_parallelism;
 use std::time::Instant;
 
 use darkbloom_content::{ChatRequest, Role};
-use darkbloom_text::TextModel;
+use darkbloom_text::{Opening, TextModel};
 use darkbloom_types::{Refusal, RefusalCode, TokenCount};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -54,13 +54,13 @@ impl Counting {
         context: TokenCount,
         operation: Operation,
         timing: &mut Timing,
-    ) -> Result<(Operation, TokenCount), Refusal> {
+    ) -> Result<(Operation, Counted), Refusal> {
         refuse_early(text, context, &operation.request)?;
         let text = text.clone();
         let counted = self.run(move || {
             let began = Instant::now();
             let counted = count(&text, &operation.request);
-            (began.elapsed(), counted.map(|count| (operation, count)))
+            (began.elapsed(), counted.map(|counted| (operation, counted)))
         });
         let (took, counted) = counted.await?;
         timing.parse(took);
@@ -68,11 +68,21 @@ impl Counting {
     }
 }
 
-/// Tokens of the prompt, as the model's own tokenizer and template make them.
-fn count(text: &TextModel, request: &ChatRequest) -> Result<TokenCount, Refusal> {
+/// What a prompt says before it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// Its tokens.
+    pub tokens: TokenCount,
+    /// Within what its answer begins.
+    pub opening: Opening,
+}
+
+/// Makes the prompt, as the model's own tokenizer and template do.
+fn count(text: &TextModel, request: &ChatRequest) -> Result<Counted, Refusal> {
     let tokens = text.prompt_tokens(request);
     let tokens = tokens.map_err(|error| Refusal::new(RefusalCode::InvalidRequest, error.to_string()))?;
-    Ok(TokenCount(u32::try_from(tokens.len()).unwrap_or(u32::MAX)))
+    let opening = text.opening(&tokens);
+    Ok(Counted { tokens: TokenCount(u32::try_from(tokens.len()).unwrap_or(u32::MAX)), opening })
 }
 
 /// Refuses a prompt that cannot fit, however it is counted. What users wrote stands in every prompt, but for white space

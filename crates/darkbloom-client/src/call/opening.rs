@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use darkbloom_attest::Verdict;
-use darkbloom_content::{AnswerEvent, FinishReason};
+use darkbloom_content::{AnswerEvent, AnswerPart, FinishReason, PartKind};
 use darkbloom_seal::{Acceptance, AnswerOpener, SealedFrame};
-use darkbloom_text::AnswerRecount;
-use darkbloom_types::{Refusal, RefusalCode, TokenCount};
+use darkbloom_text::{AnswerRecount, Recounted};
+use darkbloom_types::{Refusal, RefusalCode, SecretString, TokenCount};
 use darkbloom_wire::{AttemptOutcome, RelayedAccepted, RelayedData};
 
 use super::consumer::{Consumer, Ended, Gone, lie};
@@ -23,6 +23,8 @@ pub struct Live {
     /// Tokens that came.
     pub tokens: u32,
     begun: bool,
+    /// A call's name as far as it came: it may come in two frames.
+    name: SecretString,
     pub end: Option<End>,
 }
 
@@ -35,23 +37,26 @@ pub enum End {
     Failed(RefusalCode),
 }
 
-/// Whether an answer can have ended for this reason: `over` says whether its tokens themselves end it.
+/// Whether an answer can have ended for this reason.
 ///
 /// The token that ends an answer is not sent, so a stop before the ceiling cannot be told from an answer that was broken
 /// off. Neither can a length below the ceiling be refuted: a row of the provider's may have room for less.
 pub(super) fn check_reason(
     reason: FinishReason,
-    over: bool,
+    Recounted { over, called }: Recounted,
     tokens: TokenCount,
     ceiling: TokenCount,
 ) -> Result<(), Refusal> {
     match reason {
+        FinishReason::Stop | FinishReason::ToolCalls if called != (reason == FinishReason::ToolCalls) => {
+            Err(lie("the answer's end and its parts differ on whether a tool was called"))
+        }
         FinishReason::Length if over => Err(lie("an answer that ended itself is said to have run out of room")),
         // There was room for no token more, not for one that ends the answer either.
-        FinishReason::Stop if !over && tokens >= ceiling => {
+        FinishReason::Stop | FinishReason::ToolCalls if !over && tokens >= ceiling => {
             Err(lie(format!("an answer of all {ceiling} tokens is said to have ended itself")))
         }
-        FinishReason::Length | FinishReason::Stop => Ok(()),
+        FinishReason::Length | FinishReason::Stop | FinishReason::ToolCalls => Ok(()),
     }
 }
 
@@ -80,9 +85,10 @@ impl Call {
             verdict: Arc::clone(verdict),
             accepted,
             opener: AnswerOpener::new(secret, &acceptance),
-            recount: Some(AnswerRecount::new(&self.text, &self.operation.request.stop)),
+            recount: Some(AnswerRecount::new(&self.text, &self.operation.request, self.opening)),
             tokens: 0,
             begun: false,
+            name: SecretString::default(),
             end: None,
         })
     }
@@ -103,7 +109,7 @@ impl Call {
             return Err(lie(format!("{tokens} output tokens, {} were asked for", self.ceilings.output)).into());
         }
         match event {
-            AnswerEvent::Delta { tokens: new, text } => {
+            AnswerEvent::Delta { tokens: new, parts } => {
                 if end {
                     return Err(lie("the answer ended without a reason").into());
                 }
@@ -113,17 +119,19 @@ impl Call {
                     return Err(lie("the token count in clear is not that of the tokens").into());
                 }
                 let recount = live.recount.as_mut().ok_or_else(|| lie("more text after the end"))?;
-                recount.push(&new, text.expose()).map_err(|error| lie(error.to_string()))?;
+                recount.push(&new, parts.clone()).map_err(|error| lie(error.to_string()))?;
                 self.start(live, sealing, consumer)?;
-                consumer.part(Part::Text(text)).await?;
+                for part in parts {
+                    hand_on(live, part, consumer).await?;
+                }
             }
             AnswerEvent::Finish { reason, input_tokens, output_tokens } => {
                 if !end || output_tokens.0 != live.tokens || tokens != output_tokens {
                     return Err(lie("the end does not fit the answer").into());
                 }
                 let recount = live.recount.take().ok_or_else(|| lie("a second end"))?;
-                let over = recount.finish().map_err(|error| lie(error.to_string()))?;
-                check_reason(reason, over, tokens, self.ceilings.output)?;
+                let recounted = recount.finish().map_err(|error| lie(error.to_string()))?;
+                check_reason(reason, recounted, tokens, self.ceilings.output)?;
                 self.start(live, sealing, consumer)?;
                 live.end = Some(End::Whole(reason, input_tokens));
             }
@@ -154,6 +162,24 @@ impl Call {
             attempts: [&*self.attempts, &*live.accepted.attempts.0].concat(),
             timing: self.timing,
         })
+    }
+}
+
+/// Hands one part on; a name once it is whole, which the arguments behind it tell.
+async fn hand_on(live: &mut Live, part: AnswerPart, consumer: &mut Consumer) -> Result<(), Gone> {
+    match part.kind {
+        PartKind::Text => consumer.part(Part::Text(part.text)).await,
+        PartKind::Reasoning => consumer.part(Part::Reasoning(part.text)).await,
+        PartKind::CallName => {
+            live.name.push_str(part.text.expose());
+            Ok(())
+        }
+        PartKind::CallArguments => {
+            if !live.name.is_empty() {
+                consumer.part(Part::Call(std::mem::take(&mut live.name))).await?;
+            }
+            consumer.part(Part::Arguments(part.text)).await
+        }
     }
 }
 

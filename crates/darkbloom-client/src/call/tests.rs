@@ -3,6 +3,7 @@
 use darkbloom_content::{AnswerEvent, FinishReason};
 use darkbloom_host::clock;
 use darkbloom_seal::{Opened, RequestSeal, seal_refusal, seal_request};
+use darkbloom_text::Recounted;
 use darkbloom_types::{Digest, Price, SecretBytes};
 use darkbloom_wire::{Bill, RelayedRefused, RequestKind, SealedHeader, Suite};
 
@@ -277,7 +278,7 @@ fn a_reason_that_the_answer_contradicts_is_a_lie() {
         (length, true, 5, false),
         (length, true, 64, false),
     ] {
-        let checked = check_reason(reason, over, TokenCount(tokens), TokenCount(64));
+        let checked = check_reason(reason, Recounted { over, called: false }, TokenCount(tokens), TokenCount(64));
         let lied = checked.as_ref().is_err_and(|refusal| refusal.code == RefusalCode::VerificationFailed);
         assert_eq!((checked.is_ok(), lied), (holds, !holds), "{reason:?}, {over}, {tokens}");
     }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use darkbloom_content::{AnswerEvent, ChatRequest, FinishReason, Message, Role};
+use darkbloom_content::{AnswerEvent, AnswerParts, ChatRequest, FinishReason, Message, PartKind, Role, Tool, ToolCall};
 use darkbloom_text::{TextModel, TextPack};
 use darkbloom_types::{Digest, RefusalCode, SecretString, TokenCount, TokenId};
 use serde_json::{Value, json};
@@ -95,9 +95,9 @@ const STOPS: [&str; 2] = ["\n\n", "."];
 const SEED: u64 = 1_234_567;
 
 fn request() -> ChatRequest {
-    let messages = MESSAGES.map(|(role, _, content)| Message { role, content: content.into() });
+    let messages = MESSAGES.map(|(role, _, content)| Message::new(role, content));
     let stop = STOPS.map(SecretString::from).into();
-    ChatRequest { messages: messages.into(), temperature: 0.5, top_p: 0.9, seed: Some(SEED), stop }
+    ChatRequest { temperature: 0.5, top_p: 0.9, seed: Some(SEED), stop, ..ChatRequest::new(messages.into()) }
 }
 
 fn messages(cbor: Cbor) -> Cbor {
@@ -112,7 +112,8 @@ fn the_chat_request_is_as_published() {
     // Neither a seed nor stop strings: no keys.
     let least = messages(Cbor::default().map(3)).uint(2).float(1.0).uint(3).float(1.0).0;
     let plain = ChatRequest::new(request().messages);
-    for (bytes, value) in [(&whole, request()), (&least, plain)] {
+    let about_tools = about_tools_bytes();
+    for (bytes, value) in [(&whole, request()), (&least, plain), (&about_tools, about_tools_request())] {
         assert_eq!(value.to_cbor().expose(), bytes);
         assert_eq!(ChatRequest::from_cbor(bytes), Ok(value));
     }
@@ -120,8 +121,44 @@ fn the_chat_request_is_as_published() {
     let fields = json!({"messages": messages, "temperature": 0.5, "top_p": 0.9_f32, "seed": SEED, "stop": STOPS});
     golden(
         "chat-request.json",
-        &json!({"fields": fields, "bytes": hex::encode(whole), "without_optional_fields": hex::encode(least)}),
+        &json!({
+            "fields": fields, "bytes": hex::encode(whole), "without_optional_fields": hex::encode(least),
+            "about_tools": hex::encode(about_tools),
+        }),
     );
+}
+
+const PARAMETERS: &str = r#"{"type": "object", "properties": {"place": {"type": "string"}}}"#;
+
+/// A question, a call, and what the tool said.
+fn about_tools_request() -> ChatRequest {
+    let tool = Tool { name: "weather".into(), description: "Tells it.".into(), parameters: PARAMETERS.into() };
+    let call = ToolCall { id: "a1b2c3d4e".into(), name: "weather".into(), arguments: r#"{"place": "Lima"}"#.into() };
+    let calling = Message { reasoning: "Look.".into(), calls: vec![call], ..Message::new(Role::Assistant, "") };
+    let messages = vec![Message::new(Role::User, "And there?"), calling, Message::of_tool("a1b2c3d4e", "Mist.")];
+    ChatRequest { tools: vec![tool], ..ChatRequest::new(messages) }
+}
+
+fn about_tools_bytes() -> Vec<u8> {
+    let cbor = Cbor::default().map(4).uint(1).array(3).array(2).uint(1).text("And there?");
+    let cbor = cbor.array(3).uint(2).text("").map(2).uint(1).text("Look.").uint(2).array(1);
+    let cbor = cbor.array(3).text("a1b2c3d4e").text("weather").text(r#"{"place": "Lima"}"#);
+    let cbor = cbor.array(3).uint(3).text("Mist.").map(1).uint(3).text("a1b2c3d4e");
+    let cbor = cbor.uint(2).float(1.0).uint(3).float(1.0).uint(20).array(1);
+    cbor.array(3).text("weather").text("Tells it.").text(PARAMETERS).0
+}
+
+const PARTS: [(PartKind, u64, &str); 4] = [
+    (PartKind::Reasoning, 1, "Look."),
+    (PartKind::Text, 0, "größer"),
+    (PartKind::CallName, 2, "weather"),
+    (PartKind::CallArguments, 3, "{}"),
+];
+
+fn parts() -> AnswerParts {
+    let mut parts = AnswerParts::default();
+    PARTS.iter().for_each(|(kind, _, text)| parts.push(*kind, text));
+    parts
 }
 
 #[test]
@@ -134,7 +171,7 @@ fn the_answer_events_are_as_published() {
         (
             json!({"kind": "delta", "tokens": tokens, "text": "größer"}),
             delta.uint(3).text("größer"),
-            AnswerEvent::Delta { tokens: tokens.map(TokenId).into(), text: "größer".into() },
+            AnswerEvent::Delta { tokens: tokens.map(TokenId).into(), parts: "größer".into() },
         ),
         (
             json!({"kind": "finish", "reason": "length", "input_tokens": 12, "output_tokens": 900}),
@@ -149,6 +186,22 @@ fn the_answer_events_are_as_published() {
             json!({"kind": "failure", "code": code.number(), "detail": "the row was lost"}),
             event(2, 3).uint(7).uint(code.number().into()).uint(8).text("the row was lost"),
             AnswerEvent::Failure { code, detail: "the row was lost".into() },
+        ),
+        (
+            json!({"kind": "delta", "tokens": [7], "parts": PARTS.map(|(_, code, text)| json!([code, text]))}),
+            PARTS.into_iter().fold(event(0, 3).uint(2).array(1).uint(7).uint(9).array(4), |cbor, (_, code, text)| {
+                cbor.array(2).uint(code).text(text)
+            }),
+            AnswerEvent::Delta { tokens: vec![TokenId(7)], parts: parts() },
+        ),
+        (
+            json!({"kind": "finish", "reason": "tool_calls", "input_tokens": 12, "output_tokens": 900}),
+            event(1, 4).uint(4).uint(2).uint(5).uint(12).uint(6).uint(900),
+            AnswerEvent::Finish {
+                reason: FinishReason::ToolCalls,
+                input_tokens: TokenCount(12),
+                output_tokens: TokenCount(900),
+            },
         ),
     ];
     let vector = |(fields, cbor, value): (Value, Cbor, AnswerEvent)| {

@@ -1,5 +1,6 @@
 //! `POST /v1/chat/completions`.
 
+mod calls;
 mod stream;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use darkbloom_host::{body, clock, request_id};
 use darkbloom_types::{Refusal, RefusalCode, SecretString};
 use darkbloom_wire::AttemptRecord;
 
+use self::calls::CallIds;
 use super::{Failure, Shared, Vouching, accepted_key, put};
 use crate::{Answer, AnswerMeta, Failed, Operation, Part, Timing};
 
@@ -152,10 +154,20 @@ fn timing_json(timing: &Timing) -> String {
 }
 
 async fn whole(about: &Call, mut answer: Answer) -> Result<Response, Wrong> {
-    let mut text = SecretString::default();
+    let mut said = openai::Said::default();
+    let mut ids = CallIds::new(&about.id);
     let completed = loop {
         match answer.parts.recv().await {
-            Some(Part::Text(more)) => text.push_str(more.expose()),
+            Some(Part::Text(more)) => said.text.push_str(more.expose()),
+            Some(Part::Reasoning(more)) => said.reasoning.push_str(more.expose()),
+            Some(Part::Call(name)) => {
+                let (_, id) = ids.next();
+                said.calls.push(openai::Call { id, name, arguments: SecretString::default() });
+            }
+            Some(Part::Arguments(more)) => {
+                // Behind a call's name: the recount lets nothing else through.
+                said.calls.last_mut().into_iter().for_each(|call| call.arguments.push_str(more.expose()));
+            }
             Some(Part::Completed(completed)) => break Ok(completed),
             Some(Part::Failed(failed)) => break Err(failed),
             None => break Err(lost(&answer)),
@@ -170,8 +182,7 @@ async fn whole(about: &Call, mut answer: Answer) -> Result<Response, Wrong> {
     put(&mut headers, "x-darkbloom-receipt", &completed.receipt.to_string());
     put(&mut headers, "x-timing", &timing_json(&completed.timing));
     let usage = openai::Usage { input: completed.input_tokens, output: completed.output_tokens };
-    let body =
-        openai::completion(&about.id, about.created_unix_s, &about.model, text.expose(), completed.finish, usage);
+    let body = openai::completion(&about.id, about.created_unix_s, &about.model, &said, completed.finish, usage);
     Ok((StatusCode::OK, headers, body.expose().to_vec()).into_response())
 }
 
@@ -190,11 +201,12 @@ fn stream_headers(about: &Call, meta: &AnswerMeta) -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
-    use darkbloom_types::NanoDollars;
+    use darkbloom_content::FinishReason;
+    use darkbloom_types::{NanoDollars, ReceiptId, TokenCount};
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::{Role, parties};
+    use crate::{Completed, Role, parties};
 
     pub fn about() -> Call {
         Call {
@@ -213,6 +225,50 @@ mod tests {
         let mut timing = Timing::default();
         timing.parse(std::time::Duration::from_micros(7));
         Part::Failed(Box::new(Failed { refusal: RefusalCode::AnswerCut.into(), timing }))
+    }
+
+    /// An answer that thinks, says something, and calls twice.
+    pub fn calling() -> [Part; 8] {
+        let (call, arguments) = (|name: &str| Part::Call(name.into()), |text: &str| Part::Arguments(text.into()));
+        let completed = Completed {
+            finish: FinishReason::ToolCalls,
+            input_tokens: TokenCount(1),
+            output_tokens: TokenCount(2),
+            receipt: ReceiptId([0; 32]),
+            charge: NanoDollars::ZERO,
+            timing: Timing::default(),
+        };
+        [
+            Part::Reasoning("hm".into()),
+            Part::Text("Look.".into()),
+            call("f"),
+            arguments("{\"a\""),
+            arguments(": 1}"),
+            call("g"),
+            arguments("{}"),
+            Part::Completed(Box::new(completed)),
+        ]
+    }
+
+    #[tokio::test]
+    async fn a_whole_answer_has_its_calls_and_its_reasoning() {
+        let (parts, receiver) = mpsc::channel(8);
+        for part in calling() {
+            parts.send(part).await.unwrap();
+        }
+        let response = whole(&about(), parties::answer(receiver, None)).await.ok().unwrap();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.unwrap();
+        let choice = &serde_json::from_slice::<serde_json::Value>(&body).unwrap()["choices"][0];
+        assert_eq!(choice["finish_reason"], "tool_calls");
+        let message = &choice["message"];
+        assert_eq!((&message["content"], &message["reasoning_content"]), (&"Look.".into(), &"hm".into()));
+        let mut ids = CallIds::new("chatcmpl-1");
+        let calls = [("f", "{\"a\": 1}"), ("g", "{}")].map(|(name, arguments)| {
+            serde_json::json!({
+                "id": ids.next().1, "type": "function", "function": {"name": name, "arguments": arguments},
+            })
+        });
+        assert_eq!(message["tool_calls"], serde_json::Value::from(calls.to_vec()));
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@
 use std::io;
 
 use darkbloom_content::FinishReason;
-use darkbloom_types::{SecretBytes, TokenCount};
+use darkbloom_types::{SecretBytes, SecretString, TokenCount};
 use serde::Serialize;
 
 use crate::error::ApiError;
@@ -41,6 +41,7 @@ fn finish_name(finish: FinishReason) -> &'static str {
     match finish {
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",
+        FinishReason::ToolCalls => "tool_calls",
     }
 }
 
@@ -66,8 +67,54 @@ struct CompletionChoice<'a> {
 #[derive(Serialize)]
 struct CompletionMessage<'a> {
     role: &'static str,
-    content: &'a str,
+    /// Null where the answer does nothing but call.
+    content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<CallBody<'a>>,
     refusal: (),
+}
+
+#[derive(Serialize)]
+struct CallBody<'a> {
+    /// In streams only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<&'static str>,
+    function: FunctionBody<'a>,
+}
+
+#[derive(Serialize)]
+struct FunctionBody<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    arguments: &'a str,
+}
+
+/// A call of a tool in a whole answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// What the tool's message will name.
+    pub id: String,
+    /// The tool.
+    pub name: SecretString,
+    /// Its arguments as JSON.
+    pub arguments: SecretString,
+}
+
+/// What a whole answer says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Its text.
+    pub text: SecretString,
+    /// What the model thought before. OpenAI's interface has no field for it; `reasoning_content` is what others call it.
+    pub reasoning: SecretString,
+    /// The tools that it calls.
+    pub calls: Vec<Call>,
 }
 
 /// The body of a whole answer.
@@ -76,11 +123,18 @@ pub fn completion(
     id: &str,
     created_unix_s: u64,
     model: &str,
-    text: &str,
+    said: &Said,
     finish: FinishReason,
     usage: Usage,
 ) -> SecretBytes {
-    let message = CompletionMessage { role: "assistant", content: text, refusal: () };
+    let Said { text, reasoning, calls } = said;
+    let message = CompletionMessage {
+        role: "assistant",
+        content: (calls.is_empty() || !text.is_empty()).then_some(text.expose()),
+        reasoning_content: (!reasoning.is_empty()).then_some(reasoning.expose()),
+        tool_calls: calls.iter().map(CallBody::whole).collect(),
+        refusal: (),
+    };
     let body = Completion {
         id,
         object: "chat.completion",
@@ -91,6 +145,13 @@ pub fn completion(
         system_fingerprint: (),
     };
     write(b"", &body, b"")
+}
+
+impl<'a> CallBody<'a> {
+    fn whole(call: &'a Call) -> Self {
+        let function = FunctionBody { name: Some(call.name.expose()), arguments: call.arguments.expose() };
+        Self { index: None, id: Some(&call.id), r#type: Some("function"), function }
+    }
 }
 
 #[derive(Serialize)]
@@ -121,6 +182,10 @@ struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<[CallBody<'a>; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<()>,
 }
 
@@ -143,7 +208,7 @@ impl ChunkWriter {
     /// The first event: who speaks.
     #[must_use]
     pub fn role(&self) -> SecretBytes {
-        let delta = Delta { role: Some("assistant"), content: Some(""), refusal: Some(()) };
+        let delta = Delta { role: Some("assistant"), content: Some(""), refusal: Some(()), ..Delta::default() };
         self.choice(delta, None)
     }
 
@@ -151,6 +216,28 @@ impl ChunkWriter {
     #[must_use]
     pub fn content(&self, text: &str) -> SecretBytes {
         self.choice(Delta { content: Some(text), ..Delta::default() }, None)
+    }
+
+    /// More of what the model thinks. OpenAI's interface has no field for it; `reasoning_content` is what others call it.
+    #[must_use]
+    pub fn reasoning(&self, text: &str) -> SecretBytes {
+        self.choice(Delta { reasoning_content: Some(text), ..Delta::default() }, None)
+    }
+
+    /// A call of a tool begins: which of the answer's, from 0, and what the tool's message will name.
+    #[must_use]
+    pub fn call(&self, index: usize, id: &str, name: &str) -> SecretBytes {
+        let function = FunctionBody { name: Some(name), arguments: "" };
+        let call = CallBody { index: Some(index), id: Some(id), r#type: Some("function"), function };
+        self.choice(Delta { tool_calls: Some([call]), ..Delta::default() }, None)
+    }
+
+    /// More of a call's arguments.
+    #[must_use]
+    pub fn arguments(&self, index: usize, more: &str) -> SecretBytes {
+        let function = FunctionBody { name: None, arguments: more };
+        let call = CallBody { index: Some(index), id: None, r#type: None, function };
+        self.choice(Delta { tool_calls: Some([call]), ..Delta::default() }, None)
     }
 
     /// Why the answer ended.

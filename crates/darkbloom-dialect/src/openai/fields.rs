@@ -102,21 +102,34 @@ const fn refused(path: &'static str, note: &'static str) -> Field {
 }
 
 /// Every field of a chat-completions request. `null` counts as absent everywhere but in `model`, `messages`,
-/// `messages[].role`, `messages[].content` and the parts of a content.
+/// `messages[].role`, `messages[].content`, the parts of a content, and what tools and their calls must have.
 pub static FIELDS: &[Field] = &[
     honoured("model", "a model of the network; `GET /v1/models` lists them"),
     honoured("messages", "1 to 1,024 messages"),
-    honoured("messages[].role", "`system`, `developer` (as `system`), `user` or `assistant`"),
-    honoured("messages[].content", "a text, or an array of text parts, which are joined by line ends"),
+    honoured("messages[].role", "`system`, `developer` (as `system`), `user`, `assistant` or `tool`"),
+    honoured(
+        "messages[].content",
+        "a text, or an array of text parts, which are joined by line ends; `null` where there are `tool_calls`",
+    ),
     honoured("messages[].content[].type", "`text`; images, sound and files are refused"),
     honoured("messages[].content[].text", "a text"),
     refused("messages[].name", "write the name into `content`"),
     default("messages[].refusal", never, "`null` only"),
     default("messages[].audio", never, "`null` only"),
     default("messages[].annotations", is_empty_array, "an empty array"),
-    default("messages[].tool_calls", is_empty_array, "an empty array: tools are not supported yet"),
-    default("messages[].function_call", never, "`null` only: tools are not supported yet"),
-    refused("messages[].tool_call_id", "tools are not supported yet"),
+    honoured(
+        "messages[].reasoning_content",
+        "in the model's own messages, as it came with the answer; not a field of OpenAI's",
+    ),
+    honoured("messages[].tool_calls", "in the model's own messages: up to 128 calls"),
+    honoured("messages[].tool_calls[].id", "1 to 64 bytes long"),
+    honoured("messages[].tool_calls[].type", "`function`"),
+    honoured("messages[].tool_calls[].function", "an object"),
+    honoured("messages[].tool_calls[].function.name", "1 to 64 letters, digits, `_` and `-`"),
+    honoured("messages[].tool_calls[].function.arguments", "a text of up to 256 KiB"),
+    default("messages[].tool_calls[].index", is_integer, "an integer, as it came; the order says the same"),
+    default("messages[].function_call", never, "`null` only; write `tool_calls`"),
+    honoured("messages[].tool_call_id", "in messages of role `tool`: the `id` of a call before it"),
     honoured("max_completion_tokens", "1 to 4,294,967,295"),
     honoured("max_tokens", "the older name of `max_completion_tokens`; if both are given they must be equal"),
     honoured("temperature", "0 to 2"),
@@ -137,11 +150,24 @@ pub static FIELDS: &[Field] = &[
     default("modalities", is_text_only, "`[\"text\"]`"),
     default("audio", never, "`null` only"),
     default("prediction", never, "`null` only"),
-    default("tools", is_empty_array, "an empty array: tools are not supported yet"),
-    default("tool_choice", is_free_choice, "`none` or `auto`, which mean the same without tools"),
-    default("parallel_tool_calls", is_boolean, "a boolean, which means nothing without tools"),
-    default("functions", is_empty_array, "an empty array: tools are not supported yet"),
-    default("function_call", is_free_choice, "`none` or `auto`, which mean the same without tools"),
+    honoured("tools", "up to 128 tools, where the model's chat template takes tools"),
+    honoured("tools[].type", "`function`"),
+    honoured("tools[].function", "an object"),
+    honoured("tools[].function.name", "1 to 64 letters, digits, `_` and `-`, no two alike"),
+    honoured("tools[].function.description", "a text of up to 16 KiB"),
+    honoured("tools[].function.parameters", "a JSON schema of up to 64 KiB, which the model is shown"),
+    default("tools[].function.strict", is_false, "`false`: nothing holds the model to the schema yet"),
+    honoured(
+        "tool_choice",
+        "`auto` or `none`, which shows the model no tools; nothing can make a model call yet, so other values are refused",
+    ),
+    default(
+        "parallel_tool_calls",
+        is_boolean,
+        "`true`; `false` is refused where there are tools: nothing limits how often a model calls, so take the first call",
+    ),
+    default("functions", is_empty_array, "an empty array; write `tools`"),
+    default("function_call", is_free_choice, "`none` or `auto`, which mean the same without functions"),
     default("service_tier", is_usual_tier, "`auto` or `default`"),
     default("store", is_false, "`false`: the network keeps no answers"),
     default("verbosity", is_medium, "`medium`"),
@@ -184,6 +210,10 @@ fn is_one(value: &Json) -> bool {
 
 fn is_empty_array(value: &Json) -> bool {
     value.array().is_some_and(<[Json]>::is_empty)
+}
+
+fn is_integer(value: &Json) -> bool {
+    value.integer().is_some()
 }
 
 fn is_empty_object(value: &Json) -> bool {

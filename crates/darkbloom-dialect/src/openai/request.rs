@@ -1,11 +1,15 @@
 //! From a body to a request.
 
+use std::collections::BTreeSet;
+
 use darkbloom_content::{ChatRequest, MESSAGES_MAX, Message, Role, STOP_BYTES_MAX, STOPS_MAX, TEMPERATURE_MAX};
 use darkbloom_types::SecretString;
 
 use super::fields::{check_object, join};
 use crate::error::ApiError;
 use crate::json::{Json, Members};
+
+mod tools;
 
 /// Longest name of a model in bytes; the longest of today have about 100.
 pub const MODEL_NAME_BYTES_MAX: usize = 256;
@@ -32,8 +36,8 @@ pub struct ChatCall {
 /// # Errors
 /// [`ApiError`] with status 400 names the first field that cannot be served.
 pub fn parse_chat(body: &[u8]) -> Result<ChatCall, ApiError> {
-    let body: Json = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
-    let members = body.object().ok_or_else(|| ApiError::malformed("invalid_type", "the body must be a JSON object"))?;
+    let json: Json = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    let members = json.object().ok_or_else(|| ApiError::malformed("invalid_type", "the body must be a JSON object"))?;
     let mut hints = check_object("", "", members)?;
     let fields = Fields(members);
     let stream = fields.boolean("stream")?.unwrap_or(false);
@@ -56,6 +60,7 @@ pub fn parse_chat(body: &[u8]) -> Result<ChatCall, ApiError> {
         top_p: fields.fraction("top_p", 1.0)?.unwrap_or(1.0),
         seed: fields.seed()?,
         stop: fields.stop()?,
+        tools: tools::read(members, body)?,
     };
     Ok(ChatCall {
         model: read_model(members)?,
@@ -104,34 +109,70 @@ fn read_messages(members: &Members) -> Result<Vec<Message>, ApiError> {
     if !(1..=MESSAGES_MAX).contains(&messages.len()) {
         return Err(wrong_value("messages", &format!("an array of 1 to {MESSAGES_MAX} messages")));
     }
-    messages.iter().enumerate().map(|(index, message)| read_message(&format!("messages[{index}]"), message)).collect()
+    let mut read: Vec<Message> = Vec::with_capacity(messages.len());
+    let mut called = BTreeSet::new();
+    for (index, message) in messages.iter().enumerate() {
+        let place = format!("messages[{index}]");
+        let message = read_message(&place, message)?;
+        if message.call_id.as_ref().is_some_and(|id| !called.contains(id.expose())) {
+            let path = join(&place, "tool_call_id");
+            return Err(wrong_value(&path, "the `id` of a call in `tool_calls` of a message before it"));
+        }
+        called.extend(message.calls.iter().map(|call| call.id.expose().to_owned()));
+        read.push(message);
+    }
+    Ok(read)
 }
 
 fn read_message(place: &str, message: &Json) -> Result<Message, ApiError> {
     let members = message.object().ok_or_else(|| wrong_type(place, "an object"))?;
     check_object("messages[]", place, members)?;
-    let path = join(place, "role");
-    let role = members.get("role").ok_or_else(|| missing(&path))?;
-    let role = match role.text() {
-        Some("system" | "developer") => Role::System,
-        Some("user") => Role::User,
-        Some("assistant") => Role::Assistant,
-        Some("tool" | "function") => {
-            let message = format!("tools are not supported yet, so `{path}` cannot be `tool` or `function`");
-            return Err(ApiError::invalid("unsupported_value", path, message));
+    let role = read_role(place, members)?;
+    let calls = tools::read_calls(place, members)?;
+    let reasoning_path = join(place, "reasoning_content");
+    let reasoning = optional(members, "reasoning_content", &reasoning_path, "a string", Json::text)?;
+    if role != Role::Assistant {
+        if !calls.is_empty() {
+            return Err(misplaced(&join(place, "tool_calls"), "assistant"));
         }
-        Some(_) => return Err(wrong_value(&path, "`system`, `developer`, `user` or `assistant`")),
-        None => return Err(wrong_type(&path, "a string")),
-    };
+        if reasoning.is_some() {
+            return Err(misplaced(&reasoning_path, "assistant"));
+        }
+    }
     let path = join(place, "content");
-    let content = match members.get("content").ok_or_else(|| missing(&path))? {
-        Json::Text(text) => text.clone(),
-        Json::Array(parts) => read_parts(&path, parts)?,
-        Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Float(_) | Json::Object(_) => {
+    let content = match members.get("content") {
+        Some(Json::Text(text)) => text.clone(),
+        Some(Json::Array(parts)) => read_parts(&path, parts)?,
+        Some(Json::Null) | None if !calls.is_empty() => SecretString::default(),
+        None => return Err(missing(&path)),
+        Some(Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Float(_) | Json::Object(_)) => {
             return Err(wrong_type(&path, "a string or an array of text parts"));
         }
     };
-    Ok(Message { role, content })
+    let call_id = tools::read_call_id(place, members, role)?;
+    Ok(Message { role, content, reasoning: reasoning.unwrap_or_default().into(), calls, call_id })
+}
+
+fn read_role(place: &str, members: &Members) -> Result<Role, ApiError> {
+    let path = join(place, "role");
+    let role = members.get("role").ok_or_else(|| missing(&path))?;
+    match role.text() {
+        Some("system" | "developer") => Ok(Role::System),
+        Some("user") => Ok(Role::User),
+        Some("assistant") => Ok(Role::Assistant),
+        Some("tool") => Ok(Role::Tool),
+        Some("function") => {
+            let message = format!("`{path}` cannot be `function`; write `tool`, with a `tool_call_id`");
+            Err(ApiError::invalid("unsupported_value", path, message))
+        }
+        Some(_) => Err(wrong_value(&path, "`system`, `developer`, `user`, `assistant` or `tool`")),
+        None => Err(wrong_type(&path, "a string")),
+    }
+}
+
+/// A field that only messages of another role have.
+fn misplaced(path: &str, role: &str) -> ApiError {
+    ApiError::invalid("invalid_value", path, format!("`{path}` may stand only in a message of role `{role}`"))
 }
 
 fn read_parts(place: &str, parts: &[Json]) -> Result<SecretString, ApiError> {

@@ -4,22 +4,25 @@
 //! is left at the end needs frames of its own. Were there as many as the text needs, their number would show that the
 //! tokens were long. So the end always has the frames that the longest possible text would need.
 
+use darkbloom_content::PART_HEAD_BYTES_MAX;
 use darkbloom_seal::{AnswerSealer, FRAME_SIZES};
-use darkbloom_text::TextModel;
+use darkbloom_text::{ANSWER_HELD_BYTES_MAX, TextModel};
 use darkbloom_types::TokenId;
 
 /// Longest text of a token that the tail provides for: twice the longest tokens of public vocabularies, which are runs
 /// of 128 spaces. What longer tokens leave over shows.
 const TOKEN_TEXT_MAX: usize = 256;
-/// Most text that is held back: a beginning of a stop string of 256 bytes, and three bytes of a character, which may
-/// become three bytes of U+FFFD.
-const HELD_MAX: usize = 255 + 3;
+/// Most of an answer that is held back, and the head of the part that it becomes. Three bytes of a character may become
+/// three bytes of U+FFFD.
+const HELD_MAX: usize = ANSWER_HELD_BYTES_MAX + PART_HEAD_BYTES_MAX;
 /// Most bytes of a tail. Coordinators relay 64 frames without a token; this takes 58 of them at most, and is reached
 /// after 8,600 frames of one token of 128 bytes.
 const TAIL_MAX: usize = 46 * LARGEST;
-/// What a frame's content takes beside tokens and text, at most: keys and kind 5 bytes, the heads of tokens and text 3
-/// each, and 3 that a cut at the last whole character can leave unused.
-const CONTENT_HEAD_MAX: usize = 5 + 3 + 3 + 3;
+/// What a frame's content takes beside tokens and text, at most: keys and kind 5 bytes, the heads of tokens and parts 3
+/// each, the first part's own, and what a cut can leave unused: 3 bytes before the last whole character, or those of a
+/// head with no room behind it. Every further part's head is paid for by the marker before it, which is longer and is no
+/// text: so a token never brings more bytes, heads included, than it is long.
+const CONTENT_HEAD_MAX: usize = 5 + 3 + 3 + PART_HEAD_BYTES_MAX + 3 + PART_HEAD_BYTES_MAX;
 /// Bytes of a token's number, at most.
 const TOKEN_NUMBER_MAX: usize = 5;
 /// The largest frame.
@@ -93,6 +96,6 @@ mod tests {
             backlog.sealed(tokens, frame_size(u32::try_from(tokens).unwrap()));
         }
         assert_eq!(backlog.most, HELD_MAX);
-        assert_eq!(backlog.tail(), [256, 64]);
+        assert_eq!(backlog.tail(), [256, 256, 256]);
     }
 }

@@ -4,11 +4,13 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use darkbloom_content::{AnswerPart, ChatRequest, PartKind, Tool};
 use darkbloom_seal::{Acceptance, AnswerOpener, Epoch, EpochRing, Opened, Recipient, seal_request};
-use darkbloom_text::{AnswerRecount, TextModel, TextPack};
+use darkbloom_text::gguf::{Value, read_metadata};
+use darkbloom_text::{AnswerRecount, Opening, TextModel, TextPack};
 use darkbloom_types::{
     AttemptNumber, CatalogueDigest, Digest, NanoDollars, NetworkId, OperationId, ProviderId, RequestId, SecretBytes,
-    Tier, UnixMillis,
+    SecretString, Tier, UnixMillis,
 };
 use darkbloom_wire::{RequestKind, SealedHeader, Suite};
 use proptest::prelude::*;
@@ -67,11 +69,24 @@ fn opened() -> (Opened, Acceptance) {
     (opened, acceptance)
 }
 
+fn request(stops: &[SecretString]) -> ChatRequest {
+    ChatRequest { stop: stops.to_vec(), ..ChatRequest::new(Vec::new()) }
+}
+
+fn assembler(model: &TextModel, stops: &[SecretString]) -> AnswerAssembler {
+    AnswerAssembler::new(model, &request(stops), Opening::Free)
+}
+
+/// What parts say, of whatever kind.
+fn text(parts: &AnswerParts) -> String {
+    parts.iter().map(|part| part.text.expose()).collect()
+}
+
 /// An answer of these tokens, flushed whenever so many more are there; the frames, and the text as the client reads it.
 fn written(model: &TextModel, tokens: &[u32], stops: &[SecretString], flushes: &[usize]) -> (Vec<SealedFrame>, String) {
     let (opened, acceptance) = opened();
     let sealer = AnswerSealer::new(&opened.response_secret, &acceptance);
-    let mut writer = AnswerWriter::new(sealer, AnswerAssembler::new(model.decoder(), stops), token_text_max(model));
+    let mut writer = AnswerWriter::new(sealer, assembler(model, stops), token_text_max(model));
     let (mut frames, mut flushes) = (Vec::new(), flushes.iter().cycle());
     let mut next = *flushes.next().unwrap();
     for token in tokens {
@@ -85,20 +100,20 @@ fn written(model: &TextModel, tokens: &[u32], stops: &[SecretString], flushes: &
     }
     frames.extend(writer.finish(FinishReason::Stop, TokenCount(5)).unwrap());
     let text = read(&opened, &acceptance, &frames, writer.total());
-    let mut recount = AnswerRecount::new(model, stops);
-    for (tokens, text) in deltas(&opened, &acceptance, &frames) {
-        recount.push(&tokens, text.expose()).unwrap();
+    let mut recount = AnswerRecount::new(model, &request(stops), Opening::Free);
+    for (tokens, parts) in deltas(&opened, &acceptance, &frames) {
+        recount.push(&tokens, parts).unwrap();
     }
     recount.finish().unwrap();
     (frames, text)
 }
 
-/// The tokens and texts of the frames.
-fn deltas(opened: &Opened, acceptance: &Acceptance, frames: &[SealedFrame]) -> Vec<(Vec<TokenId>, SecretString)> {
+/// The tokens and parts of the frames.
+fn deltas(opened: &Opened, acceptance: &Acceptance, frames: &[SealedFrame]) -> Vec<(Vec<TokenId>, AnswerParts)> {
     let mut opener = AnswerOpener::new(&opened.response_secret, acceptance);
     let events = frames.iter().map(|frame| AnswerEvent::from_cbor(opener.open(frame).unwrap().expose()).unwrap());
     let deltas = events.filter_map(|event| match event {
-        AnswerEvent::Delta { tokens, text } => Some((tokens, text)),
+        AnswerEvent::Delta { tokens, parts } => Some((tokens, parts)),
         AnswerEvent::Finish { .. } | AnswerEvent::Failure { .. } => None,
     });
     let deltas = deltas.collect();
@@ -111,7 +126,7 @@ fn read(opened: &Opened, acceptance: &Acceptance, frames: &[SealedFrame], total:
     let deltas = deltas(opened, acceptance, frames);
     assert_eq!(deltas.iter().map(|(tokens, _)| tokens.len()).sum::<usize>(), total.0 as usize);
     assert!(frames.last().is_some_and(|last| last.tokens == total));
-    deltas.iter().map(|(_, text)| text.expose()).collect()
+    deltas.iter().map(|(_, parts)| text(parts)).collect()
 }
 
 /// What the coordinator sees of each frame.
@@ -121,19 +136,35 @@ fn seen(frames: &[SealedFrame]) -> Vec<(u32, TokenCount, bool, usize)> {
 
 /// An answer whose tokens bring texts of these lengths, flushed after so many tokens in turn.
 fn of_lengths(model: &TextModel, token_text_max: usize, lengths: &[usize], flushes: &[usize]) -> Vec<SealedFrame> {
+    of_parts(
+        model,
+        token_text_max,
+        &lengths.iter().map(|length| (PartKind::Text, *length)).collect::<Vec<_>>(),
+        flushes,
+    )
+}
+
+/// The same, of parts of these kinds.
+fn of_parts(
+    model: &TextModel,
+    token_text_max: usize,
+    parts: &[(PartKind, usize)],
+    flushes: &[usize],
+) -> Vec<SealedFrame> {
     let (opened, acceptance) = opened();
     let sealer = AnswerSealer::new(&opened.response_secret, &acceptance);
-    let assembler = AnswerAssembler::new(model.decoder(), &[]);
-    let mut writer = AnswerWriter::new(sealer, assembler, token_text_max);
+    let mut writer = AnswerWriter::new(sealer, assembler(model, &[]), token_text_max);
     writer.assembler = None;
     let (mut frames, mut flushes, mut whole) = (Vec::new(), flushes.iter().cycle(), String::new());
     let mut next = *flushes.next().unwrap();
-    for (at, length) in lengths.iter().enumerate() {
+    for (at, (kind, length)) in parts.iter().enumerate() {
         // Characters of three bytes where they fit, so that cuts find no boundary where they want one.
         let mut text = "\u{20ac}".repeat(length / 3);
         text.push_str(&"xy"[..length % 3]);
         // Numbers of every length: small ones leave more room than the bound counts on.
-        writer.take(TokenId(if at % 3 == 0 { 7 } else { u32::MAX }), &text);
+        let mut part = AnswerParts::default();
+        part.push(*kind, &text);
+        writer.take(TokenId(if at % 3 == 0 { 7 } else { u32::MAX }), &part);
         whole.push_str(&text);
         if writer.waiting() >= next {
             frames.extend(writer.flush().unwrap());
@@ -145,12 +176,70 @@ fn of_lengths(model: &TextModel, token_text_max: usize, lengths: &[usize], flush
     frames
 }
 
+/// The same vocabulary with a template that knows tools and thoughts.
+fn calling_model() -> TextModel {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");
+    let mut metadata = read_metadata(File::open(path).unwrap()).unwrap();
+    let template = "{% for tool in tools or [] %}<tool_call>{{ tool | tojson }}{% endfor %}{% for m in messages %}<think>\
+                    {{ m.content }}{{ m.tool_calls | tojson }}{% endfor %}";
+    metadata.entries.insert("tokenizer.chat_template".to_owned(), Value::Text(template.to_owned()));
+    let model = TextModel::new(TextPack::from_metadata(&metadata).unwrap()).unwrap();
+    assert!(model.takes_tools());
+    model
+}
+
+/// The frames of an answer to a request with a tool, which the client's recount accepts; and what it says.
+fn called(model: &TextModel, answer: &[TokenId], flushes: &[usize]) -> (Vec<SealedFrame>, AnswerParts) {
+    let (opened, acceptance) = opened();
+    let tool = Tool { name: "f".into(), description: "".into(), parameters: "{}".into() };
+    let request = ChatRequest { tools: vec![tool], ..request(&[]) };
+    let sealer = AnswerSealer::new(&opened.response_secret, &acceptance);
+    let assembler = AnswerAssembler::new(model, &request, Opening::Free);
+    let mut writer = AnswerWriter::new(sealer, assembler, token_text_max(model));
+    let (mut frames, mut flushes) = (Vec::new(), flushes.iter().cycle());
+    let mut next = *flushes.next().unwrap();
+    for token in answer {
+        assert!(!writer.push(*token));
+        if writer.waiting() >= next {
+            frames.extend(writer.flush().unwrap());
+            next = *flushes.next().unwrap();
+        }
+    }
+    let reason = writer.turn_ended();
+    frames.extend(writer.finish(reason, TokenCount(5)).unwrap());
+    let (mut recount, mut all) = (AnswerRecount::new(model, &request, Opening::Free), AnswerParts::default());
+    for (tokens, parts) in deltas(&opened, &acceptance, &frames) {
+        all.append(&parts);
+        recount.push(&tokens, parts).unwrap();
+    }
+    let recounted = recount.finish().unwrap();
+    assert_eq!(reason, if recounted.called { FinishReason::ToolCalls } else { FinishReason::Stop });
+    (frames, all)
+}
+
+#[test]
+fn thoughts_and_calls_do_not_show_in_number_or_sizes_of_frames() {
+    let model = calling_model();
+    let call = "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": [1, 2]}}</tool_call>";
+    let mut answer = Vec::new();
+    for text in ["<think>hm, so it is</think>", "Look.", call, call, "And then", call] {
+        answer.extend_from_slice(model.text_tokens(text).expose());
+    }
+    let plain = vec![model.text_tokens("a").expose()[0]; answer.len()];
+    for flushes in [&[1][..], &[1, 3, 7, 2], &[25], &[1_000]] {
+        let (frames, said) = called(&model, &answer, flushes);
+        let kinds: Vec<_> = said.iter().map(|part| part.kind).collect();
+        let (text, reasoning) = (PartKind::Text, PartKind::Reasoning);
+        let (name, arguments) = (PartKind::CallName, PartKind::CallArguments);
+        assert_eq!(kinds, [reasoning, text, name, arguments, name, arguments, text, name, arguments]);
+        assert_eq!(said.iter().last(), Some(&AnswerPart { kind: arguments, text: "{\"a\": [1, 2]}".into() }));
+        assert_eq!(seen(&frames), seen(&called(&model, &plain, flushes).0));
+    }
+}
+
 /// The ordinary tokens that are whole text by themselves, shortest text first.
 fn by_length(model: &TextModel) -> Vec<u32> {
-    let text = |token: u32| {
-        let mut assembler = AnswerAssembler::new(model.decoder(), &[]);
-        assembler.push(TokenId(token)).0.expose().len()
-    };
+    let text = |token: u32| assembler(model, &[]).push(TokenId(token)).0.len();
     let mut tokens: Vec<_> = (0..ORDINARY).filter(|token| text(*token) > 0).collect();
     tokens.sort_by_key(|token| text(*token));
     tokens
@@ -184,6 +273,12 @@ fn long_tokens_do_not_show_in_number_or_sizes_of_frames() {
                     let frames = seen(&of_lengths(&model, longest, &lengths, flushes));
                     assert_eq!(frames, none, "{count} tokens of {longest} bytes, flushed by {flushes:?}");
                 }
+                // Each token is a marker, and what follows is of another kind: its head takes the marker's place.
+                let kinds = [PartKind::Text, PartKind::Reasoning, PartKind::CallName, PartKind::CallArguments];
+                let length = longest - PART_HEAD_BYTES_MAX;
+                let parts: Vec<_> = kinds.into_iter().cycle().take(count).map(|kind| (kind, length)).collect();
+                let frames = seen(&of_parts(&model, longest, &parts, flushes));
+                assert_eq!(frames, none, "{count} parts of {longest} bytes, flushed by {flushes:?}");
             }
         }
     }
@@ -199,8 +294,7 @@ fn text_that_was_held_back_does_not_show_either() {
     let held = SecretString::from(format!("{}!", text.repeat(255 / text.len())));
     let sizes = [&[][..], &[held]].map(|stops| {
         let sealer = AnswerSealer::new(&opened.response_secret, &acceptance);
-        let assembler = AnswerAssembler::new(model.decoder(), stops);
-        let mut writer = AnswerWriter::new(sealer, assembler, token_text_max(&model));
+        let mut writer = AnswerWriter::new(sealer, assembler(&model, stops), token_text_max(&model));
         let mut frames = Vec::new();
         for _ in 0..300 {
             writer.push(TokenId(token));
@@ -227,12 +321,12 @@ fn the_text_of_a_backlog_stands_beside_its_own_tokens() {
     let text = String::from_utf8(model.token_bytes(TokenId(token)).unwrap().to_vec()).unwrap();
     let (opened, acceptance) = opened();
     let sealer = AnswerSealer::new(&opened.response_secret, &acceptance);
-    let mut writer = AnswerWriter::new(sealer, AnswerAssembler::new(model.decoder(), &[]), token_text_max(&model));
+    let mut writer = AnswerWriter::new(sealer, assembler(&model, &[]), token_text_max(&model));
     let stopped = (0..1_000).any(|_| writer.push(TokenId(token)));
     assert!(!stopped);
     let frames = writer.finish(FinishReason::Length, TokenCount(5)).unwrap();
     let deltas = deltas(&opened, &acceptance, &frames);
-    let lengths: Vec<_> = deltas.iter().map(|(tokens, text)| (tokens.len(), text.len())).collect();
+    let lengths: Vec<_> = deltas.iter().map(|(tokens, parts)| (tokens.len(), parts.len())).collect();
     let [first, second, third, ..] = lengths[..] else { panic!("{lengths:?}") };
     assert_eq!([first, second, third], [400, 400, 200].map(|tokens| (tokens, tokens * text.len())));
 }

@@ -7,8 +7,7 @@ use darkbloom_content::{ChatRequest, Message, Role};
 use darkbloom_seal::{Epoch, EpochRing, Recipient, seal_request};
 use darkbloom_store::ReceiptOutbox;
 use darkbloom_types::{
-    CatalogueDigest, Digest, NanoDollars, NetworkId, OperationId, ProviderId, RequestId, SecretBytes, SecretString,
-    Tier,
+    CatalogueDigest, Digest, NanoDollars, NetworkId, OperationId, ProviderId, RequestId, SecretBytes, Tier,
 };
 use darkbloom_wire::{Decoded, Suite};
 
@@ -23,7 +22,7 @@ fn model() -> LoadedModel {
 }
 
 fn chat(content: &str) -> SecretBytes {
-    let message = Message { role: Role::User, content: SecretString::from(content) };
+    let message = Message::new(Role::User, content);
     ChatRequest::new(vec![message]).to_cbor()
 }
 

@@ -210,13 +210,8 @@ impl Introduced {
         let (mut request, mut operation) = ([0; 16], [0; 16]);
         rng.fill_bytes(&mut request);
         rng.fill_bytes(&mut operation);
-        let mut chat = ChatRequest {
-            messages: vec![ChatMessage { role: Role::User, content: SecretString::from("Count from 1 to 9.") }],
-            temperature: 0.0,
-            top_p: 1.0,
-            seed: Some(1),
-            stop: Vec::new(),
-        };
+        let messages = vec![ChatMessage::new(Role::User, "Count from 1 to 9.")];
+        let mut chat = ChatRequest { temperature: 0.0, seed: Some(1), ..ChatRequest::new(messages) };
         let mut header = SealedHeader {
             network: self.statement.network,
             suite: Suite::XWingAes256Gcm,

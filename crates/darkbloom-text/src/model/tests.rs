@@ -17,7 +17,7 @@ fn tiny() -> &'static TextModel {
 }
 
 fn request(content: &str) -> ChatRequest {
-    ChatRequest::new(vec![Message { role: Role::User, content: content.into() }])
+    ChatRequest::new(vec![Message::new(Role::User, content)])
 }
 
 fn longest(model: &TextModel) -> (TokenId, usize) {

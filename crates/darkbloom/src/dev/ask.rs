@@ -22,7 +22,7 @@ pub async fn ask(network: &Network, prompt: &str, as_json: bool) -> Result<(), F
         pinned: BTreeSet::from([network.provider_id.parse().map_err(wrong)?]),
         candidates: CANDIDATES_DEFAULT,
     })?;
-    let mut request = ChatRequest::new(vec![Message { role: Role::User, content: prompt.into() }]);
+    let mut request = ChatRequest::new(vec![Message::new(Role::User, prompt)]);
     request.temperature = 0.0;
     let began = Instant::now();
     let operation = Operation {
@@ -46,6 +46,8 @@ pub async fn ask(network: &Network, prompt: &str, as_json: bool) -> Result<(), F
                 }
                 text.push_str(piece.expose());
             }
+            // The question offers no tools, and what the model thought before is not the answer.
+            Some(Part::Reasoning(_) | Part::Call(_) | Part::Arguments(_)) => {}
             Some(Part::Completed(completed)) => break completed,
             Some(Part::Failed(failed)) => return Err(failed.refusal.into()),
             None => return Err(Failure::new("the answer broke off", "try again")),

@@ -93,7 +93,7 @@ fn operation(prompt: &str) -> Operation {
     Operation {
         key: "key".into(),
         model: MODEL.to_owned(),
-        request: ChatRequest::new(vec![Message { role: Role::User, content: prompt.into() }]),
+        request: ChatRequest::new(vec![Message::new(Role::User, prompt)]),
         stream: true,
         max_output_tokens: None,
         idempotency_key: None,
@@ -126,7 +126,7 @@ async fn a_call_counts_its_prompt_in_a_place_for_counting() {
     assert!((&mut call).now_or_never().is_none(), "all places are taken");
     drop(all);
     let prompt = call.await.ok().unwrap().prompt_tokens;
-    assert_eq!(prompt, count(&text(), &operation("What is 17 + 25?").request).unwrap());
+    assert_eq!(prompt, count(&text(), &operation("What is 17 + 25?").request).unwrap().tokens);
 }
 
 /// As if all that a call needs had been fetched.
@@ -157,6 +157,6 @@ fn what_cannot_fit_is_refused_without_counting_and_truthfully() {
         let refused = refuse_early(&text, TokenCount(1), &request).unwrap_err();
         let words: Vec<_> = refused.detail.split(' ').collect();
         let least: u32 = words[words.iter().position(|word| *word == "least").unwrap() + 1].parse().unwrap();
-        assert!(least <= count(&text, &request).unwrap().0, "{piece}: {refused}");
+        assert!(least <= count(&text, &request).unwrap().tokens.0, "{piece}: {refused}");
     }
 }

@@ -9,7 +9,7 @@ use darkbloom_content::{ChatRequest, Message, Role};
 use darkbloom_host::clock;
 use darkbloom_seal::{AnswerSealer, frame_size};
 use darkbloom_session::ClientSession;
-use darkbloom_text::{TextModel, TextPack};
+use darkbloom_text::{Opening, TextModel, TextPack};
 use darkbloom_types::{AttemptNumber, Micros, MonoMillis, NanoDollars, OperationId, SecretString, Tier, TokenId};
 use darkbloom_wire::{AttemptRecord, Bill, CoordinatorTiming, RelayedRefused};
 use tokio::sync::{mpsc, oneshot};
@@ -36,13 +36,8 @@ fn call(operator: &Operator, provider: &Provider) -> Call {
     };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");
     let candidates = operator.read(clock::now(), &[&provider.signed()], &operator.anybody()).unwrap();
-    let request = ChatRequest {
-        messages: vec![Message { role: Role::User, content: SecretString::from("?") }],
-        temperature: 0.0,
-        top_p: 1.0,
-        seed: None,
-        stop: vec![SecretString::from("b")],
-    };
+    let messages = vec![Message::new(Role::User, "?")];
+    let request = ChatRequest { stop: vec![SecretString::from("b")], ..ChatRequest::new(messages) };
     Call {
         network: Arc::new(Network::new(config).unwrap()),
         coordinator: operator.public.clone(),
@@ -60,6 +55,7 @@ fn call(operator: &Operator, provider: &Provider) -> Call {
         candidates: Arc::new(candidates),
         text: TextModel::new(TextPack::from_gguf(File::open(path).unwrap()).unwrap()).unwrap(),
         prompt_tokens: TokenCount(1),
+        opening: Opening::Free,
         ceilings: Ceilings { input: TokenCount(256), output: TokenCount(CEILING) },
         passed_over: Vec::new(),
         called_wrong: false,
@@ -98,7 +94,7 @@ async fn read(said: &str, text: &str, reason: FinishReason) -> Result<(), Refusa
     let mut live = call.begin_answer(accepted, &sealing).unwrap();
     let tokens: Vec<TokenId> = call.text.text_tokens(said).expose().to_vec();
     let count = TokenCount(u32::try_from(tokens.len()).unwrap());
-    let delta = AnswerEvent::Delta { tokens, text: text.into() };
+    let delta = AnswerEvent::Delta { tokens, parts: text.into() };
     let finish = AnswerEvent::Finish { reason, input_tokens: TokenCount(1), output_tokens: count };
     let mut sealer = AnswerSealer::new(&opened.response_secret, &acceptance);
     let (first, _started) = oneshot::channel();
@@ -125,11 +121,26 @@ async fn an_answer_ends_for_a_reason_that_fits_it() {
     {
         assert_eq!(read(said, text, reason).await, Ok(()), "{said}, {reason:?}");
     }
-    for (said, text, reason) in [("1234", "1234", stop), ("1b", "1", length), ("123b", "123", length)] {
+    let calls = FinishReason::ToolCalls;
+    for (said, text, reason, words) in [
+        ("1234", "1234", stop, "is said to have"),
+        ("1b", "1", length, "is said to have"),
+        ("123b", "123", length, "is said to have"),
+        ("1", "1", calls, "whether a tool was called"),
+    ] {
         let refusal = read(said, text, reason).await.unwrap_err();
         assert_eq!(refusal.code, RefusalCode::VerificationFailed);
-        assert!(refusal.detail.contains("is said to have"), "{refusal}");
+        assert!(refusal.detail.contains(words), "{refusal}");
     }
+    // What the tokens call must be said to be a call, unless there was no room for more.
+    for (called, reason, fits) in
+        [(true, stop, false), (true, calls, true), (true, length, true), (false, calls, false), (false, stop, true)]
+    {
+        let checked = check_reason(reason, Recounted { over: false, called }, TokenCount(1), TokenCount(4));
+        assert_eq!(checked.is_ok(), fits, "{called}, {reason:?}");
+    }
+    let full = check_reason(calls, Recounted { over: false, called: true }, TokenCount(4), TokenCount(4));
+    assert!(full.is_err(), "all tokens and no end");
 }
 
 #[test]

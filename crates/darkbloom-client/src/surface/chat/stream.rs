@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::super::places::Place;
+use super::calls::CallIds;
 use super::{Call, lost, timing_json};
 use crate::{Answer, Completed, Failed, Part};
 
@@ -39,7 +40,8 @@ fn pieces_within(
     wait: Duration,
 ) -> impl Stream<Item = Result<Bytes, CutOff>> + use<> {
     let writer = openai::ChunkWriter::new(&*about.id, about.created_unix_s, &*about.model, about.include_usage);
-    let streaming = Streaming { about, answer, writer, opened: false, over: false, _place: place };
+    let calls = CallIds::new(&about.id);
+    let streaming = Streaming { about, answer, writer, calls, opened: false, over: false, _place: place };
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
     tokio::spawn(streaming.run(sender, wait));
     futures_util::stream::unfold(Some(receiver), |receiver| async move {
@@ -63,6 +65,7 @@ struct Streaming {
     about: Call,
     answer: Answer,
     writer: openai::ChunkWriter,
+    calls: CallIds,
     opened: bool,
     over: bool,
     /// Counts this request as long as it is worked on.
@@ -92,18 +95,21 @@ impl Streaming {
             self.opened = true;
             return bytes(&self.writer.role());
         }
-        loop {
-            let part = match timeout(KEEP_ALIVE, self.answer.parts.recv()).await {
-                Err(_) => return Bytes::from_static(openai::keep_alive()),
-                Ok(part) => part,
-            };
-            match part {
-                Some(Part::Text(text)) if text.is_empty() => {}
-                Some(Part::Text(text)) => return bytes(&self.writer.content(text.expose())),
-                Some(Part::Completed(completed)) => return self.end(&completed),
-                Some(Part::Failed(failed)) => return self.fail(&failed),
-                None => return self.fail(&lost(&self.answer)),
+        let part = match timeout(KEEP_ALIVE, self.answer.parts.recv()).await {
+            Err(_) => return Bytes::from_static(openai::keep_alive()),
+            Ok(part) => part,
+        };
+        match part {
+            Some(Part::Text(text)) => bytes(&self.writer.content(text.expose())),
+            Some(Part::Reasoning(text)) => bytes(&self.writer.reasoning(text.expose())),
+            Some(Part::Call(name)) => {
+                let (index, id) = self.calls.next();
+                bytes(&self.writer.call(index, &id, name.expose()))
             }
+            Some(Part::Arguments(more)) => bytes(&self.writer.arguments(self.calls.last(), more.expose())),
+            Some(Part::Completed(completed)) => self.end(&completed),
+            Some(Part::Failed(failed)) => self.fail(&failed),
+            None => self.fail(&lost(&self.answer)),
         }
     }
 
@@ -149,10 +155,11 @@ mod tests {
     use darkbloom_content::FinishReason;
     use darkbloom_types::{NanoDollars, ReceiptId, SecretString, TokenCount};
     use futures_util::StreamExt as _;
+    use serde_json::json;
     use tokio::sync::Semaphore;
 
     use super::super::super::places::Places;
-    use super::super::tests::{about, cut};
+    use super::super::tests::{about, calling, cut};
     use super::*;
     use crate::Timing;
     use crate::parties::answer;
@@ -227,6 +234,41 @@ mod tests {
         assert_eq!(text.matches("word ").count(), 3 * PIECES_MAX);
         assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
         assert_eq!(timeout(LONG, Arc::clone(&room).acquire_owned()).await.map(|_| ()), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_stream_has_its_calls_and_its_reasoning() {
+        let ((_room, place), (parts, receiver)) = (place(), mpsc::channel(8));
+        for part in calling() {
+            parts.send(part).await.unwrap();
+        }
+        let pieces: Vec<_> = pieces(about(), answer(receiver, None), place).collect().await;
+        let mut deltas = Vec::new();
+        for piece in pieces.iter().flatten() {
+            let events = std::str::from_utf8(piece).unwrap().split("\n\n");
+            let events = events.filter_map(|event| event.strip_prefix("data: ")).filter(|event| *event != "[DONE]");
+            deltas.extend(events.map(|event| serde_json::from_str::<serde_json::Value>(event).unwrap()));
+        }
+        assert_eq!(deltas.last().unwrap()["choices"][0]["finish_reason"], "tool_calls");
+        let deltas: Vec<_> = deltas.iter().map(|event| &event["choices"][0]["delta"]).collect();
+        let mut ids = CallIds::new("chatcmpl-1");
+        let mut begun = |name: &str| {
+            let (index, id) = ids.next();
+            let function = json!({"name": name, "arguments": ""});
+            json!({"tool_calls": [{"index": index, "id": id, "type": "function", "function": function}]})
+        };
+        let more =
+            |index: usize, text: &str| json!({"tool_calls": [{"index": index, "function": {"arguments": text}}]});
+        let expected = [
+            json!({"reasoning_content": "hm"}),
+            json!({"content": "Look."}),
+            begun("f"),
+            more(0, "{\"a\""),
+            more(0, ": 1}"),
+            begun("g"),
+            more(1, "{}"),
+        ];
+        assert_eq!(deltas[1..8], expected.iter().collect::<Vec<_>>()[..]);
     }
 
     #[tokio::test]

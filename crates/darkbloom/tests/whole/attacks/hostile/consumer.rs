@@ -2,9 +2,7 @@
 
 use darkbloom_content::{ChatRequest, Message, Role};
 use darkbloom_seal::{Recipient, RequestSeal, seal_request};
-use darkbloom_types::{
-    Digest, NanoDollars, OperationId, ProviderId, RefusalCode, RequestId, SecretString, Tier, TokenCount,
-};
+use darkbloom_types::{Digest, NanoDollars, OperationId, ProviderId, RefusalCode, RequestId, Tier, TokenCount};
 use darkbloom_wire::{
     CandidateList, ClientFrame, Decoded, LengthPrefixed, PublicKey, Relayed, RequestKind, SealedHeader, Statement,
     Submit, Suite, catalogue_digest,
@@ -63,13 +61,8 @@ impl Consumer {
 
     /// A question that the model which ships answers with 42.
     pub fn question() -> ChatRequest {
-        ChatRequest {
-            messages: vec![Message { role: Role::User, content: SecretString::from("What is 17 + 25?") }],
-            temperature: 0.0,
-            top_p: 1.0,
-            seed: None,
-            stop: Vec::new(),
-        }
+        let messages = vec![Message::new(Role::User, "What is 17 + 25?")];
+        ChatRequest { temperature: 0.0, ..ChatRequest::new(messages) }
     }
 
     pub fn seal(&self, header: SealedHeader, to: &[ProviderId]) -> RequestSeal {
@@ -97,7 +90,7 @@ impl Consumer {
         let mut header = self.header();
         header.input_ceiling = TokenCount(1_024 - header.output_ceiling.0);
         header.price_max = self.list.price.cost(header.input_ceiling, header.output_ceiling).unwrap();
-        let message = Message { role: Role::User, content: SecretString::from(prompt) };
+        let message = Message::new(Role::User, prompt);
         let request = ChatRequest { messages: vec![message], ..Self::question() };
         self.seal_this(header, &[self.statements[0].provider()], &request)
     }

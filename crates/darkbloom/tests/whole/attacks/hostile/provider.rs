@@ -376,7 +376,7 @@ impl Work {
     /// The next piece, with so many more tokens.
     pub fn delta(&mut self, tokens: u32, text: &str) -> Data {
         self.tokens += tokens;
-        let event = AnswerEvent::Delta { tokens: (0..tokens).map(TokenId).collect(), text: SecretString::from(text) };
+        let event = AnswerEvent::Delta { tokens: (0..tokens).map(TokenId).collect(), parts: text.into() };
         self.seal(&event, tokens, false)
     }
 
@@ -384,7 +384,7 @@ impl Work {
     pub fn say(&mut self, tokens: &[TokenId], text: &str) -> Data {
         let count = u32::try_from(tokens.len()).unwrap();
         self.tokens += count;
-        self.seal(&AnswerEvent::Delta { tokens: tokens.to_vec(), text: SecretString::from(text) }, count, false)
+        self.seal(&AnswerEvent::Delta { tokens: tokens.to_vec(), parts: text.into() }, count, false)
     }
 
     /// The authenticated end.
