@@ -209,7 +209,8 @@ impl Call {
         candidates.anybody(clock::now())?;
         let text = network.text(&candidates.entry).await?;
         let counted = network.counting.count(&text, candidates.entry.context, operation, timing).await?;
-        let (operation, prompt) = counted;
+        let (mut operation, prompt) = counted;
+        operation.request.prefix = Some(network.prefix_secret(&operation.key));
         let ceilings = ceilings(&candidates.entry, prompt.tokens, operation.max_output_tokens)?;
         let mut random = [0; 16];
         clock::rng().fill_bytes(&mut random);

@@ -6,10 +6,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use darkbloom_content::PrefixSecret;
 use darkbloom_host::clock;
-use darkbloom_types::{NetworkId, Refusal, RefusalCode, SecretString};
+use darkbloom_types::{Digest, NetworkId, Refusal, RefusalCode, SecretString};
 use darkbloom_wire::limits;
 use rand_core::Rng as _;
+use zeroize::Zeroizing;
 
 use crate::Config;
 use crate::call::Counting;
@@ -51,6 +53,8 @@ pub struct Network {
     pub(crate) counting: Counting,
     /// Verified candidates.
     pub candidates: CandidateCache,
+    /// What only this process knows: prefixes are shared within it at most.
+    prefix_secret: Zeroizing<[u8; 32]>,
 }
 
 /// Whether an address may carry keys: https, or http on this machine.
@@ -105,6 +109,8 @@ impl Network {
                 }
             };
         }
+        let mut prefix_secret = Zeroizing::new([0; 32]);
+        clock::rng().fill_bytes(&mut *prefix_secret);
         Ok(Self {
             config,
             http,
@@ -113,7 +119,14 @@ impl Network {
             texts: Texts::default(),
             counting: Counting::default(),
             candidates: CandidateCache::default(),
+            prefix_secret,
         })
+    }
+
+    /// The secret within which requests with a key may use each other's prefixes at a provider.
+    pub fn prefix_secret(&self, key: &SecretString) -> PrefixSecret {
+        let parts: [&[u8]; 3] = [b"darkbloom/v1/prefix-secret", &*self.prefix_secret, key.expose().as_bytes()];
+        PrefixSecret::new(Digest::of(&parts).0)
     }
 
     fn url(&self, path: &str) -> String {

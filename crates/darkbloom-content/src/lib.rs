@@ -19,13 +19,19 @@ mod message;
 mod parts;
 mod request;
 mod tool;
+mod tweaks;
 
 pub use cbor::DecodeContentError;
 pub use event::{AnswerEvent, EVENT_TOKENS_MAX, FinishReason};
 pub use message::{Message, Role};
 pub use parts::{AnswerPart, AnswerParts, EVENT_PARTS_MAX, PART_HEAD_BYTES_MAX, PartKind};
-pub use request::{ChatRequest, InvalidRequestError, MESSAGES_MAX, STOP_BYTES_MAX, STOPS_MAX, TEMPERATURE_MAX};
+pub use request::{
+    ChatRequest, InvalidRequestError, MESSAGES_MAX, PrefixSecret, STOP_BYTES_MAX, STOPS_MAX, TEMPERATURE_MAX,
+};
 pub use tool::{
     CALL_ARGUMENTS_BYTES_MAX, CALL_ID_BYTES_MAX, CALLS_MAX, InvalidToolError, TOOL_DESCRIPTION_BYTES_MAX,
     TOOL_NAME_BYTES_MAX, TOOL_PARAMETERS_BYTES_MAX, TOOLS_MAX, Tool, ToolCall, is_tool_name,
+};
+pub use tweaks::{
+    InvalidTweakError, LOGIT_BIAS_VALUE_MAX, LOGIT_BIASES_MAX, PENALTY_MAX, REPETITION_PENALTY_MAX, Tweaks,
 };

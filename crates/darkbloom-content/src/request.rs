@@ -5,10 +5,12 @@ use std::convert::Infallible;
 
 use darkbloom_types::{SecretBytes, SecretString};
 use minicbor::encode::{Encoder, Write};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::cbor::{self, DecodeContentError, StrictReader, ToCbor, Written};
 use crate::message::{Message, Role};
 use crate::tool::{InvalidToolError, Tool, check_tools, read_tools, write_tools};
+use crate::tweaks::{InvalidTweakError, Tweaks};
 
 /// Most messages in one request: four times the longest conversation that fits into a context of 8,192 tokens at 32
 /// tokens a message.
@@ -36,6 +38,36 @@ pub struct ChatRequest {
     pub stop: Vec<SecretString>,
     /// What the model may call, as it sees fit; at most [`TOOLS_MAX`](crate::TOOLS_MAX).
     pub tools: Vec<Tool>,
+    /// What else changes how likely tokens are.
+    pub tweaks: Tweaks,
+    /// Lets this request start from what earlier ones with the same secret left in the provider's memory. Nothing keeps it
+    /// apart from all.
+    pub prefix: Option<PrefixSecret>,
+}
+
+/// A secret that requests share which may use each other's prefixes. Whoever knows it could find out by the time to the first
+/// token what was asked before.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct PrefixSecret([u8; 32]);
+
+impl PrefixSecret {
+    /// The secret with these bytes: from a cryptographic source or hash.
+    #[must_use]
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes themselves. Each caller answers for where they go.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for PrefixSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PrefixSecret(…)")
+    }
 }
 
 /// Why a request cannot be served by anybody. Names places, never content.
@@ -67,6 +99,9 @@ pub enum InvalidRequestError {
     /// A tool, or a message about one.
     #[error(transparent)]
     Tool(#[from] InvalidToolError),
+    /// A penalty, a bias or another such number.
+    #[error(transparent)]
+    Tweak(#[from] InvalidTweakError),
 }
 
 const KEY_MESSAGES: u64 = 1;
@@ -74,14 +109,25 @@ const KEY_TEMPERATURE: u64 = 2;
 const KEY_TOP_P: u64 = 3;
 const KEY_SEED: u64 = 4;
 const KEY_STOP: u64 = 5;
+const KEY_TWEAKS: u64 = 6;
+const KEY_PREFIX: u64 = 7;
 const KEY_TOOLS: u64 = 20;
-const KEYS_MAX: u64 = 6;
+const KEYS_MAX: u64 = 8;
 
 impl ChatRequest {
     /// A request with the OpenAI interface's defaults: temperature 1, the whole probability, no seed, no stop strings, no tools.
     #[must_use]
     pub fn new(messages: Vec<Message>) -> Self {
-        Self { messages, temperature: 1.0, top_p: 1.0, seed: None, stop: Vec::new(), tools: Vec::new() }
+        Self {
+            messages,
+            temperature: 1.0,
+            top_p: 1.0,
+            seed: None,
+            stop: Vec::new(),
+            tools: Vec::new(),
+            tweaks: Tweaks::default(),
+            prefix: None,
+        }
     }
 
     /// Whether anybody would accept this request.
@@ -108,6 +154,7 @@ impl ChatRequest {
                 return Err(InvalidRequestError::StopLength { index, bytes: stop.len() });
             }
         }
+        self.tweaks.check()?;
         check_tools(&self.tools)?;
         self.check_calls()?;
         Ok(())
@@ -153,7 +200,7 @@ impl ChatRequest {
         let mut reader = StrictReader::new(bytes);
         let mut map = reader.map(KEYS_MAX)?;
         let (mut messages, mut temperature, mut top_p, mut seed) = (None, None, None, None);
-        let (mut stop, mut tools) = (Vec::new(), Vec::new());
+        let (mut stop, mut tools, mut tweaks, mut prefix) = (Vec::new(), Vec::new(), Tweaks::default(), None);
         while let Some(key) = map.key(&mut reader)? {
             match key {
                 KEY_MESSAGES => messages = Some(read_messages(&mut reader)?),
@@ -161,6 +208,8 @@ impl ChatRequest {
                 KEY_TOP_P => top_p = Some(read_unsigned_float(&mut reader, "top_p")?),
                 KEY_SEED => seed = Some(reader.uint()?),
                 KEY_STOP => stop = read_stops(&mut reader)?,
+                KEY_TWEAKS => tweaks = Tweaks::read(&mut reader)?,
+                KEY_PREFIX => prefix = Some(read_prefix(&mut reader)?),
                 KEY_TOOLS => tools = read_tools(&mut reader)?,
                 key => return Err(DecodeContentError::UnknownKey { key }),
             }
@@ -174,6 +223,8 @@ impl ChatRequest {
             seed,
             stop,
             tools,
+            tweaks,
+            prefix,
         };
         request.check()?;
         Ok(request)
@@ -182,7 +233,14 @@ impl ChatRequest {
 
 impl ToCbor for ChatRequest {
     fn write<W: Write<Error = Infallible>>(&self, encoder: &mut Encoder<W>) -> Written {
-        let optional = [self.seed.is_some(), !self.stop.is_empty(), !self.tools.is_empty()].map(u64::from);
+        let optional = [
+            self.seed.is_some(),
+            !self.stop.is_empty(),
+            !self.tweaks.is_neutral(),
+            self.prefix.is_some(),
+            !self.tools.is_empty(),
+        ];
+        let optional = optional.map(u64::from);
         encoder.map(3 + optional.iter().sum::<u64>())?;
         encoder.u64(KEY_MESSAGES)?.array(self.messages.len() as u64)?;
         for message in &self.messages {
@@ -200,6 +258,12 @@ impl ToCbor for ChatRequest {
                 encoder.str(stop.expose())?;
             }
         }
+        if !self.tweaks.is_neutral() {
+            self.tweaks.write(encoder.u64(KEY_TWEAKS)?)?;
+        }
+        if let Some(prefix) = &self.prefix {
+            encoder.u64(KEY_PREFIX)?.bytes(prefix.expose())?;
+        }
         if !self.tools.is_empty() {
             write_tools(&self.tools, encoder.u64(KEY_TOOLS)?)?;
         }
@@ -210,6 +274,11 @@ impl ToCbor for ChatRequest {
 fn read_messages(reader: &mut StrictReader<'_>) -> Result<Vec<Message>, DecodeContentError> {
     let count = reader.array("messages", MESSAGES_MAX as u64)?;
     (0..count).map(|_| Message::read(reader)).collect()
+}
+
+fn read_prefix(reader: &mut StrictReader<'_>) -> Result<PrefixSecret, DecodeContentError> {
+    let bytes = reader.bytes()?.try_into();
+    bytes.map(PrefixSecret).map_err(|_| DecodeContentError::OutOfRange { what: "the length of a prefix's secret" })
 }
 
 fn read_stops(reader: &mut StrictReader<'_>) -> Result<Vec<SecretString>, DecodeContentError> {

@@ -2,8 +2,9 @@
 
 use darkbloom_content::{
     AnswerEvent, AnswerParts, CALL_ARGUMENTS_BYTES_MAX, CALL_ID_BYTES_MAX, CALLS_MAX, ChatRequest, DecodeContentError,
-    EVENT_TOKENS_MAX, FinishReason, InvalidRequestError, InvalidToolError, MESSAGES_MAX, Message, PartKind, Role,
-    STOP_BYTES_MAX, TOOL_DESCRIPTION_BYTES_MAX, TOOL_PARAMETERS_BYTES_MAX, TOOLS_MAX, Tool, ToolCall,
+    EVENT_TOKENS_MAX, FinishReason, InvalidRequestError, InvalidToolError, MESSAGES_MAX, Message, PartKind,
+    PrefixSecret, Role, STOP_BYTES_MAX, TOOL_DESCRIPTION_BYTES_MAX, TOOL_PARAMETERS_BYTES_MAX, TOOLS_MAX, Tool,
+    ToolCall, Tweaks,
 };
 use darkbloom_types::{RefusalCode, SecretString, TokenCount, TokenId};
 use proptest::prelude::*;
@@ -19,7 +20,7 @@ fn sample() -> ChatRequest {
         top_p: 0.25,
         seed: Some(300),
         stop: vec![SecretString::from("END")],
-        tools: Vec::new(),
+        ..ChatRequest::new(Vec::new())
     }
 }
 
@@ -348,7 +349,7 @@ prop_compose! {
             parameters: parameters.into(),
         });
         let stop = stop.into_iter().map(SecretString::new).collect();
-        ChatRequest { messages, temperature, top_p, seed, stop, tools: tools.collect() }
+        ChatRequest { messages, temperature, top_p, seed, stop, tools: tools.collect(), ..ChatRequest::new(Vec::new()) }
     }
 }
 
@@ -398,6 +399,61 @@ proptest! {
         if let Ok(request) = ChatRequest::from_cbor(&bytes) {
             let again = request.to_cbor();
             prop_assert_eq!(again.expose(), bytes.as_slice());
+        }
+    }
+}
+
+fn tweaked() -> ChatRequest {
+    let tweaks = Tweaks {
+        frequency_penalty: -0.5,
+        presence_penalty: 1.5,
+        repetition_penalty: 1.25,
+        top_k: 40,
+        min_p: 0.0625,
+        logit_bias: vec![(TokenId(3), 100.0), (TokenId(70_000), -2.5)],
+    };
+    ChatRequest { tweaks, prefix: Some(PrefixSecret::new([9; 32])), ..sample() }
+}
+
+#[test]
+fn tweaks_and_the_prefix_secret_come_back_as_they_were_and_neutral_ones_are_not_written() {
+    assert_eq!(ChatRequest::from_cbor(tweaked().to_cbor().expose()), Ok(tweaked()));
+    let neutral = ChatRequest { tweaks: Tweaks::default(), ..sample() };
+    assert_eq!(neutral.to_cbor(), sample().to_cbor());
+    assert!(tweaked().encoded_len() == tweaked().to_cbor().len());
+    assert!(!format!("{:?}", tweaked()).contains("70000") && !format!("{:?}", tweaked()).contains("9, 9"));
+}
+
+#[test]
+fn tweaks_out_of_their_limits_are_refused_by_everybody() {
+    let with = |change: &dyn Fn(&mut Tweaks)| {
+        let mut request = tweaked();
+        change(&mut request.tweaks);
+        let refused = request.check().is_err();
+        assert_eq!(ChatRequest::from_cbor(request.to_cbor().expose()).is_err(), refused);
+        refused
+    };
+    assert!(!with(&|_| {}));
+    assert!(with(&|tweaks| tweaks.frequency_penalty = 2.1));
+    assert!(with(&|tweaks| tweaks.presence_penalty = f32::NAN));
+    assert!(with(&|tweaks| tweaks.repetition_penalty = 0.0));
+    assert!(with(&|tweaks| tweaks.repetition_penalty = f32::INFINITY));
+    assert!(with(&|tweaks| tweaks.min_p = 1.5));
+    assert!(with(&|tweaks| tweaks.logit_bias = vec![(TokenId(2), 1.0), (TokenId(2), 1.0)]));
+    assert!(with(&|tweaks| tweaks.logit_bias = vec![(TokenId(2), 101.0)]));
+    assert!(with(&|tweaks| tweaks.logit_bias = (0..1_025).map(|token| (TokenId(token), 1.0)).collect()));
+}
+
+#[test]
+fn every_changed_byte_of_a_tweaked_request_is_another_request_or_none() {
+    let bytes = tweaked().to_cbor();
+    for at in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut changed = bytes.expose().to_vec();
+            changed[at] ^= 1 << bit;
+            if let Ok(request) = ChatRequest::from_cbor(&changed) {
+                assert_eq!(request.to_cbor().expose(), changed, "byte {at} has two encodings");
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use darkbloom_content::Role;
 use darkbloom_dialect::ApiError;
 use darkbloom_dialect::openai::{ChatCall, FIELDS, FieldState, parse_chat, support_matrix};
+use darkbloom_types::TokenId;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -237,6 +238,12 @@ fn every_honoured_field_has_an_effect() {
         ("tools[].function.description", tools(json!({"name": "f", "description": "d"}))),
         ("tools[].function.parameters", tools(json!({"name": "f", "parameters": {"type": "object"}}))),
         ("tool_choice", with(&tools(json!({"name": "f"})), "tool_choice", json!("auto"))),
+        ("frequency_penalty", json!({"frequency_penalty": 0.5})),
+        ("presence_penalty", json!({"presence_penalty": -2})),
+        ("repetition_penalty", json!({"repetition_penalty": 1.1})),
+        ("top_k", json!({"top_k": 40})),
+        ("min_p", json!({"min_p": 0.05})),
+        ("logit_bias", json!({"logit_bias": {"50256": -100}})),
     ];
     for (_, fields) in &effects {
         assert_ne!(taken(fields.clone()), plain, "{fields}");
@@ -250,9 +257,6 @@ fn every_honoured_field_has_an_effect() {
 fn fields_at_their_default_change_nothing_and_others_are_refused_by_name() {
     let cases = [
         ("n", json!([1, 1.0]), json!([0, 2, "1", true])),
-        ("frequency_penalty", json!([0, 0.0, -0.0]), json!([0.1, -2, "0"])),
-        ("presence_penalty", json!([0]), json!([1])),
-        ("logit_bias", json!([{}]), json!([{"50256": -100}, []])),
         ("logprobs", json!([false]), json!([true, 0])),
         ("top_logprobs", json!([0]), json!([5])),
         ("response_format", json!([{"type": "text"}]), json!([{"type": "json_object"}, {}, {"type": "text", "x": 1}])),
@@ -435,6 +439,33 @@ fn bodies_that_are_no_request_are_explained_without_quoting_them() {
         assert!(!format!("{error} {error:?}").contains("violet"));
     }
     assert!(!format!("{:?}", taken(message(json!({"content": "violet"})))).contains("violet"));
+}
+
+#[test]
+fn what_changes_how_likely_tokens_are_is_read_and_out_of_its_limits_refused_by_name() {
+    let neutral = json!({"frequency_penalty": -0.0, "presence_penalty": 0, "repetition_penalty": 1, "top_k": 0, "min_p": 0,
+        "logit_bias": {}});
+    assert_eq!(taken(neutral), taken(json!({})), "what changes nothing");
+    let asked = json!({"frequency_penalty": 2, "presence_penalty": -2, "repetition_penalty": 10, "top_k": 1, "min_p": 1,
+        "logit_bias": {"7": 100, "3": -100.0, "4294967295": 0.5}});
+    let tweaks = taken(asked).request.tweaks;
+    assert_eq!((tweaks.frequency_penalty, tweaks.presence_penalty, tweaks.repetition_penalty), (2.0, -2.0, 10.0));
+    assert_eq!((tweaks.top_k, tweaks.min_p), (1, 1.0));
+    let biases = [(3, -100.0), (7, 100.0), (u32::MAX, 0.5)].map(|(token, bias)| (TokenId(token), bias));
+    assert_eq!(tweaks.logit_bias, biases);
+    let many: serde_json::Map<_, _> = (0..1_025).map(|token: u32| (token.to_string(), json!(1))).collect();
+    for (name, wrong) in [
+        ("frequency_penalty", json!([2.1, -2.1, "0"])),
+        ("presence_penalty", json!([3, true])),
+        ("repetition_penalty", json!([0, -1, 10.5])),
+        ("top_k", json!([-1, 0.5, 4_294_967_296_u64])),
+        ("min_p", json!([-0.1, 1.1])),
+        ("logit_bias", json!([[], {"x": 1}, {"-1": 1}, {"7": 101}, {"7": "1"}, {"4294967296": 1}, many])),
+    ] {
+        for value in wrong.as_array().unwrap() {
+            assert_eq!(blamed(json!({ name: value })).1, name, "{value}");
+        }
+    }
 }
 
 #[test]

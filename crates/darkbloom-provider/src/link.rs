@@ -345,6 +345,7 @@ impl Link {
             header,
             opened,
             receipt_key,
+            account: offer.scope,
             row: RowId(self.next_row.fetch_add(1, Ordering::Relaxed)),
             out: self.out.clone(),
             cancelled,

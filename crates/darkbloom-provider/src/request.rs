@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use darkbloom_batch::{EndReason, RowEvent, RowId, RowRequest, Sampling, SubmitError};
-use darkbloom_content::{AnswerEvent, ChatRequest, FinishReason};
+use darkbloom_batch::{EndReason, Owner, RowEvent, RowId, RowRequest, Sampling, Scope, SubmitError};
+use darkbloom_content::{AnswerEvent, ChatRequest, FinishReason, PrefixSecret, Tweaks};
 use darkbloom_seal::{Acceptance, AnswerError, AnswerSealer, Opened, ReceiptKey, SealedFrame, seal_refusal};
 use darkbloom_session::waits;
 use darkbloom_text::{AnswerAssembler, Opening};
 use darkbloom_types::{
-    AttemptNumber, EpochId, Micros, Refusal, RefusalCode, SecretString, SecretTokens, StreamId, TokenCount,
+    AttemptNumber, Digest, EpochId, Micros, Refusal, RefusalCode, SecretString, SecretTokens, StreamId, TokenCount,
 };
 use darkbloom_wire::{
     Accepted, CancelAck, Data, Final, Offer, ProviderFrame, Receipt, Refused, RequestKind, SealedHeader, limits,
@@ -43,6 +43,8 @@ pub struct Job {
     pub header: SealedHeader,
     pub opened: Opened,
     pub receipt_key: Arc<ReceiptKey>,
+    /// Whose request it is: a pseudonym that the account has at this provider alone.
+    pub account: [u8; 16],
     pub row: RowId,
     pub out: mpsc::Sender<Vec<u8>>,
     pub cancelled: watch::Receiver<bool>,
@@ -145,14 +147,10 @@ impl Job {
     ) -> Result<UnboundedReceiver<Timed>, Refusal> {
         // Bounded by the ceiling: a row makes at most so many events.
         let (sender, events) = mpsc::unbounded_channel();
-        let sampling = Sampling {
-            temperature: request.temperature,
-            top_p: request.top_p,
-            seed: request.seed.unwrap_or_else(|| clock::rng().next_u64()),
-            ..Sampling::greedy()
-        };
         let row = RowRequest {
-            sampling: Arc::new(sampling),
+            owner: owner(&self.account),
+            scope: request.prefix.as_ref().map(|secret| prefix_scope(secret, &self.account)),
+            sampling: Arc::new(sampling(request)),
             stop_tokens: self.serving.model.text.end_tokens().to_vec(),
             ..RowRequest::new(self.row, prompt, max_output)
         };
@@ -364,6 +362,33 @@ impl Job {
         );
         self.send(ProviderFrame::from(Final { stream: self.stream, receipt: signed }).encode()).await
     }
+}
+
+fn sampling(request: &ChatRequest) -> Sampling {
+    let Tweaks { frequency_penalty, presence_penalty, repetition_penalty, top_k, min_p, logit_bias } = &request.tweaks;
+    Sampling {
+        temperature: request.temperature,
+        top_k: *top_k,
+        top_p: request.top_p,
+        min_p: *min_p,
+        repetition_penalty: *repetition_penalty,
+        frequency_penalty: *frequency_penalty,
+        presence_penalty: *presence_penalty,
+        logit_bias: logit_bias.clone(),
+        seed: request.seed.unwrap_or_else(|| clock::rng().next_u64()),
+        ..Sampling::greedy()
+    }
+}
+
+/// Within which rows may use each other's prefixes: the client's secret and the account must both be the same.
+fn prefix_scope(secret: &PrefixSecret, account: &[u8; 16]) -> Scope {
+    Scope::new(Digest::of(&[b"darkbloom/v1/prefix", secret.expose(), account]).0)
+}
+
+/// Whose rows take turns with whose: an account's, by the pseudonym that it has here.
+fn owner(account: &[u8; 16]) -> Owner {
+    let [a, b, c, d, e, f, g, h, ..] = *account;
+    Owner(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }
 
 /// What becomes of a request that is not refused.

@@ -141,9 +141,12 @@ pub static FIELDS: &[Field] = &[
     honoured("stream_options.include_usage", "a boolean"),
     hint("stream_options.include_obfuscation", is_boolean, "a boolean; lengths are hidden by padding in any case"),
     default("n", is_one, "1"),
-    default("frequency_penalty", is_zero, "0"),
-    default("presence_penalty", is_zero, "0"),
-    default("logit_bias", is_empty_object, "an empty object"),
+    honoured("frequency_penalty", "-2 to 2"),
+    honoured("presence_penalty", "-2 to 2"),
+    honoured("logit_bias", "an object of up to 1,024 token numbers with a bias of -100 to 100 each"),
+    honoured("repetition_penalty", "above 0, up to 10; not a field of OpenAI's"),
+    honoured("top_k", "0, which is all, or more; not a field of OpenAI's"),
+    honoured("min_p", "0 to 1; not a field of OpenAI's"),
     default("logprobs", is_false, "`false`"),
     default("top_logprobs", is_zero, "0"),
     default("response_format", is_text_format, "`{\"type\": \"text\"}`"),
@@ -176,7 +179,7 @@ pub static FIELDS: &[Field] = &[
     hint("user", is_text, "a text; it does not leave the client"),
     hint("safety_identifier", is_text, "a text; it does not leave the client"),
     hint("metadata", is_object, "an object; it does not leave the client"),
-    hint("prompt_cache_key", is_text, "a text"),
+    hint("prompt_cache_key", is_text, "a text; prefixes are shared within an API key in any case"),
     hint("prompt_cache_retention", is_text, "a text"),
 ];
 
@@ -214,10 +217,6 @@ fn is_empty_array(value: &Json) -> bool {
 
 fn is_integer(value: &Json) -> bool {
     value.integer().is_some()
-}
-
-fn is_empty_object(value: &Json) -> bool {
-    value.object().is_some_and(Members::is_empty)
 }
 
 fn is_free_choice(value: &Json) -> bool {

@@ -1,9 +1,12 @@
 //! From a body to a request.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use darkbloom_content::{ChatRequest, MESSAGES_MAX, Message, Role, STOP_BYTES_MAX, STOPS_MAX, TEMPERATURE_MAX};
-use darkbloom_types::SecretString;
+use darkbloom_content::{
+    ChatRequest, LOGIT_BIAS_VALUE_MAX, LOGIT_BIASES_MAX, MESSAGES_MAX, Message, PENALTY_MAX, REPETITION_PENALTY_MAX,
+    Role, STOP_BYTES_MAX, STOPS_MAX, TEMPERATURE_MAX, Tweaks,
+};
+use darkbloom_types::{SecretString, TokenId};
 
 use super::fields::{check_object, join};
 use crate::error::ApiError;
@@ -61,6 +64,8 @@ pub fn parse_chat(body: &[u8]) -> Result<ChatCall, ApiError> {
         seed: fields.seed()?,
         stop: fields.stop()?,
         tools: tools::read(members, body)?,
+        tweaks: fields.tweaks()?,
+        prefix: None,
     };
     Ok(ChatCall {
         model: read_model(members)?,
@@ -235,14 +240,62 @@ impl<'j> Fields<'j> {
 
     /// A number from 0 to `most`.
     fn fraction(&self, name: &str, most: f32) -> Result<Option<f32>, ApiError> {
+        self.between(name, 0.0, most)
+    }
+
+    /// A number from `least` to `most`.
+    fn between(&self, name: &str, least: f32, most: f32) -> Result<Option<f32>, ApiError> {
         let Some(number) = optional(self.0, name, name, "a number", Json::number)? else { return Ok(None) };
-        if !(0.0..=f64::from(most)).contains(&number) {
-            return Err(wrong_value(name, &format!("between 0 and {most}")));
+        if !(f64::from(least)..=f64::from(most)).contains(&number) {
+            return Err(wrong_value(name, &format!("between {least} and {most}")));
         }
         #[expect(clippy::cast_possible_truncation, reason = "single precision is what the engine computes with")]
         let number = number as f32;
         // There is one zero.
         Ok(Some(number + 0.0))
+    }
+
+    fn tweaks(&self) -> Result<Tweaks, ApiError> {
+        let neutral = Tweaks::default();
+        let penalty = |name: &str| self.between(name, -PENALTY_MAX, PENALTY_MAX);
+        let repetition_penalty = self.between("repetition_penalty", 0.0, REPETITION_PENALTY_MAX)?;
+        if repetition_penalty.is_some_and(|penalty| penalty < f32::MIN_POSITIVE) {
+            return Err(wrong_value("repetition_penalty", "above 0"));
+        }
+        Ok(Tweaks {
+            frequency_penalty: penalty("frequency_penalty")?.unwrap_or(neutral.frequency_penalty),
+            presence_penalty: penalty("presence_penalty")?.unwrap_or(neutral.presence_penalty),
+            repetition_penalty: repetition_penalty.unwrap_or(neutral.repetition_penalty),
+            top_k: self.top_k()?.unwrap_or(neutral.top_k),
+            min_p: self.fraction("min_p", 1.0)?.unwrap_or(neutral.min_p),
+            logit_bias: self.logit_bias()?,
+        })
+    }
+
+    fn top_k(&self) -> Result<Option<u32>, ApiError> {
+        let Some(top_k) = optional(self.0, "top_k", "top_k", "an integer", Json::integer)? else { return Ok(None) };
+        u32::try_from(top_k).map(Some).map_err(|_| wrong_value("top_k", "an integer from 0 to 4294967295"))
+    }
+
+    fn logit_bias(&self) -> Result<Vec<(TokenId, f32)>, ApiError> {
+        let Some(value) = self.present("logit_bias") else { return Ok(Vec::new()) };
+        let biases = value.object().ok_or_else(|| wrong_type("logit_bias", "an object"))?;
+        let mut read = BTreeMap::new();
+        for (name, bias) in biases.iter() {
+            // Tokens are content: errors name none of them.
+            let expected = "an object from token numbers to biases between -100 and 100";
+            let token = name.parse().map_err(|_| wrong_value("logit_bias", expected))?;
+            let bias = bias.number().ok_or_else(|| wrong_type("logit_bias", expected))?;
+            if !(-f64::from(LOGIT_BIAS_VALUE_MAX)..=f64::from(LOGIT_BIAS_VALUE_MAX)).contains(&bias) {
+                return Err(wrong_value("logit_bias", expected));
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "single precision is what the engine computes with")]
+            read.insert(TokenId(token), bias as f32 + 0.0);
+        }
+        if read.len() > LOGIT_BIASES_MAX {
+            return Err(wrong_value("logit_bias", &format!("at most {LOGIT_BIASES_MAX} tokens")));
+        }
+        Ok(read.into_iter().collect())
     }
 
     fn seed(&self) -> Result<Option<u64>, ApiError> {

@@ -128,6 +128,7 @@ fn job(model: LoadedModel, folder: &Path) -> (Job, watch::Sender<bool>, mpsc::Re
         header,
         opened,
         receipt_key,
+        account: offer.scope,
         row: RowId(1),
         out,
         cancelled,

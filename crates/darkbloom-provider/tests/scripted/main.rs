@@ -11,5 +11,6 @@ mod coordinator;
 mod engine;
 mod hostile;
 mod pace;
+mod prefix;
 mod reconnecting;
 mod salts;

@@ -69,7 +69,6 @@ fn what_is_not_supported_yet_is_refused_by_name() {
         (json!({"tools": [{"type": "function", "function": {"name": "f"}}]}), "tools"),
         (json!({"response_format": {"type": "json_object"}}), "response_format"),
         (json!({"logprobs": true}), "logprobs"),
-        (json!({"frequency_penalty": 0.5}), "frequency_penalty"),
         (json!({"reasoning_effort": "high"}), "reasoning_effort"),
         (json!({"store": true}), "store"),
         (json!({"messages": image}), "messages[0].content[0].type"),
