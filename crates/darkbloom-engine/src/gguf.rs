@@ -570,8 +570,9 @@ impl Tensor {
 /// The type of single-precision floats.
 const F32: u32 = 0;
 
-/// Elements and bytes of one block of a tensor type; the numbers are ggml's. Whole numbers and double precision are not
-/// among them: no product with such weights exists, and llama.cpp finds that out by a crash.
+/// Elements and bytes of one block of a tensor type; the numbers are ggml's. Whole numbers, double precision and the two types
+/// of what is computed on the way are not among them: no product with such weights exists, and llama.cpp finds that out by a
+/// crash.
 fn tensor_type(number: u32) -> Result<(u64, u64), GgufError> {
     Ok(match number {
         F32 => (1, 4),
@@ -581,14 +582,12 @@ fn tensor_type(number: u32) -> Result<(u64, u64), GgufError> {
         6 => (32, 22),
         7 => (32, 24),
         8 => (32, 34),
-        9 => (32, 36),
         39 => (32, 17),
         10 => (256, 84),
         11 | 21 => (256, 110),
         12 => (256, 144),
         13 => (256, 176),
         14 => (256, 210),
-        15 => (256, 292),
         16 | 35 => (256, 66),
         17 => (256, 74),
         18 => (256, 98),
