@@ -600,5 +600,7 @@ fn tensor_type(number: u32) -> Result<(u64, u64), GgufError> {
     })
 }
 
+// By its path: the fuzz target takes this file as it stands, from elsewhere.
 #[cfg(test)]
+#[path = "gguf/tests.rs"]
 mod tests;

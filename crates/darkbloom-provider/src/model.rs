@@ -209,7 +209,9 @@ impl LoadedModel {
             std::thread::Builder::new().name("hashing".to_owned()).spawn(move || weights_of(&file))
         };
         let hashing = hashing.map_err(unreadable)?;
-        let (pack, executor) = read_and_load(options)?;
+        let ((text_pack, text), executor) = read_and_load(options)?;
+        let limits = executor.capacity().limits(WAITING_MAX);
+        let executor = around(executor);
         let weights = hashing.join().expect("hashing does not panic").map_err(unreadable)?;
         // The engine opens the file by itself: whoever wrote to it or swapped it meanwhile is found out here. Its times show
         // that, unless they are too young to; then it is hashed once more.
@@ -218,9 +220,7 @@ impl LoadedModel {
         if !same {
             return Err(LoadError::Changed { path: path.clone() });
         }
-        let (text_pack, text) = pack;
-        let limits = executor.capacity().limits(WAITING_MAX);
-        let engine = Engine::start(around(executor), limits)?;
+        let engine = Engine::start(executor, limits)?;
         let (notice, stopped) = watch::channel(false);
         engine.handle().when_stopped(Box::new(move || {
             // Nobody hears it where the model is dropped as well.
@@ -251,7 +251,11 @@ impl LoadedModel {
 fn hold(path: &Path) -> Result<File, LoadError> {
     let unreadable = |source| LoadError::Read { path: path.to_path_buf(), source };
     // Looked at before it is opened: opening a pipe would wait for somebody to write to it.
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+    let kind = std::fs::metadata(path).map_err(unreadable)?;
+    if kind.is_dir() {
+        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+    }
+    if !kind.is_file() {
         return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file")));
     }
     let file = File::open(path).map_err(unreadable)?;
@@ -315,6 +319,31 @@ mod tests {
             let error = LoadedModel::load(&wrong).err().expect("no engine");
             assert!(matches!(error, LoadError::Settings(_)), "{error:?}");
             assert!(error.hint().contains("--rows") && !error.hint().contains("digest"), "{}", error.hint());
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_loaded_is_not_served() {
+        type Change = fn(&Path, &Path);
+        let changes: [(Change, bool); 3] = [
+            (|_, _| {}, true),
+            (|path, _| std::fs::write(path, std::fs::read(shipped()).unwrap()[1..].to_vec()).unwrap(), false),
+            (|path, other| std::fs::rename(other, path).unwrap(), false),
+        ];
+        for (change, served) in changes {
+            let folder = tempfile::tempdir().unwrap();
+            let (path, other) = (folder.path().join("model.gguf"), folder.path().join("other.gguf"));
+            std::fs::copy(shipped(), &path).unwrap();
+            std::fs::copy(shipped(), &other).unwrap();
+            let options = ModelOptions { path: path.clone(), rows: 1, row_tokens: 64, threads: Some(1) };
+            let loaded = LoadedModel::load_into(&options, |executor| {
+                change(&path, &other);
+                executor
+            });
+            match loaded {
+                Ok(model) => assert!(served && model.weights == weights_of_file(&shipped()).unwrap()),
+                Err(error) => assert!(!served && matches!(error, LoadError::Changed { .. }), "{error}"),
+            }
         }
     }
 }

@@ -213,15 +213,12 @@ async fn weights_of_offer(name: &str, source: CatalogueSource, settings: &Provid
 
 /// A failure in words of which some are the hub's.
 fn failed(error: DownloadError) -> Failure {
-    let hint = match &error {
-        // Every name on a line of its own can be copied.
-        DownloadError::Choose(ChooseError::Several { names, .. }) => {
-            let names: Vec<_> = names.iter().map(|name| format!("  --file {}", printable(name))).collect();
-            return Failure::new("the repository has several GGUF files", format!("choose one:\n{}", names.join("\n")));
-        }
-        other => other.hint(),
-    };
-    Failure::new(printable(&error.to_string()), hint)
+    // Each name on a line of its own can be copied.
+    if let DownloadError::Choose(ChooseError::Several { names, .. }) = &error {
+        let names: Vec<_> = names.iter().map(|name| format!("  --file {}", printable(name))).collect();
+        return Failure::new("the repository has several GGUF files", format!("choose one:\n{}", names.join("\n")));
+    }
+    Failure::new(printable(&error.to_string()), error.hint())
 }
 
 /// Why nothing was removed. What lies in the Hugging Face cache is its own program's to remove.

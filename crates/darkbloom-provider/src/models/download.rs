@@ -178,9 +178,9 @@ impl Transfer<'_> {
             let say = &mut *self.say;
             let mut waiting = |why: &str, wait| say(Event::Waiting { why: why.to_owned(), wait });
             let waited = self.hub.wait_or_give_up(failed, attempts, &mut waiting).await;
-            waited.map_err(|error| match error {
-                DownloadError::Unreachable { why, .. } => DownloadError::Unreachable { attempts: altogether, why },
-                other => other,
+            waited.map_err(|error| {
+                let DownloadError::Unreachable { why, .. } = error else { return error };
+                DownloadError::Unreachable { attempts: altogether, why }
             })?;
         }
         Ok((self.partial.take().expect("it is back after each write"), self.sha256))
@@ -309,9 +309,10 @@ fn finish(
         partial.discard().map_err(write)?;
         return Err(wrong);
     }
-    let finished = partial.finish().map_err(|source| match source.kind() {
-        std::io::ErrorKind::AlreadyExists => DownloadError::Exists { path: path.clone() },
-        _ => DownloadError::Write { path: path.clone(), source },
+    let finished = partial.finish().map_err(|source| {
+        let path = path.clone();
+        let exists = source.kind() == std::io::ErrorKind::AlreadyExists;
+        if exists { DownloadError::Exists { path } } else { DownloadError::Write { path, source } }
     })?;
     Ok((finished, found))
 }

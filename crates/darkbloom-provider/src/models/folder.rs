@@ -94,11 +94,17 @@ impl Folder {
     /// What a name stands for; nothing where there is none.
     pub fn kind(&self, name: &str) -> io::Result<Option<Kind>> {
         match statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) => Ok(Some(match FileType::from_raw_mode(found.st_mode) {
-                FileType::RegularFile => Kind::File,
-                FileType::Directory => Kind::Folder,
-                _ => Kind::Other,
-            })),
+            Ok(found) => {
+                let kind = FileType::from_raw_mode(found.st_mode);
+                let kind = if kind.is_file() {
+                    Kind::File
+                } else if kind.is_dir() {
+                    Kind::Folder
+                } else {
+                    Kind::Other
+                };
+                Ok(Some(kind))
+            }
             Err(rustix::io::Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -14,6 +14,8 @@ use super::names::{FilePath, RepositoryName, Revision};
 const REDIRECTS_MAX: usize = 5;
 /// Longest list of files: ten thousand of some 400 bytes each.
 const LISTING_BYTES_MAX: usize = 8 << 20;
+/// A list comes within so many times the wait for its beginning.
+const LISTING_WAITS: u32 = 4;
 /// Longest wait that a server may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Longest wait between two attempts that is our own.
@@ -273,7 +275,9 @@ impl Hub {
         let what = format!("repository {repository} at {revision}");
         let mut attempts = 0;
         loop {
-            let failed = match self.list(&url, &what, revision).await {
+            // One that comes byte by byte would take for ever.
+            let listed = tokio::time::timeout(self.waits.idle * LISTING_WAITS, self.list(&url, &what, revision)).await;
+            let failed = match listed.unwrap_or_else(|_| Err(now("the list of files does not end"))) {
                 Ok(listing) => return Ok(listing),
                 Err(failed) => failed,
             };

@@ -249,7 +249,7 @@ mod tests {
         let facts = fs::metadata(std::env::current_exe().unwrap()).unwrap();
         let now = Unchanged::at(&facts, i128::from(facts.ctime().max(facts.mtime())) * 1_000_000_000).unwrap();
         assert!(!now.shows_changes());
-        let later = Unchanged { seen: now.seen + 4 * COARSE_NANOS, ..now.clone() };
+        let later = Unchanged { seen: now.seen + 4 * COARSE_NANOS, ..now };
         assert!(later.shows_changes());
         assert!(!Unchanged { seen: now.seen - 4 * COARSE_NANOS, ..now }.shows_changes());
     }

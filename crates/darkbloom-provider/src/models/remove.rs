@@ -86,9 +86,9 @@ struct Condemned {
 pub fn remove(models: &Path, name: &str) -> Result<Removed, RemoveError> {
     let wrong = |source| RemoveError::Name { name: name.to_owned(), source };
     let not_found = || RemoveError::NotFound { models: models.to_owned(), name: name.to_owned() };
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => not_found(),
-        _ => RemoveError::System { path: models.join(name), source },
+    let failed = |source: io::Error| {
+        let missing = source.kind() == io::ErrorKind::NotFound;
+        if missing { not_found() } else { RemoveError::System { path: models.join(name), source } }
     };
     let mut parts = name.splitn(3, '/');
     let (owner, repository, file) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next());

@@ -129,6 +129,9 @@ struct Candidate {
     claimed: Option<Digest>,
 }
 
+/// What a place says of a file before it is read: the SHA-256 that it is named by, or why it is passed over.
+type Look<'l> = dyn Fn(&Path, fs::FileType) -> Result<Option<Digest>, String> + 'l;
+
 impl Inventory {
     fn skip(&mut self, path: &Path, why: impl Into<String>) {
         if self.skipped.len() < SKIPPED_MAX {
@@ -166,13 +169,10 @@ impl Inventory {
 
     fn folder(&mut self, folder: &Path, place: Place) {
         let mut candidates = Vec::new();
-        self.walk(folder, "", DEPTH_MAX, &mut candidates, &mut |inventory, path, kind| {
+        self.walk(folder, "", DEPTH_MAX, &mut candidates, &|_, kind| {
             // In our own folder nothing is a link, unless somebody planted it.
-            if kind.is_symlink() && place == Place::Own {
-                inventory.skip(path, "it is a link, and nothing in this folder should be");
-                return None;
-            }
-            Some((path.to_owned(), None))
+            let planted = kind.is_symlink() && place == Place::Own;
+            if planted { Err("it is a link, and nothing in this folder should be".to_owned()) } else { Ok(None) }
         });
         self.add(place, candidates);
     }
@@ -189,23 +189,15 @@ impl Inventory {
                     self.skip(&snapshot, "it is not a snapshot's folder");
                     continue;
                 }
-                self.walk(&snapshot, &prefix, DEPTH_MAX, &mut candidates, &mut |inventory, path, kind| {
+                self.walk(&snapshot, &prefix, DEPTH_MAX, &mut candidates, &|path, kind| {
                     if !kind.is_symlink() {
-                        return Some((path.to_owned(), None));
+                        return Ok(None);
                     }
-                    let to = match fs::canonicalize(path) {
-                        Ok(to) => to,
-                        Err(error) => {
-                            inventory.skip(path, format!("its link leads nowhere: {error}"));
-                            return None;
-                        }
-                    };
+                    let to = fs::canonicalize(path).map_err(|error| format!("its link leads nowhere: {error}"))?;
                     if blobs.as_ref().is_none_or(|blobs| to.parent() != Some(blobs)) {
-                        inventory.skip(path, "its link leads out of the cache's blobs");
-                        return None;
+                        return Err("its link leads out of the cache's blobs".to_owned());
                     }
-                    let claimed = to.file_name().and_then(|name| name.to_str()?.parse().ok());
-                    Some((path.to_owned(), claimed))
+                    Ok(to.file_name().and_then(|name| name.to_str()?.parse().ok()))
                 });
             }
         }
@@ -213,19 +205,12 @@ impl Inventory {
     }
 
     /// Finds model files below a folder. Folders are not reached through links, so that no loop has an end to be found.
-    fn walk(
-        &mut self,
-        folder: &Path,
-        prefix: &str,
-        depth: usize,
-        into: &mut Vec<Candidate>,
-        take: &mut dyn FnMut(&mut Self, &Path, fs::FileType) -> Option<(PathBuf, Option<Digest>)>,
-    ) {
+    fn walk(&mut self, folder: &Path, prefix: &str, depth: usize, into: &mut Vec<Candidate>, look: &Look<'_>) {
         for (name, path, kind) in self.entries(folder) {
             let shown = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
             if kind.is_dir() {
                 match depth.checked_sub(1) {
-                    Some(depth) => self.walk(&path, &shown, depth, into, take),
+                    Some(depth) => self.walk(&path, &shown, depth, into, look),
                     None => self.skip(&path, format!("it is more than {DEPTH_MAX} folders deep")),
                 }
                 continue;
@@ -236,7 +221,13 @@ impl Inventory {
             if !is_gguf(&name) {
                 continue;
             }
-            let Some((path, claimed)) = take(self, &path, kind) else { continue };
+            let claimed = match look(&path, kind) {
+                Ok(claimed) => claimed,
+                Err(why) => {
+                    self.skip(&path, why);
+                    continue;
+                }
+            };
             match fs::metadata(&path) {
                 Ok(facts) if facts.is_file() => {
                     if self.seen.insert((facts.dev(), facts.ino())) {

@@ -95,8 +95,8 @@ fn what_a_provider_has_loaded_stays_until_it_stops() {
     put(models.path(), "lab/one/b.gguf", b"1");
     let path = models.path().join("lab/one/a.gguf");
     let options = ModelOptions { path: path.clone(), rows: 1, row_tokens: 64, threads: Some(1) };
-    let loaded = LoadedModel::load(&options).ok().unwrap();
-    let again = LoadedModel::load(&options).ok().expect("two providers may use a file");
+    let loaded = LoadedModel::load(&options).unwrap();
+    let again = LoadedModel::load(&options).expect("two providers may use a file");
     drop(again);
     for name in ["lab/one", "lab/one/a.gguf"] {
         let refused = remove(models.path(), name).unwrap_err();
