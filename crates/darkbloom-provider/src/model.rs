@@ -327,7 +327,7 @@ mod tests {
         type Change = fn(&Path, &Path);
         let changes: [(Change, bool); 3] = [
             (|_, _| {}, true),
-            (|path, _| std::fs::write(path, std::fs::read(shipped()).unwrap()[1..].to_vec()).unwrap(), false),
+            (|path, _| std::fs::write(path, &std::fs::read(shipped()).unwrap()[1..]).unwrap(), false),
             (|path, other| std::fs::rename(other, path).unwrap(), false),
         ];
         for (change, served) in changes {
