@@ -217,6 +217,20 @@ fn names(seeds: &Seeds) -> Outcome<()> {
     let file = "[coordinator]\nlisten = \"127.0.0.1:7701\"\ntier_min = \"none\"\n[gateway]\npin_providers = [\"ab\"]\n\
                 [proxy]\ncoordinator = 'https://x'\n[provider]\nrows = 4\nlisen = 1\n";
     seeds.put("settings_toml", "all", &[file.as_bytes()])?;
+    let digest = "0123456789abcdef".repeat(4);
+    let file = |name: &str| json!({"rfilename": name, "size": 9, "blobId": "0", "lfs": {"sha256": digest, "size": 9}});
+    for (name, files) in
+        [("one", vec!["model.gguf"]), ("several", vec!["a.gguf", "q8/b.gguf", "c-00001-of-00002.gguf"])]
+    {
+        let siblings: Vec<_> = files.into_iter().map(file).collect();
+        let listing = json!({"id": "lab/model", "sha": &digest[..40], "siblings": siblings}).to_string();
+        seeds.put("hub_listing", name, &[&[0], listing.as_bytes()])?;
+    }
+    for (kind, name) in
+        [(1, "q8/model-00001-of-00002.gguf"), (1, "../nul.gguf"), (2, "Lab/model-1.0-GGUF"), (3, "refs/pr/1")]
+    {
+        seeds.put("hub_listing", name.replace('/', "-"), &[&[kind], name.as_bytes()])?;
+    }
     seeds.put("types_ids", "digest", &["aB".repeat(32).as_bytes()])?;
     seeds.put("types_ids", "epoch", &["09".repeat(16).as_bytes()])?;
     seeds.put("types_ids", "tier", &[b"self_signed"])?;

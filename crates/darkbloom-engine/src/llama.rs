@@ -6,7 +6,7 @@ mod state;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{BufReader, ErrorKind};
+use std::io::{BufReader, ErrorKind, Seek as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,7 +18,7 @@ use darkbloom_batch::{
 use darkbloom_types::TokenId;
 
 use crate::executor::{Draws, Ledger};
-use crate::{Capacity, ExecuteError, Executor, GgufError};
+use crate::{Capacity, ExecuteError, Executor, GgufError, ModelHeader};
 use raw::{Batch, Context, ContextSettings, Model};
 use state::SavedState;
 
@@ -152,7 +152,7 @@ impl LlamaExecutor {
     /// When the file is not a whole and supported model, or the settings do not fit it or the machine.
     pub fn load(path: &Path, settings: &LlamaSettings) -> Result<Self, LoadModelError> {
         check_settings(settings)?;
-        let trained = check_model_file(path)?;
+        let trained = check_model_file(path)?.context_length;
         if settings.row_tokens_max as u64 > trained {
             return Err(LoadModelError::ContextTooLong { asked: settings.row_tokens_max, trained });
         }
@@ -386,21 +386,37 @@ fn check_settings(settings: &LlamaSettings) -> Result<(), LoadModelError> {
 }
 
 /// Checks that a file is a whole model file, as [`LlamaExecutor::load`] does before llama.cpp sees it: its header holds
-/// together, and every tensor that it names lies inside the file. The context that the model was trained for comes back.
+/// together, and every tensor that it names lies inside the file. What the header says comes back.
 ///
 /// # Errors
 /// [`LoadModelError`] says what is wrong with the file.
-pub fn check_model_file(path: &Path) -> Result<u64, LoadModelError> {
-    let unreadable = |error: std::io::Error| {
-        let kind = error.kind();
-        if kind == ErrorKind::NotFound { LoadModelError::Missing } else { LoadModelError::Unreadable(kind) }
-    };
-    let file = File::open(path).map_err(unreadable)?;
+pub fn check_model_file(path: &Path) -> Result<ModelHeader, LoadModelError> {
+    // Looked at before it is opened: opening a pipe would wait for somebody to write to it.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(LoadModelError::Unreadable(ErrorKind::InvalidInput));
+    }
+    check_open_model_file(&File::open(path).map_err(unreadable)?)
+}
+
+/// Checks a file that is open, from its beginning, as [`check_model_file`] does.
+///
+/// # Errors
+/// [`LoadModelError`] says what is wrong with the file.
+pub fn check_open_model_file(mut file: &File) -> Result<ModelHeader, LoadModelError> {
     let facts = file.metadata().map_err(unreadable)?;
     if !facts.is_file() {
         return Err(LoadModelError::Unreadable(ErrorKind::InvalidInput));
     }
-    Ok(crate::gguf::check(BufReader::new(file), facts.len())?.context_length)
+    file.rewind().map_err(unreadable)?;
+    Ok(crate::gguf::check(BufReader::with_capacity(HEADER_BUFFER_BYTES, file), facts.len())?)
+}
+
+/// How much of a header is read at a time: whole headers have some megabytes, and many are looked at one after the other.
+const HEADER_BUFFER_BYTES: usize = 256 << 10;
+
+fn unreadable(error: std::io::Error) -> LoadModelError {
+    let kind = error.kind();
+    if kind == ErrorKind::NotFound { LoadModelError::Missing } else { LoadModelError::Unreadable(kind) }
 }
 
 #[cfg(unix)]

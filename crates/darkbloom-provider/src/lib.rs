@@ -9,6 +9,7 @@ mod agent;
 mod answer;
 mod link;
 mod model;
+pub mod models;
 mod presenting;
 mod pulse;
 mod request;

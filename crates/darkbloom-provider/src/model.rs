@@ -1,7 +1,7 @@
 //! One model in memory: weights in the engine, text in the tokenizer, and the root that receipts name.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read as _};
+use std::fs::{File, TryLockError};
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use darkbloom_batch::LimitsError;
 use darkbloom_engine::{
     Engine, EngineHandle, Executor, LlamaExecutor, LlamaSettings, LoadModelError, StartEngineError, check_model_file,
 };
-use darkbloom_text::gguf::{Metadata, read_metadata};
+use darkbloom_text::gguf::read_metadata;
 use darkbloom_text::{BuildTextModelError, ReadGgufError, TextModel, TextPack};
 use darkbloom_types::{Digest, TokenCount};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, watch};
 
 use crate::answer::token_text_max;
+use crate::models::{Unchanged, digest_of, quantisation};
 
 /// Requests that may wait for a row here. The coordinator offers no more than there are rows, so this covers rows that
 /// end while an offer travels.
@@ -80,6 +80,12 @@ pub enum LoadError {
         /// Which file.
         path: PathBuf,
     },
+    /// It is being removed or written.
+    #[error("the model file {path} is in use by another program that removes or writes it", path = .path.display())]
+    InUse {
+        /// Which file.
+        path: PathBuf,
+    },
     /// The engine did not start.
     #[error(transparent)]
     Engine(#[from] StartEngineError),
@@ -100,6 +106,7 @@ impl LoadError {
             Self::Format { .. } | Self::Text { .. } | Self::Weights { .. } => {
                 "get the file again and compare its digest with the catalogue's"
             }
+            Self::InUse { .. } => "wait until that is done, and start again",
             Self::Changed { .. } => "make sure that nothing writes to the file, and start again",
             Self::Engine(_) | Self::Limits(_) => "lower `--rows` or `--context`",
             Self::Settings(_) => "give `--rows`, `--context` and `--threads` other numbers",
@@ -129,6 +136,8 @@ pub struct LoadedModel {
     stopped: watch::Receiver<bool>,
     /// Keeps the engine's thread.
     _engine: Engine,
+    /// Holds the file's lock, so that nobody removes what a restart would need.
+    _file: File,
 }
 
 /// The weights root of a model file: its digest as a manifest of one file.
@@ -136,17 +145,11 @@ pub struct LoadedModel {
 /// # Errors
 /// [`io::Error`] when it cannot be read.
 pub fn weights_of_file(path: &Path) -> io::Result<Digest> {
-    let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let mut hasher = Sha256::new();
-    let mut block = vec![0; 1 << 20];
-    loop {
-        let read = reader.read(&mut block)?;
-        if read == 0 {
-            break;
-        }
-        hasher.update(&block[..read]);
-    }
-    let digest = Digest(hasher.finalize().into());
+    weights_of(&File::open(path)?)
+}
+
+fn weights_of(file: &File) -> io::Result<Digest> {
+    let digest = digest_of(file, &mut |_| {})?;
     Ok(weights_root(&[(SINGLE_FILE, digest)]).expect("one file is a manifest"))
 }
 
@@ -169,37 +172,13 @@ impl CheckedModel {
         let owned = || path.to_path_buf();
         let unreadable = |source| LoadError::Read { path: owned(), source };
         let file = File::open(path).map_err(unreadable)?;
-        check_model_file(path).map_err(|source| LoadError::Weights { path: owned(), source })?;
+        let header = check_model_file(path).map_err(|source| LoadError::Weights { path: owned(), source })?;
         let malformed = |source| LoadError::Format { path: owned(), source };
         let metadata = read_metadata(file).map_err(malformed)?;
         let text_pack = TextPack::from_metadata(&metadata).map_err(malformed)?;
         TextModel::new(text_pack.clone()).map_err(|source| LoadError::Text { path: owned(), source })?;
         let weights = weights_of_file(path).map_err(unreadable)?;
-        Ok(Self { weights, text_pack, quantisation: quantisation(&metadata) })
-    }
-}
-
-/// The name of a file's `general.file_type`; the numbers are llama.cpp's (`llama_ftype`).
-fn quantisation(metadata: &Metadata) -> &'static str {
-    match metadata.number("general.file_type") {
-        Ok(Some(0)) => "F32",
-        Ok(Some(1)) => "F16",
-        Ok(Some(2)) => "Q4_0",
-        Ok(Some(3)) => "Q4_1",
-        Ok(Some(7)) => "Q8_0",
-        Ok(Some(8)) => "Q5_0",
-        Ok(Some(9)) => "Q5_1",
-        Ok(Some(10)) => "Q2_K",
-        Ok(Some(11)) => "Q3_K_S",
-        Ok(Some(12)) => "Q3_K_M",
-        Ok(Some(13)) => "Q3_K_L",
-        Ok(Some(14)) => "Q4_K_S",
-        Ok(Some(15)) => "Q4_K_M",
-        Ok(Some(16)) => "Q5_K_S",
-        Ok(Some(17)) => "Q5_K_M",
-        Ok(Some(18)) => "Q6_K",
-        Ok(Some(32)) => "BF16",
-        Ok(_) | Err(_) => "unknown",
+        Ok(Self { weights, text_pack, quantisation: quantisation(header.file_type) })
     }
 }
 
@@ -222,35 +201,26 @@ impl LoadedModel {
     ) -> Result<Self, LoadError> {
         let path = &options.path;
         let unreadable = |source| LoadError::Read { path: path.clone(), source };
-        let weights = weights_of_file(path).map_err(unreadable)?;
-        let file = File::open(path).map_err(unreadable)?;
-        let pack = TextPack::from_gguf(BufReader::new(file));
-        let pack = pack.map_err(|source| LoadError::Format { path: path.clone(), source })?;
-        let text_pack = pack.digest();
-        let text = TextModel::new(pack).map_err(|source| LoadError::Text { path: path.clone(), source })?;
-
-        let row_tokens = options.row_tokens.min(text.context_length().0 as usize);
-        let mut settings = LlamaSettings::new(options.rows, row_tokens);
-        if let Some(threads) = options.threads {
-            settings.threads = threads;
-        }
-        let executor = LlamaExecutor::load(path, &settings).map_err(|source| match source {
-            LoadModelError::Setting(_) | LoadModelError::ContextTooLong { .. } | LoadModelError::Context => {
-                LoadError::Settings(source)
-            }
-            LoadModelError::Missing
-            | LoadModelError::Unreadable(_)
-            | LoadModelError::Path
-            | LoadModelError::Damaged(_)
-            | LoadModelError::Refused
-            | LoadModelError::UnsupportedKind => LoadError::Weights { path: path.clone(), source },
-        })?;
-        // The engine reads the file by itself: whoever swapped it meanwhile is found out here.
-        if weights_of_file(path).map_err(unreadable)? != weights {
+        let file = hold(path)?;
+        let unchanged = Unchanged::since_now(&file).map_err(unreadable)?;
+        // Hashed while the engine reads it: the system fetches each block once for both.
+        let hashing = {
+            let file = file.try_clone().map_err(unreadable)?;
+            std::thread::Builder::new().name("hashing".to_owned()).spawn(move || weights_of(&file))
+        };
+        let hashing = hashing.map_err(unreadable)?;
+        let ((text_pack, text), executor) = read_and_load(options)?;
+        let limits = executor.capacity().limits(WAITING_MAX);
+        let executor = around(executor);
+        let weights = hashing.join().expect("hashing does not panic").map_err(unreadable)?;
+        // The engine opens the file by itself: whoever wrote to it or swapped it meanwhile is found out here. Its times show
+        // that, unless they are too young to; then it is hashed once more.
+        let same = unchanged.holds_for(path).map_err(unreadable)?
+            && (unchanged.shows_changes() || weights_of_file(path).map_err(unreadable)? == weights);
+        if !same {
             return Err(LoadError::Changed { path: path.clone() });
         }
-        let limits = executor.capacity().limits(WAITING_MAX);
-        let engine = Engine::start(around(executor), limits)?;
+        let engine = Engine::start(executor, limits)?;
         let (notice, stopped) = watch::channel(false);
         engine.handle().when_stopped(Box::new(move || {
             // Nobody hears it where the model is dropped as well.
@@ -267,6 +237,7 @@ impl LoadedModel {
             row_tokens: TokenCount(u32::try_from(limits.row_tokens_max).unwrap_or(u32::MAX)),
             stopped,
             _engine: engine,
+            _file: file,
         })
     }
 
@@ -276,12 +247,54 @@ impl LoadedModel {
     }
 }
 
+/// Opens a model file and holds it, as others may who only read it.
+fn hold(path: &Path) -> Result<File, LoadError> {
+    let unreadable = |source| LoadError::Read { path: path.to_path_buf(), source };
+    // Looked at before it is opened: opening a pipe would wait for somebody to write to it.
+    let kind = std::fs::metadata(path).map_err(unreadable)?;
+    if kind.is_dir() {
+        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+    }
+    if !kind.is_file() {
+        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file")));
+    }
+    let file = File::open(path).map_err(unreadable)?;
+    match file.try_lock_shared() {
+        // A file system without locks: nothing here removes or writes files that it cannot lock.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LoadError::InUse { path: path.to_path_buf() }),
+    }
+}
+
+/// Reads a model file's tokenizer and template, and loads its weights.
+fn read_and_load(options: &ModelOptions) -> Result<((Digest, TextModel), LlamaExecutor), LoadError> {
+    let path = &options.path;
+    let file = File::open(path).map_err(|source| LoadError::Read { path: path.clone(), source })?;
+    let pack = TextPack::from_gguf(BufReader::new(file));
+    let pack = pack.map_err(|source| LoadError::Format { path: path.clone(), source })?;
+    let text_pack = pack.digest();
+    let text = TextModel::new(pack).map_err(|source| LoadError::Text { path: path.clone(), source })?;
+    let row_tokens = options.row_tokens.min(text.context_length().0 as usize);
+    let mut settings = LlamaSettings::new(options.rows, row_tokens);
+    if let Some(threads) = options.threads {
+        settings.threads = threads;
+    }
+    let executor = LlamaExecutor::load(path, &settings).map_err(|source| match source {
+        LoadModelError::Setting(_) | LoadModelError::ContextTooLong { .. } | LoadModelError::Context => {
+            LoadError::Settings(source)
+        }
+        LoadModelError::Missing
+        | LoadModelError::Unreadable(_)
+        | LoadModelError::Path
+        | LoadModelError::Damaged(_)
+        | LoadModelError::Refused
+        | LoadModelError::UnsupportedKind => LoadError::Weights { path: path.clone(), source },
+    })?;
+    Ok(((text_pack, text), executor))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use darkbloom_text::gguf::Value;
-
     use super::*;
 
     fn shipped() -> PathBuf {
@@ -291,15 +304,7 @@ mod tests {
     #[test]
     fn the_quantisation_is_what_the_file_says() {
         assert_eq!(CheckedModel::read(&shipped()).ok().map(|model| model.quantisation), Some("Q8_0"));
-        let said = |value: Option<Value>| {
-            let entries = value.map(|value| ("general.file_type".to_owned(), value)).into_iter();
-            quantisation(&Metadata { tensors: 0, entries: BTreeMap::from_iter(entries), bytes: 0 })
-        };
-        assert_eq!(said(Some(Value::Unsigned(15))), "Q4_K_M");
-        assert_eq!(said(Some(Value::Signed(32))), "BF16");
-        for odd in [None, Some(Value::Unsigned(4)), Some(Value::Signed(-1)), Some(Value::Text("Q8_0".to_owned()))] {
-            assert_eq!(said(odd), "unknown");
-        }
+        assert_eq!([Some(15), Some(32), Some(4), None].map(quantisation), ["Q4_K_M", "BF16", "unknown", "unknown"]);
     }
 
     #[test]
@@ -314,6 +319,31 @@ mod tests {
             let error = LoadedModel::load(&wrong).err().expect("no engine");
             assert!(matches!(error, LoadError::Settings(_)), "{error:?}");
             assert!(error.hint().contains("--rows") && !error.hint().contains("digest"), "{}", error.hint());
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_loaded_is_not_served() {
+        type Change = fn(&Path, &Path);
+        let changes: [(Change, bool); 3] = [
+            (|_, _| {}, true),
+            (|path, _| std::fs::write(path, &std::fs::read(shipped()).unwrap()[1..]).unwrap(), false),
+            (|path, other| std::fs::rename(other, path).unwrap(), false),
+        ];
+        for (change, served) in changes {
+            let folder = tempfile::tempdir().unwrap();
+            let (path, other) = (folder.path().join("model.gguf"), folder.path().join("other.gguf"));
+            std::fs::copy(shipped(), &path).unwrap();
+            std::fs::copy(shipped(), &other).unwrap();
+            let options = ModelOptions { path: path.clone(), rows: 1, row_tokens: 64, threads: Some(1) };
+            let loaded = LoadedModel::load_into(&options, |executor| {
+                change(&path, &other);
+                executor
+            });
+            match loaded {
+                Ok(model) => assert!(served && model.weights == weights_of_file(&shipped()).unwrap()),
+                Err(error) => assert!(!served && matches!(error, LoadError::Changed { .. }), "{error}"),
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ mod admin;
 mod arguments;
 mod dev;
 mod error;
+mod models;
 mod roles;
 mod settings;
 mod supervisor;
@@ -47,6 +48,7 @@ async fn run(arguments: Arguments) -> Result<(), error::Failure> {
         Command::Keys(options) => admin::keys(options).await,
         Command::Accounts(options) => admin::accounts(options).await,
         Command::Catalogue(options) => admin::catalogue(options).await,
+        Command::Models(options) => models::run(options, settings.provider).await,
     }
 }
 

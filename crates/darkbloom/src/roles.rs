@@ -78,7 +78,8 @@ impl Stop {
     }
 }
 
-fn parsed<T: FromStr>(text: Option<String>, what: &str) -> Result<Option<T>, Failure>
+/// What a text of the configuration file says.
+pub fn parsed<T: FromStr>(text: Option<String>, what: &str) -> Result<Option<T>, Failure>
 where
     T::Err: std::fmt::Display,
 {
@@ -92,7 +93,8 @@ fn default_address(text: &str) -> SocketAddr {
     text.parse().expect("the default addresses are valid")
 }
 
-fn default_data(role: &str) -> PathBuf {
+/// Where a role keeps its data when nobody says where.
+pub fn default_data(role: &str) -> PathBuf {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
     let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home).unwrap_or_else(|| PathBuf::from("."));
     base.join("darkbloom").join(role)

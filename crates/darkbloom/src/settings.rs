@@ -68,6 +68,10 @@ pub struct ProviderSettings {
     pub data: Option<PathBuf>,
     /// The GGUF model.
     pub model: Option<PathBuf>,
+    /// The folder of downloaded models.
+    pub models: Option<PathBuf>,
+    /// Other folders with models.
+    pub model_folders: Vec<PathBuf>,
     /// Batch rows.
     #[serde(deserialize_with = "rows")]
     pub rows: Option<usize>,
@@ -84,7 +88,7 @@ fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::
 }
 
 /// Every key that the file may have, for suggestions.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 17] = [
     "coordinator",
     "gateway",
     "proxy",
@@ -95,6 +99,8 @@ const KEYS: [&str; 15] = [
     "coordinator_key",
     "pin_providers",
     "model",
+    "models",
+    "model_folders",
     "rows",
     "context",
     "threads",

@@ -18,7 +18,11 @@ mod doors;
 mod errors;
 mod failure;
 mod http;
+#[allow(dead_code, reason = "the provider's own tests use all of it")]
+#[path = "../../../darkbloom-provider/tests/models/hub.rs"]
+mod hub;
 mod links;
+mod models;
 mod python;
 mod restart;
 mod roles;
