@@ -39,22 +39,30 @@ export function decode(bytes) {
   return value;
 }
 
-const ROLES = ["system", "user", "assistant"];
-const REASONS = ["stop", "length"];
+const ROLES = ["system", "user", "assistant", "tool"];
+const REASONS = ["stop", "length", "tool_calls"];
+
+function readMessage([role, content, more]) {
+  const message = { role: ROLES[role], content };
+  if (more?.has(1)) message.reasoning = more.get(1);
+  if (more?.has(2)) message.calls = more.get(2);
+  if (more?.has(3)) message.call_id = more.get(3);
+  return message;
+}
 
 export function readRequest(bytes) {
   const map = decode(bytes);
-  const messages = map.get(1).map(([role, content]) => ({ role: ROLES[role], content }));
-  const request = { messages, temperature: map.get(2), top_p: map.get(3) };
+  const request = { messages: map.get(1).map(readMessage), temperature: map.get(2), top_p: map.get(3) };
   if (map.has(4)) request.seed = map.get(4);
   if (map.has(5)) request.stop = map.get(5);
+  if (map.has(20)) request.tools = map.get(20);
   return request;
 }
 
 export function readEvent(bytes) {
   const map = decode(bytes);
   switch (map.get(1)) {
-    case 0: return { kind: "delta", tokens: map.get(2), text: map.get(3) };
+    case 0: return { kind: "delta", tokens: map.get(2), ...(map.has(9) ? { parts: map.get(9) } : { text: map.get(3) }) };
     case 1: return { kind: "finish", reason: REASONS[map.get(4)], input_tokens: map.get(5), output_tokens: map.get(6) };
     case 2: return { kind: "failure", code: map.get(7), detail: map.get(8) };
     default: throw new Error("no such event");

@@ -57,6 +57,7 @@ const chat = read("chat-request.json");
 const single = { ...chat.fields, temperature: Math.fround(chat.fields.temperature), top_p: Math.fround(chat.fields.top_p) };
 assert.deepEqual(readRequest(unhex(chat.bytes)), single);
 assert.deepEqual(readRequest(unhex(chat.without_optional_fields)), { messages: single.messages, temperature: 1, top_p: 1 });
+assert.deepEqual(readRequest(unhex(chat.about_tools.bytes)), chat.about_tools.fields);
 const events = read("answer-events.json");
 for (const event of events) assert.deepEqual(readEvent(unhex(event.bytes)), event.fields);
 const pack = read("text-pack.json");

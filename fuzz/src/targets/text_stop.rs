@@ -39,7 +39,7 @@ fuzz_target!(|bytes: &[u8]| {
             stopped = scan.stopped;
             rest = after;
         }
-        shown.push_str(scanner.finish().expose());
+        shown.push_str(scanner.flush().expose());
         assert_eq!((shown.as_str(), stopped), expected(&answer, &stops));
     });
 });

@@ -4,8 +4,8 @@
 
 use std::sync::LazyLock;
 
-use darkbloom_fuzz::{Input, memory, small_pack, text};
 use darkbloom_content::{AnswerParts, ChatRequest};
+use darkbloom_fuzz::{Input, memory, small_pack, text};
 use darkbloom_text::{AnswerAssembler, Opening, PreTokenizer, TextModel, TextPack};
 use libfuzzer_sys::fuzz_target;
 

@@ -123,7 +123,7 @@ fn the_chat_request_is_as_published() {
         "chat-request.json",
         &json!({
             "fields": fields, "bytes": hex::encode(whole), "without_optional_fields": hex::encode(least),
-            "about_tools": hex::encode(about_tools),
+            "about_tools": {"fields": about_tools_fields(), "bytes": hex::encode(about_tools)},
         }),
     );
 }
@@ -137,6 +137,20 @@ fn about_tools_request() -> ChatRequest {
     let calling = Message { reasoning: "Look.".into(), calls: vec![call], ..Message::new(Role::Assistant, "") };
     let messages = vec![Message::new(Role::User, "And there?"), calling, Message::of_tool("a1b2c3d4e", "Mist.")];
     ChatRequest { tools: vec![tool], ..ChatRequest::new(messages) }
+}
+
+fn about_tools_fields() -> Value {
+    json!({
+        "messages": [
+            {"role": "user", "content": "And there?"},
+            {
+                "role": "assistant", "content": "", "reasoning": "Look.",
+                "calls": [["a1b2c3d4e", "weather", r#"{"place": "Lima"}"#]],
+            },
+            {"role": "tool", "content": "Mist.", "call_id": "a1b2c3d4e"},
+        ],
+        "temperature": 1, "top_p": 1, "tools": [["weather", "Tells it.", PARAMETERS]],
+    })
 }
 
 fn about_tools_bytes() -> Vec<u8> {
