@@ -1,7 +1,7 @@
 //! What the scheduler and the engine's thread cost over a bare loop on the executor, at one to eight rows.
 //!
 //! `cargo run --release -p darkbloom-engine --example engine_bench -- MODEL.gguf [output=64] [rounds=7] [threads=N]
-//! [context=512] [attention=exact|fastest]`
+//! [context=512] [exactness=exact|fast]`
 //!
 //! Both sides do the same work: prompts of 16 tokens for all rows, then `output` tokens each, greedy. They take turns,
 //! and the medians over the rounds are shown with the lowest and the highest.
@@ -13,7 +13,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use darkbloom_batch::{MemoryOp, RowEvent, RowId, RowRequest, RowWork, SampleAt, Sampling, Slot, StepPlan};
-use darkbloom_engine::{Attention, Engine, EngineHandle, Executor, LlamaExecutor, LlamaSettings};
+use darkbloom_engine::{Engine, EngineHandle, Exactness, Executor, LlamaExecutor, LlamaSettings};
 use darkbloom_types::{SecretTokens, TokenCount, TokenId};
 
 const ROWS: [usize; 4] = [1, 2, 4, 8];
@@ -37,8 +37,8 @@ impl Options {
                 ("rounds", value) => options.rounds = value.parse()?,
                 ("threads", value) => options.settings.threads = value.parse()?,
                 ("context", value) => options.settings.row_tokens_max = value.parse()?,
-                ("attention", "exact") => options.settings.attention = Attention::Exact,
-                ("attention", "fastest") => options.settings.attention = Attention::Fastest,
+                ("exactness", "exact") => options.settings.exactness = Exactness::Exact,
+                ("exactness", "fast") => options.settings.exactness = Exactness::Fast,
                 (key, _) => return Err(format!("unknown argument {key}").into()),
             }
         }

@@ -36,7 +36,7 @@ const THREADS_MAX: usize = 512;
 
 /// Which attention kernels may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Attention {
+pub enum Exactness {
     /// A row's logits have the same bits whoever shares the batch, however its prompt is cut, with any number of threads.
     ///
     /// llama.cpp's CPU flash attention picks a tiled kernel for 64 query tokens and more, and one that splits the
@@ -47,7 +47,7 @@ pub enum Attention {
     #[default]
     Exact,
     /// Whichever kernel is fastest. Tokens then depend on the neighbours now and then.
-    Fastest,
+    Fast,
 }
 
 /// How a model is loaded.
@@ -63,7 +63,7 @@ pub struct LlamaSettings {
     /// down all of them.
     pub threads: usize,
     /// Which attention kernels may run.
-    pub attention: Attention,
+    pub exactness: Exactness,
     /// Whether the weights are mapped from the file, which is faster to load and lets the system drop pages, and lets
     /// whoever can write to the file change a model that was verified. Otherwise they are read once.
     pub map_weights: bool,
@@ -78,7 +78,7 @@ impl LlamaSettings {
             row_tokens_max,
             step_tokens_max: rows_max.max(512),
             threads: Self::threads_of_this_machine(),
-            attention: Attention::default(),
+            exactness: Exactness::default(),
             map_weights: false,
         }
     }
@@ -170,7 +170,7 @@ impl LlamaExecutor {
                 batch_tokens: settings.step_tokens_max + settings.rows_max,
                 outputs: settings.rows_max + GUESSES_IN_STEP_MAX,
                 threads: settings.threads,
-                cache_as_bf16: settings.attention == Attention::Exact,
+                cache_as_bf16: settings.exactness == Exactness::Exact,
             },
         )
         .ok_or(LoadModelError::Context)?;

@@ -7,6 +7,7 @@
 
 mod agent;
 mod answer;
+pub mod benchmark;
 mod link;
 mod model;
 pub mod models;
@@ -23,6 +24,8 @@ use darkbloom_store::{OpenStoreError, ReceiptOutbox};
 use darkbloom_types::{NetworkId, ProviderId, SecretString};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
+
+pub use darkbloom_engine::Exactness;
 
 pub use crate::model::{CheckedModel, LoadError, LoadedModel, ModelOptions, weights_of_file};
 

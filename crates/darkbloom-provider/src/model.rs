@@ -8,7 +8,8 @@ use std::sync::Arc;
 use darkbloom_attest::{SINGLE_FILE, weights_root};
 use darkbloom_batch::LimitsError;
 use darkbloom_engine::{
-    Engine, EngineHandle, Executor, LlamaExecutor, LlamaSettings, LoadModelError, StartEngineError, check_model_file,
+    Engine, EngineHandle, Exactness, Executor, LlamaExecutor, LlamaSettings, LoadModelError, StartEngineError,
+    check_model_file,
 };
 use darkbloom_text::gguf::read_metadata;
 use darkbloom_text::{BuildTextModelError, ReadGgufError, TextModel, TextPack};
@@ -37,6 +38,8 @@ pub struct ModelOptions {
     pub row_tokens: usize,
     /// Threads of the engine; by default cores minus one.
     pub threads: Option<usize>,
+    /// Which kernels may run.
+    pub exactness: Exactness,
 }
 
 /// Why a model was not loaded.
@@ -275,7 +278,7 @@ fn read_and_load(options: &ModelOptions) -> Result<((Digest, TextModel), LlamaEx
     let text_pack = pack.digest();
     let text = TextModel::new(pack).map_err(|source| LoadError::Text { path: path.clone(), source })?;
     let row_tokens = options.row_tokens.min(text.context_length().0 as usize);
-    let mut settings = LlamaSettings::new(options.rows, row_tokens);
+    let mut settings = LlamaSettings { exactness: options.exactness, ..LlamaSettings::new(options.rows, row_tokens) };
     if let Some(threads) = options.threads {
         settings.threads = threads;
     }
@@ -309,7 +312,8 @@ mod tests {
 
     #[test]
     fn numbers_that_make_no_engine_are_not_blamed_on_the_file() {
-        let good = ModelOptions { path: shipped(), rows: 1, row_tokens: 64, threads: Some(1) };
+        let good =
+            ModelOptions { path: shipped(), rows: 1, row_tokens: 64, threads: Some(1), exactness: Exactness::Exact };
         for wrong in [
             ModelOptions { rows: 0, ..good.clone() },
             ModelOptions { rows: 257, ..good.clone() },
@@ -335,7 +339,13 @@ mod tests {
             let (path, other) = (folder.path().join("model.gguf"), folder.path().join("other.gguf"));
             std::fs::copy(shipped(), &path).unwrap();
             std::fs::copy(shipped(), &other).unwrap();
-            let options = ModelOptions { path: path.clone(), rows: 1, row_tokens: 64, threads: Some(1) };
+            let options = ModelOptions {
+                path: path.clone(),
+                rows: 1,
+                row_tokens: 64,
+                threads: Some(1),
+                exactness: Exactness::Exact,
+            };
             let loaded = LoadedModel::load_into(&options, |executor| {
                 change(&path, &other);
                 executor

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use darkbloom_client::{CANDIDATES_DEFAULT, Client, Config as ClientConfig, Operation, Part};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
+use darkbloom_provider::Exactness;
 use darkbloom_provider::{Config as ProviderConfig, ModelOptions, Provider, weights_of_file};
 use darkbloom_testbed::sampled_request;
 use darkbloom_text::TextPack;
@@ -199,7 +200,13 @@ impl Bed {
             network: Some(self.network),
             join_token,
             data: self.folder.path().join(format!("provider-{index}")),
-            model: ModelOptions { path: self.model.clone(), rows: ROWS, row_tokens: 512, threads: Some(1) },
+            model: ModelOptions {
+                path: self.model.clone(),
+                rows: ROWS,
+                row_tokens: 512,
+                threads: Some(1),
+                exactness: Exactness::Exact,
+            },
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use darkbloom_client::{Client, Config as ClientConfig, Operation, Part};
 use darkbloom_content::{ChatRequest, Message, Role};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
+use darkbloom_provider::Exactness;
 use darkbloom_provider::{Config as ProviderConfig, ModelOptions, Provider, weights_of_file};
 use darkbloom_text::TextPack;
 use darkbloom_types::{Refusal, SecretString, Tier};
@@ -105,7 +106,13 @@ impl Network {
             network: Some(coordinator.network),
             join_token: Some(admin.key("join", None).await?),
             data: folder.path().join("provider"),
-            model: ModelOptions { path: model.to_owned(), rows, row_tokens, threads: Some(threads) },
+            model: ModelOptions {
+                path: model.to_owned(),
+                rows,
+                row_tokens,
+                threads: Some(threads),
+                exactness: Exactness::Exact,
+            },
         };
         let provider = Provider::start(provider_config.clone()).await?;
         admin.eligible().await?;

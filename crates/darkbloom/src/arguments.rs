@@ -39,6 +39,8 @@ pub enum Command {
     Proxy(Proxy),
     /// Run a provider. When it dies it is started again.
     Start(Start),
+    /// Measure what this machine does with a model.
+    Benchmark(Benchmark),
     /// Make, list and revoke API keys and join tokens.
     Keys(Keys),
     /// Make accounts and give them credit.
@@ -179,9 +181,37 @@ pub struct Start {
     /// Threads of the engine; by default cores minus one.
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Compute with whatever is fastest. Otherwise an answer is the same, bit for bit, whoever shares the batch.
+    #[arg(long)]
+    pub fast: bool,
     /// How it is run by another program.
     #[command(flatten)]
     pub run: Supervised,
+}
+
+/// Options of `benchmark`.
+#[derive(Debug, Args)]
+pub struct Benchmark {
+    /// The GGUF model.
+    pub model: PathBuf,
+    /// Numbers of rows that decode together.
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4,8,16", value_parser = rows())]
+    pub rows: Vec<usize>,
+    /// Tokens that each row decodes.
+    #[arg(long, default_value_t = 64)]
+    pub output: u32,
+    /// Rounds, after one to warm up: medians of them are shown, with the lowest and the highest.
+    #[arg(long, default_value_t = 5)]
+    pub rounds: usize,
+    /// Threads of the engine; by default cores minus one.
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Compute with whatever is fastest; by default as providers do, exactly.
+    #[arg(long)]
+    pub fast: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How an administrator reaches the coordinator.

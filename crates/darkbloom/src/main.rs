@@ -4,6 +4,7 @@
 
 mod admin;
 mod arguments;
+mod benchmark;
 mod dev;
 mod error;
 mod models;
@@ -44,6 +45,7 @@ async fn run(arguments: Arguments) -> Result<(), error::Failure> {
         Command::Coordinator(options) => roles::coordinator(options, settings.coordinator).await,
         Command::Gateway(options) => roles::gateway(options, settings.gateway).await,
         Command::Proxy(options) => roles::proxy(options, settings.proxy).await,
+        Command::Benchmark(options) => benchmark::run(options).await,
         Command::Start(options) => roles::provider(options, settings.provider).await,
         Command::Keys(options) => admin::keys(options).await,
         Command::Accounts(options) => admin::accounts(options).await,

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use darkbloom_client::{CANDIDATES_DEFAULT, Client, Config as ClientConfig, Role, Surface, SurfaceConfig, printable};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
-use darkbloom_provider::{Config as ProviderConfig, ModelOptions, Provider};
+use darkbloom_provider::{Config as ProviderConfig, Exactness, ModelOptions, Provider};
 use darkbloom_types::{ProviderId, SecretString, Tier};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -214,6 +214,7 @@ pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> 
             rows: options.rows.or(settings.rows).unwrap_or(ROWS),
             row_tokens: options.context.or(settings.context).unwrap_or(ROW_TOKENS),
             threads: options.threads.or(settings.threads),
+            exactness: if options.fast || settings.fast.unwrap_or(false) { Exactness::Fast } else { Exactness::Exact },
         },
     };
     let mut stop = Stop::listen(&options.run)?;

@@ -79,6 +79,8 @@ pub struct ProviderSettings {
     pub context: Option<usize>,
     /// Threads of the engine.
     pub threads: Option<usize>,
+    /// Compute with whatever is fastest.
+    pub fast: Option<bool>,
 }
 
 fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
@@ -88,7 +90,7 @@ fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::
 }
 
 /// Every key that the file may have, for suggestions.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "coordinator",
     "gateway",
     "proxy",
@@ -104,6 +106,7 @@ const KEYS: [&str; 17] = [
     "rows",
     "context",
     "threads",
+    "fast",
     "join_token",
     "key",
 ];

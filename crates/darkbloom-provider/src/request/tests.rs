@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use darkbloom_content::{ChatRequest, Message, Role};
+use darkbloom_engine::Exactness;
 use darkbloom_seal::{Epoch, EpochRing, Recipient, seal_request};
 use darkbloom_store::ReceiptOutbox;
 use darkbloom_types::{
@@ -18,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn model() -> LoadedModel {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");
-    LoadedModel::load(&ModelOptions { path, rows: 1, row_tokens: 64, threads: Some(1) }).unwrap()
+    LoadedModel::load(&ModelOptions { path, rows: 1, row_tokens: 64, threads: Some(1), exactness: Exactness::Exact })
+        .unwrap()
 }
 
 fn chat(content: &str) -> SecretBytes {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use darkbloom_content::{ChatRequest, Message as ChatMessage, Role};
+use darkbloom_engine::Exactness;
 use darkbloom_engine::{Executor, LlamaExecutor};
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
 use darkbloom_provider::{Config, LoadedModel, ModelOptions, Provider, weights_of_file};
@@ -122,7 +123,13 @@ impl Coordinator {
             network,
             join_token: Some(SecretString::from("a join token")),
             data: self.data(),
-            model: ModelOptions { path: self.model.clone(), rows: 8, row_tokens: 1_024, threads: Some(1) },
+            model: ModelOptions {
+                path: self.model.clone(),
+                rows: 8,
+                row_tokens: 1_024,
+                threads: Some(1),
+                exactness: Exactness::Exact,
+            },
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use darkbloom_batch::{StepOutput, StepPlan};
-use darkbloom_content::PrefixSecret;
+use darkbloom_content::{Message, PrefixSecret, Role};
 use darkbloom_engine::{Capacity, ExecuteError, Executor, LlamaExecutor};
 
 use crate::coordinator::{Coordinator, eligible, within};
@@ -46,6 +46,7 @@ async fn a_prefix_is_used_again_only_where_account_and_secret_are_the_same() {
     let mut ask = async |account: u8, secret: Option<u8>| {
         stream += 1;
         let mut offer = introduced.offer_with(stream, 3, |_, chat| {
+            chat.messages = vec![Message::new(Role::User, "What is 17 + 25, and what is 25 + 17, and why?")];
             chat.prefix = secret.map(|byte| PrefixSecret::new([byte; 32]));
         });
         offer.scope = [account; 16];
