@@ -22,7 +22,7 @@ use crate::{Drawn, SamplingError};
 
 /// How much longer a step may take because rows prefill in it, while others decode: a little less than the twofold gap between
 /// tokens that a long prompt may cause, since what a step takes is known only roughly.
-const PREFILL_STRETCH: f64 = 1.9;
+const PREFILL_STRETCH: f64 = 1.75;
 
 /// What a step of decoding rows may take in any case so that others prefill in it: a gap that nobody notices.
 const PREFILL_STEP_US_MIN: f64 = 2e3;
@@ -199,7 +199,10 @@ pub struct Scheduler {
 /// A plan whose result has not come back.
 #[derive(Debug, Clone, Copy)]
 struct Out {
-    tokens: usize,
+    /// Tokens of rows that decode, guesses included.
+    decoded: usize,
+    /// Tokens of rows that prefill.
+    prefilled: usize,
     /// What it takes says nothing about other steps, because it also moves memory.
     moves_memory: bool,
 }
@@ -314,12 +317,14 @@ impl Scheduler {
         self.forget_what_nobody_may_use();
         let mut rows = Vec::with_capacity(self.admitted.len());
         let left = self.plan_decoding(&mut rows);
+        let decoded = self.limits.step_tokens_max - left;
         self.plan_prefill(left, &mut rows);
         let plan = StepPlan { memory: std::mem::take(&mut self.memory), rows };
         if plan.rows.is_empty() && plan.memory.is_empty() {
             return None;
         }
-        self.step_is_out = Some(Out { tokens: plan.token_count(), moves_memory: !plan.memory.is_empty() });
+        let prefilled = plan.token_count() - decoded;
+        self.step_is_out = Some(Out { decoded, prefilled, moves_memory: !plan.memory.is_empty() });
         Some(plan)
     }
 
@@ -351,9 +356,9 @@ impl Scheduler {
         let room = (row.output_max - row.output).saturating_sub(1) as usize;
         let most = lookup.guess(row.history.expose(), GUESSES_MAX.min(room).min(spare)).len();
         let without = fed.max(decoding);
-        let Some(plain_us) = self.cost.of(without).filter(|_| most > 0) else { return 0 };
+        let Some(plain_us) = self.cost.of_decoding(without).filter(|_| most > 0) else { return 0 };
         let rate = |guesses: usize| {
-            let us = self.cost.of(without + guesses).unwrap_or(f64::INFINITY);
+            let us = self.cost.of_decoding(without + guesses).unwrap_or(f64::INFINITY);
             (decoding as f64 + lookup.expected(guesses)) / us
         };
         let best = (1..=most).max_by(|one, other| rate(*one).total_cmp(&rate(*other))).unwrap_or(0);
@@ -375,9 +380,9 @@ impl Scheduler {
         let Some(&(first, first_needs)) = prefilling.first() else { return };
         let fed = self.limits.step_tokens_max - left;
         let wanted = if rows.is_empty() {
-            self.cost.within(PREFILL_STEP_US_MAX, left).unwrap_or(left)
+            self.cost.room_alone(PREFILL_STEP_US_MAX).unwrap_or(left)
         } else {
-            self.cost.room(fed, PREFILL_STRETCH, PREFILL_STEP_US_MIN, left).unwrap_or(CHUNK_UNKNOWN)
+            self.cost.room_beside(fed, PREFILL_STRETCH, PREFILL_STEP_US_MIN).unwrap_or(CHUNK_UNKNOWN)
         };
         let mut left = wanted.max(CHUNK_MIN).min(left);
         prefilling.sort_by_key(|&(_, needs)| needs);
@@ -406,7 +411,7 @@ impl Scheduler {
         self.now = self.now.max(now);
         if let Some(out) = self.step_is_out.take() {
             if !out.moves_memory {
-                self.cost.learn(out.tokens, took_us);
+                self.cost.learn(out.decoded, out.prefilled, took_us);
             }
             for slot in 0..self.places.len() {
                 let Some(feeding) = self.places[slot].out.take() else { continue };

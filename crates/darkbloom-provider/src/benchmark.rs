@@ -110,14 +110,16 @@ pub fn run(options: &BenchmarkOptions, mut say: impl FnMut(&str)) -> Result<Benc
     }
     check(options)?;
     let header = check_model_file(&options.model)?;
-    let rows_max = options.rows.iter().copied().max().unwrap_or(1).max(LONG_PROMPT_DECODERS[1] + 1);
+    // A row more than those that decode: the long prompt's, or the one that is held until the others are there.
+    let rows_max = options.rows.iter().copied().max().unwrap_or(1).max(LONG_PROMPT_DECODERS[1]) + 1;
     let settings = settings(options, &header, rows_max)?;
     say("loading");
     let (load, executor, memory) = load(&options.model, &settings)?;
     let shared = SharedExecutor::new(executor);
     let limits = shared.capacity().limits(rows_max);
     let engine = Engine::start(shared.clone(), limits)?;
-    let mut bench = Bench { shared, handle: engine.handle(), text: text_model(&options.model), next_row: 0 };
+    let (handle, vocabulary) = (engine.handle(), shared.vocabulary());
+    let mut bench = Bench { shared, handle, vocabulary, text: text_model(&options.model), next_row: 0 };
 
     let mut prefill = Vec::new();
     for tokens in PREFILL_TOKENS.into_iter().filter(|tokens| tokens + 1 < settings.row_tokens_max) {

@@ -73,6 +73,7 @@ impl Told {
 pub struct Bench {
     pub shared: SharedExecutor,
     pub handle: EngineHandle,
+    pub vocabulary: usize,
     pub text: Option<TextModel>,
     pub next_row: u64,
 }
@@ -166,7 +167,13 @@ impl Bench {
 
     /// Rows that come to the engine at once and run to their ends.
     fn together(&mut self, rows: usize, prompt: usize, output: u32) -> Result<Vec<Told>, BenchmarkError> {
+        // A row's step is held until the others are there, so that they all begin in the step after it.
+        let shared = self.shared.clone();
+        let held = shared.lock();
+        let opener = self.submit(1, 1)?;
+        opener.events.recv().map_err(|_| BenchmarkError::RowEnded)?;
         let rows: Vec<_> = (0..rows).map(|_| self.submit(prompt, output)).collect::<Result<_, _>>()?;
+        drop(held);
         rows.into_iter().map(to_the_end).collect()
     }
 
@@ -217,7 +224,7 @@ impl Bench {
     fn submit(&mut self, prompt: usize, output: u32) -> Result<Heard, BenchmarkError> {
         let id = self.next_row;
         self.next_row += 1;
-        let tokens = prompt_of(id, prompt, self.shared.vocabulary());
+        let tokens = prompt_of(id, prompt, self.vocabulary);
         let (sender, events) = mpsc::channel();
         let submitted = Instant::now();
         // No stop tokens: it decodes past what ends an answer.
