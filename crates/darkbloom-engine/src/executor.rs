@@ -93,8 +93,8 @@ impl Capacity {
             row_tokens_max: self.row_tokens_max,
             step_tokens_max: self.step_tokens_max,
             waiting_max,
-            // Half as much again as the slots take: what was saved is touched only when it is used.
-            saved_tokens_max: self.rows_max.saturating_mul(self.row_tokens_max) / 2,
+            // A quarter of what the slots take, and only while there is something to save.
+            saved_tokens_max: self.rows_max.saturating_mul(self.row_tokens_max) / 4,
             prefix_keep: PREFIX_KEEP,
             trims: self.trims,
         }

@@ -292,6 +292,8 @@ impl LlamaExecutor {
                         lost.push(slot);
                     }
                 }
+                // What could not be brought back cannot be copied either.
+                MemoryOp::Copy { from, to, .. } if lost.contains(&from) => lost.push(to),
                 MemoryOp::Copy { from, to, keep } => {
                     let state = SavedState::of(&mut self.context, from.0 as usize);
                     if !state.restore(&mut self.context, to.0 as usize, keep as usize) {

@@ -100,6 +100,11 @@ fn a_saved_state_that_was_damaged_is_not_brought_back_and_costs_only_time() {
     let output =
         executor.step(&StepPlan { memory: vec![forget, restore(1)], rows: vec![work(1, 30, 31..60)] }).unwrap();
     assert_eq!((output.sampled, output.lost), (vec![], vec![Slot(1)]));
+    let copied = [forget, restore(1), MemoryOp::Copy { from: Slot(1), to: Slot(0), keep: 30 }];
+    let empty = MemoryOp::Forget { slot: Slot(0), from: 0 };
+    let memory = [&[empty][..], &copied].concat();
+    let output = executor.step(&StepPlan { memory, rows: vec![work(0, 30, 31..60)] }).unwrap();
+    assert_eq!((output.sampled, output.lost), (vec![], vec![Slot(1), Slot(0)]), "nor a copy of it");
     let again = executor.step(&StepPlan { memory: vec![], rows: vec![work(1, 0, 1..60)] }).unwrap();
     assert_eq!(again.sampled.len(), 1, "the row feeds everything again");
 }

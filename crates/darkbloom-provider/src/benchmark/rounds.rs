@@ -18,20 +18,29 @@ const STEPS_BEFORE: u32 = 16;
 
 /// An executor that is the engine's, and the bare loop's while no row runs.
 #[derive(Clone)]
-pub struct SharedExecutor(Arc<Mutex<LlamaExecutor>>);
+pub struct SharedExecutor {
+    executor: Arc<Mutex<LlamaExecutor>>,
+    /// Held to keep the engine's next step from beginning.
+    gate: Arc<Mutex<()>>,
+}
 
 impl SharedExecutor {
     pub fn new(executor: LlamaExecutor) -> Self {
-        Self(Arc::new(Mutex::new(executor)))
+        Self { executor: Arc::new(Mutex::new(executor)), gate: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, LlamaExecutor> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.executor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hold_steps(&self) -> MutexGuard<'_, ()> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Executor for SharedExecutor {
     fn step(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecuteError> {
+        drop(self.hold_steps());
         self.lock().step(plan)
     }
 
@@ -169,7 +178,7 @@ impl Bench {
     fn together(&mut self, rows: usize, prompt: usize, output: u32) -> Result<Vec<Told>, BenchmarkError> {
         // A row's step is held until the others are there, so that they all begin in the step after it.
         let shared = self.shared.clone();
-        let held = shared.lock();
+        let held = shared.hold_steps();
         let opener = self.submit(1, 1)?;
         opener.events.recv().map_err(|_| BenchmarkError::RowEnded)?;
         let rows: Vec<_> = (0..rows).map(|_| self.submit(prompt, output)).collect::<Result<_, _>>()?;
