@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use darkbloom_types::Refusal;
 
-use crate::supervisor::START_AGAIN;
+/// The exit status of a command that may succeed when it is given again: `EX_TEMPFAIL` of BSD's `sysexits.h`.
+pub const START_AGAIN: u8 = 75;
 
 /// A failure for a person.
 #[derive(Debug)]

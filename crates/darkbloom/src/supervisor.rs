@@ -11,11 +11,8 @@ use std::time::{Duration, Instant};
 
 use tokio::process::{Child, ChildStdin, Command};
 
-use crate::error::Failure;
+use crate::error::{Failure, START_AGAIN};
 use crate::roles::Stop;
-
-/// The exit status of a provider that should be started again: `EX_TEMPFAIL` of BSD's `sysexits.h`.
-pub const START_AGAIN: u8 = 75;
 
 /// The exit status of a Rust program whose main thread panicked.
 const PANICKED: i32 = 101;
