@@ -72,6 +72,8 @@ pub enum MemoryOp {
         /// Which copy.
         saved: SavedId,
     },
+    /// Wipes all copies: after a step that failed nobody knows which there are.
+    DropAll,
 }
 
 /// One row's part of a step.

@@ -22,13 +22,16 @@ use crate::{Drawn, SamplingError};
 
 /// How much longer a step may take because rows prefill in it, while others decode: a little less than the twofold gap between
 /// tokens that a long prompt may cause, since what a step takes is known only roughly.
-const PREFILL_STRETCH: f64 = 1.75;
+const PREFILL_STRETCH: f64 = 1.9;
 
 /// What a step of decoding rows may take in any case so that others prefill in it: a gap that nobody notices.
-const PREFILL_STEP_US_MIN: f64 = 2e3;
+const PREFILL_STEP_US_MIN: f64 = 1e3;
 
 /// Prompt tokens that join a step of decoding rows while nothing is known about what steps take.
 const CHUNK_UNKNOWN: usize = 32;
+
+/// Prompt tokens of a step while nothing is known about what they take: on the slowest machine a few seconds.
+const CHUNK_FIRST: usize = 64;
 
 /// How long a step should take at most because rows prefill in it while none decodes: so long waits who comes next.
 const PREFILL_STEP_US_MAX: f64 = 1e6;
@@ -203,6 +206,7 @@ struct Out {
     decoded: usize,
     /// Tokens of rows that prefill.
     prefilled: usize,
+    rows: usize,
     /// What it takes says nothing about other steps, because it also moves memory.
     moves_memory: bool,
 }
@@ -324,7 +328,8 @@ impl Scheduler {
             return None;
         }
         let prefilled = plan.token_count() - decoded;
-        self.step_is_out = Some(Out { decoded, prefilled, moves_memory: !plan.memory.is_empty() });
+        self.step_is_out =
+            Some(Out { decoded, prefilled, rows: plan.rows.len(), moves_memory: !plan.memory.is_empty() });
         Some(plan)
     }
 
@@ -380,7 +385,7 @@ impl Scheduler {
         let Some(&(first, first_needs)) = prefilling.first() else { return };
         let fed = self.limits.step_tokens_max - left;
         let wanted = if rows.is_empty() {
-            self.cost.room_alone(PREFILL_STEP_US_MAX).unwrap_or(left)
+            self.cost.room_alone(PREFILL_STEP_US_MAX).unwrap_or(CHUNK_FIRST)
         } else {
             self.cost.room_beside(fed, PREFILL_STRETCH, PREFILL_STEP_US_MIN).unwrap_or(CHUNK_UNKNOWN)
         };
@@ -410,15 +415,16 @@ impl Scheduler {
     pub fn update(&mut self, output: StepOutput, took_us: u64, now: MonoMillis) -> Vec<RowEvent> {
         self.now = self.now.max(now);
         if let Some(out) = self.step_is_out.take() {
+            for slot in &output.lost {
+                self.lose(slot.0 as usize);
+            }
             if !out.moves_memory {
                 self.cost.learn(out.decoded, out.prefilled, took_us);
             }
             for slot in 0..self.places.len() {
                 let Some(feeding) = self.places[slot].out.take() else { continue };
                 let sampled = output.sampled.iter().find(|sampled| sampled.slot == slot_of(slot));
-                if output.lost.contains(&slot_of(slot)) {
-                    self.lose(slot);
-                } else {
+                if !output.lost.contains(&slot_of(slot)) {
                     self.advance(slot, feeding, sampled);
                 }
             }
@@ -472,8 +478,8 @@ impl Scheduler {
 
     /// What the slot held could not be brought back: its row feeds everything again.
     fn lose(&mut self, slot: usize) {
-        let place = &mut self.places[slot];
-        place.dirty = false;
+        let Some(place) = self.places.get_mut(slot) else { return };
+        (place.dirty, place.kept) = (false, None);
         if let Some(row) = place.row.as_mut() {
             row.fed = 0;
         }
@@ -489,6 +495,15 @@ impl Scheduler {
             // Also where no row is: what the plan was to do there may or may not have been done.
             (self.places[slot].dirty, self.places[slot].kept) = (true, None);
         }
+        // Nor which copies were made or wiped: rows that wait to come back feed everything again.
+        self.prefixes = SavedPrefixes::default();
+        for row in self.waiting.iter_mut() {
+            if row.saved.take().is_some() {
+                row.fed = 0;
+            }
+        }
+        self.saved_row_tokens = 0;
+        self.memory = vec![MemoryOp::DropAll];
         self.take_events()
     }
 

@@ -26,6 +26,8 @@ use texts::Texts;
 
 /// Connecting takes no longer.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// How long requests share one prefix secret.
+const PREFIX_SECRET_LIFE_MS: i64 = 60 * 60 * 1_000;
 /// A small question is answered within this time.
 const ASK_WAIT: Duration = Duration::from_secs(20);
 /// A submission's answer begins within this time: the coordinator sends a keep-alive every ten seconds.
@@ -123,9 +125,11 @@ impl Network {
         })
     }
 
-    /// The secret within which requests with a key may use each other's prefixes at a provider.
+    /// The secret within which requests with a key may use each other's prefixes at a provider. Another each hour: providers
+    /// that compare what they got could tell by it whose requests are whose.
     pub fn prefix_secret(&self, key: &SecretString) -> PrefixSecret {
-        let parts: [&[u8]; 3] = [b"darkbloom/v1/prefix-secret", &*self.prefix_secret, key.expose().as_bytes()];
+        let hour = clock::now().0.div_euclid(PREFIX_SECRET_LIFE_MS).to_be_bytes();
+        let parts: [&[u8]; 4] = [b"darkbloom/v1/prefix-secret", &*self.prefix_secret, &hour, key.expose().as_bytes()];
         PrefixSecret::new(Digest::of(&parts).0)
     }
 

@@ -153,10 +153,12 @@ impl Drop for Engine {
             state.steps_ended |= self.threads.len() < 2;
         }
         shared.wake();
-        for thread in self.threads.drain(..) {
-            // A sink may drop the last engine on the engine's own thread, which cannot wait for itself; and a step that was
-            // given up is not waited for.
-            if thread.thread().id() != std::thread::current().id() && !shared.lock().given_up {
+        // A sink may drop the last engine on the engine's own thread, which can wait neither for itself nor, being the one that
+        // watches the steps, for a step.
+        let own = self.threads.iter().any(|thread| thread.thread().id() == std::thread::current().id());
+        for thread in self.threads.drain(..).filter(|_| !own) {
+            // A step that was given up is not waited for.
+            if !shared.lock().given_up {
                 // The threads catch their own panics; there is nothing to learn from the result.
                 drop(thread.join());
             }

@@ -20,7 +20,7 @@ pub trait Executor: Send {
     ///
     /// # Errors
     /// When the step could not be executed. After [`ExecuteError::NoRoom`] the memory is as it was before the forward.
-    /// Otherwise what the slots hold is not known; the caller clears them before it uses them again, and may go on after
+    /// Otherwise neither what the slots hold nor which states are saved is known; the caller clears them before it uses them again, and may go on after
     /// that.
     fn step(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecuteError>;
 
@@ -251,6 +251,10 @@ impl Ledger {
             MemoryOp::Drop { saved: from } => {
                 saved(from)?;
                 self.saved.remove(&from);
+                return Ok(());
+            }
+            MemoryOp::DropAll => {
+                self.saved.clear();
                 return Ok(());
             }
         };

@@ -178,7 +178,7 @@ impl LlamaExecutor {
             rows_max: settings.rows_max,
             row_tokens_max: settings.row_tokens_max,
             step_tokens_max: settings.step_tokens_max,
-            trims: true,
+            trims: !model.has_window(),
         };
         Ok(Self {
             context,
@@ -283,6 +283,7 @@ impl LlamaExecutor {
             self.ledger.change(op)?;
             match *op {
                 MemoryOp::Forget { slot, from } => self.context.forget(slot.0 as usize, from as usize),
+                MemoryOp::Save { slot, .. } if lost.contains(&slot) => {}
                 MemoryOp::Save { slot, saved } => {
                     self.saved.insert(saved, SavedState::of(&mut self.context, slot.0 as usize));
                 }
@@ -301,6 +302,7 @@ impl LlamaExecutor {
                     }
                 }
                 MemoryOp::Drop { saved } => drop(self.saved.remove(&saved)),
+                MemoryOp::DropAll => self.saved.clear(),
             }
         }
         for slot in &lost {

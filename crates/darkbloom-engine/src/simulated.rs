@@ -140,6 +140,7 @@ impl SimulatedExecutor {
             MemoryOp::Drop { saved } => {
                 self.saved.remove(&saved);
             }
+            MemoryOp::DropAll => self.saved.clear(),
         }
     }
 

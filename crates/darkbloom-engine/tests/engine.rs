@@ -600,3 +600,48 @@ fn penalties_look_at_what_the_row_said_and_probabilities_are_told() {
     let row = RowRequest { id: RowId(3), sampling: Arc::new(unknown), ..row };
     assert_eq!(engine.handle().submit(row, sink().0), Err(SubmitError::UnknownToken));
 }
+
+/// An executor whose erasing waits until the test lets it go on.
+struct HangsBetweenRows {
+    inner: SimulatedExecutor,
+    entered: Sender<()>,
+    go_on: Receiver<()>,
+}
+
+impl Executor for HangsBetweenRows {
+    fn step(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecuteError> {
+        self.inner.step(plan)
+    }
+
+    fn erase(&mut self) {
+        _ = self.entered.send(());
+        _ = self.go_on.recv();
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.inner.vocabulary()
+    }
+
+    fn capacity(&self) -> Capacity {
+        self.inner.capacity()
+    }
+}
+
+#[test]
+fn a_row_that_waits_behind_an_erasing_that_never_returns_fails_by_name() {
+    let (entered, entries) = mpsc::channel();
+    let (gate, go_on) = mpsc::channel();
+    let executor = HangsBetweenRows { inner: simulated(), entered, go_on };
+    let engine = Engine::start_with(executor, CAPACITY.limits(4), SHORT).unwrap();
+    let handle = engine.handle();
+    to_the_end(&submit(&handle, request(2, 5, 5)));
+    entries.recv_timeout(PATIENCE).unwrap();
+    let (sink, events) = sink();
+    // It is given up with or without a row that waits.
+    if handle.submit(request(4, 5, 5), sink).is_ok() {
+        assert_eq!(to_the_end(&events).2, Some(RowFailure::Stuck));
+    }
+    stop_notice(&handle).recv_timeout(PATIENCE).unwrap();
+    assert_eq!(handle.stats().last_error, Some(ExecuteError::Stuck));
+    drop((engine, gate));
+}

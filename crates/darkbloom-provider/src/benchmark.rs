@@ -10,7 +10,7 @@ mod rounds;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use darkbloom_batch::LimitsError;
+use darkbloom_batch::{Limits, LimitsError};
 use darkbloom_engine::{
     Engine, Exactness, ExecuteError, Executor as _, LlamaExecutor, LlamaSettings, LoadModelError, ModelHeader,
     StartEngineError, check_model_file,
@@ -116,7 +116,8 @@ pub fn run(options: &BenchmarkOptions, mut say: impl FnMut(&str)) -> Result<Benc
     say("loading");
     let (load, executor, memory) = load(&options.model, &settings)?;
     let shared = SharedExecutor::new(executor);
-    let limits = shared.capacity().limits(rows_max);
+    // Without guesses: past what ends an answer models repeat themselves, and nobody would see what the engine costs.
+    let limits = Limits { trims: false, ..shared.capacity().limits(rows_max) };
     let engine = Engine::start(shared.clone(), limits)?;
     let (handle, vocabulary) = (engine.handle(), shared.vocabulary());
     let mut bench = Bench { shared, handle, vocabulary, text: text_model(&options.model), next_row: 0 };

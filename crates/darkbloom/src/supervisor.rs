@@ -6,9 +6,11 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, ChildStdin, Command};
 
 use crate::error::{Failure, START_AGAIN};
@@ -25,7 +27,7 @@ const WAIT_FIRST: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A process that ran for so long had no trouble starting: the waits begin anew.
-const GOOD_RUN: Duration = Duration::from_secs(600);
+const GOOD_RUN: Duration = Duration::from_secs(30);
 
 /// So many processes in a row that did not run well are enough: about two minutes of trying.
 const BAD_RUNS_MAX: u32 = 8;
@@ -56,8 +58,10 @@ pub async fn run(stop: Stop) -> Result<(), Failure> {
     let mut restarts = Restarts::default();
     let told = stop.told();
     tokio::pin!(told);
+    // Asked once: when the program is replaced on the disk, Linux no longer knows where it was.
+    let program = std::env::current_exe().map_err(|error| cannot_start(&error))?;
     loop {
-        let mut child = start()?;
+        let mut child = start(&program)?;
         // Waiting for the child would close it, and so tell it to stop.
         let stdin = child.stdin.take();
         let began = Instant::now();
@@ -87,9 +91,11 @@ pub async fn run(stop: Stop) -> Result<(), Failure> {
     }
 }
 
-fn start() -> Result<Child, Failure> {
-    let cannot = |error: std::io::Error| Failure::new(format!("cannot start the provider: {error}"), "");
-    let program = std::env::current_exe().map_err(cannot)?;
+fn cannot_start(error: &std::io::Error) -> Failure {
+    Failure::new(format!("cannot start the provider: {error}"), "")
+}
+
+fn start(program: &Path) -> Result<Child, Failure> {
     let given: Vec<OsString> =
         std::env::args_os().skip(1).filter(|argument| argument != "--until-stdin-closes").collect();
     Command::new(program)
@@ -101,12 +107,17 @@ fn start() -> Result<Child, Failure> {
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
-        .map_err(cannot)
+        .map_err(|error| cannot_start(&error))
 }
 
 /// Tells the process to stop, and waits for it.
 async fn end(mut child: Child, stdin: Option<ChildStdin>) -> Result<(), Failure> {
     drop(stdin);
+    // While it starts it hears signals only.
+    if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+        // It may have ended at this very moment.
+        let _ = kill_process(pid, Signal::TERM);
+    }
     if tokio::time::timeout(STOP_WAIT, child.wait()).await.is_err() {
         tracing::warn!(wait_s = STOP_WAIT.as_secs(), "the provider does not stop and is killed");
         // It may have ended at this very moment.

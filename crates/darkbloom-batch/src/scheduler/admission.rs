@@ -3,7 +3,7 @@
 use darkbloom_types::MonoMillis;
 
 use super::prefix::{Prefix, usable};
-use super::state::Row;
+use super::state::{Place, Row};
 use super::{Scheduler, slot_of};
 use crate::plan::{MemoryOp, SavedId, StepPlan};
 use crate::row::{EndReason, RowEvent, RowFailure};
@@ -56,7 +56,7 @@ impl Scheduler {
         }
         let memory = std::mem::take(&mut self.memory);
         (!memory.is_empty()).then(|| {
-            self.step_is_out = Some(super::Out { decoded: 0, prefilled: 0, moves_memory: true });
+            self.step_is_out = Some(super::Out { decoded: 0, prefilled: 0, rows: 0, moves_memory: true });
             StepPlan { memory, rows: Vec::new() }
         })
     }
@@ -71,10 +71,13 @@ impl Scheduler {
     /// The last plan changed the memory as it should, and its forward found no room: the row that is to give way does, or ends
     /// when it was alone. Nobody is admitted until a row has ended. Returns what happened since events were last taken.
     pub fn no_room(&mut self) -> Vec<RowEvent> {
-        self.step_is_out = None;
-        self.places.iter_mut().for_each(|place| place.out = None);
-        if self.admitted.len() > 1 {
-            self.full = true;
+        let rows = self.step_is_out.take().map_or(0, |out| out.rows);
+        for place in &mut self.places {
+            // What is kept makes room first.
+            (place.out, place.kept) = (None, None);
+        }
+        if rows > 1 {
+            self.full = !self.admitted.is_empty();
             if let Some(slot) = self.last_in_line(|_| true) {
                 self.give_way(slot, false);
             }
@@ -100,16 +103,21 @@ impl Scheduler {
 
     pub(super) fn admit(&mut self) {
         while !self.full {
-            let Some(next) = self.waiting.next(self.now) else { return };
-            let priority = next.priority;
-            if self.places.iter().all(|place| place.row.is_some()) {
-                let below = |row: &Row| row.priority < priority && !row.gave_way;
-                let Some(slot) = self.last_in_line(below) else { return };
-                self.give_way(slot, true);
-            }
-            let Some(row) = self.waiting.pop(self.now) else { return };
+            let is_free = |place: &Place| place.row.is_none();
+            let row =
+                if self.places.iter().any(is_free) { self.waiting.pop(self.now) } else { self.pop_over_another() };
+            let Some(row) = row else { return };
             self.place(row);
         }
+    }
+
+    /// Takes out the most important row that waits, if a running one gives way to it.
+    fn pop_over_another(&mut self) -> Option<Row> {
+        let priority = self.waiting.iter().map(|row| row.priority).max()?;
+        let slot = self.last_in_line(|row| row.priority < priority && !row.gave_way)?;
+        let row = self.waiting.pop_of(priority, self.now);
+        self.give_way(slot, true);
+        row
     }
 
     /// The running row that gives way first: of the lowest priority, the one that came last.
@@ -127,6 +135,7 @@ impl Scheduler {
         self.admitted.retain(|&admitted| admitted != slot);
         self.places[slot].dirty = true;
         row.gave_way |= to_priority;
+        row.waits_since = self.now;
         if row.fed > 0 && self.make_room(row.fed, None) {
             let saved = self.save(slot);
             self.saved_row_tokens += row.fed;
@@ -174,7 +183,11 @@ impl Scheduler {
         let keep = u32::try_from(start.keep()).expect("Limits::check keeps positions within 31 bits");
         if !matches!(start, Start::Here { .. }) {
             let needed = if let Start::Saved { saved, .. } = start { Some(saved) } else { None };
-            self.save_kept(slot, needed);
+            // Copying takes time, by which a row could tell what others left: so only for those that may know.
+            let may_know = self.places[slot].kept.as_ref().is_some_and(|prefix| row.scope == Some(prefix.scope));
+            if may_know {
+                self.save_kept(slot, needed);
+            }
             self.forget(slot);
         }
         match start {
@@ -193,6 +206,8 @@ impl Scheduler {
             self.decisions.reused_tokens += u64::from(keep);
         }
         row.fed = start.keep();
+        // Who got its place by waiting keeps it.
+        row.gave_way |= self.now.since(row.waits_since) >= super::AGED_AFTER;
         if !std::mem::replace(&mut row.started, true) {
             self.events.push(RowEvent::Started { id: row.id });
         }

@@ -15,6 +15,9 @@ pub const AGED_AFTER: Millis = Millis::from_secs(10);
 /// in serving large language models", OSDI 2024, whose counters these are).
 const OUTPUT_WEIGHT: u64 = 2;
 
+/// Most owners that are remembered, but for those that have rows here.
+const OWNERS_MAX: usize = 1_024;
+
 /// Rows that wait, and how much each owner of a row, waiting or running, was served.
 #[derive(Debug, Default)]
 pub(crate) struct WaitingList {
@@ -42,9 +45,16 @@ impl WaitingList {
 
     /// Takes in a row that is new. Its owner starts where the least served of the others stands: who was away saved nothing.
     pub(crate) fn push(&mut self, row: Row) {
-        let least = self.served.values().map(|served| served.tokens).min().unwrap_or(0);
-        self.served.entry(row.owner).or_insert(Served { tokens: least, rows: 0 }).rows += 1;
+        let least = self.least();
+        let served = self.served.entry(row.owner).or_default();
+        served.tokens = served.tokens.max(least);
+        served.rows += 1;
         self.rows.push(row);
+    }
+
+    /// What the least served of those was served that have rows here.
+    fn least(&self) -> u64 {
+        self.served.values().filter(|served| served.rows > 0).map(|served| served.tokens).min().unwrap_or(0)
     }
 
     /// Takes in a row that had a slot and lost it.
@@ -52,20 +62,33 @@ impl WaitingList {
         self.rows.push(row);
     }
 
-    /// The row that is next: of the highest priority, then of the owner that was served least, then the one that came first.
-    pub(crate) fn next(&self, now: MonoMillis) -> Option<&Row> {
-        self.rows.iter().min_by_key(|row| self.rank(row, now))
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Row> {
+        self.rows.iter_mut()
     }
 
-    /// Takes out the row that is next.
+    /// Takes out the row that is next: of the highest priority, then of the owner that was served least, then the one that
+    /// came first.
     pub(crate) fn pop(&mut self, now: MonoMillis) -> Option<Row> {
-        let at = (0..self.rows.len()).min_by_key(|&at| self.rank(&self.rows[at], now))?;
+        self.pop_where(now, |_| true)
+    }
+
+    /// Takes out the row that is next among those of a priority.
+    pub(crate) fn pop_of(&mut self, priority: Priority, now: MonoMillis) -> Option<Row> {
+        self.pop_where(now, |row| row.priority == priority)
+    }
+
+    fn pop_where(&mut self, now: MonoMillis, may: impl Fn(&Row) -> bool) -> Option<Row> {
+        let these = (0..self.rows.len()).filter(|&at| may(&self.rows[at]));
+        let at = these.min_by_key(|&at| self.rank(&self.rows[at], now))?;
         Some(self.rows.remove(at))
     }
 
     fn rank(&self, row: &Row, now: MonoMillis) -> impl Ord + use<> {
         let served = self.served.get(&row.owner).map_or(0, |served| served.tokens);
-        (std::cmp::Reverse(effective_priority(row, now)), served, row.arrival)
+        // Rows that have waited long go in the order in which they came, or newcomers could pass them for ever.
+        let aged = now.since(row.waits_since) >= AGED_AFTER;
+        let priority = if aged { Priority::High } else { row.priority };
+        (std::cmp::Reverse(priority), if aged { 0 } else { served }, row.arrival)
     }
 
     /// Takes out a row that will not run.
@@ -107,14 +130,22 @@ impl WaitingList {
     pub(crate) fn gone(&mut self, owner: Owner) {
         if let Some(served) = self.served.get_mut(&owner) {
             served.rows = served.rows.saturating_sub(1);
-            if served.rows == 0 {
-                self.served.remove(&owner);
-            }
+        }
+        self.forget_owners();
+    }
+
+    /// An owner that is away is remembered until the others have been served as much: who sends one row after the other is no
+    /// newcomer each time.
+    fn forget_owners(&mut self) {
+        if self.served.values().all(|served| served.rows == 0) {
+            return self.served.clear();
+        }
+        let least = self.least();
+        self.served.retain(|_, served| served.rows > 0 || served.tokens > least);
+        while self.served.len() > OWNERS_MAX {
+            let away = self.served.iter().filter(|(_, served)| served.rows == 0);
+            let Some(owner) = away.min_by_key(|(_, served)| served.tokens).map(|(owner, _)| *owner) else { return };
+            self.served.remove(&owner);
         }
     }
-}
-
-/// A row's priority as it counts now.
-pub(crate) fn effective_priority(row: &Row, now: MonoMillis) -> Priority {
-    if now.since(row.waits_since) >= AGED_AFTER { Priority::High } else { row.priority }
 }

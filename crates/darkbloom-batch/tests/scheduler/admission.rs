@@ -177,3 +177,55 @@ fn limits_with_which_nothing_advances_are_refused() {
     assert_eq!(refused(Limits { row_tokens_max: 1, ..LIMITS }), Some(LimitsError::RowTokens));
     assert_eq!(refused(Limits { step_tokens_max: 3, ..LIMITS }), Some(LimitsError::StepTokens));
 }
+
+#[test]
+fn rows_that_have_waited_long_go_in_their_order_whoever_was_served_less() {
+    let mut bench = Bench::new(ONE);
+    // One owner has been served for long, and waits.
+    bench.submit(RowRequest { stop_tokens: vec![], ..with(1, 1, Priority::Normal) });
+    bench.step();
+    bench.submit(with(2, 1, Priority::Normal));
+    bench.submit(with(3, 2, Priority::Normal));
+    bench.now = bench.now.after(AGED_AFTER);
+    bench.submit(with(4, 3, Priority::Normal));
+    assert_eq!(order(&mut bench), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_row_that_ran_for_long_gives_way_as_any_other() {
+    let mut bench = Bench::new(ONE);
+    bench.submit(RowRequest { stop_tokens: vec![], ..with(1, 1, Priority::Low) });
+    bench.step();
+    bench.now = bench.now.after(AGED_AFTER).after(AGED_AFTER);
+    bench.submit(with(2, 1, Priority::High));
+    assert_eq!(bench.step().unwrap().rows[0].id, RowId(2));
+    assert_eq!(order(&mut bench), [1, 2]);
+}
+
+#[test]
+fn a_row_that_waits_for_a_slot_that_nobody_gives_up_holds_up_none_that_takes_one() {
+    let mut bench = Bench::new(ONE);
+    bench.submit(RowRequest { stop_tokens: vec![], ..with(1, 1, Priority::Low) });
+    bench.step();
+    bench.submit(with(2, 2, Priority::Low));
+    bench.now = bench.now.after(AGED_AFTER);
+    bench.submit(with(3, 3, Priority::High));
+    assert_eq!(bench.step().unwrap().rows[0].id, RowId(3));
+}
+
+#[test]
+fn an_owner_that_sends_one_row_after_the_other_is_no_newcomer_each_time() {
+    let mut bench = Bench::new(ONE);
+    bench.submit(with(1, 9, Priority::Normal));
+    for _ in 0..3 {
+        bench.step();
+    }
+    bench.submit(RowRequest { stop_tokens: vec![], ..with(2, 1, Priority::Normal) });
+    // Owner 9's row ends, and it sends the next at once; owner 1 and then 2 have been served nothing.
+    while !bench.story.ended.contains_key(&RowId(1)) {
+        bench.step();
+    }
+    bench.submit(with(3, 9, Priority::Normal));
+    bench.submit(with(4, 2, Priority::Normal));
+    assert_eq!(order(&mut bench), [1, 2, 4, 3]);
+}

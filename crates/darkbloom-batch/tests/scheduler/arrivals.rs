@@ -118,13 +118,7 @@ impl Run {
         if bench.scheduler.load().running > 0 {
             return;
         }
-        if let Some(plan) = bench.scheduler.plan_before_erasing(bench.now) {
-            assert!(plan.rows.is_empty());
-            bench.memory.step(&plan);
-            bench.story.tell(bench.scheduler.update(StepOutput::default(), 5, bench.now));
-        }
-        bench.memory.slots.iter_mut().for_each(Vec::clear);
-        bench.scheduler.erased();
+        bench.erase();
     }
 
     fn step(&mut self, step: &Move) -> Result<(), TestCaseError> {

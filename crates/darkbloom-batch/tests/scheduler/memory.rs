@@ -110,6 +110,7 @@ impl Memory {
                 assert!(self.slots[to.0 as usize].is_empty(), "copied over something");
                 self.slots[to.0 as usize] = held;
             }
+            MemoryOp::DropAll => self.saved.clear(),
             MemoryOp::Drop { saved } => assert!(self.saved.remove(&saved).is_some(), "dropped and not there"),
         }
         let saved: usize = self.saved.values().map(Vec::len).sum();
@@ -235,6 +236,17 @@ impl Bench {
             assert!(steps < 100_000, "the scheduler never finishes");
         }
         steps
+    }
+
+    /// What an engine does when no row has come for a while.
+    pub fn erase(&mut self) {
+        if let Some(plan) = self.scheduler.plan_before_erasing(self.now) {
+            assert!(plan.rows.is_empty());
+            self.memory.step(&plan);
+            self.story.tell(self.scheduler.update(StepOutput::default(), 5, self.now));
+        }
+        self.memory.slots.iter_mut().for_each(Vec::clear);
+        self.scheduler.erased();
     }
 
     /// Runs a row to its end and returns how many tokens were fed for it.

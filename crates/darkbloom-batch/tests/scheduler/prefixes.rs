@@ -1,6 +1,6 @@
 //! What rows of one scope leave each other, and nobody else.
 
-use darkbloom_batch::{Decisions, Limits, MemoryOp, Owner, Priority, RowId, StepOutput};
+use darkbloom_batch::{Decisions, Limits, MemoryOp, Owner, Priority, RowId, RowRequest, StepOutput};
 use darkbloom_types::{Millis, MonoMillis};
 
 use crate::memory::*;
@@ -24,7 +24,7 @@ fn the_same_prompt_feeds_its_last_token_at_least() {
 
 #[test]
 fn a_row_of_another_scope_or_of_none_takes_exactly_as_many_steps_and_tokens_as_after_a_start() {
-    let steps = |prepare: &dyn Fn(&mut Bench), request: darkbloom_batch::RowRequest| {
+    let steps = |prepare: &dyn Fn(&mut Bench), request: RowRequest| {
         let mut bench = Bench::new(LIMITS);
         prepare(&mut bench);
         let (fed, reused) = (bench.memory.fed, bench.scheduler.decisions().reused_tokens);
@@ -41,7 +41,7 @@ fn a_row_of_another_scope_or_of_none_takes_exactly_as_many_steps_and_tokens_as_a
             bench.run(scoped(id, 1, 30, 5));
         }
     };
-    for request in [scoped(1, 2, 30, 5), darkbloom_batch::RowRequest { scope: None, ..scoped(1, 1, 30, 5) }] {
+    for request in [scoped(1, 2, 30, 5), RowRequest { scope: None, ..scoped(1, 1, 30, 5) }] {
         let fresh = steps(&|_| {}, request.clone());
         assert_eq!(steps(&used, request), fresh, "the time to the first token tells what others asked");
         assert_eq!(fresh.2, 0);
@@ -99,13 +99,18 @@ fn nothing_is_kept_where_nothing_may_be() {
 }
 
 #[test]
-fn a_prefix_that_must_leave_its_slot_is_saved_and_brought_back() {
+fn a_prefix_that_must_leave_its_slot_is_saved_for_a_row_of_its_scope_and_dropped_for_another() {
     let mut bench = Bench::new(Limits { rows_max: 1, ..LIMITS });
     bench.run(scoped(1, 1, 30, 5));
-    bench.run(scoped(2, 2, 30, 5));
+    // The same scope, and nothing in common.
+    bench.run(RowRequest { scope: Some(scope(1)), ..request(2, 20, 3) });
     assert_eq!(bench.memory.saved.len(), 1);
     bench.run(scoped(3, 1, 30, 7));
     assert_eq!(bench.scheduler.decisions().reused_tokens, 30);
+    // Saving takes time, by which another scope's row could tell that somebody was there.
+    bench.submit(scoped(4, 2, 30, 5));
+    let plan = bench.step().unwrap();
+    assert!(plan.memory.iter().all(|op| matches!(op, MemoryOp::Forget { .. })), "{:?}", plan.memory);
 }
 
 #[test]
@@ -115,6 +120,7 @@ fn what_is_saved_stays_within_its_limit_and_the_oldest_goes_first() {
     for (at, name) in [1, 2, 3].into_iter().enumerate() {
         bench.now = MonoMillis(at as u64);
         bench.run(scoped(u64::from(name), name, 30, 5));
+        bench.erase();
     }
     bench.run(scoped(4, 1, 30, 5));
     assert_eq!(bench.scheduler.decisions().reused_tokens, 0, "the first of three was dropped");
@@ -126,14 +132,76 @@ fn what_is_saved_stays_within_its_limit_and_the_oldest_goes_first() {
 fn prefixes_outlive_the_overwriting_of_the_memory() {
     let mut bench = Bench::new(LIMITS);
     bench.run(scoped(1, 1, 30, 5));
-    let plan = bench.scheduler.plan_before_erasing(bench.now).unwrap();
-    bench.memory.step(&plan);
-    bench.scheduler.update(StepOutput::default(), 5, bench.now);
-    bench.memory.slots.iter_mut().for_each(Vec::clear);
-    bench.scheduler.erased();
+    bench.erase();
     assert!(bench.scheduler.plan_before_erasing(bench.now).is_none(), "once is enough");
     bench.run(scoped(2, 1, 30, 5));
     assert_eq!(bench.scheduler.decisions().reused_tokens, 30);
+}
+
+#[test]
+fn what_a_failed_step_was_to_save_is_not_looked_for() {
+    let mut bench = Bench::new(LIMITS);
+    bench.run(scoped(1, 1, 30, 5));
+    bench.scheduler.plan_before_erasing(bench.now).unwrap();
+    // It failed before it did anything, and the memory was overwritten all the same.
+    bench.story.tell(bench.scheduler.fail_step());
+    bench.memory.slots.iter_mut().for_each(Vec::clear);
+    bench.scheduler.erased();
+    bench.run(scoped(2, 1, 30, 5));
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 0);
+}
+
+/// Has a row of scope 1 start from a saved prefix whose state cannot be brought back.
+fn loses(bench: &mut Bench, cancelled: bool) {
+    let plan = bench.scheduler.plan(bench.now).unwrap();
+    bench.story.tell(bench.scheduler.take_events());
+    let slot = plan.memory.iter().find_map(|op| match op {
+        MemoryOp::Restore { slot, .. } => Some(*slot),
+        MemoryOp::Forget { .. }
+        | MemoryOp::Save { .. }
+        | MemoryOp::Copy { .. }
+        | MemoryOp::Drop { .. }
+        | MemoryOp::DropAll => None,
+    });
+    let slot = slot.expect("a state is brought back");
+    let mut undamaged = plan.clone();
+    undamaged.rows.retain(|row| row.slot != slot);
+    undamaged.memory.clear();
+    plan.memory.iter().for_each(|op| bench.memory.apply(op));
+    bench.memory.slots[slot.0 as usize].clear();
+    let mut output = if undamaged.rows.is_empty() { StepOutput::default() } else { bench.memory.step(&undamaged) };
+    output.lost.push(slot);
+    if cancelled {
+        assert!(bench.scheduler.cancel(RowId(2)));
+    }
+    bench.story.tell(bench.scheduler.update(output, 5, bench.now));
+}
+
+#[test]
+fn a_row_whose_state_is_lost_feeds_everything_again_even_if_it_had_no_part_in_the_step() {
+    let mut bench = Bench::new(LIMITS);
+    bench.run(scoped(1, 1, 30, 5));
+    bench.erase();
+    // The first prompt takes the whole step.
+    bench.submit(request(9, 63, 1));
+    bench.submit(request(10, 2, 1));
+    bench.submit(scoped(2, 1, 30, 20));
+    loses(&mut bench, false);
+    bench.run_to_the_end();
+    assert_eq!(bench.story.tokens[&RowId(2)], answer(&scoped(2, 1, 30, 20), LIMITS.row_tokens_max).0);
+}
+
+#[test]
+fn a_row_that_was_cancelled_while_its_state_was_lost_leaves_nothing() {
+    let mut bench = Bench::new(LIMITS);
+    bench.run(scoped(1, 1, 30, 5));
+    bench.erase();
+    bench.submit(scoped(2, 1, 30, 20));
+    loses(&mut bench, true);
+    let before = bench.scheduler.decisions().reused_tokens;
+    bench.run(scoped(3, 1, 30, 7));
+    assert_eq!(bench.story.tokens[&RowId(3)], answer(&scoped(3, 1, 30, 7), LIMITS.row_tokens_max).0);
+    assert!(bench.scheduler.decisions().reused_tokens <= before + 30);
 }
 
 #[test]

@@ -17,9 +17,27 @@ enum Next {
     Stop,
 }
 
+/// However the thread ends, over a bug too, nobody waits for another step.
+struct StepsEnd<'s>(&'s Shared);
+
+impl Drop for StepsEnd<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        if !state.stopping {
+            (state.stopping, state.stats.last_error) = (true, Some(ExecuteError::Panicked));
+            let events = state.scheduler.end_all(RowFailure::EngineStopped);
+            state.events.extend(events);
+        }
+        state.steps_ended = true;
+        drop(state);
+        self.0.news.notify_all();
+    }
+}
+
 impl Shared {
     /// Executes plans until the engine stops.
     pub(super) fn run_steps(&self, mut executor: impl Executor) {
+        let _end = StepsEnd(self);
         let mut used = false;
         loop {
             match self.next(used) {
@@ -33,8 +51,11 @@ impl Shared {
                     }
                     // A row that comes in now waits behind this, as it would behind a step.
                     used = false;
+                    self.lock().step_began = Some(Instant::now());
                     let erased = catch_unwind(AssertUnwindSafe(|| executor.erase()));
                     let mut state = self.lock();
+                    state.step_began = None;
+                    self.set_interrupt(false);
                     state.scheduler.erased();
                     if erased.is_err() {
                         state.stats.last_error = Some(ExecuteError::Panicked);
@@ -50,8 +71,6 @@ impl Shared {
         drop(state);
         // Whoever hears that the engine has stopped finds the model's memory free.
         drop(catch_unwind(AssertUnwindSafe(|| drop(executor))));
-        self.lock().steps_ended = true;
-        self.news.notify_all();
     }
 
     /// Waits for work.
@@ -75,7 +94,9 @@ impl Shared {
             let Load { running, waiting, .. } = state.scheduler.load();
             let idle_for = idle_since.get_or_insert_with(Instant::now).elapsed();
             if used && running + waiting == 0 && idle_for >= ERASE_AFTER {
-                return Next::Erase(state.scheduler.plan_before_erasing(now));
+                let saving = state.scheduler.plan_before_erasing(now);
+                state.step_began = Some(Instant::now());
+                return Next::Erase(saving);
             }
             // Woken by a submission, a cancellation or a stop; each changes something under the lock.
             let wake = state.scheduler.next_wake().map(|at| Duration::from_millis(at.since(now).0.max(1)));

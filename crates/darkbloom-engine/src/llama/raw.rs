@@ -83,6 +83,12 @@ impl Model {
         }
     }
 
+    /// Whether some layers look back over a window only: what lies before it is not kept, so a sequence cannot be cut back.
+    pub(super) fn has_window(&self) -> bool {
+        // SAFETY: the model is alive; this only reads.
+        unsafe { sys::llama_model_n_swa(self.0.as_ptr()) > 0 }
+    }
+
     /// Tokens in the vocabulary.
     pub(super) fn vocabulary(&self) -> usize {
         // SAFETY: the model is alive; the vocabulary is part of it and is only read.

@@ -114,10 +114,26 @@ impl Bench {
         rounds: usize,
     ) -> Result<BatchReport, BenchmarkError> {
         let (mut bare, mut engine, mut visible, mut first) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        // The first round warms up, and shows how much those that begin first say before the last one has begun.
+        let mut whole = output;
+        let mut told = self.together(rows, prompt, whole)?;
+        while window(&told).is_none_or(|window| window.steps + 1 < output) {
+            let room = u32::try_from(self.shared.capacity().row_tokens_max - prompt).unwrap_or(u32::MAX);
+            if whole == room {
+                return Err(BenchmarkError::Context {
+                    context: prompt + room as usize,
+                    needed: prompt + 2 * room as usize,
+                });
+            }
+            whole = whole.saturating_mul(2).min(room);
+            told = self.together(rows, prompt, whole)?;
+        }
         for round in 0..=rounds {
-            let of_bare = self.bare(rows, prompt, output)?;
-            let told = self.together(rows, prompt, output)?;
-            // The first round warms up.
+            let Some(Window { said, steps }) = window(&told) else { return Err(BenchmarkError::RowEnded) };
+            // The bare loop decodes where the engine did, as often, with as much behind it.
+            let of_bare = self.bare(prompt, &said, steps)?;
+            told = self.together(rows, prompt, whole)?;
+            // Another warm-up, of the bare loop.
             if round > 0 {
                 bare.push(of_bare);
                 engine.push(steady_rate(&told, |row| row.tokens.iter().map(|(at, _)| *at).collect()));
@@ -138,9 +154,10 @@ impl Bench {
         })
     }
 
-    /// Tokens a second of a plain loop, after the prompts were fed.
-    fn bare(&mut self, rows: usize, prompt: usize, output: u32) -> Result<f64, BenchmarkError> {
+    /// Tokens a second of a plain loop of so many steps, after each row was fed its prompt and what it said before.
+    fn bare(&mut self, prompt: usize, said: &[usize], steps: u32) -> Result<f64, BenchmarkError> {
         let mut executor = self.shared.lock();
+        let rows = said.len();
         let vocabulary = executor.vocabulary();
         let greedy = Arc::new(Sampling::greedy());
         let forget = || (0..rows).map(|row| MemoryOp::Forget { slot: slot(row), from: 0 }).collect::<Vec<_>>();
@@ -154,16 +171,19 @@ impl Bench {
         };
         let mut memory = forget();
         let mut last = vec![TokenId(0); rows];
-        // One prompt a step: together they could be more than a step may have.
+        let piece_max = executor.capacity().step_tokens_max;
         for (row, last) in last.iter_mut().enumerate() {
-            let tokens = prompt_of(row as u64, prompt, vocabulary);
-            let plan = StepPlan { memory: std::mem::take(&mut memory), rows: vec![work(row, 0, tokens, 0)] };
-            *last = only(executor.step(&plan)?)?;
+            let tokens = prompt_of(row as u64, prompt + said[row], vocabulary);
+            for (nth, piece) in tokens.chunks(piece_max).enumerate() {
+                let rows = vec![work(row, nth * piece_max, piece.to_vec(), 0)];
+                *last = only(executor.step(&StepPlan { memory: std::mem::take(&mut memory), rows })?)?;
+            }
         }
         let began = Instant::now();
-        for position in 1..output {
-            let start = prompt + position as usize - 1;
-            let rows = last.iter().enumerate().map(|(row, last)| work(row, start, vec![*last], position)).collect();
+        for position in 1..=steps {
+            let start = |row: usize| prompt + said[row] + position as usize - 1;
+            let rows =
+                last.iter().enumerate().map(|(row, last)| work(row, start(row), vec![*last], position)).collect();
             for sampled in executor.step(&StepPlan { memory: Vec::new(), rows })?.sampled {
                 let drawn = sampled.tokens.map_err(|_| BenchmarkError::RowEnded)?;
                 last[sampled.slot.0 as usize] = drawn.first().ok_or(BenchmarkError::RowEnded)?.token;
@@ -171,7 +191,7 @@ impl Bench {
         }
         let seconds = began.elapsed().as_secs_f64();
         executor.step(&StepPlan { memory: forget(), rows: Vec::new() })?;
-        Ok((rows as f64) * f64::from(output - 1) / seconds)
+        Ok(rows as f64 * f64::from(steps) / seconds)
     }
 
     /// Rows that come to the engine at once and run to their ends.
@@ -304,6 +324,24 @@ fn rest((row, mut tokens): (Heard, Vec<(Instant, TokenId)>)) -> Told {
         }
     }
     Told { submitted: row.submitted, tokens }
+}
+
+/// While every row decodes.
+struct Window {
+    /// What each row had said at its beginning.
+    said: Vec<usize>,
+    /// Steps in it.
+    steps: u32,
+}
+
+/// From the last row's first token to the first row's last, when there is anything between them.
+fn window(rows: &[Told]) -> Option<Window> {
+    let from = rows.iter().filter_map(|row| row.tokens.first()).map(|(at, _)| *at).max()?;
+    let to = rows.iter().filter_map(|row| row.tokens.last()).map(|(at, _)| *at).min()?;
+    let until = |row: &Told, moment: Instant| row.tokens.iter().filter(|(at, _)| *at <= moment).count();
+    let said: Vec<usize> = rows.iter().map(|row| until(row, from)).collect();
+    let steps = rows.iter().zip(&said).map(|(row, said)| until(row, to).saturating_sub(*said)).min()?;
+    (steps > 0).then(|| Window { said, steps: u32::try_from(steps).unwrap_or(u32::MAX) })
 }
 
 /// Tokens a second of all rows while each of them decodes: from the last one's first token to the first one's last.
