@@ -460,7 +460,10 @@ fn what_changes_how_likely_tokens_are_is_read_and_out_of_its_limits_refused_by_n
         ("repetition_penalty", json!([0, -1, 10.5])),
         ("top_k", json!([-1, 0.5, 4_294_967_296_u64])),
         ("min_p", json!([-0.1, 1.1])),
-        ("logit_bias", json!([[], {"x": 1}, {"-1": 1}, {"7": 101}, {"7": "1"}, {"4294967296": 1}, many])),
+        (
+            "logit_bias",
+            json!([[], {"x": 1}, {"-1": 1}, {"7": 101}, {"7": "1"}, {"4294967296": 1}, {"05": 1}, {"+5": 1}, many]),
+        ),
     ] {
         for value in wrong.as_array().unwrap() {
             assert_eq!(blamed(json!({ name: value })).1, name, "{value}");

@@ -7,8 +7,6 @@
 //! Whether guessing pays is known before the first guess is fed: each sampled token is compared with what would have been
 //! guessed, and only the share that was right decides.
 
-use std::hash::{BuildHasher as _, RandomState};
-
 use darkbloom_types::TokenId;
 
 /// So many tokens must be the same for what followed them to be a guess.
@@ -25,7 +23,6 @@ pub(crate) const GUESSES_MAX: usize = 16;
 pub(crate) struct Lookup {
     /// The place after the last [`MATCH`] tokens with a hash, or 0. Its length is a power of two.
     after: Vec<u32>,
-    hasher: RandomState,
     /// Tokens of the past that are in `after`.
     seen: usize,
     /// The place of the token that is guessed next, if there is one.
@@ -38,7 +35,7 @@ impl Lookup {
     /// For a row of at most so many tokens.
     pub(crate) fn new(tokens_max: usize) -> Self {
         let after = vec![0; (tokens_max * 2).next_power_of_two()];
-        Self { after, hasher: RandomState::new(), seen: 0, guess: None, right: 0.0 }
+        Self { after, seen: 0, guess: None, right: 0.0 }
     }
 
     /// Takes in the tokens that came since the last call; of those from `sampled` on it learns how good guesses are.
@@ -59,7 +56,10 @@ impl Lookup {
     /// Enters the end of the past, and returns the place after where the same tokens stood before.
     fn remember(&mut self, history: &[TokenId]) -> Option<usize> {
         let (_, last) = history.split_last_chunk::<MATCH>()?;
-        let place = self.hasher.hash_one(last.map(|token| token.0)) as usize & (self.after.len() - 1);
+        // The same on every run. Who makes tokens collide only keeps their own row from being guessed at.
+        let hash =
+            last.iter().fold(0u64, |hash, token| (hash ^ u64::from(token.0)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let place = (hash >> 32) as usize & (self.after.len() - 1);
         let before = std::mem::replace(&mut self.after[place], u32::try_from(history.len()).ok()?) as usize;
         let same = before >= MATCH && history[before - MATCH..before] == *last;
         same.then_some(before)

@@ -285,6 +285,10 @@ impl<'j> Fields<'j> {
             // Tokens are content: errors name none of them.
             let expected = "an object from token numbers to biases between -100 and 100";
             let token = name.parse().map_err(|_| wrong_value("logit_bias", expected))?;
+            // One token has one name: of two biases for it the last would win unseen.
+            if u32::to_string(&token) != *name {
+                return Err(wrong_value("logit_bias", expected));
+            }
             let bias = bias.number().ok_or_else(|| wrong_type("logit_bias", expected))?;
             if !(-f64::from(LOGIT_BIAS_VALUE_MAX)..=f64::from(LOGIT_BIAS_VALUE_MAX)).contains(&bias) {
                 return Err(wrong_value("logit_bias", expected));
