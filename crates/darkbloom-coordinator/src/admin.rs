@@ -198,7 +198,7 @@ pub async fn providers(_: Administrator, State(shared): State<Arc<Shared>>) -> A
                 .iter()
                 .map(|load| {
                     let name = catalogue.by_digest(&load.model).map(|item| item.entry.name.clone());
-                    json!({"model": name, "rows_max": load.rows_max, "rows_used": load.rows_used, "waiting": load.waiting})
+                    json!({"model": name, "rows_max": load.rows_max, "rows_used": load.rows_used, "waiting": load.waiting, "residence": load.residence.name()})
                 })
                 .collect();
             let reason = view.eligible.err();

@@ -291,6 +291,16 @@ fn refusal_notice(refusal: &Refusal) -> VerdictNotice {
     VerdictNotice { eligible: false, reason, sentence, next_step: next_step.to_owned() }
 }
 
+/// Has the provider read the catalogue again.
+fn catalogue_changed() -> VerdictNotice {
+    VerdictNotice {
+        eligible: false,
+        reason: VerdictNotice::CATALOGUE_CHANGED.to_owned(),
+        sentence: "the catalogue does not name all of the provider's models as they were signed before".to_owned(),
+        next_step: "connect again, which happens by itself".to_owned(),
+    }
+}
+
 fn notice(verdict: Result<(), darkbloom_registry::Ineligible>) -> VerdictNotice {
     match verdict {
         Ok(()) => VerdictNotice {
@@ -308,10 +318,13 @@ fn notice(verdict: Result<(), darkbloom_registry::Ineligible>) -> VerdictNotice 
     }
 }
 
-/// Whether it was said that a connection's provider has models loaded that its statement does not name.
+/// What was said about models of a connection's provider that get no work.
 #[derive(Default)]
 struct Unnamed {
-    said: bool,
+    /// That its statement does not name some.
+    by_statement: bool,
+    /// That the catalogue does not name some any more.
+    by_catalogue: bool,
 }
 
 /// One frame. An error closes the connection.
@@ -330,13 +343,25 @@ async fn handle(
         ProviderFrame::Heartbeat(beat) => {
             let catalogue = shared.catalogue();
             let mut models = beat.models.0;
+            let said = models.len();
             models.retain(|load| catalogue.by_digest(&load.model).is_some());
+            if models.len() < said && !std::mem::replace(&mut unnamed.by_catalogue, true) {
+                connection.send(catalogue_changed());
+            }
             let (now, wall) = (shared.mono(), clock::now());
             let ignored =
                 shared.with_registry(|registry| registry.heartbeat(&connection.id, models, beat.draining, now, wall));
-            if ignored > 0 && !std::mem::replace(&mut unnamed.said, true) {
+            if ignored > 0 && !std::mem::replace(&mut unnamed.by_statement, true) {
                 tracing::warn!(provider = %provider.short(), ignored, "models that its statement does not name are ignored");
             }
+        }
+        ProviderFrame::LoadReport(report) => {
+            let outcome = report.outcome.name();
+            tracing::info!(provider = %provider.short(), model = %report.model, outcome, "loading a model");
+            let (now, wall) = (shared.mono(), clock::now());
+            shared.with_registry(|registry| {
+                registry.load_reported(&connection.id, &report.model, report.outcome, now, wall);
+            });
         }
         ProviderFrame::Accepted(frame) => deliver(connection, frame.stream, StreamFrame::Accepted(frame)),
         ProviderFrame::Refused(frame) => deliver(connection, frame.stream, StreamFrame::Refused(frame)),

@@ -389,6 +389,7 @@ impl Relay {
                 self.reserved = connection.map(|connection| Reserved { provider, connection });
                 RelayEvent::Routed(provider)
             }
+            Err(RouteError::Loading) => RelayEvent::NotRouted(RouteFailure::Loading),
             Err(RouteError::Queued) => RelayEvent::NotRouted(RouteFailure::Busy),
             Err(RouteError::QueueFull) => RelayEvent::NotRouted(RouteFailure::QueueFull),
             Err(error @ RouteError::OthersCould) => RelayEvent::NotRouted(RouteFailure::OthersCould(error.code())),

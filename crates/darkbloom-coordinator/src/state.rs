@@ -13,7 +13,7 @@ use darkbloom_types::{
     AccountId, ConnectionId, Digest, EpochId, MonoMillis, NetworkId, OperationId, ProviderId, Refusal, RequestId,
     StreamId, Tier,
 };
-use darkbloom_wire::{Accepted, CoordinatorFrame, Data, Final, Offer, Refused};
+use darkbloom_wire::{Accepted, CoordinatorFrame, Data, Final, LoadModel, Offer, Refused};
 use rand_core::Rng as _;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
@@ -458,13 +458,18 @@ impl Shared {
         self.with_registry(|registry| registry.views(self.tier_min, self.mono(), clock::now()))
     }
 
-    /// Changes the registry, and tells the requests that the change made room for.
+    /// Changes the registry, tells the requests that the change made room for, and the providers whose models are wanted.
     pub fn with_registry<T>(&self, change: impl FnOnce(&mut Registry) -> T) -> T {
-        let (result, wakes) = {
+        let (result, wakes, loads) = {
             let mut registry = lock(&self.registry);
             let result = change(&mut registry);
-            (result, registry.take_wakes())
+            (result, registry.take_wakes(), registry.take_loads())
         };
+        for (connection, model) in loads {
+            if let Some(connection) = self.connection(&connection) {
+                connection.send(LoadModel { model });
+            }
+        }
         if !wakes.is_empty() {
             let waiting = lock(&self.live);
             for request in wakes {

@@ -143,6 +143,15 @@ pub struct ModelHeader {
     pub context_length: u64,
     /// How many weights there are.
     pub parameters: u64,
+    /// What they take, in bytes.
+    pub weight_bytes: u64,
+    /// How many numbers the keys and values of one token are, in all blocks together. Blocks with a sliding window keep them
+    /// for fewer tokens than the others.
+    pub token_width: u64,
+    /// How wide a token is between two blocks, and within the widest part of one.
+    pub block_width: u64,
+    /// Tokens of the vocabulary.
+    pub vocabulary: u64,
 }
 
 /// Reads and checks the header of a file of `file_bytes` bytes.
@@ -161,9 +170,18 @@ pub(crate) fn check(reader: impl BufRead, file_bytes: u64) -> Result<ModelHeader
     let context_length = facts.check()?;
     // Their number and the lengths of their names bound what they take.
     input.end = file_bytes;
-    let parameters = check_tensors(&mut input, tensors, facts.number("general.alignment").unwrap_or(32))?;
-    let file_type = facts.number("general.file_type");
-    Ok(ModelHeader { architecture: facts.architecture, name: facts.name, file_type, context_length, parameters })
+    let weights = check_tensors(&mut input, tensors, facts.number("general.alignment").unwrap_or(32))?;
+    Ok(ModelHeader {
+        file_type: facts.number("general.file_type"),
+        context_length,
+        parameters: weights.elements,
+        weight_bytes: weights.bytes,
+        token_width: facts.token_width(),
+        block_width: facts.block_width(),
+        vocabulary: facts.vocabulary,
+        architecture: facts.architecture,
+        name: facts.name,
+    })
 }
 
 fn limited(value: u64, max: u64, what: &'static str) -> Result<u64, GgufError> {
@@ -456,6 +474,32 @@ impl Facts {
         Ok(())
     }
 
+    /// How many numbers the keys and values of one token are; what [`Self::check`] has passed bounds them.
+    fn token_width(&self) -> u64 {
+        let list = |name| self.of_architecture(name).unwrap_or_default();
+        let first = |name| list(name).first().copied();
+        let heads = list("attention.head_count");
+        let key_heads =
+            if list("attention.head_count_kv").is_empty() { heads } else { list("attention.head_count_kv") };
+        let whole = first("embedding_length").unwrap_or(0) / heads.first().copied().unwrap_or(1);
+        let key = first("attention.key_length").unwrap_or(whole);
+        let value = first("attention.value_length").unwrap_or(whole);
+        let blocks = first("block_count").unwrap_or(0);
+        let all_heads = match key_heads {
+            [one] => one * blocks,
+            list => list.iter().sum(),
+        };
+        all_heads * (key + value)
+    }
+
+    /// How wide a token is within the widest part of a block.
+    fn block_width(&self) -> u64 {
+        let most = |name| self.of_architecture(name).and_then(|numbers| numbers.iter().max().copied()).unwrap_or(0);
+        let experts = most("expert_used_count").max(1) * most("expert_feed_forward_length");
+        let heads = most("attention.head_count") * most("attention.key_length");
+        most("embedding_length").max(most("feed_forward_length")).max(experts.min(u64::from(u32::MAX))).max(heads)
+    }
+
     fn check_experts(&self) -> Result<(), GgufError> {
         let most = |name| self.of_architecture(name).and_then(|numbers| numbers.iter().max().copied()).unwrap_or(0);
         let (experts, used) = (most("expert_count"), most("expert_used_count"));
@@ -496,9 +540,14 @@ fn read_number<R: BufRead>(input: &mut Input<R>, bytes: u64) -> Result<u64, Gguf
     })
 }
 
-/// Checks what is said of the tensors, and that they lie one after the other inside the file. How many weights they have
-/// together comes back.
-fn check_tensors<R: BufRead>(input: &mut Input<R>, tensors: u64, alignment: u64) -> Result<u64, GgufError> {
+/// All tensors together.
+struct Weights {
+    elements: u64,
+    bytes: u64,
+}
+
+/// Checks what is said of the tensors, and that they lie one after the other inside the file.
+fn check_tensors<R: BufRead>(input: &mut Input<R>, tensors: u64, alignment: u64) -> Result<Weights, GgufError> {
     if !alignment.is_power_of_two() || alignment > ALIGNMENT_MAX {
         return Err(GgufError::Malformed("the alignment"));
     }
@@ -524,7 +573,7 @@ fn check_tensors<R: BufRead>(input: &mut Input<R>, tensors: u64, alignment: u64)
     if data.checked_add(end).is_none_or(|end| end > input.file_bytes) {
         return Err(GgufError::Truncated);
     }
-    Ok(weights)
+    Ok(Weights { elements: weights, bytes: end })
 }
 
 /// What a header says of one tensor.

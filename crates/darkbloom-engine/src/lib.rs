@@ -23,5 +23,7 @@ mod simulated;
 pub use engine::{Engine, EngineHandle, EventSink, StartEngineError, Stats, StepLimits, StopNotice};
 pub use executor::{Capacity, ExecuteError, Executor, PlanFault};
 pub use gguf::{GgufError, ModelHeader};
-pub use llama::{Exactness, LlamaExecutor, LlamaSettings, LoadModelError, check_model_file, check_open_model_file};
+pub use llama::{
+    Exactness, LlamaExecutor, LlamaSettings, LoadModelError, MemoryNeed, check_model_file, check_open_model_file,
+};
 pub use simulated::{CostModel, SimulatedCounters, SimulatedExecutor};

@@ -4,7 +4,6 @@ mod raw;
 mod state;
 
 use std::collections::HashMap;
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Seek as _};
 use std::path::Path;
@@ -76,7 +75,7 @@ impl LlamaSettings {
         Self {
             rows_max,
             row_tokens_max,
-            step_tokens_max: rows_max.max(512),
+            step_tokens_max: rows_max.max(STEP_TOKENS),
             threads: Self::threads_of_this_machine(),
             exactness: Exactness::default(),
             map_weights: false,
@@ -91,6 +90,57 @@ impl LlamaSettings {
     }
 }
 
+/// What a model takes of the machine's memory, in bytes. An estimate from its header: more than it will be for models some of
+/// whose blocks look back over a window only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryNeed {
+    /// The weights.
+    pub weights: u64,
+    /// The keys and values of one row at its longest.
+    pub row: u64,
+    /// What a step computes on the way, whatever the number of rows.
+    pub work: u64,
+}
+
+impl MemoryNeed {
+    /// What a model with rows of so many tokens takes.
+    #[must_use]
+    pub fn of(header: &ModelHeader, row_tokens: usize) -> Self {
+        /// Each row's cells come in blocks of so many: llama.cpp rounds up to them.
+        const CELLS: u64 = 256;
+        /// Bytes of a number of keys and values.
+        const CACHED: u64 = 2;
+        /// Numbers that live at the same time while a block is computed, in widths of its widest part: what comes in, what goes
+        /// out, both sides of the gate, and their product.
+        const LIVE_WIDTHS: u64 = 5;
+        let cells = (row_tokens as u64).next_multiple_of(CELLS);
+        let step = STEP_TOKENS as u64;
+        // Logits stand in memory twice: where they are computed and where they are read.
+        let outputs = 2 * (GUESSES_IN_STEP_MAX as u64 + 8) * header.vocabulary;
+        // Who may look at whom.
+        let mask = step * cells;
+        Self {
+            weights: header.weight_bytes,
+            row: cells.saturating_mul(header.token_width).saturating_mul(CACHED),
+            work: step
+                .saturating_mul(header.block_width)
+                .saturating_mul(LIVE_WIDTHS)
+                .saturating_add(outputs)
+                .saturating_add(mask)
+                .saturating_mul(4),
+        }
+    }
+
+    /// All of it, with so many rows.
+    #[must_use]
+    pub fn total(&self, rows: usize) -> u64 {
+        self.weights.saturating_add(self.work).saturating_add(self.row.saturating_mul(rows as u64))
+    }
+}
+
+/// Tokens in one step, unless there are more rows.
+const STEP_TOKENS: usize = 512;
+
 /// Why a model was not loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadModelError {
@@ -100,9 +150,9 @@ pub enum LoadModelError {
     /// It is there and cannot be read.
     #[error("the model file cannot be read: {0}")]
     Unreadable(ErrorKind),
-    /// The path cannot be handed to llama.cpp.
-    #[error("the model file's path has characters that cannot be used")]
-    Path,
+    /// Whoever heard of its progress ended it.
+    #[error("loading was ended before it was done")]
+    Ended,
     /// It is not a whole model file.
     #[error("the model file is damaged: {0}")]
     Damaged(#[from] GgufError),
@@ -151,12 +201,33 @@ impl LlamaExecutor {
     /// # Errors
     /// When the file is not a whole and supported model, or the settings do not fit it or the machine.
     pub fn load(path: &Path, settings: &LlamaSettings) -> Result<Self, LoadModelError> {
+        Self::load_open(open(path)?, settings, &mut |_| true)
+    }
+
+    /// Loads as [`Self::load`] does from a file that is open, which nobody else reads from by its offset: what lies at a path
+    /// may be swapped. `progress` hears how much of the weights is loaded, from 0 to 1, and ends the loading with false.
+    ///
+    /// # Errors
+    /// As [`Self::load`], and [`LoadModelError::Ended`].
+    pub fn load_open(
+        mut file: File,
+        settings: &LlamaSettings,
+        progress: &mut dyn FnMut(f32) -> bool,
+    ) -> Result<Self, LoadModelError> {
         check_settings(settings)?;
-        let trained = check_model_file(path)?.context_length;
+        let trained = check_open_model_file(&file)?.context_length;
         if settings.row_tokens_max as u64 > trained {
             return Err(LoadModelError::ContextTooLong { asked: settings.row_tokens_max, trained });
         }
-        let model = Model::load(&c_path(path)?, settings.map_weights).ok_or(LoadModelError::Refused)?;
+        file.rewind().map_err(unreadable)?;
+        let mut ended = false;
+        let mut heard = |done| {
+            let goes_on = progress(done);
+            ended |= !goes_on;
+            goes_on
+        };
+        let model = Model::load(file, settings.map_weights, &mut heard);
+        let model = model.ok_or(if ended { LoadModelError::Ended } else { LoadModelError::Refused })?;
         if !model.is_plain_decoder() || model.vocabulary() == 0 {
             return Err(LoadModelError::UnsupportedKind);
         }
@@ -395,11 +466,15 @@ fn check_settings(settings: &LlamaSettings) -> Result<(), LoadModelError> {
 /// # Errors
 /// [`LoadModelError`] says what is wrong with the file.
 pub fn check_model_file(path: &Path) -> Result<ModelHeader, LoadModelError> {
+    check_open_model_file(&open(path)?)
+}
+
+fn open(path: &Path) -> Result<File, LoadModelError> {
     // Looked at before it is opened: opening a pipe would wait for somebody to write to it.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(LoadModelError::Unreadable(ErrorKind::InvalidInput));
     }
-    check_open_model_file(&File::open(path).map_err(unreadable)?)
+    File::open(path).map_err(unreadable)
 }
 
 /// Checks a file that is open, from its beginning, as [`check_model_file`] does.
@@ -421,18 +496,6 @@ const HEADER_BUFFER_BYTES: usize = 256 << 10;
 fn unreadable(error: std::io::Error) -> LoadModelError {
     let kind = error.kind();
     if kind == ErrorKind::NotFound { LoadModelError::Missing } else { LoadModelError::Unreadable(kind) }
-}
-
-#[cfg(unix)]
-fn c_path(path: &Path) -> Result<CString, LoadModelError> {
-    use std::os::unix::ffi::OsStrExt;
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| LoadModelError::Path)
-}
-
-#[cfg(not(unix))]
-fn c_path(path: &Path) -> Result<CString, LoadModelError> {
-    let path = path.to_str().ok_or(LoadModelError::Path)?;
-    CString::new(path).map_err(|_| LoadModelError::Path)
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -11,7 +11,7 @@ use darkbloom_attest::{CoordinatorError, verify_welcome};
 use darkbloom_keys::{IdentityKey, SoftwareKey};
 use darkbloom_seal::{Epoch, EpochRing};
 use darkbloom_store::ReceiptOutbox;
-use darkbloom_types::{CatalogueDigest, NetworkId, ProviderId, SecretString};
+use darkbloom_types::{CatalogueDigest, NetworkId, ProviderId, SecretString, TokenCount};
 use darkbloom_wire::{
     CatalogueEntry, ChallengeProof, CoordinatorFrame, Dial, Hello, ModelLoad, ProviderFrame, PublicKey, Welcome,
     catalogue_digest, challenge_digest, limits,
@@ -24,8 +24,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use crate::link::{Heard, Link, Socket, next_frame, told};
-use crate::model::LoadedModel;
 use crate::presenting::Presenting;
+use crate::shelf::{Shelf, Status};
 use crate::{ServeError, StartError};
 use darkbloom_host::clock;
 
@@ -103,9 +103,10 @@ impl Pin {
 /// What requests need while the provider serves a network.
 pub struct Serving {
     pub id: ProviderId,
-    pub digest: CatalogueDigest,
-    pub model: Arc<LoadedModel>,
-    /// Of the network: it stays when the operator signs the model's entry again.
+    /// Its models, by what the network calls them, and their places on the shelf.
+    pub models: Vec<(CatalogueDigest, usize)>,
+    pub shelf: Arc<Shelf>,
+    /// Of the network: it stays when the operator signs a model's entry again.
     pub ring: Arc<Mutex<EpochRing>>,
     pub outbox: Arc<ReceiptOutbox>,
 }
@@ -113,6 +114,11 @@ pub struct Serving {
 impl Serving {
     pub fn ring(&self) -> std::sync::MutexGuard<'_, EpochRing> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A model's place on the shelf.
+    pub fn place(&self, model: &CatalogueDigest) -> Option<usize> {
+        self.models.iter().find(|(digest, _)| digest == model).map(|(_, at)| *at)
     }
 }
 
@@ -140,7 +146,7 @@ pub struct Agent {
     identity: Arc<SoftwareKey>,
     outbox: Arc<ReceiptOutbox>,
     pin: Pin,
-    model: Arc<LoadedModel>,
+    shelf: Arc<Shelf>,
     join_token: JoinToken,
     endpoint: String,
     serving: Option<Arc<Serving>>,
@@ -166,7 +172,7 @@ pub enum Broken {
     Unproven { network: NetworkId, reason: CoordinatorError },
     #[error("the coordinator's pin cannot be kept")]
     PinNotKept,
-    #[error("the coordinator's catalogue does not name the loaded model (weights {0})")]
+    #[error("the coordinator's catalogue names none of this provider's models (weights {0})")]
     ModelNotInCatalogue(String),
     #[error("the coordinator's clock says {coordinator} ms, this machine's {here} ms: set the one that is wrong")]
     Clock { coordinator: i64, here: i64 },
@@ -181,7 +187,7 @@ impl Agent {
         identity: Arc<SoftwareKey>,
         outbox: ReceiptOutbox,
         pin: Pin,
-        model: LoadedModel,
+        shelf: Arc<Shelf>,
         join_token: Option<SecretString>,
         endpoint: String,
     ) -> Self {
@@ -190,7 +196,7 @@ impl Agent {
             identity,
             outbox: Arc::new(outbox),
             pin,
-            model: Arc::new(model),
+            shelf,
             join_token: JoinToken::new(join_token),
             endpoint,
             serving: None,
@@ -200,10 +206,15 @@ impl Agent {
 
     /// Keeps the connection up until told to stop, or left without an engine, which is an error.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), ServeError> {
-        let mut engine = self.model.stopped();
-        self.keep_connected(&mut stop, &mut engine).await;
-        if *engine.borrow() {
-            return Err(ServeError::EngineStopped { reason: self.model.engine.stats().last_error });
+        let shelf = Arc::clone(&self.shelf);
+        let mut engine = shelf.broken();
+        tokio::select! {
+            () = self.keep_connected(&mut stop, &mut engine) => {}
+            () = shelf.keep_tidy() => {}
+        }
+        shelf.stop_loading();
+        if *shelf.broken().borrow() {
+            return Err(ServeError::EngineStopped { reason: shelf.broken_by() });
         }
         Ok(())
     }
@@ -284,7 +295,7 @@ impl Agent {
         Ok(Link::new(socket, serving, identity, welcome.connection, next_row, presenting, token))
     }
 
-    /// Checks the pin and the proof, finds the loaded model in the catalogue, and keeps or makes the epochs.
+    /// Checks the pin and the proof, finds this provider's models in the catalogue, and keeps or makes the epochs.
     fn admit(&mut self, welcome: &Welcome, nonce: &[u8; 32]) -> Result<Arc<Serving>, Broken> {
         let network = NetworkId::of_coordinator_key(&welcome.coordinator);
         if !self.pin.admits(network) {
@@ -299,21 +310,16 @@ impl Agent {
             return Err(Broken::PinNotKept);
         }
         let key = PublicKey::P256(welcome.coordinator);
-        let digest = welcome.catalogue.0.iter().find_map(|signed| {
-            let entry = CatalogueEntry::open(signed, &key).ok()?;
-            let ours = entry.weights == self.model.weights && entry.text_pack == self.model.text_pack;
-            (ours && entry.network == network).then(|| catalogue_digest(signed))
-        });
-        let digest = digest.ok_or_else(|| Broken::ModelNotInCatalogue(self.model.weights.to_string()))?;
+        let models = self.named(&welcome.catalogue.0, &key, network)?;
         let identity = self.identity.public_point();
         let ring = match &self.serving {
             Some(serving) if serving.ring().network() == network => {
                 // It may have been due for hours when this machine slept.
                 self.turn_epochs();
-                if serving.digest == digest {
+                if serving.models == models {
                     return Ok(Arc::clone(serving));
                 }
-                tracing::info!(model = %digest, "the operator signed the model's entry again");
+                tracing::info!("the operator's catalogue changed");
                 Arc::clone(&serving.ring)
             }
             _ => {
@@ -323,13 +329,47 @@ impl Agent {
         };
         let serving = Arc::new(Serving {
             id: ProviderId::of_public_key(&identity),
-            digest,
-            model: Arc::clone(&self.model),
+            models,
+            shelf: Arc::clone(&self.shelf),
             ring,
             outbox: Arc::clone(&self.outbox),
         });
         self.serving = Some(Arc::clone(&serving));
         Ok(serving)
+    }
+
+    /// What a catalogue calls this provider's models.
+    fn named(
+        &self,
+        catalogue: &[Vec<u8>],
+        key: &PublicKey,
+        network: NetworkId,
+    ) -> Result<Vec<(CatalogueDigest, usize)>, Broken> {
+        let entries: Vec<_> = catalogue
+            .iter()
+            .filter_map(|signed| Some((CatalogueEntry::open(signed, key).ok()?, catalogue_digest(signed))))
+            .filter(|(entry, _)| entry.network == network)
+            .collect();
+        let identities = self.shelf.identities();
+        let mut models = Vec::new();
+        for (at, (identity, path)) in identities.iter().enumerate() {
+            let ours =
+                |entry: &CatalogueEntry| entry.weights == identity.weights && entry.text_pack == identity.text_pack;
+            match entries.iter().find(|(entry, _)| ours(entry)) {
+                Some((_, digest)) => models.push((*digest, at)),
+                None => {
+                    let (path, weights) = (path.display(), identity.weights);
+                    tracing::warn!(%path, %weights, "the operator's catalogue does not name this model: it gets no work");
+                }
+            }
+        }
+        // A statement names no more.
+        models.truncate(limits::MODELS_PER_PROVIDER_MAX);
+        if models.is_empty() {
+            let weights: Vec<_> = identities.iter().map(|(identity, _)| identity.weights.to_string()).collect();
+            return Err(Broken::ModelNotInCatalogue(weights.join(", ")));
+        }
+        Ok(models)
     }
 
     fn hello(&self, serving: &Serving, welcome: &Welcome) -> Result<Hello, Broken> {
@@ -340,7 +380,7 @@ impl Agent {
             statement: statement(&self.identity, serving, &ring)?,
             proof: ChallengeProof { digest }.sign(&*self.identity)?,
             join_token: self.join_token.to_send(),
-            models: vec![load(serving)].into(),
+            models: loads(serving).into(),
             capabilities: Vec::new().into(),
         })
     }
@@ -359,19 +399,18 @@ pub fn statement(
     ring: &EpochRing,
 ) -> Result<Vec<u8>, darkbloom_wire::SignError> {
     let release = concat!("darkbloom/", env!("CARGO_PKG_VERSION"));
-    ring.current().statement(ring.network(), vec![serving.digest], Vec::new(), release).sign(identity)
+    let models = serving.models.iter().map(|(digest, _)| *digest).collect();
+    ring.current().statement(ring.network(), models, Vec::new(), release).sign(identity)
 }
 
-/// How busy the engine is.
-pub fn load(serving: &Serving) -> ModelLoad {
-    let load = serving.model.engine.load();
-    ModelLoad {
-        model: serving.digest,
-        rows_max: serving.model.rows,
-        rows_used: u32::try_from(load.running).unwrap_or(u32::MAX),
-        waiting: u32::try_from(load.waiting).unwrap_or(u32::MAX),
-        row_tokens: serving.model.row_tokens,
-    }
+/// Where its models are, and how busy.
+pub fn loads(serving: &Serving) -> Vec<ModelLoad> {
+    let load = |(model, at): &(CatalogueDigest, usize)| {
+        let Status { residence, rows: (rows_max, row_tokens), busy: (rows_used, waiting) } =
+            serving.shelf.status(*at)?;
+        Some(ModelLoad { model: *model, rows_max, rows_used, waiting, row_tokens: TokenCount(row_tokens), residence })
+    };
+    serving.models.iter().filter_map(load).collect()
 }
 
 #[cfg(test)]

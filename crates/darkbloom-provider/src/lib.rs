@@ -9,25 +9,31 @@ mod agent;
 mod answer;
 pub mod benchmark;
 mod link;
+mod machine;
 mod model;
 pub mod models;
 mod presenting;
 mod pulse;
 mod request;
+mod shelf;
+mod stock;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use darkbloom_engine::ExecuteError;
 use darkbloom_keys::{IdentityKey as _, SoftwareKey, SoftwareKeyError};
 use darkbloom_store::{OpenStoreError, ReceiptOutbox};
-use darkbloom_types::{NetworkId, ProviderId, SecretString};
+use darkbloom_types::{Millis, NetworkId, ProviderId, SecretString};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
 pub use darkbloom_engine::Exactness;
 
-pub use crate::model::{CheckedModel, LoadError, LoadedModel, ModelOptions, weights_of_file};
+use crate::shelf::{Allowance, Shelf};
+
+pub use crate::model::{CheckedModel, LoadError, LoadWatch, LoadedModel, ModelConfig, ModelOptions, weights_of_file};
 
 /// What an owner decides.
 #[derive(Debug, Clone)]
@@ -40,8 +46,12 @@ pub struct Config {
     pub join_token: Option<SecretString>,
     /// The folder of identity, pin and unacknowledged receipts.
     pub data: PathBuf,
-    /// The model.
-    pub model: ModelOptions,
+    /// The models. The first is loaded at the start, the others when somebody asks for them.
+    pub models: Vec<ModelConfig>,
+    /// Bytes of memory for all of them together; three quarters of what is free at the start, where nothing is said.
+    pub memory: Option<u64>,
+    /// How long a model may be without a request before it is unloaded; never where there is none.
+    pub idle_unload: Option<Duration>,
 }
 
 /// Why the provider does not start.
@@ -59,6 +69,9 @@ pub enum StartError {
     /// The model.
     #[error(transparent)]
     Model(#[from] LoadError),
+    /// No model.
+    #[error("no model is given")]
+    NoModel,
     /// The pin's file.
     #[error("cannot use {path}: {source}", path = .path.display())]
     Pin {
@@ -89,6 +102,7 @@ impl StartError {
                 "check the folder's permissions and disk, or choose another with `--data`"
             }
             Self::Model(error) => error.hint(),
+            Self::NoModel => "add `--model FILE.gguf`",
             Self::PinDamaged { .. } => {
                 "remove the file to pin the next coordinator that is met, or give `--coordinator-key`"
             }
@@ -122,6 +136,19 @@ impl ServeError {
     }
 }
 
+fn millis(duration: Duration) -> Millis {
+    Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Ends what is being loaded when nobody waits for the start any more.
+struct EndsWithStart(LoadWatch);
+
+impl Drop for EndsWithStart {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// A running provider.
 #[derive(Debug)]
 pub struct Provider {
@@ -137,7 +164,7 @@ impl Provider {
     /// # Errors
     /// [`StartError`]; nothing keeps running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_with(config, LoadedModel::load).await
+        Self::start_with(config, LoadedModel::load_watched).await
     }
 
     /// Starts as [`Self::start`] does, with a model that is loaded in another way.
@@ -146,20 +173,27 @@ impl Provider {
     /// [`StartError`]; nothing keeps running then.
     pub async fn start_with(
         config: Config,
-        load_model: impl FnOnce(&ModelOptions) -> Result<LoadedModel, LoadError> + Send + 'static,
+        load_model: impl Fn(&ModelOptions, &LoadWatch) -> Result<LoadedModel, LoadError> + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let endpoint = agent::endpoint(&config.coordinator).map_err(StartError::Address)?;
+        let budget = config.memory.or_else(|| machine::available_memory().map(|free| free / 4 * 3)).unwrap_or(u64::MAX);
+        let allowance = Allowance::new(budget, config.idle_unload.map(millis));
+        let watch = EndsWithStart(LoadWatch::default());
+        let watched = watch.0.clone();
         let load = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
             let identity = SoftwareKey::load_or_create(&config.data.join("identity.key"))?;
             let outbox = ReceiptOutbox::open(&config.data.join("receipts.sqlite"))?;
             let pin = agent::Pin::load(config.network, config.data.join("coordinator.pin"))?;
-            let model = load_model(&config.model)?;
-            Ok((identity, outbox, pin, model, config.join_token))
+            let known = models::KnownWeights::open(config.data.join("weights.json"));
+            let books = stock::books(&config.models, budget, known, &load_model, &watched)?;
+            Ok((identity, outbox, pin, books, load_model, config.join_token))
         });
-        let (identity, outbox, pin, model, join_token) = load.await.expect("loading does not panic")?;
+        let (identity, outbox, pin, books, load_model, join_token) = load.await.expect("loading does not panic")?;
+        drop(watch);
+        let shelf = Shelf::new(books, allowance, Box::new(load_model));
         let id = ProviderId::of_public_key(&identity.public_point());
         let (stop, stopped) = watch::channel(false);
-        let agent = agent::Agent::new(Arc::new(identity), outbox, pin, model, join_token, endpoint);
+        let agent = agent::Agent::new(Arc::new(identity), outbox, pin, shelf, join_token, endpoint);
         let task = tokio::spawn(agent.run(stopped));
         Ok(Self { id, stop, task })
     }

@@ -9,10 +9,10 @@ use darkbloom_batch::RowId;
 use darkbloom_host::clock;
 use darkbloom_keys::SoftwareKey;
 use darkbloom_session::{CancelAction, OfferError, ProviderStreams};
-use darkbloom_types::{ConnectionId, Refusal, RefusalCode, StreamId};
+use darkbloom_types::{CatalogueDigest, ConnectionId, Refusal, RefusalCode, StreamId};
 use darkbloom_wire::{
-    CancelAck, Challenge, ChallengeAnswer, ChallengeProof, CoordinatorFrame, Decoded, EpochUpdate, Heartbeat, Offer,
-    ProviderFrame, Receipts, VerdictNotice, challenge_digest, limits,
+    CancelAck, Challenge, ChallengeAnswer, ChallengeProof, CoordinatorFrame, Decoded, EpochUpdate, Heartbeat,
+    LoadOutcome, LoadReport, Offer, ProviderFrame, Receipts, VerdictNotice, challenge_digest, limits,
 };
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -22,10 +22,11 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use crate::agent::{Broken, JoinToken, Serving, load, statement};
+use crate::agent::{Broken, JoinToken, Serving, loads, statement};
 use crate::presenting::Presenting;
 use crate::pulse::Pulse;
 use crate::request::{self, Job};
+use crate::shelf::Asked;
 
 /// Load is reported this often; the coordinator's patience is three and a half times that.
 const HEARTBEAT: Duration = Duration::from_millis(limits::HEARTBEAT.0);
@@ -172,7 +173,8 @@ impl Link {
         let mut drain_look = tokio::time::interval(DRAIN_LOOK);
         let mut drain_until: Option<Instant> = None;
         let out = self.out.clone();
-        let mut engine = self.serving.model.stopped();
+        let mut engine = self.serving.shelf.broken();
+        let mut changes = self.serving.shelf.changes();
         self.present().await?;
         loop {
             tokio::select! {
@@ -190,6 +192,8 @@ impl Link {
                     self.present().await?;
                     self.heartbeat().await?;
                 }
+                // A model came or went: requests may wait for it.
+                Ok(()) = changes.changed() => self.heartbeat().await?,
                 () = tokio::time::sleep_until(self.pulse.dead_at().into()) => {
                     // A machine that slept finds its clock ahead of what waits to be read.
                     match tokio::time::timeout(Duration::ZERO, next_frame(&mut self.incoming)).await {
@@ -248,7 +252,7 @@ impl Link {
     }
 
     async fn heartbeat(&self) -> Result<(), Broken> {
-        self.send(Heartbeat { models: vec![load(&self.serving)].into(), draining: self.draining }).await
+        self.send(Heartbeat { models: loads(&self.serving).into(), draining: self.draining }).await
     }
 
     /// Begins the next epoch when it is time.
@@ -286,11 +290,34 @@ impl Link {
                 self.presenting.acknowledged(&ack.receipt);
                 self.present().await
             }
+            CoordinatorFrame::LoadModel(asked) => self.load_model(asked.model).await,
             CoordinatorFrame::VerdictNotice(notice) => {
                 self.verdict(&notice);
                 Ok(())
             }
         }
+    }
+
+    /// Has a model loaded that somebody waits for, and reports what becomes of it.
+    async fn load_model(&self, model: CatalogueDigest) -> Result<(), Broken> {
+        let place = self.serving.place(&model).filter(|_| !self.draining);
+        let report = move |outcome| LoadReport { model, outcome };
+        let Some(asked) = place.and_then(|at| self.serving.shelf.ask(at)) else {
+            return self.send(report(LoadOutcome::Declined)).await;
+        };
+        let Asked::Loading(mut ended) = asked else { return self.send(report(LoadOutcome::Succeeded)).await };
+        self.send(report(LoadOutcome::Started)).await?;
+        let out = self.out.clone();
+        tokio::spawn(async move {
+            let outcome = match ended.wait_for(Option::is_some).await {
+                Ok(outcome) => outcome.unwrap_or(LoadOutcome::Unusable),
+                // Whoever loads it has panicked.
+                Err(_) => LoadOutcome::Unusable,
+            };
+            // The next connection's heartbeat says it, where this one is gone.
+            let _ = out.send(ProviderFrame::from(report(outcome)).encode()).await;
+        });
+        Ok(())
     }
 
     async fn challenge(&self, challenge: &Challenge) -> Result<(), Broken> {
@@ -303,6 +330,11 @@ impl Link {
     }
 
     fn verdict(&mut self, notice: &VerdictNotice) {
+        if notice.reason == VerdictNotice::CATALOGUE_CHANGED {
+            tracing::info!("connecting again to read the operator's catalogue, once running answers have ended");
+            self.outdated = true;
+            return;
+        }
         if notice.eligible {
             tracing::info!("eligible: the provider gets work");
             self.token.accepted();
@@ -335,6 +367,11 @@ impl Link {
                 return self.refuse(stream, &refusal).await;
             }
         };
+        let model = self.serving.place(&header.model).and_then(|at| self.serving.shelf.lend(at));
+        let Some(model) = model else {
+            self.streams.finished(stream);
+            return self.refuse(stream, &RefusalCode::ModelNotLoaded.into()).await;
+        };
         let (cancel, cancelled) = watch::channel(false);
         self.cancels.insert(stream, cancel);
         let job = Job {
@@ -347,6 +384,7 @@ impl Link {
             receipt_key,
             account: offer.scope,
             row: RowId(self.next_row.fetch_add(1, Ordering::Relaxed)),
+            model,
             out: self.out.clone(),
             cancelled,
         };

@@ -4,12 +4,13 @@ use std::fs::{File, TryLockError};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use darkbloom_attest::{SINGLE_FILE, weights_root};
 use darkbloom_batch::LimitsError;
 use darkbloom_engine::{
-    Engine, EngineHandle, Exactness, Executor, LlamaExecutor, LlamaSettings, LoadModelError, StartEngineError,
-    check_model_file,
+    Engine, EngineHandle, Exactness, Executor, LlamaExecutor, LlamaSettings, LoadModelError, MemoryNeed, ModelHeader,
+    StartEngineError, check_model_file,
 };
 use darkbloom_text::gguf::read_metadata;
 use darkbloom_text::{BuildTextModelError, ReadGgufError, TextModel, TextPack};
@@ -40,6 +41,96 @@ pub struct ModelOptions {
     pub threads: Option<usize>,
     /// Which kernels may run.
     pub exactness: Exactness,
+}
+
+/// Which model is to be served, and what its owner says about its rows.
+#[derive(Debug, Clone)]
+pub struct ModelConfig {
+    /// The GGUF file.
+    pub path: PathBuf,
+    /// Batch rows; as many as there is memory for, up to [`ROWS`], where nothing is said.
+    pub rows: Option<usize>,
+    /// Most tokens of prompt and answer in one row; as many as there is memory for, up to [`ROW_TOKENS`], where nothing is
+    /// said.
+    pub row_tokens: Option<usize>,
+    /// Threads of the engine; by default cores minus one.
+    pub threads: Option<usize>,
+    /// Which kernels may run.
+    pub exactness: Exactness,
+}
+
+/// Batch rows by default.
+const ROWS: usize = 8;
+/// Tokens of a row by default.
+const ROW_TOKENS: usize = 8_192;
+/// Tokens of a row below which rather the number of rows is lowered, and then those below which nothing is.
+const ROW_TOKENS_LEAST: [usize; 2] = [2_048, 512];
+
+impl ModelConfig {
+    /// The file with the defaults.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, rows: None, row_tokens: None, threads: None, exactness: Exactness::Exact }
+    }
+
+    /// Rows and their tokens so that the model fits into so many bytes, and what it takes then.
+    pub(crate) fn fit(&self, header: &ModelHeader, budget: u64) -> Result<(ModelOptions, u64), LoadError> {
+        let trained = usize::try_from(header.context_length).unwrap_or(usize::MAX);
+        let mut row_tokens = self.row_tokens.unwrap_or(ROW_TOKENS).min(trained);
+        let mut rows = self.rows.unwrap_or(ROWS);
+        loop {
+            let needed = MemoryNeed::of(header, row_tokens).total(rows);
+            if needed <= budget {
+                let Self { path, threads, exactness, .. } = self.clone();
+                return Ok((ModelOptions { path, rows, row_tokens, threads, exactness }, needed));
+            }
+            if self.row_tokens.is_none() && row_tokens > ROW_TOKENS_LEAST[0] {
+                row_tokens /= 2;
+            } else if self.rows.is_none() && rows > 1 {
+                rows /= 2;
+            } else if self.row_tokens.is_none() && row_tokens > ROW_TOKENS_LEAST[1] {
+                row_tokens /= 2;
+            } else {
+                let (path, needed, budget) = (self.path.clone(), needed >> 20, budget >> 20);
+                return Err(LoadError::TooLarge { path, rows, row_tokens, needed, budget });
+            }
+        }
+    }
+}
+
+/// Hears how far the loading of a model is, and can end it from elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct LoadWatch(Arc<Watched>);
+
+#[derive(Debug, Default)]
+struct Watched {
+    ended: AtomicBool,
+    /// Thousandths of the weights that are loaded.
+    done: AtomicU32,
+}
+
+impl LoadWatch {
+    /// Ends it, within a moment.
+    pub fn end(&self) {
+        self.0.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// How much of the weights is loaded, in thousandths.
+    #[must_use]
+    pub fn done(&self) -> u32 {
+        self.0.done.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.0.ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether loading goes on.
+    fn hear(&self, done: f32) -> bool {
+        // From 0 to 1.
+        self.0.done.store((done * 1_000.0) as u32, Ordering::Relaxed);
+        !self.is_ended()
+    }
 }
 
 /// Why a model was not loaded.
@@ -83,6 +174,29 @@ pub enum LoadError {
         /// Which file.
         path: PathBuf,
     },
+    /// It was ended before it was done.
+    #[error("loading {path} was ended before it was done", path = .path.display())]
+    Ended {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The owner's budget is too small for it.
+    #[error(
+        "{path} needs {needed} MiB of memory with {rows} rows of {row_tokens} tokens, and the budget is {budget} MiB",
+        path = .path.display()
+    )]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+        /// Batch rows, the fewest that were tried.
+        rows: usize,
+        /// Tokens of one.
+        row_tokens: usize,
+        /// MiB that it needs.
+        needed: u64,
+        /// MiB that there are.
+        budget: u64,
+    },
     /// It is being removed or written.
     #[error("the model file {path} is in use by another program that removes or writes it", path = .path.display())]
     InUse {
@@ -110,6 +224,10 @@ impl LoadError {
                 "get the file again and compare its digest with the catalogue's"
             }
             Self::InUse { .. } => "wait until that is done, and start again",
+            Self::Ended { .. } => "start again",
+            Self::TooLarge { .. } => {
+                "give more with `--memory`, fewer `--rows`, a shorter `--context`, or a smaller model"
+            }
             Self::Changed { .. } => "make sure that nothing writes to the file, and start again",
             Self::Engine(_) | Self::Limits(_) => "lower `--rows` or `--context`",
             Self::Settings(_) => "give `--rows`, `--context` and `--threads` other numbers",
@@ -152,7 +270,12 @@ pub fn weights_of_file(path: &Path) -> io::Result<Digest> {
 }
 
 fn weights_of(file: &File) -> io::Result<Digest> {
-    let digest = digest_of(file, &mut |_| {})?;
+    watched_weights_of(file, &LoadWatch::default())
+}
+
+fn watched_weights_of(file: &File, watch: &LoadWatch) -> io::Result<Digest> {
+    let goes_on = &mut |_| if watch.is_ended() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) };
+    let digest = digest_of(file, goes_on)?;
     Ok(weights_root(&[(SINGLE_FILE, digest)]).expect("one file is a manifest"))
 }
 
@@ -172,6 +295,11 @@ impl CheckedModel {
     /// # Errors
     /// [`LoadError`], as for [`LoadedModel::load`].
     pub fn read(path: &Path) -> Result<Self, LoadError> {
+        Self::read_watched(path, &LoadWatch::default())
+    }
+
+    /// Checks and hashes as [`Self::read`] does, until a watch ends it.
+    pub(crate) fn read_watched(path: &Path, watch: &LoadWatch) -> Result<Self, LoadError> {
         let owned = || path.to_path_buf();
         let unreadable = |source| LoadError::Read { path: owned(), source };
         let file = File::open(path).map_err(unreadable)?;
@@ -180,7 +308,12 @@ impl CheckedModel {
         let metadata = read_metadata(file).map_err(malformed)?;
         let text_pack = TextPack::from_metadata(&metadata).map_err(malformed)?;
         TextModel::new(text_pack.clone()).map_err(|source| LoadError::Text { path: owned(), source })?;
-        let weights = weights_of_file(path).map_err(unreadable)?;
+        let file = File::open(path).map_err(unreadable)?;
+        let weights = watched_weights_of(&file, watch);
+        if watch.is_ended() {
+            return Err(LoadError::Ended { path: owned() });
+        }
+        let weights = weights.map_err(unreadable)?;
         Ok(Self { weights, text_pack, quantisation: quantisation(header.file_type) })
     }
 }
@@ -191,7 +324,15 @@ impl LoadedModel {
     /// # Errors
     /// [`LoadError`] says what is wrong with the file or the numbers.
     pub fn load(options: &ModelOptions) -> Result<Self, LoadError> {
-        Self::load_into(options, |executor| executor)
+        Self::load_watched(options, &LoadWatch::default())
+    }
+
+    /// Loads as [`Self::load`] does, heard and ended by a watch.
+    ///
+    /// # Errors
+    /// [`LoadError`], as for [`Self::load`].
+    pub fn load_watched(options: &ModelOptions, watch: &LoadWatch) -> Result<Self, LoadError> {
+        Self::load_into(options, watch, |executor| executor)
     }
 
     /// Loads a model file as [`Self::load`] does, with something around what executes its steps: another pace, or faults.
@@ -200,6 +341,7 @@ impl LoadedModel {
     /// [`LoadError`], as for [`Self::load`].
     pub fn load_into<E: Executor + 'static>(
         options: &ModelOptions,
+        watch: &LoadWatch,
         around: impl FnOnce(LlamaExecutor) -> E,
     ) -> Result<Self, LoadError> {
         let path = &options.path;
@@ -208,16 +350,20 @@ impl LoadedModel {
         let unchanged = Unchanged::since_now(&file).map_err(unreadable)?;
         // Hashed while the engine reads it: the system fetches each block once for both.
         let hashing = {
-            let file = file.try_clone().map_err(unreadable)?;
-            std::thread::Builder::new().name("hashing".to_owned()).spawn(move || weights_of(&file))
+            let (file, watch) = (file.try_clone().map_err(unreadable)?, watch.clone());
+            std::thread::Builder::new().name("hashing".to_owned()).spawn(move || watched_weights_of(&file, &watch))
         };
         let hashing = hashing.map_err(unreadable)?;
-        let ((text_pack, text), executor) = read_and_load(options)?;
+        let ((text_pack, text), executor) = read_and_load(&file, options, watch)?;
         let limits = executor.capacity().limits(WAITING_MAX);
         let executor = around(executor);
-        let weights = hashing.join().expect("hashing does not panic").map_err(unreadable)?;
-        // The engine opens the file by itself: whoever wrote to it or swapped it meanwhile is found out here. Its times show
-        // that, unless they are too young to; then it is hashed once more.
+        let weights = hashing.join().expect("hashing does not panic");
+        if watch.is_ended() {
+            return Err(LoadError::Ended { path: path.clone() });
+        }
+        let weights = weights.map_err(unreadable)?;
+        // The engine reads by itself: whoever wrote to the file meanwhile is found out here. Its times show that, unless they
+        // are too young to; then it is hashed once more. A restart would read what lies at the path, so that must be it still.
         let same = unchanged.holds_for(path).map_err(unreadable)?
             && (unchanged.shows_changes() || weights_of_file(path).map_err(unreadable)? == weights);
         if !same {
@@ -270,10 +416,14 @@ fn hold(path: &Path) -> Result<File, LoadError> {
 }
 
 /// Reads a model file's tokenizer and template, and loads its weights.
-fn read_and_load(options: &ModelOptions) -> Result<((Digest, TextModel), LlamaExecutor), LoadError> {
+fn read_and_load(
+    file: &File,
+    options: &ModelOptions,
+    watch: &LoadWatch,
+) -> Result<((Digest, TextModel), LlamaExecutor), LoadError> {
     let path = &options.path;
-    let file = File::open(path).map_err(|source| LoadError::Read { path: path.clone(), source })?;
-    let pack = TextPack::from_gguf(BufReader::new(file));
+    let file = file.try_clone().map_err(|source| LoadError::Read { path: path.clone(), source })?;
+    let pack = TextPack::from_gguf(BufReader::new(&file));
     let pack = pack.map_err(|source| LoadError::Format { path: path.clone(), source })?;
     let text_pack = pack.digest();
     let text = TextModel::new(pack).map_err(|source| LoadError::Text { path: path.clone(), source })?;
@@ -282,13 +432,14 @@ fn read_and_load(options: &ModelOptions) -> Result<((Digest, TextModel), LlamaEx
     if let Some(threads) = options.threads {
         settings.threads = threads;
     }
-    let executor = LlamaExecutor::load(path, &settings).map_err(|source| match source {
+    let executor = LlamaExecutor::load_open(file, &settings, &mut |done| watch.hear(done));
+    let executor = executor.map_err(|source| match source {
+        LoadModelError::Ended => LoadError::Ended { path: path.clone() },
         LoadModelError::Setting(_) | LoadModelError::ContextTooLong { .. } | LoadModelError::Context => {
             LoadError::Settings(source)
         }
         LoadModelError::Missing
         | LoadModelError::Unreadable(_)
-        | LoadModelError::Path
         | LoadModelError::Damaged(_)
         | LoadModelError::Refused
         | LoadModelError::UnsupportedKind => LoadError::Weights { path: path.clone(), source },
@@ -346,7 +497,7 @@ mod tests {
                 threads: Some(1),
                 exactness: Exactness::Exact,
             };
-            let loaded = LoadedModel::load_into(&options, |executor| {
+            let loaded = LoadedModel::load_into(&options, &LoadWatch::default(), |executor| {
                 change(&path, &other);
                 executor
             });

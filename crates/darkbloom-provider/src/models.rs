@@ -7,6 +7,7 @@
 mod download;
 mod folder;
 mod hub;
+mod known;
 mod listing;
 mod manifest;
 mod matching;
@@ -18,6 +19,7 @@ mod scan;
 
 pub use download::{Downloaded, Event, Order, download};
 pub use hub::{DownloadError, Hub, HubOptions, Waits};
+pub(crate) use known::KnownWeights;
 pub use listing::{ChooseError, Listing, ListingError, PlannedFile, Wanted};
 pub use manifest::{Manifest, ManifestError, read_manifest};
 pub(crate) use manifest::{Unchanged, digest_of};

@@ -20,6 +20,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, error::TryRecvError};
 use tokio::sync::watch;
 
 use crate::agent::Serving;
+use crate::shelf::Loan;
 use darkbloom_host::clock;
 
 /// Tokens that are coalesced when the consumer reads the whole answer at its end anyway.
@@ -46,6 +47,8 @@ pub struct Job {
     /// Whose request it is: a pseudonym that the account has at this provider alone.
     pub account: [u8; 16],
     pub row: RowId,
+    /// Its model, which stays in memory for it.
+    pub model: Loan,
     pub out: mpsc::Sender<Vec<u8>>,
     pub cancelled: watch::Receiver<bool>,
 }
@@ -98,7 +101,7 @@ impl Job {
         };
         if outcome.is_err() {
             // The connection is gone: nobody waits for this row.
-            self.serving.model.engine.cancel(self.row);
+            self.model.engine.cancel(self.row);
         }
     }
 
@@ -111,15 +114,12 @@ impl Job {
 
     /// Reads the plaintext, checks it against the header's limits, and submits its row.
     async fn admit(&mut self) -> Result<Admission, Refusal> {
-        let model = Arc::clone(&self.serving.model);
-        if self.header.model != self.serving.digest {
-            return Err(RefusalCode::ModelNotLoaded.into());
-        }
+        let model = self.model.clone();
         match self.header.kind {
             RequestKind::Chat => {}
         }
         let plaintext = std::mem::take(&mut self.opened.plaintext);
-        let reading = prompt::read(Arc::clone(&model), plaintext, self.header.input_ceiling);
+        let reading = prompt::read(model.clone(), plaintext, self.header.input_ceiling);
         let mut cancelled = self.cancelled.clone();
         let (request, prompt) = tokio::select! {
             // What is being read is dropped unread when it is done.
@@ -151,14 +151,14 @@ impl Job {
             owner: owner(&self.account),
             scope: request.prefix.as_ref().map(|secret| prefix_scope(secret, &self.account)),
             sampling: Arc::new(sampling(request)),
-            stop_tokens: self.serving.model.text.end_tokens().to_vec(),
+            stop_tokens: self.model.text.end_tokens().to_vec(),
             ..RowRequest::new(self.row, prompt, max_output)
         };
         let sink = Box::new(move |event| {
             // The receiver is gone when the connection is; the row is cancelled then.
             let _ = sender.send((Instant::now(), event));
         });
-        self.serving.model.engine.submit(row, sink).map_err(|error| submit_refusal(&error))?;
+        self.model.engine.submit(row, sink).map_err(|error| submit_refusal(&error))?;
         Ok(events)
     }
 
@@ -178,7 +178,7 @@ impl Job {
             salt,
         };
         let sealer = AnswerSealer::new(&self.opened.response_secret, &acceptance);
-        let model = &self.serving.model;
+        let model = self.model.clone();
         let assembler = AnswerAssembler::new(&model.text, &request, opening);
         let mut writer = crate::answer::AnswerWriter::new(sealer, assembler, model.token_text_max);
         let accepted = Accepted { stream: self.stream, attempt: self.attempt, epoch: self.epoch, salt };
@@ -254,7 +254,7 @@ impl Job {
                         watch.last = Some(at);
                         if writer.push(token) {
                             stopped = true;
-                            self.serving.model.engine.cancel(self.row);
+                            self.model.engine.cancel(self.row);
                         }
                     }
                     // Made in the step that was running when the stop string was complete.
@@ -277,7 +277,7 @@ impl Job {
     }
 
     async fn cancel(&self, events: &mut UnboundedReceiver<Timed>) -> Result<End, Disconnected> {
-        self.serving.model.engine.cancel(self.row);
+        self.model.engine.cancel(self.row);
         let free = async {
             while let Some((_, event)) = events.recv().await {
                 if matches!(event, RowEvent::Ended { .. }) {
@@ -309,7 +309,7 @@ impl Job {
 
     async fn broken(&self, error: AnswerError) -> Result<(), Disconnected> {
         tracing::error!(request = %self.header.request, %error, "an answer could not be sealed");
-        self.serving.model.engine.cancel(self.row);
+        self.model.engine.cancel(self.row);
         self.send(refused(self.stream, &RefusalCode::Internal.into(), None)).await
     }
 
@@ -330,7 +330,7 @@ impl Job {
             attempt: self.attempt,
             transcript: writer.transcript(),
             model: self.header.model,
-            weights: self.serving.model.weights,
+            weights: self.model.weights,
             provider: self.serving.id,
             epoch: self.epoch,
             input_tokens,

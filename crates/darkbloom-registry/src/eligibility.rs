@@ -17,7 +17,7 @@ pub enum Ineligible {
     EpochOver,
     /// Too many failures in a row; it is tried again after a pause.
     Failing,
-    /// It does not have this model in memory.
+    /// It does not serve this model, or does not have it in memory now.
     ModelNotLoaded,
     /// Less is proven about it than the request demands.
     TierTooLow,
@@ -58,7 +58,7 @@ impl Ineligible {
             Self::ChallengeMissed => "the provider did not answer the last challenge in time",
             Self::EpochOver => "the provider's sealing key has expired and no next one came",
             Self::Failing => "the provider failed several requests in a row",
-            Self::ModelNotLoaded => "the provider has no model of this network's catalogue loaded",
+            Self::ModelNotLoaded => "the provider serves no model of this network's catalogue",
             Self::TierTooLow => "less is proven about the provider than the network demands",
         }
     }

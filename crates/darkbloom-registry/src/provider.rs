@@ -3,7 +3,7 @@
 use darkbloom_types::{
     CatalogueDigest, ConnectionId, EpochId, MonoMillis, ProviderId, Tier, TokenCount, Turns, UnixMillis,
 };
-use darkbloom_wire::ModelLoad;
+use darkbloom_wire::{LoadOutcome, ModelLoad, Residence};
 
 /// How long things may take.
 pub mod times {
@@ -26,6 +26,11 @@ pub mod times {
     pub const EPOCH_EVERY: Millis = Millis::from_minutes(5);
     /// Epochs that it may begin at once after a quiet time.
     pub const EPOCH_BURST: u32 = 4;
+    /// How long a model may take to be loaded, with its file read from a slow disk: 40 GB at 250 MB a second. Requests wait
+    /// for it as long.
+    pub const LOAD: Millis = darkbloom_wire::limits::LOAD_WAIT;
+    /// How long a provider is not asked again for a model that it could not load.
+    pub const LOAD_PAUSE: Millis = Millis::from_secs(30);
 }
 
 /// A provider's signed statement of one epoch, as it was verified.
@@ -106,6 +111,10 @@ pub(crate) struct Provider {
     pub challenge_at: MonoMillis,
     /// Epochs that its connection may still begin.
     pub epoch_turns: Turns,
+    /// Models that it was asked to load, and until when it may take.
+    pub loading: Vec<(CatalogueDigest, MonoMillis)>,
+    /// Models that it could not load, and until when it is not asked again.
+    pub unloadable: Vec<(CatalogueDigest, MonoMillis)>,
 }
 
 impl Provider {
@@ -113,9 +122,51 @@ impl Provider {
         self.challenge.is_some_and(|(_, sent)| now.since(sent) >= times::CHALLENGE_ANSWER)
     }
 
+    fn served(&self, model: &CatalogueDigest) -> Option<&ModelLoad> {
+        self.registration.models.iter().find(|load| load.model == *model)
+    }
+
     /// Rows of a model, when it is loaded.
     pub fn rows_max(&self, model: &CatalogueDigest) -> Option<u32> {
-        self.registration.models.iter().find(|load| load.model == *model).map(|load| load.rows_max.min(ROWS_MAX))
+        let loaded = self.served(model).filter(|load| load.residence == Residence::Loaded);
+        loaded.map(|load| load.rows_max.min(ROWS_MAX))
+    }
+
+    /// Whether a model is not loaded and could be when somebody asks.
+    pub fn could_load(&self, model: &CatalogueDigest, now: MonoMillis) -> bool {
+        let elsewhere = self.served(model).is_some_and(|load| load.residence != Residence::Loaded);
+        elsewhere && !self.unloadable.iter().any(|(known, until)| known == model && now < *until)
+    }
+
+    /// Whether it was asked to load a model and may still be at it.
+    pub fn is_loading(&self, model: &CatalogueDigest, now: MonoMillis) -> bool {
+        self.loading.iter().any(|(known, until)| known == model && now < *until)
+    }
+
+    /// A model that did not come in time counts as one that cannot be loaded, and as a failure: requests waited for it.
+    pub fn give_up_loading(&mut self, now: MonoMillis) {
+        let late: Vec<_> = self.loading.extract_if(.., |(_, until)| now >= *until).map(|(model, _)| model).collect();
+        for model in late {
+            self.record.fault(now);
+            self.load_ended(&model, LoadOutcome::Unusable, now);
+        }
+    }
+
+    /// What became of loading a model.
+    pub fn load_ended(&mut self, model: &CatalogueDigest, outcome: LoadOutcome, now: MonoMillis) {
+        if outcome == LoadOutcome::Started {
+            return;
+        }
+        self.loading.retain(|(known, _)| known != model);
+        self.unloadable.retain(|(known, until)| known != model && now < *until);
+        if outcome != LoadOutcome::Succeeded {
+            // No more than its statement has models: only those are served.
+            if self.served(model).is_some() {
+                self.unloadable.push((*model, now.after(times::LOAD_PAUSE)));
+            }
+        } else if let Some(load) = self.registration.models.iter_mut().find(|load| load.model == *model) {
+            load.residence = Residence::Loaded;
+        }
     }
 
     pub fn rows_reserved(&self, model: &CatalogueDigest) -> u32 {
@@ -128,13 +179,12 @@ impl Provider {
     }
 
     pub fn waiting(&self, model: &CatalogueDigest) -> u32 {
-        self.registration.models.iter().find(|load| load.model == *model).map_or(0, |load| load.waiting)
+        self.served(model).map_or(0, |load| load.waiting)
     }
 
     /// Tokens that one row holds, of prompt and answer together.
     pub fn row_tokens(&self, model: &CatalogueDigest) -> TokenCount {
-        let load = self.registration.models.iter().find(|load| load.model == *model);
-        load.map_or(TokenCount(0), |load| load.row_tokens)
+        self.served(model).map_or(TokenCount(0), |load| load.row_tokens)
     }
 
     pub fn reserve(&mut self, model: &CatalogueDigest) {
@@ -163,6 +213,9 @@ impl Provider {
         models.retain(|load| self.registration.stated.models.contains(&load.model));
         let ignored = said - models.len();
         self.registration.models = models;
+        let loaded = |model: &CatalogueDigest| self.rows_max(model).is_some();
+        let arrived: Vec<_> = self.loading.iter().map(|(model, _)| *model).filter(loaded).collect();
+        self.loading.retain(|(model, _)| !arrived.contains(model));
         ignored
     }
 

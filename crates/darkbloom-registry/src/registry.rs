@@ -36,6 +36,8 @@ pub struct RouteRequest<'a> {
 pub enum RouteError {
     /// A recipient could take it but has no room: the request is in the queue now.
     Queued,
+    /// A recipient loads the model: the request is in the queue now, and may wait as long as that takes.
+    Loading,
     /// The queue is full too.
     QueueFull,
     /// No recipient can take it; other providers, or newer epochs, could.
@@ -49,7 +51,7 @@ impl RouteError {
     #[must_use]
     pub fn code(self) -> RefusalCode {
         match self {
-            Self::Queued | Self::QueueFull => RefusalCode::NoCapacity,
+            Self::Queued | Self::Loading | Self::QueueFull => RefusalCode::NoCapacity,
             Self::OthersCould | Self::Nobody => RefusalCode::NoEligibleProvider,
         }
     }
@@ -66,7 +68,7 @@ pub struct CandidateView {
     pub statement: Vec<u8>,
     /// When the network could know that statement first.
     pub known_at: UnixMillis,
-    /// Rows free now.
+    /// Rows free now; none where the model is still to be loaded.
     pub rows_free: u32,
     /// Requests waiting there.
     pub waiting: u32,
@@ -96,6 +98,7 @@ pub struct Registry {
     gone: HashMap<ProviderId, Record>,
     queue: Queue,
     wakes: Vec<RequestId>,
+    loads: Vec<(ConnectionId, CatalogueDigest)>,
 }
 
 impl Registry {
@@ -132,6 +135,8 @@ impl Registry {
             challenge: None,
             challenge_at: next_challenge(now, rng),
             epoch_turns: Turns::full(now),
+            loading: Vec::new(),
+            unloadable: Vec::new(),
         };
         provider.load(models);
         self.providers.insert(id, provider);
@@ -162,17 +167,21 @@ impl Registry {
         let id = self.by_connection.remove(connection)?;
         if let Some(provider) = self.providers.remove(&id) {
             self.remember(id, provider.record, now);
-            // Whoever waited for this provider alone must learn now that nobody else can take it.
             for model in provider.models() {
-                let providers = &self.providers;
-                let woken = self.queue.wake(&model, |waiting| {
-                    let lost = waiting.epoch_at(&id).is_some() && !can_wait(providers, &model, waiting, now, wall);
-                    if lost { Call::Wake(None) } else { Call::Stay }
-                });
-                self.wakes.extend(woken);
+                self.wake_hopeless_for(&id, &model, now, wall);
             }
         }
         Some(id)
+    }
+
+    /// Whoever waited for this provider alone must learn now that nobody else can take it.
+    fn wake_hopeless_for(&mut self, id: &ProviderId, model: &CatalogueDigest, now: MonoMillis, wall: UnixMillis) {
+        let providers = &self.providers;
+        let woken = self.queue.wake(model, |waiting| {
+            let lost = waiting.epoch_at(id).is_some() && !can_wait(providers, model, waiting, now, wall);
+            if lost { Call::Wake(None) } else { Call::Stay }
+        });
+        self.wakes.extend(woken);
     }
 
     /// A provider whose connection broke under its requests has failed them, though it is not here to hear it.
@@ -309,7 +318,8 @@ impl Registry {
         self.providers.values().map(view).collect()
     }
 
-    /// Up to 32 eligible providers of a model, those with most room first, doubted ones last; equals are shuffled.
+    /// Up to 32 eligible providers of a model, those with most room first, then those that would have to load it, doubted ones
+    /// last; equals are shuffled.
     pub fn candidates(
         &self,
         model: &CatalogueDigest,
@@ -320,10 +330,11 @@ impl Registry {
         let mut found: Vec<_> = self
             .providers
             .values()
-            .filter(|provider| eligible(provider, Some(model), Tier::None, now, wall).is_ok())
+            .filter(|provider| serves(provider, model, Tier::None, now, wall))
             .map(|provider| {
                 let free = std::cmp::Reverse(provider.rows_free(model));
-                ((provider.record.is_doubted(now), free, rng.next_u32()), provider)
+                let stored = provider.rows_max(model).is_none();
+                ((provider.record.is_doubted(now), stored, free, rng.next_u32()), provider)
             })
             .collect();
         found.sort_by_key(|(order, _)| *order);
@@ -341,7 +352,8 @@ impl Registry {
     }
 
     /// Chooses a provider among the recipients and reserves a row there: one that is not doubted before others, then the one
-    /// with the smallest share of its rows in use, in the client's order among equals. Without room the request is queued, at its old place when it was woken.
+    /// with the smallest share of its rows in use, in the client's order among equals. Without room the request is queued, at its old place when it was woken,
+    /// and a recipient that has the model on its disk alone is asked to load it.
     ///
     /// # Errors
     /// [`RouteError`] says why there is none.
@@ -354,10 +366,18 @@ impl Registry {
         let before = self.queue.take_woken(&request.model, &request.request);
         let untried = || request.recipients.iter().filter(|(id, _)| !request.tried.contains(id));
         let mut best: Option<((bool, u64), ProviderId)> = None;
-        let mut busy = false;
+        let (mut busy, mut stored) = (false, None);
         for (id, epoch) in untried() {
             let able = able(&self.providers, id, epoch, &request.model, request.tier_min, now, wall);
             let Some(provider) = able else { continue };
+            if provider.rows_max(&request.model).is_none() {
+                // One that loads already before others, then one that is not doubted.
+                let cost = (!provider.is_loading(&request.model, now), provider.record.is_doubted(now));
+                if stored.is_none_or(|(least, _)| cost < least) {
+                    stored = Some((cost, *id));
+                }
+                continue;
+            }
             let (free, all) = (provider.rows_free(&request.model), provider.rows_max(&request.model).unwrap_or(0));
             if free == 0 {
                 busy = true;
@@ -381,11 +401,15 @@ impl Registry {
         if let Some(id) = chosen {
             return Ok(id);
         }
-        if busy {
+        if busy || stored.is_some() {
             let recipients = untried().copied().collect();
             let waiting = Waiting { request: request.request, tier_min: request.tier_min, recipients };
-            let queued = self.queue.push(request.model, waiting, before);
-            return Err(if queued { RouteError::Queued } else { RouteError::QueueFull });
+            if !self.queue.push(request.model, waiting, before) {
+                return Err(RouteError::QueueFull);
+            }
+            let Some((_, id)) = stored else { return Err(RouteError::Queued) };
+            self.load_at(&id, &request.model, now);
+            return Err(RouteError::Loading);
         }
         Err(if self.others_could(request, now, wall) { RouteError::OthersCould } else { RouteError::Nobody })
     }
@@ -395,7 +419,7 @@ impl Registry {
         self.providers.iter().any(|(id, provider)| {
             let current = provider.registration.stated.epoch;
             let sealed_to = request.recipients.iter().any(|(p, epoch)| p == id && *epoch == current);
-            !sealed_to && eligible(provider, Some(&request.model), request.tier_min, now, wall).is_ok()
+            !sealed_to && serves(provider, &request.model, request.tier_min, now, wall)
         })
     }
 
@@ -465,19 +489,26 @@ impl Registry {
     /// Wakes whom time alone has made room for, or has left without anybody: pauses and epochs end without an event, and
     /// whoever was woken may be slow to use its chance. To be called once a second.
     pub fn tick(&mut self, now: MonoMillis, wall: UnixMillis) {
+        for provider in self.providers.values_mut() {
+            provider.give_up_loading(now);
+        }
         for model in self.queue.models() {
             let providers = &self.providers;
             let mut given: HashMap<ProviderId, u32> = HashMap::new();
             let woken = self.queue.wake(&model, |waiting| {
+                let mut hope = false;
                 for (id, epoch) in &waiting.recipients {
                     let able = able(providers, id, epoch, &model, waiting.tier_min, now, wall);
+                    let Some(provider) = able else { continue };
                     let given = given.entry(*id).or_default();
-                    if able.is_some_and(|provider| provider.rows_free(&model) > *given) {
+                    if provider.rows_free(&model) > *given {
                         *given += 1;
                         return Call::Wake(Some(*id));
                     }
+                    // Somebody who could load it, and was not asked or has dropped it since, must be asked.
+                    hope |= provider.rows_max(&model).is_some() || provider.is_loading(&model, now);
                 }
-                if can_wait(providers, &model, waiting, now, wall) { Call::Stay } else { Call::Wake(None) }
+                if hope { Call::Stay } else { Call::Wake(None) }
             });
             self.wakes.extend(woken);
         }
@@ -524,7 +555,14 @@ impl Registry {
     }
 }
 
-/// The provider, if it could take a request that is sealed to this epoch; room is not asked.
+/// Whether the provider may get a request for the model, though it may have to load it first.
+fn serves(provider: &Provider, model: &CatalogueDigest, tier_min: Tier, now: MonoMillis, wall: UnixMillis) -> bool {
+    eligible(provider, Some(model), tier_min, now, wall).is_ok()
+        || (provider.could_load(model, now) && eligible(provider, None, tier_min, now, wall).is_ok())
+}
+
+/// The provider, if it could take a request that is sealed to this epoch; neither room is asked, nor whether the model is
+/// loaded.
 fn able<'a>(
     providers: &'a BTreeMap<ProviderId, Provider>,
     id: &ProviderId,
@@ -535,7 +573,7 @@ fn able<'a>(
     wall: UnixMillis,
 ) -> Option<&'a Provider> {
     let provider = providers.get(id)?;
-    let may = provider.opens(epoch, wall) && eligible(provider, Some(model), tier_min, now, wall).is_ok();
+    let may = provider.opens(epoch, wall) && serves(provider, model, tier_min, now, wall);
     may.then_some(provider)
 }
 
@@ -556,5 +594,6 @@ fn next_challenge(now: MonoMillis, rng: &mut impl CryptoRng) -> MonoMillis {
     now.after(Millis(least.0 + rng.next_u64() % (most.0 - least.0)))
 }
 
+mod loading;
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,8 @@ pub mod waits {
     pub const CANCEL: Millis = Millis(limits::ROW_FREE_WAIT.0 + RECEIPT.0);
     /// In the queue for room.
     pub const QUEUE: Millis = Millis::from_secs(20);
+    /// In the queue in all, where a provider loads the model: as long as that may take, and as long as for room.
+    pub const LOADING: Millis = Millis(limits::LOAD_WAIT.0 + QUEUE.0);
     /// A request in all, but for the wait for a cancel.
     pub const TOTAL: Millis = Millis::from_minutes(30);
 }
@@ -41,6 +43,8 @@ pub struct RelayTerms {
 pub enum RouteFailure {
     /// Providers of this request exist and are busy: wait.
     Busy,
+    /// One of them loads the model: wait longer.
+    Loading,
     /// The queue is full.
     QueueFull,
     /// None of the recipients can take it any more; others, or newer epochs of the same, could.
@@ -209,8 +213,8 @@ pub struct RelaySession {
     next_sequence: u32,
     /// Frames that carried no new token.
     empty_frames: u32,
-    /// When the queue is given up, counted from the first time in it.
-    queue_until: Option<MonoMillis>,
+    /// When it was queued first, and when the queue is given up.
+    queued: Option<(MonoMillis, MonoMillis)>,
     content: bool,
     consumer_gone: bool,
     cut: Option<Refusal>,
@@ -233,7 +237,7 @@ impl RelaySession {
             tokens: TokenCount(0),
             next_sequence: 0,
             empty_frames: 0,
-            queue_until: None,
+            queued: None,
             content: false,
             consumer_gone: false,
             cut: None,
@@ -360,12 +364,8 @@ impl RelaySession {
             return Vec::new();
         }
         match failure {
-            RouteFailure::Busy => {
-                self.enter(RelayPhase::Queued, waits::QUEUE, now);
-                // Being woken and finding no room does not start the wait anew.
-                self.deadline = *self.queue_until.get_or_insert(self.deadline);
-                vec![RelayAction::Queue]
-            }
+            RouteFailure::Busy => self.queue(waits::QUEUE, now),
+            RouteFailure::Loading => self.queue(waits::LOADING, now),
             RouteFailure::QueueFull => self.give_up(RefusalCode::NoCapacity.into()),
             RouteFailure::OthersCould(code) => {
                 self.phase = RelayPhase::Over;
@@ -378,6 +378,16 @@ impl RelaySession {
                 self.give_up(said.unwrap_or_else(|| self.last_refusal().unwrap_or(code).into()))
             }
         }
+    }
+
+    fn queue(&mut self, wait: Millis, now: MonoMillis) -> Vec<RelayAction> {
+        // Being woken and finding no room does not start the wait anew, and what was granted before stays.
+        let (since, granted) = self.queued.unwrap_or((now, now));
+        let until = granted.max(since.after(wait));
+        self.queued = Some((since, until));
+        self.phase = RelayPhase::Queued;
+        self.deadline = until;
+        vec![RelayAction::Queue]
     }
 
     fn last_refusal(&self) -> Option<RefusalCode> {

@@ -15,6 +15,7 @@ fn event() -> impl Strategy<Value = RelayEvent> {
         refusal.clone().prop_map(RelayEvent::HoldRefused),
         provider.prop_map(RelayEvent::Routed),
         Just(RelayEvent::NotRouted(RouteFailure::Busy)),
+        Just(RelayEvent::NotRouted(RouteFailure::Loading)),
         Just(RelayEvent::NotRouted(RouteFailure::QueueFull)),
         Just(RelayEvent::NotRouted(RouteFailure::OthersCould(RefusalCode::NoEligibleProvider))),
         Just(RelayEvent::NotRouted(RouteFailure::Nobody(RefusalCode::NoEligibleProvider))),

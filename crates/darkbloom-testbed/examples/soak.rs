@@ -16,8 +16,7 @@ use std::time::{Duration, Instant};
 
 use darkbloom_client::{CANDIDATES_DEFAULT, Client, Config as ClientConfig, Operation, Part};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
-use darkbloom_provider::Exactness;
-use darkbloom_provider::{Config as ProviderConfig, ModelOptions, Provider, weights_of_file};
+use darkbloom_provider::{Config as ProviderConfig, ModelConfig, Provider, weights_of_file};
 use darkbloom_testbed::sampled_request;
 use darkbloom_text::TextPack;
 use darkbloom_types::{NetworkId, ProviderId, RefusalCode, SecretString, Tier};
@@ -200,13 +199,14 @@ impl Bed {
             network: Some(self.network),
             join_token,
             data: self.folder.path().join(format!("provider-{index}")),
-            model: ModelOptions {
-                path: self.model.clone(),
-                rows: ROWS,
-                row_tokens: 512,
+            models: vec![ModelConfig {
+                rows: Some(ROWS),
+                row_tokens: Some(512),
                 threads: Some(1),
-                exactness: Exactness::Exact,
-            },
+                ..ModelConfig::new(self.model.clone())
+            }],
+            memory: None,
+            idle_unload: None,
         }
     }
 

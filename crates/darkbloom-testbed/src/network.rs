@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use darkbloom_client::{Client, Config as ClientConfig, Operation, Part};
 use darkbloom_content::{ChatRequest, Message, Role};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
-use darkbloom_provider::Exactness;
-use darkbloom_provider::{Config as ProviderConfig, ModelOptions, Provider, weights_of_file};
+use darkbloom_provider::{Config as ProviderConfig, ModelConfig, Provider, weights_of_file};
 use darkbloom_text::TextPack;
 use darkbloom_types::{Refusal, SecretString, Tier};
 use serde_json::{Value, json};
@@ -106,13 +105,14 @@ impl Network {
             network: Some(coordinator.network),
             join_token: Some(admin.key("join", None).await?),
             data: folder.path().join("provider"),
-            model: ModelOptions {
-                path: model.to_owned(),
-                rows,
-                row_tokens,
+            models: vec![ModelConfig {
+                rows: Some(rows),
+                row_tokens: Some(row_tokens),
                 threads: Some(threads),
-                exactness: Exactness::Exact,
-            },
+                ..ModelConfig::new(model.to_owned())
+            }],
+            memory: None,
+            idle_unload: None,
         };
         let provider = Provider::start(provider_config.clone()).await?;
         admin.eligible().await?;

@@ -11,6 +11,7 @@ use crate::limits::{
     HEADER_BYTES_MAX, MODELS_PER_PROVIDER_MAX, RECEIPT_BYTES_MAX, RECEIPTS_PER_FRAME_MAX, STATEMENT_BYTES_MAX,
     TEXT_BYTES_MAX, WRAPS_MAX,
 };
+use crate::loading::{LoadOutcome, Residence};
 use crate::record::{List, Record, nested, read_kind, record};
 
 /// Capabilities that one side may name; bounded because they come from the network.
@@ -100,14 +101,28 @@ record! {
     }
 }
 
+impl VerdictNotice {
+    /// The reason that says that the catalogue names other models now than the provider says to serve: only a new welcome
+    /// tells which. Whether the provider is eligible is then not said.
+    pub const CATALOGUE_CHANGED: &str = "catalogue_changed";
+}
+
+record! {
+    /// Somebody waits for a model that the provider serves and does not have in memory.
+    LoadModel kind 38 {
+        /// The model.
+        1 model: darkbloom_types::CatalogueDigest,
+    }
+}
+
 // ---- provider to coordinator ------------------------------------------------------------------------------------
 
 record! {
-    /// A model that the provider has in memory.
+    /// A model that the provider serves.
     ModelLoad {
         /// The model.
         1 model: darkbloom_types::CatalogueDigest,
-        /// Batch rows in all.
+        /// Batch rows in all; of a model that is not in memory, those that it will have.
         2 rows_max: u32,
         /// Batch rows in use.
         3 rows_used: u32,
@@ -115,6 +130,8 @@ record! {
         4 waiting: u32,
         /// Tokens of prompt and answer together that one row holds.
         5 row_tokens: TokenCount,
+        /// Where it is.
+        6 residence: Residence,
     }
 }
 
@@ -127,7 +144,7 @@ record! {
         2 proof: Vec<u8> [RECEIPT_BYTES_MAX],
         /// The join token, until the coordinator has called this provider eligible.
         3 join_token: Option<SecretString> [TEXT_BYTES_MAX],
-        /// What it has loaded.
+        /// What it serves.
         4 models: List<ModelLoad> [MODELS_PER_PROVIDER_MAX],
         /// Features that the provider speaks.
         5 capabilities: List<String> [CAPABILITIES_MAX, TEXT_BYTES_MAX],
@@ -235,6 +252,17 @@ record! {
     Dial kind 11 {
         /// Fresh, used once: what the welcome's proof must answer.
         1 nonce: [u8; 32],
+    }
+}
+
+record! {
+    /// What became of a `LoadModel`: comes at once, and again when it ends. Coming by itself, it says that loading began or
+    /// ended without being asked.
+    LoadReport kind 12 {
+        /// The model.
+        1 model: darkbloom_types::CatalogueDigest,
+        /// What became of it.
+        2 outcome: LoadOutcome,
     }
 }
 
@@ -526,6 +554,8 @@ frames! {
         ReceiptAck,
         /// Eligible or not.
         VerdictNotice,
+        /// A model is wanted in memory.
+        LoadModel,
     }
 }
 
@@ -554,6 +584,8 @@ frames! {
         EpochUpdate,
         /// First frame.
         Dial,
+        /// A model's loading.
+        LoadReport,
     }
 }
 

@@ -20,6 +20,7 @@ mod cose;
 mod frame;
 mod header;
 pub mod limits;
+mod loading;
 mod prefixed;
 mod record;
 mod signed;
@@ -29,10 +30,11 @@ pub use cose::{Algorithm, Domain, PublicKey, SignError, Signer, VerifyError, ope
 pub use frame::{
     Accepted, AttemptOutcome, AttemptRecord, Cancel, CancelAck, CandidateNow, CandidateUpdate, Challenge,
     ChallengeAnswer, ClientFrame, CoordinatorFrame, CoordinatorTiming, Data, Decoded, Dial, EpochUpdate, Final,
-    Heartbeat, Hello, KeepAlive, ModelLoad, Offer, ProviderFrame, ReceiptAck, Receipts, Refused, Relayed,
-    RelayedAccepted, RelayedData, RelayedFinal, RelayedRefused, Reseal, Submit, VerdictNotice, Welcome, Wrap,
+    Heartbeat, Hello, KeepAlive, LoadModel, LoadReport, ModelLoad, Offer, ProviderFrame, ReceiptAck, Receipts, Refused,
+    Relayed, RelayedAccepted, RelayedData, RelayedFinal, RelayedRefused, Reseal, Submit, VerdictNotice, Welcome, Wrap,
 };
 pub use header::{RequestKind, SealedHeader, Suite, recipient_list_digest};
+pub use loading::{LoadOutcome, Residence};
 pub use prefixed::LengthPrefixed;
 pub use record::List;
 pub use signed::{

@@ -45,6 +45,9 @@ pub const CONSUMER_WAIT: Millis = Millis::from_secs(30);
 /// How long a provider waits until a cancelled row is free. A row leaves the batch between two steps of the engine, and one
 /// step of a large model on a slow machine, with a long prompt in it, may take this long. The coordinator waits longer.
 pub const ROW_FREE_WAIT: Millis = Millis::from_secs(60);
+/// How long a provider may take to load a model that a request waits for: a file of 40 GB from a disk that reads 250 MB a
+/// second. Longer, and most consumers have given up.
+pub const LOAD_WAIT: Millis = Millis::from_secs(160);
 /// How long a hold waits for its request to be sealed again.
 pub const RESEAL_WAIT: Millis = Millis::from_secs(60);
 /// An open hold is voided after this long: the longest request (30 minutes), the wait for a cancel (70 seconds), and a

@@ -7,7 +7,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use darkbloom_types::{NetworkId, ProviderId, Tier};
 
-use crate::settings::ROWS;
+use crate::settings::{Memory, ROWS};
 
 /// A number of batch rows.
 fn rows() -> RangedU64ValueParser<usize> {
@@ -169,13 +169,19 @@ pub struct Start {
     /// The folder of identity and receipts.
     #[arg(long)]
     pub data: Option<PathBuf>,
-    /// The GGUF model.
+    /// The GGUF model; may be given again. The first is loaded at the start, the others when somebody asks for them.
     #[arg(long)]
-    pub model: Option<PathBuf>,
-    /// Batch rows: requests that are answered at the same time, 1 to 256.
+    pub model: Vec<PathBuf>,
+    /// Memory for all models together, such as 12GiB or 800MiB; by default three quarters of what is free.
+    #[arg(long)]
+    pub memory: Option<Memory>,
+    /// Minutes without a request after which a model is unloaded; 0 for never. By default 60.
+    #[arg(long, value_name = "MINUTES")]
+    pub idle_unload: Option<u64>,
+    /// Batch rows: requests that a model answers at the same time, 1 to 256; by default 8, or what there is memory for.
     #[arg(long, value_parser = rows())]
     pub rows: Option<usize>,
-    /// Most tokens of prompt and answer together.
+    /// Most tokens of prompt and answer together; by default 8192, or what there is memory for.
     #[arg(long)]
     pub context: Option<usize>,
     /// Threads of the engine; by default cores minus one.

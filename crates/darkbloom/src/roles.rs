@@ -5,10 +5,11 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use darkbloom_client::{CANDIDATES_DEFAULT, Client, Config as ClientConfig, Role, Surface, SurfaceConfig, printable};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
-use darkbloom_provider::{Config as ProviderConfig, Exactness, ModelOptions, Provider};
+use darkbloom_provider::{Config as ProviderConfig, Exactness, ModelConfig, Provider};
 use darkbloom_types::{ProviderId, SecretString, Tier};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,9 +23,8 @@ use crate::supervisor;
 const COORDINATOR_LISTEN: &str = "127.0.0.1:7701";
 const GATEWAY_LISTEN: &str = "127.0.0.1:7700";
 const PROXY_LISTEN: &str = "127.0.0.1:7702";
-/// A provider's defaults: eight rows of up to 8,192 tokens.
-const ROWS: usize = 8;
-const ROW_TOKENS: usize = 8_192;
+/// How long a model may be without a request before a provider unloads it, in minutes.
+const IDLE_UNLOAD: u64 = 60;
 
 /// Who may tell a role to stop. It listens from before the role starts: a signal that comes right after the lines that say
 /// that the role is ready must not end the process the hard way.
@@ -199,7 +199,11 @@ pub async fn proxy(options: arguments::Proxy, settings: ClientSettings) -> Resul
 pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> Result<(), Failure> {
     let missing = |what: &str, hint: &str| Failure::new(format!("no {what} is given"), hint);
     let coordinator = options.coordinator.or(settings.coordinator);
-    let model = options.model.or(settings.model);
+    let files = if options.model.is_empty() { settings.model } else { options.model };
+    let (rows, row_tokens) = (options.rows.or(settings.rows), options.context.or(settings.context));
+    let threads = options.threads.or(settings.threads);
+    let exactness = if options.fast || settings.fast.unwrap_or(false) { Exactness::Fast } else { Exactness::Exact };
+    let idle = options.idle_unload.or(settings.idle_unload).unwrap_or(IDLE_UNLOAD);
     let network = match options.coordinator_key {
         Some(network) => Some(network),
         None => parsed(settings.coordinator_key, "coordinator_key")?,
@@ -209,14 +213,13 @@ pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> 
         network,
         join_token: options.join_token.map(SecretString::new),
         data: options.data.or(settings.data).unwrap_or_else(|| default_data("provider")),
-        model: ModelOptions {
-            path: model.ok_or_else(|| missing("model", "add `--model FILE.gguf`"))?,
-            rows: options.rows.or(settings.rows).unwrap_or(ROWS),
-            row_tokens: options.context.or(settings.context).unwrap_or(ROW_TOKENS),
-            threads: options.threads.or(settings.threads),
-            exactness: if options.fast || settings.fast.unwrap_or(false) { Exactness::Fast } else { Exactness::Exact },
-        },
+        models: files.into_iter().map(|path| ModelConfig { path, rows, row_tokens, threads, exactness }).collect(),
+        memory: options.memory.or(settings.memory).map(|memory| memory.0),
+        idle_unload: (idle > 0).then(|| Duration::from_secs(idle.saturating_mul(60))),
     };
+    if config.models.is_empty() {
+        return Err(missing("model", "add `--model FILE.gguf`"));
+    }
     let mut stop = Stop::listen(&options.run)?;
     if !options.foreground {
         return supervisor::run(stop).await;

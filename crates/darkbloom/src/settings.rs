@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -66,8 +67,13 @@ pub struct ProviderSettings {
     pub coordinator_key: Option<String>,
     /// The folder of identity and receipts.
     pub data: Option<PathBuf>,
-    /// The GGUF model.
-    pub model: Option<PathBuf>,
+    /// The GGUF model, or a list of them.
+    #[serde(deserialize_with = "one_or_more")]
+    pub model: Vec<PathBuf>,
+    /// Memory for all models together.
+    pub memory: Option<Memory>,
+    /// Minutes without a request after which a model is unloaded; 0 for never.
+    pub idle_unload: Option<u64>,
     /// The folder of downloaded models.
     pub models: Option<PathBuf>,
     /// Other folders with models.
@@ -83,6 +89,44 @@ pub struct ProviderSettings {
     pub fast: Option<bool>,
 }
 
+/// A path, or a list of them.
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a path or a list of paths")]
+    enum Paths {
+        One(PathBuf),
+        More(Vec<PathBuf>),
+    }
+    Ok(match Paths::deserialize(deserializer)? {
+        Paths::One(path) => vec![path],
+        Paths::More(paths) => paths,
+    })
+}
+
+/// An amount of memory in bytes, written as `12GiB` or `800MiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory(pub u64);
+
+impl FromStr for Memory {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no amount of memory: write it like 12GiB or 800MiB");
+        let (number, unit) = match (text.strip_suffix("GiB"), text.strip_suffix("MiB")) {
+            (Some(number), _) => (number, 1 << 30),
+            (None, Some(number)) => (number, 1 << 20),
+            (None, None) => return Err(wrong()),
+        };
+        let number: u64 = number.trim().parse().map_err(|_| wrong())?;
+        number.checked_mul(unit).filter(|bytes| *bytes > 0).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl<'de> Deserialize<'de> for Memory {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
 fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     let rows = i64::deserialize(deserializer)?;
     let known = usize::try_from(rows).ok().filter(|rows| ROWS.contains(rows));
@@ -90,7 +134,7 @@ fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::
 }
 
 /// Every key that the file may have, for suggestions.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 20] = [
     "coordinator",
     "gateway",
     "proxy",
@@ -103,6 +147,8 @@ const KEYS: [&str; 18] = [
     "model",
     "models",
     "model_folders",
+    "memory",
+    "idle_unload",
     "rows",
     "context",
     "threads",
@@ -177,6 +223,21 @@ mod tests {
         for right in [1, 256] {
             assert_eq!(parse(&format!("[provider]\nrows = {right}\n")).unwrap().provider.rows, Some(right));
         }
+    }
+
+    #[test]
+    fn one_model_or_several_are_served_with_so_much_memory() {
+        let read = |text: &str| parse(text).map(|settings| settings.provider);
+        assert_eq!(read("[provider]\nmodel = \"a\"\n").unwrap().model, [PathBuf::from("a")]);
+        let several = read("[provider]\nmodel = [\"a\", \"b\"]\nmemory = \"12GiB\"\nidle_unload = 0\n").unwrap();
+        assert_eq!(several.model, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!((several.memory, several.idle_unload), (Some(Memory(12 << 30)), Some(0)));
+        assert_eq!("800MiB".parse(), Ok(Memory(800 << 20)));
+        for wrong in ["12", "12GB", "-1GiB", "0MiB", "99999999999GiB", "GiB"] {
+            let error = read(&format!("[provider]\nmemory = \"{wrong}\"\n")).unwrap_err();
+            assert!(error.contains("write it like 12GiB or 800MiB"), "{error}");
+        }
+        assert!(read("[provider]\nmodel = 7\n").unwrap_err().contains("a path or a list of paths"));
     }
 
     #[test]

@@ -6,7 +6,10 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{c_char, c_void};
+use std::fs::File;
+use std::os::fd::IntoRawFd as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
@@ -38,6 +41,43 @@ unsafe extern "C" fn is_interrupted(flag: *mut c_void) -> bool {
     unsafe { (*flag.cast::<AtomicBool>()).load(Ordering::Relaxed) }
 }
 
+/// Hears how much of the weights is loaded, from 0 to 1; false ends the loading.
+pub(super) type Progress<'a> = &'a mut dyn FnMut(f32) -> bool;
+
+/// Hands llama.cpp's progress on; `progress` points to a [`Progress`].
+unsafe extern "C" fn hear_progress(done: f32, progress: *mut c_void) -> bool {
+    // SAFETY: the pointer is to the one that `Model::load` keeps over the call, and nobody else uses it meanwhile.
+    let progress = unsafe { &mut *progress.cast::<Progress<'_>>() };
+    // A panic must not cross into C++; it ends the loading.
+    catch_unwind(AssertUnwindSafe(|| progress(done))).unwrap_or(false)
+}
+
+/// A file as C knows it, closed when it is dropped.
+struct CFile(NonNull<libc::FILE>);
+
+impl CFile {
+    /// Nothing when the system has no memory for it.
+    fn new(file: File) -> Option<Self> {
+        let descriptor = file.into_raw_fd();
+        // SAFETY: the descriptor is open and owned here, and the mode is a C string. Only where the call fails it is still
+        // to be closed.
+        unsafe {
+            let stream = NonNull::new(libc::fdopen(descriptor, c"rb".as_ptr()));
+            if stream.is_none() {
+                libc::close(descriptor);
+            }
+            stream.map(Self)
+        }
+    }
+}
+
+impl Drop for CFile {
+    fn drop(&mut self) {
+        // SAFETY: the stream came from `fdopen` and is closed only here.
+        unsafe { libc::fclose(self.0.as_ptr()) };
+    }
+}
+
 /// A loaded model.
 pub(super) struct Model(NonNull<sys::llama_model>);
 
@@ -54,18 +94,22 @@ impl Drop for Model {
 }
 
 impl Model {
-    /// Loads the weights for the CPU. Nothing when llama.cpp refuses the file.
-    pub(super) fn load(path: &CStr, map_weights: bool) -> Option<Self> {
+    /// Loads the weights for the CPU from a file that stands at its beginning. Nothing when llama.cpp refuses the file, or
+    /// `progress` ends it.
+    pub(super) fn load(file: File, map_weights: bool, mut progress: Progress<'_>) -> Option<Self> {
         start_backend();
-        // SAFETY: the parameters are llama.cpp's defaults with plain values changed; the path is a C string that lives
-        // over the call. Loading catches its own exceptions and returns null.
+        let file = CFile::new(file)?;
+        // SAFETY: the parameters are llama.cpp's defaults with plain values changed; the file is open, and both it and what
+        // hears the progress live over the call. Loading catches its own exceptions and returns null.
         let model = unsafe {
             let mut parameters = sys::llama_model_default_params();
             parameters.n_gpu_layers = 0;
             parameters.load_mode = if map_weights { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_NONE };
             // Also looks at each block's scale, so that damaged weights are refused and not computed with.
             parameters.check_tensors = true;
-            sys::llama_model_load_from_file(path.as_ptr(), parameters)
+            parameters.progress_callback = Some(hear_progress);
+            parameters.progress_callback_user_data = ptr::from_mut(&mut progress).cast();
+            sys::llama_model_load_from_file_ptr(file.0.as_ptr().cast(), parameters)
         };
         NonNull::new(model).map(Self)
     }

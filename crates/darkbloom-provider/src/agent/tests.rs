@@ -9,7 +9,7 @@ use darkbloom_types::{ConnectionId, Millis, Tier, TokenCount};
 use darkbloom_wire::{CoordinatorProof, coordinator_proof_digest};
 
 use super::*;
-use crate::model::ModelOptions;
+use crate::model::{LoadedModel, ModelOptions};
 
 /// An agent that was welcomed once, and what it needs to be welcomed again.
 struct Welcomed {
@@ -57,7 +57,8 @@ fn welcomed() -> Welcomed {
     let identity = Arc::new(SoftwareKey::in_memory().unwrap());
     let outbox = ReceiptOutbox::open(&folder.path().join("receipts.sqlite")).unwrap();
     let pin = Pin::load(Some(network), folder.path().join("pin")).unwrap();
-    let mut agent = Agent::new(Arc::clone(&identity), outbox, pin, model, None, "ws://127.0.0.1:1".to_owned());
+    let mut agent =
+        Agent::new(Arc::clone(&identity), outbox, pin, Shelf::holding(model), None, "ws://127.0.0.1:1".to_owned());
     let serving = agent.admit(&welcome, &NONCE).unwrap();
     Welcomed { agent, serving, identity, welcome, _folder: folder }
 }
@@ -78,8 +79,8 @@ impl Welcomed {
     }
 }
 
-#[test]
-fn after_hours_offline_the_first_introduction_has_a_statement_that_is_believed() {
+#[tokio::test]
+async fn after_hours_offline_the_first_introduction_has_a_statement_that_is_believed() {
     let mut welcomed = welcomed();
     let old_id = welcomed.age();
     let policy = TrustPolicy { network: welcomed.network(), tier_min: Tier::None, pinned: BTreeSet::new() };

@@ -2,8 +2,8 @@
 //! their end, in blocks.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -88,6 +88,7 @@ pub fn read_manifest(path: &Path, mut read: impl FnMut(u64)) -> Result<Manifest,
         let digest = digest_of(&file, &mut |more| {
             bytes += more;
             read(more);
+            Ok(())
         });
         files.push((name, digest.map_err(failed(&path))?));
     }
@@ -123,17 +124,18 @@ fn gather(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<(String, Pa
     Ok(())
 }
 
-/// The SHA-256 of a whole file.
-pub(crate) fn digest_of(mut file: &File, read: &mut dyn FnMut(u64)) -> io::Result<Digest> {
-    file.rewind()?;
+/// The SHA-256 of a whole file, wherever others read it meanwhile. `read` hears of each block, and ends it with an error.
+pub(crate) fn digest_of(file: &File, read: &mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<Digest> {
     let mut hasher = Sha256::new();
     let mut block = vec![0; BLOCK_BYTES];
+    let mut position = 0;
     loop {
-        match file.read(&mut block) {
+        match file.read_at(&mut block, position) {
             Ok(0) => return Ok(Digest(hasher.finalize().into())),
             Ok(length) => {
                 hasher.update(&block[..length]);
-                read(length as u64);
+                position += length as u64;
+                read(length as u64)?;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -168,6 +170,12 @@ impl Unchanged {
     /// Whether this path still leads to the same file, and it is as it was.
     pub fn holds_for(&self, path: &Path) -> io::Result<bool> {
         Ok(Self::at(&fs::metadata(path)?, self.seen)? == *self)
+    }
+
+    /// What it is told apart by from any other file and from itself at another time, as text.
+    pub fn mark(&self) -> String {
+        let Self { device, number, bytes, changed, .. } = self;
+        format!("{device}:{number}:{bytes}:{}:{}", changed.0, changed.1)
     }
 
     /// Whether the file's times would show a change. They would not where it had been changed just before, or in the future of

@@ -10,10 +10,11 @@ use darkbloom_text::MakePromptError;
 use darkbloom_types::{Refusal, RefusalCode, SecretBytes, SecretTokens, TokenCount};
 
 use crate::model::LoadedModel;
+use crate::shelf::Loan;
 
 /// Reads a request and makes its prompt, once there is a place for that.
 pub async fn read(
-    model: Arc<LoadedModel>,
+    model: Loan,
     plaintext: SecretBytes,
     ceiling: TokenCount,
 ) -> Result<(ChatRequest, SecretTokens), Refusal> {

@@ -14,6 +14,7 @@ use darkbloom_wire::{Decoded, Suite};
 
 use super::*;
 use crate::model::{LoadedModel, ModelOptions};
+use crate::shelf::Shelf;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -35,8 +36,8 @@ fn refusal(read: Result<(ChatRequest, SecretTokens), Refusal>) -> (RefusalCode, 
 
 #[tokio::test]
 async fn a_prompt_is_refused_for_the_limit_that_it_exceeds() {
-    let model = Arc::new(model());
-    let read = |content: &str, ceiling| prompt::read(Arc::clone(&model), chat(content), TokenCount(ceiling));
+    let model = Shelf::holding(model()).lend(0).unwrap();
+    let read = |content: &str, ceiling| prompt::read(model.clone(), chat(content), TokenCount(ceiling));
     let (_, prompt) = read("hello", 63).await.unwrap();
     let count = u32::try_from(prompt.len()).unwrap();
     assert_eq!(read("hello", count).await.unwrap().1.len(), prompt.len());
@@ -53,11 +54,11 @@ fn prompts_are_made_beside_the_threads_that_carry_frames_and_few_at_a_time() {
     // One thread carries frames, and the only other one is kept busy by this test.
     let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
-        let model = Arc::new(model());
+        let model = Shelf::holding(model()).lend(0).unwrap();
         let (release, wait) = std::sync::mpsc::channel::<()>();
         let busy = tokio::task::spawn_blocking(move || wait.recv());
         let readers: Vec<_> =
-            (0..5).map(|_| tokio::spawn(prompt::read(Arc::clone(&model), chat("hello"), TokenCount(63)))).collect();
+            (0..5).map(|_| tokio::spawn(prompt::read(model.clone(), chat("hello"), TokenCount(63)))).collect();
         let places = model.tokenisers.available_permits();
         // Each of them goes as far as it can.
         for _ in 0..100 {
@@ -106,8 +107,8 @@ fn job(model: LoadedModel, folder: &Path) -> (Job, watch::Sender<bool>, mpsc::Re
     let submit = seal_request(header, &chat("hello"), &[to], &mut rng).unwrap().submit;
     let serving = Arc::new(Serving {
         id: provider,
-        digest: CatalogueDigest([5; 32]),
-        model: Arc::new(model),
+        models: vec![(CatalogueDigest([5; 32]), 0)],
+        shelf: Shelf::holding(model),
         ring: Arc::new(Mutex::new(EpochRing::new(network, epoch))),
         outbox: Arc::new(ReceiptOutbox::open(&folder.join("receipts.sqlite")).unwrap()),
     });
@@ -122,6 +123,7 @@ fn job(model: LoadedModel, folder: &Path) -> (Job, watch::Sender<bool>, mpsc::Re
     let (header, opened, receipt_key) = open(&serving, &offer).unwrap();
     let (cancel, cancelled) = watch::channel(false);
     let (out, frames) = mpsc::channel(64);
+    let model = serving.shelf.lend(0).unwrap();
     let job = Job {
         serving,
         stream: offer.stream,
@@ -132,6 +134,7 @@ fn job(model: LoadedModel, folder: &Path) -> (Job, watch::Sender<bool>, mpsc::Re
         receipt_key,
         account: offer.scope,
         row: RowId(1),
+        model,
         out,
         cancelled,
     };
@@ -154,7 +157,7 @@ async fn an_answer_without_room_for_its_limit_is_not_begun() {
 async fn a_cancel_is_acknowledged_while_the_prompt_still_waits_to_be_made() {
     let folder = tempfile::tempdir().unwrap();
     let (job, cancel, mut frames) = job(model(), folder.path());
-    let model = Arc::clone(&job.serving.model);
+    let model = job.model.clone();
     let places = u32::try_from(model.tokenisers.available_permits()).unwrap();
     let all = Arc::clone(&model.tokenisers).acquire_many_owned(places).await.unwrap();
     let running = tokio::spawn(job.run());

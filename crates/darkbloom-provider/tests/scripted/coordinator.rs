@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use darkbloom_content::{ChatRequest, Message as ChatMessage, Role};
-use darkbloom_engine::Exactness;
 use darkbloom_engine::{Executor, LlamaExecutor};
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
-use darkbloom_provider::{Config, LoadedModel, ModelOptions, Provider, weights_of_file};
+use darkbloom_provider::{Config, LoadWatch, LoadedModel, ModelConfig, ModelOptions, Provider, weights_of_file};
 use darkbloom_seal::{Recipient, RequestSeal, seal_request};
 use darkbloom_text::TextPack;
 use darkbloom_types::{
@@ -113,7 +113,12 @@ impl Coordinator {
         &self,
         around: impl FnOnce(LlamaExecutor) -> E + Send + 'static,
     ) -> Provider {
-        let load = |options: &ModelOptions| LoadedModel::load_into(options, around);
+        // Loaded once.
+        let around = Mutex::new(Some(around));
+        let load = move |options: &ModelOptions, watch: &LoadWatch| {
+            let around = around.lock().unwrap().take().unwrap();
+            LoadedModel::load_into(options, watch, around)
+        };
         Provider::start_with(self.config(Some(self.network)), load).await.unwrap()
     }
 
@@ -123,13 +128,14 @@ impl Coordinator {
             network,
             join_token: Some(SecretString::from("a join token")),
             data: self.data(),
-            model: ModelOptions {
-                path: self.model.clone(),
-                rows: 8,
-                row_tokens: 1_024,
+            models: vec![ModelConfig {
+                rows: Some(8),
+                row_tokens: Some(1_024),
                 threads: Some(1),
-                exactness: Exactness::Exact,
-            },
+                ..ModelConfig::new(self.model.clone())
+            }],
+            memory: None,
+            idle_unload: None,
         }
     }
 

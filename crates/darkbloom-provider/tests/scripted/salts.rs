@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use darkbloom_types::{CatalogueDigest, StreamId};
+use darkbloom_types::{StreamId, TokenCount};
 use darkbloom_wire::ProviderFrame;
 
 use crate::coordinator::{Coordinator, within};
@@ -30,7 +30,7 @@ async fn every_sealed_refusal_has_a_salt_of_its_own() {
     let (provider, mut line, introduced) = coordinator.serving().await;
     let mut salts = HashSet::from([vec![0; 32]]);
     for stream in 1..=4 {
-        line.send(introduced.offer_with(stream, 3, |header, _| header.model = CatalogueDigest([9; 32]))).await;
+        line.send(introduced.offer_with(stream, 3, |header, _| header.input_ceiling = TokenCount(1))).await;
         let words = line.until("a refusal", |frame| match frame {
             ProviderFrame::Refused(refused) if refused.stream == StreamId(stream) => refused.sealed,
             _ => None,

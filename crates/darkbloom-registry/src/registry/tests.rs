@@ -1,7 +1,9 @@
 //! Who gets a request, who waits and is woken, and what takes a provider out of the choice.
 
 use super::*;
+use darkbloom_wire::{LoadOutcome, Residence};
 
+mod loading;
 mod shown;
 
 use std::convert::Infallible;
@@ -44,7 +46,14 @@ fn registration(n: u8, rows: u32) -> Registration {
         connection: ConnectionId([n; 16]),
         tier: Tier::SelfSigned,
         stated: stated(n, n),
-        models: vec![ModelLoad { model: MODEL, rows_max: rows, rows_used: 0, waiting: 0, row_tokens: TokenCount(64) }],
+        models: vec![ModelLoad {
+            model: MODEL,
+            rows_max: rows,
+            rows_used: 0,
+            waiting: 0,
+            row_tokens: TokenCount(64),
+            residence: Residence::Loaded,
+        }],
     }
 }
 
@@ -530,7 +539,14 @@ fn epochs_begin_four_at_once_and_then_one_in_five_minutes() {
 #[test]
 fn models_that_the_statement_does_not_name_are_ignored() {
     const OTHER: CatalogueDigest = CatalogueDigest([8; 32]);
-    let load = |model| ModelLoad { model, rows_max: 4, rows_used: 0, waiting: 0, row_tokens: TokenCount(64) };
+    let load = |model| ModelLoad {
+        model,
+        rows_max: 4,
+        rows_used: 0,
+        waiting: 0,
+        row_tokens: TokenCount(64),
+        residence: Residence::Loaded,
+    };
     let connection = ConnectionId([1; 16]);
     let candidates = |registry: &Registry, model| registry.candidates(&model, T0, WALL, &mut Numbers(1)).len();
     let mut registry = Registry::default();

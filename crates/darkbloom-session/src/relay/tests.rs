@@ -335,6 +335,21 @@ fn being_woken_without_finding_room_does_not_start_the_wait_anew() {
 }
 
 #[test]
+fn a_model_that_is_loaded_may_take_longer_and_that_is_not_taken_back() {
+    let mut session = begin();
+    session.handle(RelayEvent::HoldPlaced, T0);
+    session.handle(RelayEvent::NotRouted(RouteFailure::Busy), T0);
+    let later = T0.after(Millis(waits::QUEUE.0 - 1));
+    for failure in [RouteFailure::Loading, RouteFailure::Busy] {
+        session.handle(RelayEvent::Wake, later);
+        session.handle(RelayEvent::NotRouted(failure), later);
+        assert_eq!(session.wake_at(), Some(T0.after(waits::LOADING)));
+    }
+    let refused = session.handle(RelayEvent::Tick, T0.after(waits::LOADING));
+    assert!(refused.contains(&RelayAction::Refuse(RefusalCode::NoCapacity.into())), "{refused:?}");
+}
+
+#[test]
 fn frames_without_new_tokens_are_few_or_the_answer_is_cut() {
     let mut session = accepted();
     session.handle(data(0, 1, false), T0);

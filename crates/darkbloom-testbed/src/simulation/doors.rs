@@ -3,7 +3,7 @@
 use darkbloom_registry::{CandidateView, Registration, Stated};
 use darkbloom_session::waits;
 use darkbloom_types::{EpochId, ProviderId, RefusalCode, Tier, TokenCount};
-use darkbloom_wire::{ModelLoad, RelayedRefused};
+use darkbloom_wire::{ModelLoad, RelayedRefused, Residence};
 
 use super::agenda::{Event, Now};
 use super::faults::{Fault, Planted};
@@ -163,6 +163,7 @@ impl World {
             rows_used: 0,
             waiting: 0,
             row_tokens,
+            residence: Residence::Loaded,
         };
         (0..MODELS).filter(|number| provider.models[*number]).map(load).collect()
     }

@@ -10,7 +10,7 @@ use super::faults::Fault;
 use super::world::Ending;
 
 /// Events of the relay's machine.
-pub const RELAY_EVENTS: [&str; 19] = [
+pub const RELAY_EVENTS: [&str; 20] = [
     "HoldPlaced",
     "HoldRefused",
     "Routed",
@@ -30,6 +30,7 @@ pub const RELAY_EVENTS: [&str; 19] = [
     "CancelAcknowledged",
     "Settled",
     "Tick",
+    "Loading",
 ];
 
 /// Frames that it takes.
@@ -170,6 +171,7 @@ fn relay_event(event: &RelayEvent) -> usize {
         RelayEvent::Routed(_) => 2,
         RelayEvent::NotRouted(RouteFailure::Busy) => 3,
         RelayEvent::NotRouted(RouteFailure::QueueFull) => 4,
+        RelayEvent::NotRouted(RouteFailure::Loading) => 19,
         RelayEvent::NotRouted(RouteFailure::OthersCould(_)) => 5,
         RelayEvent::NotRouted(RouteFailure::Nobody(_)) => 6,
         RelayEvent::Wake => 7,

@@ -121,6 +121,8 @@ made! {
     Tier: from => Tier::ALL[from.below(Tier::ALL.len())];
     Suite: _from => Suite::XWingAes256Gcm;
     RequestKind: _from => RequestKind::Chat;
+    Residence: from => [Residence::Loaded, Residence::Stored, Residence::Loading][from.below(3)];
+    LoadOutcome: from => LoadOutcome::ALL[from.below(LoadOutcome::ALL.len())].0;
 }
 
 made_ids! {
@@ -164,7 +166,9 @@ made_records! {
     Cancel { stream }
     ReceiptAck { receipt }
     VerdictNotice { eligible reason sentence next_step }
-    ModelLoad { model rows_max rows_used waiting row_tokens }
+    LoadModel { model }
+    LoadReport { model outcome }
+    ModelLoad { model rows_max rows_used waiting row_tokens residence }
     Hello { statement proof join_token models capabilities }
     ChallengeAnswer { proof }
     Heartbeat { models draining }
@@ -245,11 +249,11 @@ macro_rules! frame_kinds {
 
 frame_kinds! {
     "coordinator to provider" CoordinatorFrame {
-        32 Welcome 33 Challenge 34 Offer 35 Cancel 36 ReceiptAck 37 VerdictNotice
+        32 Welcome 33 Challenge 34 Offer 35 Cancel 36 ReceiptAck 37 VerdictNotice 38 LoadModel
     }
     "provider to coordinator" ProviderFrame {
         1 Hello 2 ChallengeAnswer 3 Heartbeat 4 Accepted 5 Refused 6 Data 7 Final 8 CancelAck 9 Receipts 10 EpochUpdate
-        11 Dial
+        11 Dial 12 LoadReport
     }
     "client to coordinator" ClientFrame { 64 Submit }
     "coordinator to client" Relayed {

@@ -28,5 +28,6 @@ mod restart;
 mod roles;
 mod secrecy;
 mod settling;
+mod several;
 mod sockets;
 mod support;

@@ -11,8 +11,8 @@ use darkbloom_keys::{IdentityKey as _, SoftwareKey};
 use darkbloom_seal::Epoch;
 use darkbloom_types::{CatalogueDigest, EpochId, NetworkId, ProviderId, SecretString, TokenCount};
 use darkbloom_wire::{
-    ChallengeProof, CoordinatorFrame, Decoded, Dial, EpochUpdate, Heartbeat, Hello, ModelLoad, ProviderFrame, Welcome,
-    catalogue_digest, challenge_digest,
+    ChallengeProof, CoordinatorFrame, Decoded, Dial, EpochUpdate, Heartbeat, Hello, ModelLoad, ProviderFrame,
+    Residence, Welcome, catalogue_digest, challenge_digest,
 };
 use serde_json::json;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
@@ -109,7 +109,14 @@ impl ByHand {
     }
 
     fn loaded(&self) -> Vec<ModelLoad> {
-        let load = |model| ModelLoad { model, rows_max: 1, rows_used: 0, waiting: 0, row_tokens: TokenCount(1_024) };
+        let load = |model| ModelLoad {
+            model,
+            rows_max: 1,
+            rows_used: 0,
+            waiting: 0,
+            row_tokens: TokenCount(1_024),
+            residence: Residence::Loaded,
+        };
         self.catalogue().into_iter().map(load).collect()
     }
 

@@ -5,7 +5,14 @@ use super::*;
 const OTHER: CatalogueDigest = CatalogueDigest([8; 32]);
 
 fn load(model: CatalogueDigest, rows_max: u32, waiting: u32, row_tokens: u32) -> ModelLoad {
-    ModelLoad { model, rows_max, rows_used: 0, waiting, row_tokens: TokenCount(row_tokens) }
+    ModelLoad {
+        model,
+        rows_max,
+        rows_used: 0,
+        waiting,
+        row_tokens: TokenCount(row_tokens),
+        residence: Residence::Loaded,
+    }
 }
 
 #[test]

@@ -128,6 +128,7 @@ impl World {
                 self.watch_route(s, place_of(&provider), number);
                 RelayEvent::Routed(provider)
             }
+            Err(RouteError::Loading) => RelayEvent::NotRouted(RouteFailure::Loading),
             Err(RouteError::Queued) => RelayEvent::NotRouted(RouteFailure::Busy),
             Err(RouteError::QueueFull) => RelayEvent::NotRouted(RouteFailure::QueueFull),
             Err(error @ RouteError::OthersCould) => RelayEvent::NotRouted(RouteFailure::OthersCould(error.code())),

@@ -5,7 +5,7 @@ use darkbloom_seal::Epoch;
 use darkbloom_types::{AttemptNumber, EpochId, RefusalCode, StreamId, TokenCount};
 use darkbloom_wire::{
     Accepted, CancelAck, ChallengeAnswer, CoordinatorFrame, Data, Dial, EpochUpdate, Final, Heartbeat, Hello,
-    ModelLoad, ProviderFrame, Refused,
+    ModelLoad, ProviderFrame, Refused, Residence,
 };
 use tokio_tungstenite::tungstenite::Message;
 
@@ -362,7 +362,14 @@ fn boasted_rows_break_nothing_and_starve_nobody_who_did_not_ask_for_them() {
     for boast in &mut boasts {
         let model = boast.models[0];
         let row_tokens = TokenCount(u32::MAX);
-        let load = |rows_max, rows_used, waiting| ModelLoad { model, rows_max, rows_used, waiting, row_tokens };
+        let load = |rows_max, rows_used, waiting| ModelLoad {
+            model,
+            rows_max,
+            rows_used,
+            waiting,
+            row_tokens,
+            residence: Residence::Loaded,
+        };
         let everything = vec![load(u32::MAX, u32::MAX, u32::MAX), load(0, u32::MAX, 0), load(u32::MAX, 0, u32::MAX)];
         boast.line.send(Heartbeat { models: everything.into(), draining: false });
         boast.present(Vec::new());

@@ -13,8 +13,8 @@ use darkbloom_types::{
 };
 use darkbloom_wire::{
     Accepted, CatalogueEntry, ChallengeProof, CoordinatorFrame, CoordinatorProof, Data, Decoded, Dial, EpochUpdate,
-    Final, Heartbeat, Hello, ModelLoad, Offer, ProviderFrame, PublicKey, Receipt, Receipts, Refused, SealedHeader,
-    Welcome, catalogue_digest, challenge_digest, coordinator_proof_digest, receipt_id,
+    Final, Heartbeat, Hello, ModelLoad, Offer, ProviderFrame, PublicKey, Receipt, Receipts, Refused, Residence,
+    SealedHeader, Welcome, catalogue_digest, challenge_digest, coordinator_proof_digest, receipt_id,
 };
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
@@ -215,7 +215,14 @@ impl Hostile {
     }
 
     pub fn load(&self, rows: u32) -> ModelLoad {
-        ModelLoad { model: self.models[0], rows_max: rows, rows_used: 0, waiting: 0, row_tokens: self.entry.context }
+        ModelLoad {
+            model: self.models[0],
+            rows_max: rows,
+            rows_used: 0,
+            waiting: 0,
+            row_tokens: self.entry.context,
+            residence: Residence::Loaded,
+        }
     }
 
     pub fn hello(&self, token: Option<&str>, rows: u32) -> Hello {

@@ -1,0 +1,54 @@
+//! What a provider starts with: each model's file is looked at, sized for the memory there is, and named by digest.
+
+use std::collections::HashSet;
+
+use darkbloom_engine::check_model_file;
+
+use crate::model::{CheckedModel, LoadError, LoadWatch, LoadedModel, ModelConfig, ModelOptions};
+use crate::models::KnownWeights;
+use crate::shelf::{Book, Identity, measured};
+use crate::{StartError, machine};
+
+/// Makes the books of a provider's shelf: the first model is loaded, and the others are named. A model that is given twice is
+/// served once. Blocks.
+pub fn books(
+    configs: &[ModelConfig],
+    budget: u64,
+    mut known: KnownWeights,
+    load: impl Fn(&ModelOptions, &LoadWatch) -> Result<LoadedModel, LoadError>,
+    watch: &LoadWatch,
+) -> Result<Vec<Book>, StartError> {
+    let (mut books, mut seen) = (Vec::new(), HashSet::new());
+    for config in configs {
+        let path = &config.path;
+        let header = check_model_file(path);
+        let header = header.map_err(|source| LoadError::Weights { path: path.clone(), source })?;
+        let (options, bytes) = config.fit(&header, budget)?;
+        let book = if books.is_empty() {
+            let before = machine::resident_memory();
+            let model = load(&options, watch)?;
+            let bytes = measured(machine::resident_memory().saturating_sub(before), bytes);
+            let identity = Identity { weights: model.weights, text_pack: model.text_pack };
+            known.put(path, &identity);
+            (identity.weights, Book::loaded(options, model, bytes))
+        } else {
+            let identity = match known.get(path) {
+                Some(identity) => identity,
+                None => {
+                    tracing::info!(path = %path.display(), "reading a model file to name it");
+                    let CheckedModel { weights, text_pack, .. } = CheckedModel::read_watched(path, watch)?;
+                    let identity = Identity { weights, text_pack: text_pack.digest() };
+                    known.put(path, &identity);
+                    identity
+                }
+            };
+            (identity.weights, Book::stored(options, identity, bytes))
+        };
+        if seen.insert(book.0) {
+            books.push(book.1);
+        } else {
+            tracing::warn!(path = %path.display(), "this model is given twice, and served once");
+        }
+    }
+    if books.is_empty() { Err(StartError::NoModel) } else { Ok(books) }
+}
