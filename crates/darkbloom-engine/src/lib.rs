@@ -14,12 +14,14 @@
 //!                          (one forward for all rows)            (meanwhile; and watches that steps come back)
 //! ```
 
+mod devices;
 mod engine;
 mod executor;
 mod gguf;
 mod llama;
 mod simulated;
 
+pub use devices::{Accelerator, Device, devices, processor_features};
 pub use engine::{Engine, EngineHandle, EventSink, StartEngineError, Stats, StepLimits, StopNotice};
 pub use executor::{Capacity, ExecuteError, Executor, PlanFault};
 pub use gguf::{GgufError, ModelHeader};

@@ -1,6 +1,6 @@
 //! Models in the GGUF format, run by llama.cpp inside this process, on the CPU.
 
-mod raw;
+pub(crate) mod raw;
 mod state;
 
 use std::collections::HashMap;
@@ -16,6 +16,7 @@ use darkbloom_batch::{
 };
 use darkbloom_types::TokenId;
 
+use crate::devices::{Accelerator, devices};
 use crate::executor::{Draws, Ledger};
 use crate::{Capacity, ExecuteError, Executor, GgufError, ModelHeader};
 use raw::{Batch, Context, ContextSettings, Model};
@@ -63,6 +64,8 @@ pub struct LlamaSettings {
     pub threads: usize,
     /// Which attention kernels may run.
     pub exactness: Exactness,
+    /// Whether the model may run on something else than the processor.
+    pub accelerator: Accelerator,
     /// Whether the weights are mapped from the file, which is faster to load and lets the system drop pages, and lets
     /// whoever can write to the file change a model that was verified. Otherwise they are read once.
     pub map_weights: bool,
@@ -78,6 +81,7 @@ impl LlamaSettings {
             step_tokens_max: rows_max.max(STEP_TOKENS),
             threads: Self::threads_of_this_machine(),
             exactness: Exactness::default(),
+            accelerator: Accelerator::default(),
             map_weights: false,
         }
     }
@@ -171,6 +175,12 @@ pub enum LoadModelError {
         /// What the model has.
         trained: u64,
     },
+    /// An accelerator is required, and this build finds none.
+    #[error("an accelerator is required, and this build of the program finds none")]
+    NoAccelerator,
+    /// Accelerators add in other orders than the processor, and in other ones with other neighbours.
+    #[error("no accelerator promises the same bits whoever shares the batch")]
+    InexactAccelerator,
     /// The settings make no sense.
     #[error("the setting {0} is out of range")]
     Setting(&'static str),
@@ -215,6 +225,7 @@ impl LlamaExecutor {
         progress: &mut dyn FnMut(f32) -> bool,
     ) -> Result<Self, LoadModelError> {
         check_settings(settings)?;
+        let on_accelerator = runs_on_accelerator(settings)?;
         let trained = check_open_model_file(&file)?.context_length;
         if settings.row_tokens_max as u64 > trained {
             return Err(LoadModelError::ContextTooLong { asked: settings.row_tokens_max, trained });
@@ -226,7 +237,7 @@ impl LlamaExecutor {
             ended |= !goes_on;
             goes_on
         };
-        let model = Model::load(file, settings.map_weights, &mut heard);
+        let model = Model::load(file, on_accelerator, settings.map_weights, &mut heard);
         let model = model.ok_or(if ended { LoadModelError::Ended } else { LoadModelError::Refused })?;
         if !model.is_plain_decoder() || model.vocabulary() == 0 {
             return Err(LoadModelError::UnsupportedKind);
@@ -447,6 +458,19 @@ impl Executor for LlamaExecutor {
 
     fn capacity(&self) -> Capacity {
         self.capacity
+    }
+}
+
+/// Whether the model goes onto an accelerator.
+fn runs_on_accelerator(settings: &LlamaSettings) -> Result<bool, LoadModelError> {
+    match (settings.accelerator, settings.exactness) {
+        (Accelerator::Required, Exactness::Exact) => Err(LoadModelError::InexactAccelerator),
+        (Accelerator::Cpu, _) | (Accelerator::Preferred, Exactness::Exact) => Ok(false),
+        (Accelerator::Required | Accelerator::Preferred, Exactness::Fast) => {
+            let devices = devices();
+            let chosen = settings.accelerator.choose(&devices).ok_or(LoadModelError::NoAccelerator)?;
+            Ok(chosen.is_accelerator)
+        }
     }
 }
 

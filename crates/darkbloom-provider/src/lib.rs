@@ -9,7 +9,7 @@ mod agent;
 mod answer;
 pub mod benchmark;
 mod link;
-mod machine;
+pub mod machine;
 mod model;
 pub mod models;
 mod presenting;
@@ -29,7 +29,7 @@ use darkbloom_types::{Millis, NetworkId, ProviderId, SecretString};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
-pub use darkbloom_engine::Exactness;
+pub use darkbloom_engine::{Accelerator, Device, Exactness, devices, processor_features};
 
 use crate::shelf::{Allowance, Shelf};
 
@@ -176,7 +176,7 @@ impl Provider {
         load_model: impl Fn(&ModelOptions, &LoadWatch) -> Result<LoadedModel, LoadError> + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let endpoint = agent::endpoint(&config.coordinator).map_err(StartError::Address)?;
-        let budget = config.memory.or_else(|| machine::available_memory().map(|free| free / 4 * 3)).unwrap_or(u64::MAX);
+        let budget = config.memory.or_else(machine::default_budget).unwrap_or(u64::MAX);
         let allowance = Allowance::new(budget, config.idle_unload.map(millis));
         let watch = EndsWithStart(LoadWatch::default());
         let watched = watch.0.clone();

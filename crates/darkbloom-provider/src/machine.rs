@@ -4,6 +4,7 @@ use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshK
 
 /// Bytes that are free for programs, within the limits of a container where there is one. Nothing where the system does not
 /// say.
+#[must_use]
 pub fn available_memory() -> Option<u64> {
     let known = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
     let system = System::new_with_specifics(known).ok()?;
@@ -11,7 +12,15 @@ pub fn available_memory() -> Option<u64> {
     Some(system.cgroup_limits().map_or(free, |limits| free.min(limits.free_memory))).filter(|free| *free > 0)
 }
 
+/// Bytes for all models together, where their owner says nothing: three quarters of what is free. Nothing where the system does
+/// not say that.
+#[must_use]
+pub fn default_budget() -> Option<u64> {
+    available_memory().map(|free| free / 4 * 3)
+}
+
 /// Bytes of memory that this process holds; zero where the system does not say.
+#[must_use]
 pub fn resident_memory() -> u64 {
     let (Ok(own), Ok(mut system)) = (sysinfo::get_current_pid(), System::new()) else { return 0 };
     let memory = ProcessRefreshKind::nothing().with_memory();

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use darkbloom_attest::{SINGLE_FILE, weights_root};
 use darkbloom_batch::LimitsError;
 use darkbloom_engine::{
-    Engine, EngineHandle, Exactness, Executor, LlamaExecutor, LlamaSettings, LoadModelError, MemoryNeed, ModelHeader,
-    StartEngineError, check_model_file,
+    Accelerator, Engine, EngineHandle, Exactness, Executor, LlamaExecutor, LlamaSettings, LoadModelError, MemoryNeed,
+    ModelHeader, StartEngineError, check_model_file, check_open_model_file,
 };
 use darkbloom_text::gguf::read_metadata;
 use darkbloom_text::{BuildTextModelError, ReadGgufError, TextModel, TextPack};
@@ -41,6 +41,8 @@ pub struct ModelOptions {
     pub threads: Option<usize>,
     /// Which kernels may run.
     pub exactness: Exactness,
+    /// Whether it may run on something else than the processor; where it must be exact, it does not.
+    pub accelerator: Accelerator,
 }
 
 /// Which model is to be served, and what its owner says about its rows.
@@ -57,6 +59,8 @@ pub struct ModelConfig {
     pub threads: Option<usize>,
     /// Which kernels may run.
     pub exactness: Exactness,
+    /// Whether it may run on something else than the processor; where it must be exact, it does not.
+    pub accelerator: Accelerator,
 }
 
 /// Batch rows by default.
@@ -70,7 +74,14 @@ impl ModelConfig {
     /// The file with the defaults.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, rows: None, row_tokens: None, threads: None, exactness: Exactness::Exact }
+        Self {
+            path,
+            rows: None,
+            row_tokens: None,
+            threads: None,
+            exactness: Exactness::Exact,
+            accelerator: Accelerator::Cpu,
+        }
     }
 
     /// Rows and their tokens so that the model fits into so many bytes, and what it takes then.
@@ -81,8 +92,8 @@ impl ModelConfig {
         loop {
             let needed = MemoryNeed::of(header, row_tokens).total(rows);
             if needed <= budget {
-                let Self { path, threads, exactness, .. } = self.clone();
-                return Ok((ModelOptions { path, rows, row_tokens, threads, exactness }, needed));
+                let Self { path, threads, exactness, accelerator, .. } = self.clone();
+                return Ok((ModelOptions { path, rows, row_tokens, threads, exactness, accelerator }, needed));
             }
             if self.row_tokens.is_none() && row_tokens > ROW_TOKENS_LEAST[0] {
                 row_tokens /= 2;
@@ -209,6 +220,9 @@ pub enum LoadError {
     /// The numbers given make no engine.
     #[error(transparent)]
     Limits(#[from] LimitsError),
+    /// There is no accelerator, or it cannot do what is asked for.
+    #[error("{0}")]
+    Accelerator(#[source] LoadModelError),
     /// The engine cannot run with the numbers given, whatever the file.
     #[error("the engine cannot run with these numbers: {0}")]
     Settings(#[source] LoadModelError),
@@ -230,6 +244,8 @@ impl LoadError {
             }
             Self::Changed { .. } => "make sure that nothing writes to the file, and start again",
             Self::Engine(_) | Self::Limits(_) => "lower `--rows` or `--context`",
+            Self::Accelerator(LoadModelError::InexactAccelerator) => "add `--fast`, or leave `--accelerator` out",
+            Self::Accelerator(_) => "`darkbloom doctor` lists the devices; `--accelerator preferred` does without",
             Self::Settings(_) => "give `--rows`, `--context` and `--threads` other numbers",
         }
     }
@@ -396,6 +412,12 @@ impl LoadedModel {
     }
 }
 
+/// What a model file's header says.
+pub(crate) fn header_of(path: &Path) -> Result<ModelHeader, LoadError> {
+    let file = hold(path)?;
+    check_open_model_file(&file).map_err(|source| LoadError::Weights { path: path.to_path_buf(), source })
+}
+
 /// Opens a model file and holds it, as others may who only read it.
 fn hold(path: &Path) -> Result<File, LoadError> {
     let unreadable = |source| LoadError::Read { path: path.to_path_buf(), source };
@@ -428,13 +450,15 @@ fn read_and_load(
     let text_pack = pack.digest();
     let text = TextModel::new(pack).map_err(|source| LoadError::Text { path: path.clone(), source })?;
     let row_tokens = options.row_tokens.min(text.context_length().0 as usize);
-    let mut settings = LlamaSettings { exactness: options.exactness, ..LlamaSettings::new(options.rows, row_tokens) };
+    let ModelOptions { exactness, accelerator, .. } = *options;
+    let mut settings = LlamaSettings { exactness, accelerator, ..LlamaSettings::new(options.rows, row_tokens) };
     if let Some(threads) = options.threads {
         settings.threads = threads;
     }
     let executor = LlamaExecutor::load_open(file, &settings, &mut |done| watch.hear(done));
     let executor = executor.map_err(|source| match source {
         LoadModelError::Ended => LoadError::Ended { path: path.clone() },
+        LoadModelError::NoAccelerator | LoadModelError::InexactAccelerator => LoadError::Accelerator(source),
         LoadModelError::Setting(_) | LoadModelError::ContextTooLong { .. } | LoadModelError::Context => {
             LoadError::Settings(source)
         }
@@ -463,8 +487,14 @@ mod tests {
 
     #[test]
     fn numbers_that_make_no_engine_are_not_blamed_on_the_file() {
-        let good =
-            ModelOptions { path: shipped(), rows: 1, row_tokens: 64, threads: Some(1), exactness: Exactness::Exact };
+        let good = ModelOptions {
+            path: shipped(),
+            rows: 1,
+            row_tokens: 64,
+            threads: Some(1),
+            exactness: Exactness::Exact,
+            accelerator: Accelerator::Cpu,
+        };
         for wrong in [
             ModelOptions { rows: 0, ..good.clone() },
             ModelOptions { rows: 257, ..good.clone() },
@@ -474,6 +504,26 @@ mod tests {
             let error = LoadedModel::load(&wrong).err().expect("no engine");
             assert!(matches!(error, LoadError::Settings(_)), "{error:?}");
             assert!(error.hint().contains("--rows") && !error.hint().contains("digest"), "{}", error.hint());
+        }
+    }
+
+    #[test]
+    fn an_accelerator_that_is_required_is_there_or_nothing_is_loaded() {
+        let options = |exactness| ModelOptions {
+            path: shipped(),
+            rows: 1,
+            row_tokens: 64,
+            threads: Some(1),
+            exactness,
+            accelerator: Accelerator::Required,
+        };
+        let exact = LoadedModel::load(&options(Exactness::Exact)).err().expect("no bits are promised");
+        assert!(exact.to_string().contains("no accelerator promises the same bits"), "{exact}");
+        assert!(exact.hint().contains("--fast"));
+        if !darkbloom_engine::devices().iter().any(|device| device.is_accelerator) {
+            let none = LoadedModel::load(&options(Exactness::Fast)).err().expect("there is none");
+            assert!(none.to_string().contains("finds none"), "{none}");
+            assert!(none.hint().contains("darkbloom doctor"));
         }
     }
 
@@ -496,6 +546,7 @@ mod tests {
                 row_tokens: 64,
                 threads: Some(1),
                 exactness: Exactness::Exact,
+                accelerator: Accelerator::Cpu,
             };
             let loaded = LoadedModel::load_into(&options, &LoadWatch::default(), |executor| {
                 change(&path, &other);

@@ -152,6 +152,7 @@ impl Shelf {
             row_tokens: model.row_tokens.0 as usize,
             threads: None,
             exactness: darkbloom_engine::Exactness::Exact,
+            accelerator: darkbloom_engine::Accelerator::Cpu,
         };
         let never =
             Box::new(|options: &ModelOptions, _: &LoadWatch| Err(LoadError::Ended { path: options.path.clone() }));

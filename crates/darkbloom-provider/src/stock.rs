@@ -2,9 +2,7 @@
 
 use std::collections::HashSet;
 
-use darkbloom_engine::check_model_file;
-
-use crate::model::{CheckedModel, LoadError, LoadWatch, LoadedModel, ModelConfig, ModelOptions};
+use crate::model::{CheckedModel, LoadError, LoadWatch, LoadedModel, ModelConfig, ModelOptions, header_of};
 use crate::models::KnownWeights;
 use crate::shelf::{Book, Identity, measured};
 use crate::{StartError, machine};
@@ -21,9 +19,7 @@ pub fn books(
     let (mut books, mut seen) = (Vec::new(), HashSet::new());
     for config in configs {
         let path = &config.path;
-        let header = check_model_file(path);
-        let header = header.map_err(|source| LoadError::Weights { path: path.clone(), source })?;
-        let (options, bytes) = config.fit(&header, budget)?;
+        let (options, bytes) = config.fit(&header_of(path)?, budget)?;
         let book = if books.is_empty() {
             let before = machine::resident_memory();
             let model = load(&options, watch)?;

@@ -21,6 +21,7 @@ mod client;
 mod doors;
 mod faults;
 mod link;
+mod loading;
 mod mischief;
 mod provider;
 mod store;
@@ -134,6 +135,7 @@ impl World {
             Event::Connect { provider, run } => self.connect(provider, run),
             Event::Beat { provider, run } => self.beat(provider, run),
             Event::Work { provider, run, stream } => self.work(provider, run, stream),
+            Event::Load { provider, run, number, outcome } => self.load_ends(provider, run, number, outcome),
             Event::Restart(provider) => self.restart(provider),
             Event::Sweep(run) => {
                 self.sweep(run);

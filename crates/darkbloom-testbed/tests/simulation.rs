@@ -21,7 +21,7 @@ const PLANTED_SEEDS: u64 = 4_000;
 /// router answers at once, a row that was released says nothing any more. The machine's own tests try those.
 const RELAY: [(RelayPhase, &[&str]); 10] = [
     (RelayPhase::Holding, &["HoldPlaced", "HoldRefused", "ConsumerGone"]),
-    (RelayPhase::Routing, &["Routed", "Busy", "QueueFull", "OthersCould", "Nobody"]),
+    (RelayPhase::Routing, &["Routed", "Busy", "Loading", "QueueFull", "OthersCould", "Nobody"]),
     (RelayPhase::Queued, &["Wake", "ConsumerGone", "Tick"]),
     (
         RelayPhase::Offered,

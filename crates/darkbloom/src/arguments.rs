@@ -7,7 +7,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use darkbloom_types::{NetworkId, ProviderId, Tier};
 
-use crate::settings::{Memory, ROWS};
+use crate::settings::{AcceleratorPolicy, Memory, ROWS};
 
 /// A number of batch rows.
 fn rows() -> RangedU64ValueParser<usize> {
@@ -39,6 +39,8 @@ pub enum Command {
     Proxy(Proxy),
     /// Run a provider. When it dies it is started again.
     Start(Start),
+    /// Show what this machine offers to models: memory, processor, devices.
+    Doctor(Doctor),
     /// Measure what this machine does with a model.
     Benchmark(Benchmark),
     /// Make, list and revoke API keys and join tokens.
@@ -190,9 +192,20 @@ pub struct Start {
     /// Compute with whatever is fastest. Otherwise an answer is the same, bit for bit, whoever shares the batch.
     #[arg(long)]
     pub fast: bool,
+    /// What models run on; by default the CPU, and with --fast an accelerator where there is one.
+    #[arg(long, value_name = "required|preferred|cpu")]
+    pub accelerator: Option<AcceleratorPolicy>,
     /// How it is run by another program.
     #[command(flatten)]
     pub run: Supervised,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `benchmark`.

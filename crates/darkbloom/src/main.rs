@@ -6,6 +6,7 @@ mod admin;
 mod arguments;
 mod benchmark;
 mod dev;
+mod doctor;
 mod error;
 mod models;
 mod roles;
@@ -45,6 +46,7 @@ async fn run(arguments: Arguments) -> Result<(), error::Failure> {
         Command::Coordinator(options) => roles::coordinator(options, settings.coordinator).await,
         Command::Gateway(options) => roles::gateway(options, settings.gateway).await,
         Command::Proxy(options) => roles::proxy(options, settings.proxy).await,
+        Command::Doctor(options) => doctor::run(options).await,
         Command::Benchmark(options) => benchmark::run(options).await,
         Command::Start(options) => roles::provider(options, settings.provider).await,
         Command::Keys(options) => admin::keys(options).await,

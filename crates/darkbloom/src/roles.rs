@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use darkbloom_client::{CANDIDATES_DEFAULT, Client, Config as ClientConfig, Role, Surface, SurfaceConfig, printable};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
-use darkbloom_provider::{Config as ProviderConfig, Exactness, ModelConfig, Provider};
+use darkbloom_provider::{Accelerator, Config as ProviderConfig, Exactness, ModelConfig, Provider};
 use darkbloom_types::{ProviderId, SecretString, Tier};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{self, Supervised, TrustOptions};
 use crate::error::{Failure, say};
-use crate::settings::{ClientSettings, CoordinatorSettings, ProviderSettings};
+use crate::settings::{AcceleratorPolicy, ClientSettings, CoordinatorSettings, ProviderSettings};
 use crate::supervisor;
 
 /// Where roles listen by default.
@@ -203,6 +203,14 @@ pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> 
     let (rows, row_tokens) = (options.rows.or(settings.rows), options.context.or(settings.context));
     let threads = options.threads.or(settings.threads);
     let exactness = if options.fast || settings.fast.unwrap_or(false) { Exactness::Fast } else { Exactness::Exact };
+    let accelerator = match options.accelerator.or(settings.accelerator) {
+        Some(AcceleratorPolicy::Required) => Accelerator::Required,
+        Some(AcceleratorPolicy::Preferred) => Accelerator::Preferred,
+        Some(AcceleratorPolicy::Cpu) => Accelerator::Cpu,
+        // What promises no bits may as well be fast.
+        None if exactness == Exactness::Fast => Accelerator::Preferred,
+        None => Accelerator::Cpu,
+    };
     let idle = options.idle_unload.or(settings.idle_unload).unwrap_or(IDLE_UNLOAD);
     let network = match options.coordinator_key {
         Some(network) => Some(network),
@@ -213,7 +221,10 @@ pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> 
         network,
         join_token: options.join_token.map(SecretString::new),
         data: options.data.or(settings.data).unwrap_or_else(|| default_data("provider")),
-        models: files.into_iter().map(|path| ModelConfig { path, rows, row_tokens, threads, exactness }).collect(),
+        models: files
+            .into_iter()
+            .map(|path| ModelConfig { path, rows, row_tokens, threads, exactness, accelerator })
+            .collect(),
         memory: options.memory.or(settings.memory).map(|memory| memory.0),
         idle_unload: (idle > 0).then(|| Duration::from_secs(idle.saturating_mul(60))),
     };

@@ -87,6 +87,8 @@ pub struct ProviderSettings {
     pub threads: Option<usize>,
     /// Compute with whatever is fastest.
     pub fast: Option<bool>,
+    /// What models run on.
+    pub accelerator: Option<AcceleratorPolicy>,
 }
 
 /// A path, or a list of them.
@@ -101,6 +103,30 @@ fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf
         Paths::One(path) => vec![path],
         Paths::More(paths) => paths,
     })
+}
+
+/// What models may run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AcceleratorPolicy {
+    /// On an accelerator, or not at all.
+    Required,
+    /// On an accelerator where there is one.
+    Preferred,
+    /// On the processor.
+    Cpu,
+}
+
+impl FromStr for AcceleratorPolicy {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "required" => Ok(Self::Required),
+            "preferred" => Ok(Self::Preferred),
+            "cpu" => Ok(Self::Cpu),
+            other => Err(format!("`{other}` is none of `required`, `preferred` and `cpu`")),
+        }
+    }
 }
 
 /// An amount of memory in bytes, written as `12GiB` or `800MiB`.
@@ -134,7 +160,7 @@ fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::
 }
 
 /// Every key that the file may have, for suggestions.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "coordinator",
     "gateway",
     "proxy",
@@ -153,6 +179,7 @@ const KEYS: [&str; 20] = [
     "context",
     "threads",
     "fast",
+    "accelerator",
     "join_token",
     "key",
 ];

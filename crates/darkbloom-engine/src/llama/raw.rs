@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::fs::File;
 use std::os::fd::IntoRawFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,6 +16,8 @@ use std::sync::{Arc, Once};
 
 use llama_cpp_sys_2 as sys;
 use zeroize::Zeroize as _;
+
+use crate::devices::Device;
 
 /// Most sequences of a context: llama.cpp's own limit, beyond which it aborts.
 pub(super) const SEQUENCES_MAX: usize = 256;
@@ -39,6 +41,47 @@ fn start_backend() {
 unsafe extern "C" fn is_interrupted(flag: *mut c_void) -> bool {
     // SAFETY: the pointer is to the flag that the context owns, which lives as long as the context computes.
     unsafe { (*flag.cast::<AtomicBool>()).load(Ordering::Relaxed) }
+}
+
+/// A text of llama.cpp's that lives as long as the process.
+///
+/// # Safety
+/// The pointer is null or to a C string that is never freed.
+unsafe fn lasting_text(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller has made sure of it.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+/// Every device of this machine that this build can use.
+pub(crate) fn devices() -> Vec<Device> {
+    start_backend();
+    // SAFETY: the backends are started, and every index is below the count. A device lives as long as the process, and so do
+    // its texts.
+    unsafe {
+        let read = |index| {
+            let device = sys::ggml_backend_dev_get(index);
+            let (mut free, mut total) = (0, 0);
+            sys::ggml_backend_dev_memory(device, &mut free, &mut total);
+            let kind = sys::ggml_backend_dev_type(device);
+            Device {
+                name: lasting_text(sys::ggml_backend_dev_name(device)),
+                description: lasting_text(sys::ggml_backend_dev_description(device)),
+                is_accelerator: matches!(kind, sys::GGML_BACKEND_DEVICE_TYPE_GPU | sys::GGML_BACKEND_DEVICE_TYPE_IGPU),
+                memory: (free as u64, total as u64),
+            }
+        };
+        (0..sys::ggml_backend_dev_count()).map(read).collect()
+    }
+}
+
+/// How llama.cpp was built and what it uses of this processor, in its own words.
+pub(crate) fn system_info() -> String {
+    start_backend();
+    // SAFETY: the text is llama.cpp's own and is not freed; it is written anew by each call, always with the same words.
+    unsafe { lasting_text(sys::llama_print_system_info()) }
 }
 
 /// Hears how much of the weights is loaded, from 0 to 1; false ends the loading.
@@ -94,16 +137,22 @@ impl Drop for Model {
 }
 
 impl Model {
-    /// Loads the weights for the CPU from a file that stands at its beginning. Nothing when llama.cpp refuses the file, or
+    /// Loads the weights from a file that stands at its beginning. Nothing when llama.cpp refuses the file, or
     /// `progress` ends it.
-    pub(super) fn load(file: File, map_weights: bool, mut progress: Progress<'_>) -> Option<Self> {
+    pub(super) fn load(
+        file: File,
+        on_accelerator: bool,
+        map_weights: bool,
+        mut progress: Progress<'_>,
+    ) -> Option<Self> {
         start_backend();
         let file = CFile::new(file)?;
         // SAFETY: the parameters are llama.cpp's defaults with plain values changed; the file is open, and both it and what
         // hears the progress live over the call. Loading catches its own exceptions and returns null.
         let model = unsafe {
             let mut parameters = sys::llama_model_default_params();
-            parameters.n_gpu_layers = 0;
+            // All of them: a model that is cut in two is no faster than its slower part.
+            parameters.n_gpu_layers = if on_accelerator { i32::MAX } else { 0 };
             parameters.load_mode = if map_weights { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_NONE };
             // Also looks at each block's scale, so that damaged weights are refused and not computed with.
             parameters.check_tensors = true;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use darkbloom_attest::{TrustPolicy, verify_statement};
-use darkbloom_engine::Exactness;
+use darkbloom_engine::{Accelerator, Exactness};
 use darkbloom_types::{ConnectionId, Millis, Tier, TokenCount};
 use darkbloom_wire::{CoordinatorProof, coordinator_proof_digest};
 
@@ -34,6 +34,7 @@ fn welcomed() -> Welcomed {
         row_tokens: 64,
         threads: Some(1),
         exactness: Exactness::Exact,
+        accelerator: Accelerator::Cpu,
     })
     .unwrap();
     let entry = CatalogueEntry {

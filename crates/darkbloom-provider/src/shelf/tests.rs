@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use darkbloom_engine::Exactness;
+use darkbloom_engine::{Accelerator, Exactness};
 use darkbloom_types::Millis;
 
 use super::*;
@@ -48,6 +48,7 @@ impl Files {
                 row_tokens: 64,
                 threads: Some(1),
                 exactness: Exactness::Exact,
+                accelerator: Accelerator::Cpu,
             };
             // So little that what is measured is not believed.
             Book::stored(options, identity, 10)
@@ -230,6 +231,7 @@ async fn an_unloaded_model_gives_its_memory_back() {
         row_tokens: 1_024,
         threads: Some(1),
         exactness: Exactness::Exact,
+        accelerator: Accelerator::Cpu,
     };
     let header = darkbloom_engine::check_model_file(&options.path).unwrap();
     let need = darkbloom_engine::MemoryNeed::of(&header, options.row_tokens).total(options.rows);

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use darkbloom_types::{MonoMillis, StreamId, UnixMillis};
+use darkbloom_wire::LoadOutcome;
 
 use super::chance::Chance;
 
@@ -104,6 +105,8 @@ pub(super) enum Event {
     Beat { provider: u32, run: u32 },
     /// A provider's job takes its next step.
     Work { provider: u32, run: u32, stream: StreamId },
+    /// A provider's load is over.
+    Load { provider: u32, run: u32, number: usize, outcome: LoadOutcome },
     /// A provider that crashed is started again.
     Restart(u32),
     /// The coordinator looks for what is overdue.

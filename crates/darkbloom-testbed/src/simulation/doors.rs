@@ -3,7 +3,7 @@
 use darkbloom_registry::{CandidateView, Registration, Stated};
 use darkbloom_session::waits;
 use darkbloom_types::{EpochId, ProviderId, RefusalCode, Tier, TokenCount};
-use darkbloom_wire::{ModelLoad, RelayedRefused, Residence};
+use darkbloom_wire::{ModelLoad, RelayedRefused};
 
 use super::agenda::{Event, Now};
 use super::faults::{Fault, Planted};
@@ -125,7 +125,8 @@ impl World {
                 let models = self.loads(provider);
                 self.coordinator.registry.heartbeat(&id, models, draining, self.now.into(), self.now.into());
                 self.watch_beat(link);
-                self.pass_wakes();
+                self.watch_residences(link);
+                self.pass_news();
             }
             Up::ChallengeAnswer => {
                 if self.coordinator.registry.open_challenge(&id).is_none() {
@@ -133,8 +134,9 @@ impl World {
                 }
                 self.coordinator.registry.challenge_answered(&id, self.now.into(), self.now.into());
                 self.watch_answered(link);
-                self.pass_wakes();
+                self.pass_news();
             }
+            Up::LoadReport { number, outcome } => self.load_reported(link, number, outcome),
             Up::Stream(stream, frame) => self.deliver(link, stream, frame),
             Up::Receipts(receipts) => {
                 for receipt in receipts {
@@ -149,13 +151,13 @@ impl World {
                 let stated = self.stated(provider, epoch, use_until);
                 self.coordinator.registry.next_epoch(&id, stated, self.now.into(), self.now.into());
                 self.watch_epoch(link, epoch, use_until);
-                self.pass_wakes();
+                self.pass_news();
             }
         }
     }
 
-    fn loads(&self, provider: u32) -> Vec<ModelLoad> {
-        let provider = &self.providers[provider as usize];
+    fn loads(&self, p: u32) -> Vec<ModelLoad> {
+        let provider = &self.providers[p as usize];
         let row_tokens = TokenCount(1_024);
         let load = |number| ModelLoad {
             model: model(number),
@@ -163,7 +165,7 @@ impl World {
             rows_used: 0,
             waiting: 0,
             row_tokens,
-            residence: Residence::Loaded,
+            residence: self.residence(p, number),
         };
         (0..MODELS).filter(|number| provider.models[*number]).map(load).collect()
     }
@@ -195,7 +197,8 @@ impl World {
         let replaced = self.coordinator.registry.register(registration, now, wall, &mut self.chance);
         let claims = self.providers[provider as usize].claims;
         self.watch_registered(link, epoch, use_until, claims);
-        self.pass_wakes();
+        self.watch_residences(link);
+        self.pass_news();
         if let Some(old) = replaced.map(|id| link_of(&id)) {
             self.coordinator_drops(old);
         }
@@ -212,7 +215,7 @@ impl World {
         self.watch.note(self.now, || format!("the coordinator loses connection {link}"));
         let gone = self.coordinator.registry.disconnected(&connection_id(link), self.now.into(), self.now.into());
         self.watch_disconnected(link, gone.is_some());
-        self.pass_wakes();
+        self.pass_news();
         if self.bug(Planted::LossNotTold) {
             return;
         }
@@ -266,7 +269,8 @@ impl World {
         }
         if !self.bug(Planted::TimeNotTold) {
             self.coordinator.registry.tick(self.now.into(), self.now.into());
-            self.pass_wakes();
+            self.watch_loads();
+            self.pass_news();
         }
         for (s, job) in std::mem::take(&mut self.coordinator.unfinished) {
             self.write_for(s, job);

@@ -102,6 +102,12 @@ closed_list! {
         UnaskedCancelAck,
         /// A provider claims more rows than it has.
         BoastedRows,
+        /// A provider cannot load a model that it was asked for.
+        LoadFails,
+        /// A provider begins to load a model and says nothing more of it.
+        LoadNeverEnds,
+        /// A provider drops a model from its memory.
+        ModelDropped,
         /// A consumer hangs up.
         ConsumerHangsUp,
         /// A consumer stops reading for a while.
@@ -148,6 +154,8 @@ closed_list! {
         QueueNotLeft,
         /// Chances for room are not passed to the requests that wait.
         WakesLost,
+        /// Models that are wanted are not asked for.
+        LoadsLost,
         /// Nobody tells the router that time passes.
         TimeNotTold,
         /// The wait in the queue has no end.

@@ -14,7 +14,7 @@ impl World {
         self.at(wait, Event::Mischief);
         let p = self.chance.below(self.providers.len() as u64) as u32;
         let link = self.providers[p as usize].link.filter(|link| !self.links[*link as usize].cut);
-        match self.chance.below(30) {
+        match self.chance.below(36) {
             0 if self.coordinator.up => self.crash_coordinator(),
             1..4 if self.providers[p as usize].up => {
                 self.fault(Fault::ProviderCrash);
@@ -55,6 +55,7 @@ impl World {
                     self.links[link as usize].stalled_until = self.now.after(wait);
                 }
             }
+            30..36 => self.unload(p),
             27 => {
                 let client = self.chance.below(self.clients.len() as u64) as usize;
                 let client = &mut self.clients[client];

@@ -9,7 +9,7 @@ use darkbloom_wire::limits;
 use super::agenda::Event;
 use super::doors::EPOCH_OPENS_MS;
 use super::faults::Fault;
-use super::world::{Down, Job, Phase, Receipt, StreamFrame, Up, World};
+use super::world::{Down, Job, MODELS, Phase, Receipt, StreamFrame, Up, World};
 
 const EPOCH_MS: u64 = 60 * 60_000;
 
@@ -76,6 +76,7 @@ impl World {
         provider.earlier.clear();
         provider.draining = false;
         provider.ignores_challenges = false;
+        provider.loading = [false; MODELS];
         let run = provider.run;
         let wait = self.chance.between(10, 1_500);
         self.at(wait, Event::Connect { provider: p, run });
@@ -196,6 +197,7 @@ impl World {
                 CancelAction::AcknowledgeNow => self.say(link, stream, StreamFrame::CancelAck),
                 CancelAction::Nothing => {}
             },
+            Down::Load(number) => self.asked_to_load(p, link, number),
             Down::Ack(receipt) => self.providers[p as usize].outbox.retain(|kept| *kept != receipt),
             Down::Challenge => {
                 if self.providers[p as usize].ignores_challenges {
@@ -209,6 +211,7 @@ impl World {
 
     fn offered(&mut self, p: u32, link: u32, stream: StreamId, s: u32, attempt: AttemptNumber, epoch: EpochId) {
         let now = self.now;
+        let number = self.operation_of(s).model;
         let provider = &mut self.providers[p as usize];
         if provider.streams.offered(stream).is_err() {
             self.watch.find(now, format!("provider {p} is offered a stream number twice"));
@@ -219,6 +222,8 @@ impl World {
             Some(RefusalCode::UnknownEpoch)
         } else if provider.draining {
             Some(RefusalCode::Draining)
+        } else if provider.stored[number] {
+            Some(RefusalCode::ModelNotLoaded)
         } else if provider.jobs.len() >= provider.rows as usize {
             Some(RefusalCode::Overloaded)
         } else {

@@ -1,6 +1,7 @@
 //! What must hold, looked at from beside the wiring: at every step, once a virtual second, and at the end.
 
 mod end;
+mod loading;
 
 use darkbloom_ledger::{HoldState, Settled};
 use darkbloom_registry::times;
@@ -20,8 +21,9 @@ const BELIEVED_ROWS_MAX: u32 = 256;
 const STARVED_MS: u64 = 2_000;
 /// A request whose consumer is gone may take: the write that fails, a cancel's acknowledgement, the store.
 const LEFT_MS: u64 = limits::CONSUMER_WAIT.0 + waits::CANCEL.0 + 5_000;
-/// The longest wait in the queue, and a little for the store.
+/// The longest waits in the queue, for a row and for a model, and a little for the store.
 const QUEUED_MS: u64 = waits::QUEUE.0 + 1_000;
+const LOADING_MS: u64 = waits::LOADING.0 + 1_000;
 
 /// A property that did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,12 +49,30 @@ pub(super) struct Shadow {
     suspended_until: Option<Now>,
     believed: u32,
     reserved: [u32; MODELS],
+    /// Which models it serves, which of them it has in memory, which it was asked for, and which it could not load.
+    has: [bool; MODELS],
+    loaded: [bool; MODELS],
+    asked: [Option<Now>; MODELS],
+    unloadable: [Option<Now>; MODELS],
 }
 
 impl Shadow {
     /// Whether a request that is sealed to this epoch may be offered here.
     fn opens(&self, epoch: EpochId, now: Now) -> bool {
         self.epoch == Some(epoch) || self.before.is_some_and(|(before, until)| before == epoch && now < until)
+    }
+
+    /// It failed.
+    fn fault(&mut self, now: Now) {
+        self.faults += 1;
+        if self.faults >= times::FAULTS_MAX {
+            self.suspended_until = Some(now.after(times::PAUSE.0));
+        }
+    }
+
+    /// Whether it has a model, or is on its way to have it.
+    fn brings(&self, number: usize, now: Now) -> bool {
+        self.loaded[number] || self.asked[number].is_some_and(|at| now.since(at) < times::LOAD.0)
     }
 
     /// Why it must get no work, if it must not.
@@ -237,6 +257,9 @@ impl World {
         if let Some(why) = shadow.barred(now) {
             wrong.push(format!("provider {provider} gets an offer although it is {why}"));
         }
+        if !shadow.loaded[number] {
+            wrong.push(format!("provider {provider} gets an offer for a model that it does not have in memory"));
+        }
         shadow.reserved[number] += 1;
         if shadow.reserved[number] > shadow.believed {
             wrong.push(format!(
@@ -269,12 +292,7 @@ impl World {
         }
         let shadow = &mut self.watch.shadows[current.provider as usize];
         match released {
-            Released::Failed => {
-                shadow.faults += 1;
-                if shadow.faults >= times::FAULTS_MAX {
-                    shadow.suspended_until = Some(now.after(times::PAUSE.0));
-                }
-            }
+            Released::Failed => shadow.fault(now),
             // Who is gone is not there to be cleared.
             Released::Served if shadow.link.is_some() => (shadow.faults, shadow.suspended_until) = (0, None),
             Released::Served | Released::Unused => {}
@@ -431,7 +449,8 @@ impl World {
         if submission.client_closed_at.is_some_and(|at| now.since(at) > LEFT_MS) {
             wrong.push(format!("relay {s} works on for a consumer that is gone"));
         }
-        if relay.block.is_none() && relay.queued_since.is_some_and(|at| now.since(at) > QUEUED_MS) {
+        let longest = if relay.waits_for_load { LOADING_MS } else { QUEUED_MS };
+        if relay.block.is_none() && relay.queued_since.is_some_and(|at| now.since(at) > longest) {
             wrong.push(format!("relay {s} is in the queue for too long"));
         }
         let forgotten = (relay.queued && !submission.room).then(|| match (self.could_start(s), self.could_take(s)) {
@@ -462,13 +481,15 @@ impl World {
     /// Who could take this request now.
     fn able_with_room(&self, s: u32) -> impl Iterator<Item = u32> {
         let number = self.operation_of(s).model;
-        let free = self.able(s).filter(move |(_, shadow)| shadow.reserved[number] < shadow.believed);
+        let able = self.able(s).filter(move |(_, shadow)| shadow.loaded[number]);
+        let free = able.filter(move |(_, shadow)| shadow.reserved[number] < shadow.believed);
         free.map(|(place, _)| place)
     }
 
-    /// Whether somebody could take this request if there were room.
+    /// Whether somebody could take this request if there were room, or when its model is there.
     fn could_take(&self, s: u32) -> Option<u32> {
-        self.able(s).next().map(|(place, _)| place)
+        let (number, now) = (self.operation_of(s).model, self.now);
+        self.able(s).find(|(_, shadow)| shadow.brings(number, now)).map(|(place, _)| place)
     }
 
     /// Who could take this request, but for room.

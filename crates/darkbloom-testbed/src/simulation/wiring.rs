@@ -66,6 +66,8 @@ pub(super) struct Relay {
     pub queued: bool,
     /// Since it first waited.
     pub queued_since: Option<Now>,
+    /// A provider loaded its model for it.
+    pub waits_for_load: bool,
     pub starved_since: Option<Now>,
 }
 
@@ -97,6 +99,7 @@ impl World {
             writes: 0,
             queued: false,
             queued_since: None,
+            waits_for_load: false,
             starved_since: None,
         };
         self.submissions[s as usize].relay = Some(Box::new(relay));
@@ -362,8 +365,9 @@ impl World {
         self.respond(s, None);
     }
 
-    /// Requests that the registry found room for are told.
-    pub fn pass_wakes(&mut self) {
+    /// Requests that the registry found room for are told, and providers whose models it wants.
+    pub fn pass_news(&mut self) {
+        self.pass_loads();
         let woken = self.coordinator.registry.take_wakes();
         if self.bug(Planted::WakesLost) {
             return;

@@ -9,7 +9,7 @@ use darkbloom_types::{
     AccountId, AttemptNumber, CatalogueDigest, ConnectionId, EpochId, NanoDollars, OperationId, Price, ProviderId,
     RefusalCode, RequestId, StreamId,
 };
-use darkbloom_wire::Relayed;
+use darkbloom_wire::{LoadOutcome, Relayed};
 
 use super::agenda::{Agenda, Event, Now};
 use super::chance::Chance;
@@ -187,6 +187,7 @@ pub(super) enum Up {
     Stream(StreamId, StreamFrame),
     Receipts(Vec<u32>),
     Epoch { epoch: EpochId, use_until: Now },
+    LoadReport { number: usize, outcome: LoadOutcome },
 }
 
 /// From coordinator to provider.
@@ -196,6 +197,7 @@ pub(super) enum Down {
     Cancel(StreamId),
     Ack(u32),
     Challenge,
+    Load(usize),
 }
 
 /// One stream as the coordinator and the watch see it.
@@ -283,6 +285,10 @@ pub(super) struct Provider {
     pub up: bool,
     pub liar: bool,
     pub models: [bool; MODELS],
+    /// Of these, what is on its disk alone.
+    pub stored: [bool; MODELS],
+    /// And what is on its way from there.
+    pub loading: [bool; MODELS],
     pub rows: u32,
     pub claims: u32,
     pub epoch: EpochId,
@@ -459,12 +465,15 @@ impl World {
             let liar = place > 0 && self.chance.one_in(3);
             let both = self.chance.one_in(2);
             let only = self.chance.below(MODELS as u64) as usize;
+            let stored = std::array::from_fn(|_| self.chance.one_in(3));
             self.watch.provider();
             self.providers.push(Provider {
                 run: 0,
                 up: false,
                 liar,
                 models: std::array::from_fn(|number| place == 0 || both || number == only),
+                stored,
+                loading: [false; MODELS],
                 rows,
                 claims: if boasts { rows * 60 + 8 } else { rows },
                 epoch: EpochId([0; 16]),

@@ -97,7 +97,7 @@ fn a_model_file_with_other_weights_serves_nothing() {
     let token = network.coordinator.key("join", None);
     let data = network.folder.path().join("other");
     let other = Provider::start(&network.coordinator, &data, Some(&token), &model);
-    other.process.logged("the coordinator's catalogue does not name the loaded model");
+    other.process.logged("the coordinator's catalogue names none of this provider's models");
     assert_eq!(network.coordinator.providers().len(), 1);
 }
 

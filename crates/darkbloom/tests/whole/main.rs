@@ -14,6 +14,7 @@ mod attacks;
 mod bad_start;
 mod concurrency;
 mod dev;
+mod doctor;
 mod doors;
 mod errors;
 mod failure;

@@ -156,7 +156,7 @@ fn a_provider_with_a_model_that_is_not_on_offer_says_so() {
     let coordinator = Coordinator::start(&folder.path().join("coordinator"));
     let token = coordinator.key("join", None);
     let provider = Provider::start(&coordinator, &folder.path().join("provider"), Some(&token), &model_file());
-    provider.process.logged("the coordinator's catalogue does not name the loaded model");
+    provider.process.logged("the coordinator's catalogue names none of this provider's models");
 }
 
 #[test]

@@ -122,13 +122,16 @@ impl World {
             tried: &tried,
         };
         let routed = self.coordinator.registry.route(&request, self.now.into(), self.now.into());
-        self.pass_wakes();
+        self.pass_news();
         match routed {
             Ok(provider) => {
                 self.watch_route(s, place_of(&provider), number);
                 RelayEvent::Routed(provider)
             }
-            Err(RouteError::Loading) => RelayEvent::NotRouted(RouteFailure::Loading),
+            Err(RouteError::Loading) => {
+                relay.waits_for_load = true;
+                RelayEvent::NotRouted(RouteFailure::Loading)
+            }
             Err(RouteError::Queued) => RelayEvent::NotRouted(RouteFailure::Busy),
             Err(RouteError::QueueFull) => RelayEvent::NotRouted(RouteFailure::QueueFull),
             Err(error @ RouteError::OthersCould) => RelayEvent::NotRouted(RouteFailure::OthersCould(error.code())),
@@ -142,7 +145,7 @@ impl World {
         }
         let (number, request) = (self.operation_of(s).model, self.submissions[s as usize].request);
         self.coordinator.registry.leave_queue(&model(number), &request, self.now.into(), self.now.into());
-        self.pass_wakes();
+        self.pass_news();
     }
 
     fn offer(&mut self, relay: &mut Relay, s: u32, provider: u32, attempt: AttemptNumber) -> Option<RelayEvent> {
@@ -192,7 +195,7 @@ impl World {
             let (now, wall) = (self.now.into(), self.now.into());
             self.coordinator.registry.release(&id, &connection, &model(number), fault, now, wall);
         }
-        self.pass_wakes();
+        self.pass_news();
     }
 
     fn close_stream(&mut self, current: &Current) {

@@ -1,0 +1,36 @@
+//! What this machine offers to models, in words and as JSON.
+
+use serde_json::Value;
+
+use crate::support::network::{Provider, model_file};
+use crate::support::process::{command, run};
+
+#[test]
+fn doctor_names_the_processor_and_its_working_set() {
+    let shown = run(&mut command(&["doctor"]));
+    assert!(shown.status.success(), "{shown:?}");
+    for words in ["machine ", " MiB of memory free; models get ", "processor ", "device       CPU (", "): working set "]
+    {
+        assert!(shown.stdout.contains(words), "{words}: {}", shown.stdout);
+    }
+    let json = run(&mut command(&["doctor", "--json"]));
+    let facts: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert!(facts["cores"].as_u64().unwrap() > 0 && facts["free_bytes"].as_u64().unwrap() > 0);
+    assert!(facts["model_budget_bytes"].as_u64().unwrap() < facts["free_bytes"].as_u64().unwrap());
+    let devices = facts["devices"].as_array().unwrap();
+    assert!(devices.iter().any(|device| device["accelerator"] == false && device["total_bytes"].as_u64() > Some(0)));
+}
+
+#[test]
+fn an_accelerator_that_cannot_be_had_is_refused_before_anything_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |more: &[&str]| {
+        let mut command = Provider::command("http://127.0.0.1:1", &"0".repeat(64), folder.path(), &model_file());
+        run(command.args(more))
+    };
+    let exact = start(&["--accelerator", "required"]);
+    assert!(exact.said().contains("no accelerator promises the same bits"), "{exact:?}");
+    assert!(exact.said().contains("--fast"), "{exact:?}");
+    let unknown = start(&["--accelerator", "gpu"]);
+    assert!(unknown.stderr.contains("`gpu` is none of `required`, `preferred` and `cpu`"), "{unknown:?}");
+}
