@@ -174,10 +174,13 @@ impl AnswerParser {
         }
         self.leave_head();
         self.argue(letter.encode_utf8(&mut [0; 4]));
-        match &self.state {
-            State::Quoted(..) if scanned == Scanned::Closed => self.state = State::Unquote(after),
-            _ if scanned == Scanned::Closed => self.argued(after),
-            _ => {}
+        if scanned != Scanned::Closed {
+            return;
+        }
+        if let State::Quoted(..) = self.state {
+            self.state = State::Unquote(after);
+        } else {
+            self.argued(after);
         }
     }
 

@@ -225,11 +225,10 @@ impl Cursor<'_> {
         if fenced && !self.maybe("tool_code")? {
             self.literal("json")?;
         }
-        match self.object(if fenced { After::ObjectInFence } else { After::Object })? {
-            // Many an object has a name and nothing else.
-            Head::Early | Head::Call { after: After::Nothing, .. } => Err(Stop::Wrong),
-            head => Ok(head),
-        }
+        let head = self.object(if fenced { After::ObjectInFence } else { After::Object })?;
+        // Many an object has a name and nothing else.
+        let none = matches!(head, Head::Early | Head::Call { after: After::Nothing, .. });
+        if none { Err(Stop::Wrong) } else { Ok(head) }
     }
 
     fn mistral(&mut self) -> Result<Head, Stop> {
