@@ -201,6 +201,20 @@ fn text(seeds: &Seeds, repository: &Path) -> Outcome<()> {
         let length = u16::try_from(template.len())?.to_be_bytes();
         seeds.put("text_template", number.to_string(), &[&length, template.as_bytes(), turns])?;
     }
+    // Each format in each way: its markers among calls and words, with and without stop strings.
+    for model in 0..18u8 {
+        for (number, flags) in (0..).zip([0u8, 1, 4]) {
+            let answers: [&[u8]; 4] = [
+                &[2, 0xc2, b'h', b'm', 3, 0x9e, 0, 0x80, 1, 0x9d, 0, 0x82, 1],
+                &[0x80, 0x9b, 0x81, 0x9d, 0x95, 0x81, 0x97],
+                &[3, 0xc2, b's', b'o', 4, 0, 0x8c, 1, 0x8d, 0, 0x88, 0x89, 0x9f],
+                &[1, 0x90, 3, 0x9e, 4, 0, 0x92, 0x93, 1, 0x94, 2, 0xc4, b'j', b's', b'o', b'n', 3, 0x8d, 5],
+            ];
+            for (answer, pieces) in answers.iter().enumerate() {
+                seeds.put("text_answer", format!("{model}-{number}-{answer}"), &[&[model, flags], pieces])?;
+            }
+        }
+    }
     let texts = ["The 12345 violets aren't naïve: 紫の花\r\n\t  <end><|im_end|> violet", "\u{301}\u{200d}🏳️\u{fdd0}"];
     for (number, text) in texts.iter().enumerate() {
         for model in 0..5u8 {

@@ -26,15 +26,26 @@ fn list(kind: u32, elements: &[Vec<u8>]) -> Vec<u8> {
     [kind.to_le_bytes().as_slice(), &(elements.len() as u64).to_le_bytes(), &elements.concat()].concat()
 }
 
+/// How many tokens there are, and so the number of the first that a model has beside them.
+pub const TOKENS: u32 = 263;
+
 /// The header of a model file with this pre-tokenizer and chat template.
 #[must_use]
 pub fn gguf(pre_tokenizer: &str, template: &str) -> Vec<u8> {
+    gguf_with(pre_tokenizer, template, &[], 0)
+}
+
+/// The same with more tokens of this kind: 3 for control tokens, 4 for words that stay whole.
+#[must_use]
+pub fn gguf_with(pre_tokenizer: &str, template: &str, more: &[&str], kind_of_more: u32) -> Vec<u8> {
     let words = ["th", "the", "<s>", "<end>", "<user>", "<model>", "violet"];
-    let tokens: Vec<_> = letters().chain(words.map(str::to_owned)).map(|token| text(&token)).collect();
+    let words = words.iter().chain(more).map(|word| (*word).to_owned());
+    let tokens: Vec<_> = letters().chain(words).map(|token| text(&token)).collect();
     let kind = |token: usize| match token {
         0..258 => 1u32,
         258..262 => 3,
-        _ => 4,
+        262 => 4,
+        _ => kind_of_more,
     };
     let kinds: Vec<_> = (0..tokens.len()).map(|token| kind(token).to_le_bytes().to_vec()).collect();
     let entries = [

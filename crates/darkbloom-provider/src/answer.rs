@@ -103,11 +103,18 @@ impl AnswerWriter {
         Ok(frames)
     }
 
-    /// Seals the rest and the end. Frames for what may be left over come whether there is any or not.
+    /// Seals the rest and the end. Frames for what may be left over come whether there is any or not. An answer that ran out
+    /// of room ended itself all the same when what was held back has a stop string.
     pub fn finish(&mut self, reason: FinishReason, input_tokens: TokenCount) -> Result<Vec<SealedFrame>, AnswerError> {
         let mut frames = self.flush()?;
+        let mut reason = reason;
         if let Some(assembler) = self.assembler.take() {
-            self.ready.push(&assembler.finish());
+            let end = assembler.finish();
+            self.ready.push(&end.parts);
+            self.called = end.called;
+            if end.stopped || reason != FinishReason::Length {
+                reason = self.turn_ended();
+            }
         }
         for size in self.backlog.tail() {
             frames.push(self.rest(size)?);

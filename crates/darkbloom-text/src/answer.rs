@@ -12,10 +12,28 @@ use crate::stop::StopScanner;
 /// Stop strings are looked for in each stretch of text by itself, in neither reasoning nor calls.
 #[derive(Clone)]
 pub struct AnswerAssembler {
+    model: TextModel,
     decoder: TokenDecoder,
-    /// Absent where the model only says something.
-    parser: Option<AnswerParser>,
-    scanner: StopScanner,
+    reader: Reader,
+}
+
+/// What reads the text.
+#[derive(Clone)]
+enum Reader {
+    /// Where the model only says something.
+    Plain(StopScanner),
+    Parts(Box<AnswerParser>),
+}
+
+/// The end of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerEnd {
+    /// What was held back.
+    pub parts: AnswerParts,
+    /// Whether a stop string was complete only in that: the answer ends before it.
+    pub stopped: bool,
+    /// Whether tools were called, in all of the answer.
+    pub called: bool,
 }
 
 impl std::fmt::Debug for AnswerAssembler {
@@ -28,63 +46,63 @@ impl AnswerAssembler {
     /// An assembler for one answer to this request, which begins as [`TextModel::opening`] says.
     #[must_use]
     pub fn new(model: &TextModel, request: &ChatRequest, opening: Opening) -> Self {
-        let format = model.answer_format();
-        let offered = request.tools.iter().map(|tool| tool.name.clone());
-        let parser = (format != Default::default()).then(|| AnswerParser::new(format, offered.collect(), opening));
-        Self { decoder: model.decoder(), parser, scanner: StopScanner::new(&request.stop) }
+        let reader = if model.answer_format() == Default::default() {
+            Reader::Plain(StopScanner::new(&request.stop))
+        } else {
+            let offered = request.tools.iter().map(|tool| tool.name.clone());
+            Reader::Parts(Box::new(AnswerParser::new(model.reading(), offered, &request.stop, opening)))
+        };
+        Self { decoder: model.decoder(), model: model.clone(), reader }
     }
 
-    /// What is certain after this token, and whether a stop string ended the answer.
+    /// What is certain after this token, and whether it ended the answer: a stop string is complete, or the one call that the
+    /// model's template can show it.
     pub fn push(&mut self, token: TokenId) -> (AnswerParts, bool) {
-        let text = self.decoder.push(token);
-        let read = match &mut self.parser {
-            Some(parser) => parser.push(text.expose()),
-            None => AnswerParts::from(text),
-        };
-        scan(&mut self.scanner, read)
+        match &mut self.reader {
+            Reader::Plain(scanner) => {
+                let scan = scanner.push(self.decoder.push(token).expose());
+                (scan.emit.into(), scan.stopped)
+            }
+            Reader::Parts(parser) => {
+                let parts = match self.model.mark(token) {
+                    Some(mark) => {
+                        let mut parts = parser.push(self.decoder.flush().expose());
+                        parts.append(&parser.mark(mark));
+                        parts
+                    }
+                    None => parser.push(self.decoder.push(token).expose()),
+                };
+                (parts, parser.stopped())
+            }
+        }
     }
 
     /// Whether tools were called.
     #[must_use]
     pub fn called(&self) -> bool {
-        self.parser.as_ref().is_some_and(|parser| parser.calls() > 0)
+        match &self.reader {
+            Reader::Plain(_) => false,
+            Reader::Parts(parser) => parser.calls() > 0,
+        }
     }
 
     /// What was held back, when the answer ends otherwise.
     #[must_use]
-    pub fn finish(self) -> AnswerParts {
-        let Self { decoder, parser, mut scanner } = self;
-        let rest = decoder.finish();
-        let read = match parser {
-            Some(mut parser) => {
-                let mut read = parser.push(rest.expose());
-                read.append(&parser.finish());
-                read
+    pub fn finish(mut self) -> AnswerEnd {
+        let rest = self.decoder.flush();
+        let (parts, stopped) = match &mut self.reader {
+            Reader::Plain(scanner) => {
+                let scan = scanner.push(rest.expose());
+                let mut parts = AnswerParts::from(scan.emit);
+                parts.push(PartKind::Text, scanner.flush().expose());
+                (parts, scan.stopped)
             }
-            None => AnswerParts::from(rest),
+            Reader::Parts(parser) => {
+                let mut parts = parser.push(rest.expose());
+                parts.append(&parser.finish());
+                (parts, parser.stopped())
+            }
         };
-        let (mut parts, stopped) = scan(&mut scanner, read);
-        if !stopped {
-            parts.push(PartKind::Text, scanner.flush().expose());
-        }
-        parts
+        AnswerEnd { parts, stopped, called: self.called() }
     }
-}
-
-/// What is before the first stop string, and whether there is one.
-fn scan(scanner: &mut StopScanner, read: AnswerParts) -> (AnswerParts, bool) {
-    let mut parts = AnswerParts::default();
-    for part in read {
-        if part.kind == PartKind::Text {
-            let scan = scanner.push(part.text.expose());
-            parts.push(PartKind::Text, scan.emit.expose());
-            if scan.stopped {
-                return (parts, true);
-            }
-        } else {
-            parts.push(PartKind::Text, scanner.flush().expose());
-            parts.push(part.kind, part.text.expose());
-        }
-    }
-    (parts, false)
 }

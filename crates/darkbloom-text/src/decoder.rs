@@ -90,8 +90,8 @@ impl TokenDecoder {
         text
     }
 
-    /// What was held back: nothing, or U+FFFD for a character that never became complete.
-    pub fn finish(mut self) -> SecretString {
+    /// What was held back, since no character goes on here: nothing, or U+FFFD for one that never became complete.
+    pub(crate) fn flush(&mut self) -> SecretString {
         let held = if self.pending.is_empty() { "" } else { "\u{fffd}" };
         self.pending.zeroize();
         SecretString::from(held)

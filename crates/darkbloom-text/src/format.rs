@@ -71,31 +71,30 @@ impl AnswerFormat {
         Self { calls, reasoning }
     }
 
-    /// The texts that structure an answer and never belong to it, each with what it does. A vocabulary may have them as
-    /// control tokens, as tokens of text, or as letters.
+    /// The texts that structure an answer, each with what it does.
     pub(crate) fn markers(self) -> impl Iterator<Item = (&'static str, Marker)> {
         let calls: &[_] = match self.calls {
             None | Some(CallSyntax::Gemma) => &[],
-            Some(CallSyntax::Hermes) => &[("<tool_call>", Marker::Call), ("</tool_call>", Marker::Nothing)],
+            Some(CallSyntax::Hermes) => &[("<tool_call>", Marker::Call), ("</tool_call>", Marker::Called)],
             Some(CallSyntax::Llama) => &[("<|python_tag|>", Marker::Call)],
             Some(CallSyntax::Mistral) => {
-                &[("[TOOL_CALLS]", Marker::Call), ("[ARGS]", Marker::Nothing), ("[CALL_ID]", Marker::Nothing)]
+                &[("[TOOL_CALLS]", Marker::Call), ("[ARGS]", Marker::OfHead), ("[CALL_ID]", Marker::OfHead)]
             }
             Some(CallSyntax::DeepSeek) => &[
-                ("<｜tool▁calls▁begin｜>", Marker::Nothing),
+                ("<｜tool▁calls▁begin｜>", Marker::Calls),
                 ("<｜tool▁call▁begin｜>", Marker::Call),
-                ("<｜tool▁sep｜>", Marker::Nothing),
-                ("<｜tool▁call▁end｜>", Marker::Nothing),
-                ("<｜tool▁calls▁end｜>", Marker::Nothing),
+                ("<｜tool▁sep｜>", Marker::OfHead),
+                ("<｜tool▁call▁end｜>", Marker::Called),
+                ("<｜tool▁calls▁end｜>", Marker::Called),
             ],
             Some(CallSyntax::Harmony) => &[
                 ("<|start|>", Marker::Message),
                 ("<|channel|>", Marker::Channel),
-                ("<|constrain|>", Marker::Nothing),
-                ("<|message|>", Marker::Nothing),
-                ("<|end|>", Marker::Speak),
-                ("<|call|>", Marker::Speak),
-                ("<|return|>", Marker::Speak),
+                ("<|constrain|>", Marker::OfHead),
+                ("<|message|>", Marker::OfHead),
+                ("<|end|>", Marker::End),
+                ("<|call|>", Marker::End),
+                ("<|return|>", Marker::End),
             ],
         };
         let reasoning: &[_] = match self.reasoning {
@@ -105,12 +104,6 @@ impl AnswerFormat {
         };
         calls.iter().chain(reasoning).copied()
     }
-
-    /// Whether a prompt that ends like this has the model begin within its reasoning: some templates write the marker.
-    pub(crate) fn begins_in_reasoning(self, prompt_end: &str) -> bool {
-        let mut opening = self.markers().filter(|(_, marker)| *marker == Marker::Reason);
-        opening.any(|(text, _)| prompt_end.trim_end().ends_with(text))
-    }
 }
 
 /// What a marker does.
@@ -118,16 +111,41 @@ impl AnswerFormat {
 pub(crate) enum Marker {
     /// Reasoning begins.
     Reason,
-    /// What was begun is over: what follows is said.
+    /// Reasoning is over.
     Speak,
-    /// A call follows, or several.
+    /// A call follows.
     Call,
+    /// Calls follow, the first with a marker of its own.
+    Calls,
+    /// A call, or several, are over.
+    Called,
     /// The head of one of gpt-oss's messages begins.
     Message,
     /// Its channel follows.
     Channel,
-    /// Where it belongs it is expected; elsewhere it is left out.
-    Nothing,
+    /// Such a message is over.
+    End,
+    /// It parts what stands in a head.
+    OfHead,
+}
+
+/// How a vocabulary has a marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// As letters, whichever tokens they are cut into.
+    Letters,
+    /// As one token that every text with these letters has: it may be the marker, or somebody's word about it.
+    Whole,
+    /// As a token that is never text.
+    Control,
+}
+
+/// A marker of a model's format, as its vocabulary has it. Where it is one token, its letters in other tokens are letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) text: &'static str,
+    pub(crate) marker: Marker,
+    pub(crate) written: Written,
 }
 
 /// Longest marker in bytes; a test holds it.
@@ -161,14 +179,5 @@ mod tests {
                 assert!(others.into_iter().all(|(_, other)| !other.starts_with(marker)), "{marker}");
             }
         }
-    }
-
-    #[test]
-    fn a_prompt_that_ends_with_the_opening_marker_begins_in_reasoning() {
-        let think = AnswerFormat { calls: None, reasoning: Some(ReasoningSyntax::Think) };
-        assert!(think.begins_in_reasoning("assistant\n<think>\n"));
-        assert!(!think.begins_in_reasoning("assistant\n<think>\n\n</think>\n\n"));
-        assert!(!think.begins_in_reasoning("assistant\n"));
-        assert!(!AnswerFormat::default().begins_in_reasoning("<think>"));
     }
 }

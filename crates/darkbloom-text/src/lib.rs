@@ -8,7 +8,8 @@
 //! ```text
 //! GGUF metadata ─▶ TextPack ─▶ TextModel ── prompt_tokens(request) ─▶ tokens of the prompt
 //!                  (digest)        └── decoder() ─▶ TokenDecoder ─▶ parser ─▶ StopScanner ─▶ parts of the answer
-//!                                                  (text, reasoning, calls)    (of text)
+//!                                       markers that are tokens ─▶ (text,       (of text)
+//!                                                                reasoning, calls)
 //!                                      └─────────────── AnswerAssembler ───────────────┘
 //!                                    tokens and parts of an answer ─▶ AnswerRecount ─▶ whether they say the same
 //! ```
@@ -31,7 +32,7 @@ mod template;
 mod unicode;
 mod user_defined;
 
-pub use answer::AnswerAssembler;
+pub use answer::{AnswerAssembler, AnswerEnd};
 pub use decoder::TokenDecoder;
 pub use format::{AnswerFormat, CallSyntax, ReasoningSyntax};
 pub use gguf::ReadGgufError;

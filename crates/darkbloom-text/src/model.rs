@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 use crate::alphabet;
 use crate::bpe::{Bpe, Workspace};
 use crate::decoder::{TokenDecoder, TokenTable};
-use crate::format::AnswerFormat;
+use crate::format::{AnswerFormat, Mark, Marker, Written};
 use crate::pack::{self, TextPack, TokenKind};
-use crate::parser::Opening;
+use crate::parser::{Opening, Reading};
 use crate::split::PreTokenizer;
 use crate::template::{ChatTemplate, ControlTokens, Segment};
 use crate::user_defined::UserDefined;
@@ -22,6 +22,8 @@ pub use crate::template::RenderPromptError;
 /// Tokens at a prompt's end in which a marker and the line ends behind it are looked for: a marker is eight bytes long,
 /// and may be as many tokens.
 const PROMPT_END_TOKENS: usize = 16;
+/// Bytes of a prompt's end in which such a marker's letters are looked for: so many of the longest tokens that are usual.
+const PROMPT_END_BYTES_MAX: usize = PROMPT_END_TOKENS * 16;
 
 /// Why a pack cannot be worked with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +59,9 @@ struct Parts {
     user_defined: UserDefined,
     template: ChatTemplate,
     format: AnswerFormat,
+    /// The markers of that format, and which of them each token is that is one.
+    marks: Arc<[Mark]>,
+    mark_tokens: Vec<(TokenId, u8)>,
     table: Arc<TokenTable>,
     begin: Option<TokenId>,
     ends: Vec<TokenId>,
@@ -98,9 +103,10 @@ impl TextModel {
         let (begin, end) = (name(pack.begin), name(pack.end));
         let template = ChatTemplate::new(&pack.template, controls, begin, end, format.calls.is_some())
             .map_err(BuildTextModelError::Template)?;
+        let (marks, mark_tokens) = find_marks(format, &pack);
         let is_marker = |token: &str| format.markers().any(|(marker, _)| marker == token);
         let table = TokenTable::new(pack.tokens.iter().zip(&pack.kinds).map(|(token, kind)| match kind {
-            // The parser has to see it, whether it is a control token or not.
+            // It takes the place of what it parts, wherever room is reckoned; the parser gets it as a marker.
             TokenKind::Control if is_marker(token) => Cow::Borrowed(token.as_bytes()),
             TokenKind::Control => Cow::Borrowed([].as_slice()),
             TokenKind::UserDefined => Cow::Borrowed(token.as_bytes()),
@@ -120,6 +126,8 @@ impl TextModel {
             user_defined: UserDefined::new(of_kind(TokenKind::UserDefined)),
             template,
             format,
+            marks: marks.into(),
+            mark_tokens,
             table: Arc::new(table),
             begin: pack.begin.filter(|_| pack.add_begin).map(TokenId),
             ends: pack.end_tokens().collect(),
@@ -225,18 +233,45 @@ impl TextModel {
     /// Whether its template takes tools, and their calls can be read.
     #[must_use]
     pub fn takes_tools(&self) -> bool {
-        self.0.template.tools.is_some()
+        self.0.template.takes_tools()
     }
 
-    /// Within what the answer to this prompt begins: its end says so.
+    /// Within what the answer to this prompt begins: its end says so. What somebody wrote before the template's last control
+    /// token does not count.
     #[must_use]
     pub fn opening(&self, prompt: &SecretTokens) -> Opening {
-        let tokens = prompt.expose();
-        let end = &tokens[tokens.len().saturating_sub(PROMPT_END_TOKENS)..];
-        let bytes: Vec<u8> = end.iter().filter_map(|token| self.token_bytes(*token)).flatten().copied().collect();
-        let bytes = Zeroizing::new(bytes);
-        let reasoning = self.0.format.begins_in_reasoning(&String::from_utf8_lossy(&bytes));
-        if reasoning { Opening::Reasoning } else { Opening::Free }
+        let Some((index, mark)) = (0..).zip(&*self.0.marks).find(|(_, mark)| mark.marker == Marker::Reason) else {
+            return Opening::Free;
+        };
+        let is_white = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok_and(|text| text.trim().is_empty());
+        let mut text = Zeroizing::new(Vec::with_capacity(PROMPT_END_BYTES_MAX));
+        for token in prompt.expose().iter().rev().take(PROMPT_END_TOKENS) {
+            let bytes = self.token_bytes(*token).unwrap_or_default();
+            if mark.written != Written::Letters {
+                match self.mark(*token) {
+                    Some(found) if found == index => return Opening::Reasoning,
+                    None if !bytes.is_empty() && is_white(bytes) => continue,
+                    Some(_) | None => break,
+                }
+            }
+            if bytes.is_empty() || self.mark(*token).is_some() || text.len() + bytes.len() > PROMPT_END_BYTES_MAX {
+                break;
+            }
+            text.extend(bytes.iter().rev());
+        }
+        text.reverse();
+        let ends = String::from_utf8_lossy(&text).trim_end().ends_with(mark.text);
+        if ends { Opening::Reasoning } else { Opening::Free }
+    }
+
+    /// How its answers are read.
+    pub(crate) fn reading(&self) -> Reading {
+        Reading { format: self.0.format, marks: Arc::clone(&self.0.marks), one_call: self.0.template.takes_one_call() }
+    }
+
+    /// Which of the format's markers this token is, if it is one.
+    pub(crate) fn mark(&self, token: TokenId) -> Option<u8> {
+        self.0.mark_tokens.iter().find(|(number, _)| *number == token).map(|(_, mark)| *mark)
     }
 
     /// A decoder for one answer.
@@ -291,6 +326,21 @@ impl TextModel {
         }
         tokens.len() <= most
     }
+}
+
+/// The markers of a format as this vocabulary has them, and the tokens that are one.
+fn find_marks(format: AnswerFormat, pack: &TextPack) -> (Vec<Mark>, Vec<(TokenId, u8)>) {
+    let (mut marks, mut tokens) = (Vec::new(), Vec::new());
+    for (index, (text, marker)) in (0..).zip(format.markers()) {
+        let mut written = Written::Letters;
+        let named = (0..).zip(pack.tokens.iter().zip(&pack.kinds)).find(|(_, (token, _))| *token == text);
+        if let Some((number, (_, kind @ (TokenKind::Control | TokenKind::UserDefined)))) = named {
+            written = if *kind == TokenKind::Control { Written::Control } else { Written::Whole };
+            tokens.push((TokenId(number), index));
+        }
+        marks.push(Mark { text, marker, written });
+    }
+    (marks, tokens)
 }
 
 /// The bytes of a normal token. Characters outside the alphabet, which occur in padding only, stand for themselves.

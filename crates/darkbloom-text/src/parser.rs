@@ -1,10 +1,15 @@
 //! Tells text, reasoning and calls of tools apart in an answer that arrives in pieces.
 //!
-//! The answer is read character by character, so what comes out does not depend on how it was cut. Held back is only what
-//! may still become a marker, the white space before it, and the head of a call until the bracket that opens its
-//! arguments; arguments are handed on as they come, and end where their object does. What turns out to be no call is
-//! text, without its markers. So is what a model writes after arguments that are no JSON or reach a limit. White space
-//! beside reasoning and calls belongs to neither and is left out.
+//! The answer is read letter by letter, so what comes out does not depend on how it was cut. A marker that is one token of
+//! the vocabulary comes by itself, and its letters in other tokens are letters. A control token is never shown; a marker
+//! that anybody may write counts only where it belongs, and is text elsewhere: reasoning begins before anything was said,
+//! and what closes something follows what it closes.
+//!
+//! Held back is only what may still become a marker, the white space before it, and the head of a call until the bracket
+//! that opens its arguments; arguments are handed on as they come, and end where their object does. Where a model writes
+//! them before the name, a bounded length of them is held back. What turns out to be no call is text, and so is a call of a
+//! tool that nobody offered, and what a model writes after arguments that are no JSON or reach a limit. White space beside
+//! reasoning and calls belongs to neither and is left out.
 //!
 //! ```text
 //!             marker of reasoning                       a head that is whole
@@ -14,23 +19,33 @@
 //!       └───────────────── marker of a call ───────┘◀──────────────── the next of an array ──────────┘
 //! ```
 
-use darkbloom_content::{AnswerParts, CALL_ARGUMENTS_BYTES_MAX, CALLS_MAX, PartKind, STOP_BYTES_MAX};
+use std::sync::Arc;
+
+use darkbloom_content::{AnswerParts, PartKind, STOP_BYTES_MAX};
 use darkbloom_types::SecretString;
-use zeroize::Zeroizing;
+use zeroize::{DefaultIsZeroes, Zeroizing};
 
-use self::head::{After, HEAD_BYTES_MAX, Head, HeadKind};
-use self::scanner::{Scanned, Scanner};
-use crate::format::{AnswerFormat, CallSyntax, MARKER_BYTES_MAX, Marker};
+use self::head::{After, HEAD_BYTES_MAX, HeadKind};
+use self::quoted::Quoted;
+use self::scanner::Scanner;
+use self::voice::{Voice, WHITE_BYTES_MAX};
+use crate::format::{AnswerFormat, CallSyntax, MARKER_BYTES_MAX, Mark, Marker, Written};
 
+mod calls;
 mod head;
+mod quoted;
 mod scanner;
+mod voice;
 
-/// Longest white space that is held back because a marker may follow: some empty lines and an indentation.
-const WHITE_BYTES_MAX: usize = 64;
+/// Longest arguments that are read before the name of what they are for, in bytes. They are held back until it comes, and
+/// every answer ends with frames that could hold as much, so this is what most calls need and far from what they may have.
+const EARLY_BYTES_MAX: usize = 1 << 10;
 /// Most of an answer that is held back at any time, whatever it says, in bytes: the beginning of a stop string, of a
-/// character, white space, and a head or the beginning of a marker.
+/// character, white space, the beginning of a marker or a whole one and what stands behind it.
 pub const ANSWER_HELD_BYTES_MAX: usize =
-    STOP_BYTES_MAX - 1 + 3 + WHITE_BYTES_MAX + MARKER_BYTES_MAX + HEAD_BYTES_MAX + 4;
+    STOP_BYTES_MAX - 1 + 3 + WHITE_BYTES_MAX + MARKER_BYTES_MAX + HEAD_BYTES_MAX + EARLY_BYTES_MAX + 4;
+/// Most units that are held back or read again: none is shorter than a byte, and what a marker becomes letters of is no longer.
+const UNITS_MAX: usize = HEAD_BYTES_MAX + EARLY_BYTES_MAX + MARKER_BYTES_MAX + 4;
 /// What fences calls in Gemma's answers.
 const FENCES: [&str; 2] = ["```tool_code", "```json"];
 
@@ -44,13 +59,47 @@ pub enum Opening {
     Reasoning,
 }
 
-/// What the next character belongs to.
+/// How the answers of a model are read.
+#[derive(Clone)]
+pub(crate) struct Reading {
+    pub(crate) format: AnswerFormat,
+    /// The markers of that format.
+    pub(crate) marks: Arc<[Mark]>,
+    /// Whether an answer ends with its first call, since no conversation could show the model more of them.
+    pub(crate) one_call: bool,
+}
+
+/// What an answer consists of: letters, and markers that are tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Letter(char),
+    /// Which of the format's markers.
+    Mark(u8),
+}
+
+impl Default for Unit {
+    fn default() -> Self {
+        Self::Letter('\0')
+    }
+}
+
+impl DefaultIsZeroes for Unit {}
+
+/// What the next unit belongs to.
 #[derive(Clone)]
 enum State {
     /// Text or reasoning.
     Say(PartKind),
     Head(HeadKind),
+    /// The arguments in a head, whose name follows.
+    Early(Scanner, HeadKind),
+    /// Behind so many units of a head with arguments, where the name is to come.
+    Late(usize, HeadKind),
     Arguments(Scanner, After),
+    /// Arguments that are written as a text.
+    Quoted(Quoted, Scanner, After),
+    /// Behind them, where that text ends.
+    Unquote(After),
     /// The rest of a call's object.
     Tail(Scanner, After),
     /// Between the calls of an array.
@@ -58,62 +107,103 @@ enum State {
 }
 
 /// Reads one answer.
-#[derive(Clone)]
 pub(crate) struct AnswerParser {
-    format: AnswerFormat,
+    calls_as: Option<CallSyntax>,
+    marks: Arc<[Mark]>,
+    one_call: bool,
     /// The names of the tools; absent where the request has none, and then there are no calls.
-    offered: Option<Vec<SecretString>>,
+    offered: Option<Arc<[SecretString]>>,
     state: State,
     /// What may begin a marker.
     pending: Zeroizing<String>,
-    /// White space before it.
-    white: Zeroizing<String>,
-    head: Zeroizing<String>,
-    /// Characters that are to be read again, the next one last.
-    again: Zeroizing<Vec<char>>,
-    /// Whether white space is left out until something follows it.
-    gap: bool,
-    /// Whether nothing was said yet, or not since the last call.
+    /// A head or a tail as far as it came.
+    head: Zeroizing<Vec<Unit>>,
+    /// Bytes of it.
+    held: usize,
+    /// The marker before it.
+    led: Option<Mark>,
+    /// What is to be read again, the next one last.
+    again: Zeroizing<Vec<Unit>>,
+    /// Whether nothing was said yet, or not since the last call or thought.
     fresh: bool,
     /// Whether a fence may still be closed.
     fence: bool,
     calls: usize,
     /// Bytes of the present call's arguments.
     arguments: usize,
-    out: AnswerParts,
+    voice: Voice,
+}
+
+impl Clone for AnswerParser {
+    /// Keeps the room of the buffers, so that none grows in the copy either.
+    fn clone(&self) -> Self {
+        let Self { calls_as, marks, one_call, offered, state, pending, head, held, led, again, fresh, fence, .. } =
+            self;
+        let mut copy = Self {
+            calls_as: *calls_as,
+            marks: Arc::clone(marks),
+            one_call: *one_call,
+            offered: offered.clone(),
+            state: state.clone(),
+            pending: Zeroizing::new(String::with_capacity(MARKER_BYTES_MAX + 4)),
+            head: Zeroizing::new(Vec::with_capacity(UNITS_MAX)),
+            held: *held,
+            led: *led,
+            again: Zeroizing::new(Vec::with_capacity(UNITS_MAX)),
+            fresh: *fresh,
+            fence: *fence,
+            calls: self.calls,
+            arguments: self.arguments,
+            voice: self.voice.clone(),
+        };
+        copy.pending.push_str(pending);
+        copy.head.extend_from_slice(head);
+        copy.again.extend_from_slice(again);
+        copy
+    }
 }
 
 impl AnswerParser {
-    /// A parser for one answer in this format; `offered` has the names of the request's tools.
-    pub(crate) fn new(format: AnswerFormat, offered: Vec<SecretString>, opening: Opening) -> Self {
-        let state = match (format.calls, opening) {
-            (Some(CallSyntax::Harmony), _) => State::Head(HeadKind::Begun),
-            (_, Opening::Reasoning) => State::Say(PartKind::Reasoning),
-            (_, Opening::Free) => State::Say(PartKind::Text),
-        };
-        // None of them grows, so no copy stays behind.
-        let text = |bytes| Zeroizing::new(String::with_capacity(bytes));
+    /// A parser for one answer; `offered` has the names of the request's tools, `stops` its stop strings.
+    pub(crate) fn new(
+        reading: Reading,
+        offered: impl Iterator<Item = SecretString>,
+        stops: &[SecretString],
+        opening: Opening,
+    ) -> Self {
+        let kind = if opening == Opening::Reasoning { PartKind::Reasoning } else { PartKind::Text };
+        let harmony = reading.format.calls == Some(CallSyntax::Harmony);
+        let offered: Arc<[SecretString]> = offered.collect();
         Self {
-            format,
-            offered: (!offered.is_empty()).then_some(offered),
-            state,
-            pending: text(MARKER_BYTES_MAX + 4),
-            white: text(WHITE_BYTES_MAX + 4),
-            head: text(HEAD_BYTES_MAX + 4),
-            again: Zeroizing::new(Vec::with_capacity(HEAD_BYTES_MAX + 4)),
-            gap: opening == Opening::Reasoning,
+            calls_as: reading.format.calls,
+            marks: reading.marks,
+            one_call: reading.one_call,
+            offered: Some(offered).filter(|offered| !offered.is_empty()),
+            state: if harmony { State::Head(HeadKind::Begun) } else { State::Say(kind) },
+            // None of them grows, so no copy stays behind.
+            pending: Zeroizing::new(String::with_capacity(MARKER_BYTES_MAX + 4)),
+            head: Zeroizing::new(Vec::with_capacity(UNITS_MAX)),
+            held: 0,
+            led: None,
+            again: Zeroizing::new(Vec::with_capacity(UNITS_MAX)),
             fresh: true,
             fence: false,
             calls: 0,
             arguments: 0,
-            out: AnswerParts::default(),
+            voice: Voice::new(stops, kind),
         }
     }
 
-    /// What is certain with this piece.
+    /// What is certain with this piece of text.
     pub(crate) fn push(&mut self, text: &str) -> AnswerParts {
-        text.chars().for_each(|character| self.read(character));
-        std::mem::take(&mut self.out)
+        text.chars().for_each(|letter| self.read(Unit::Letter(letter)));
+        self.voice.take()
+    }
+
+    /// What is certain with the token of this marker of the format.
+    pub(crate) fn mark(&mut self, mark: u8) -> AnswerParts {
+        self.read(Unit::Mark(mark));
+        self.voice.take()
     }
 
     /// How many calls there were.
@@ -121,85 +211,133 @@ impl AnswerParser {
         self.calls
     }
 
-    /// What was held back, when the answer ends here.
-    pub(crate) fn finish(mut self) -> AnswerParts {
+    /// Whether the answer is over: a stop string is complete, or the only call that it may have.
+    pub(crate) fn stopped(&self) -> bool {
+        self.voice.stopped()
+    }
+
+    /// What was held back, when the answer ends here. Nothing may follow.
+    pub(crate) fn finish(&mut self) -> AnswerParts {
         // What is read again may look like another head: each time it is shorter.
-        while let State::Head(kind) = self.state {
-            // What gpt-oss writes about its messages is no part of them; other heads that break off are text.
-            if matches!(kind, HeadKind::Begun | HeadKind::Message | HeadKind::Channel) {
-                self.head.clear();
+        loop {
+            match self.state {
+                State::Head(kind) => {
+                    if kind.is_message() && self.is_about_a_message() {
+                        self.leave_head();
+                    }
+                    self.no_head(kind, 0);
+                }
+                State::Early(_, kind) | State::Late(_, kind) => self.no_head(kind, 0),
+                State::Tail(..) | State::Quoted(..) if !self.head.is_empty() => self.head_is_text(),
+                State::Say(_)
+                | State::Arguments(..)
+                | State::Quoted(..)
+                | State::Unquote(_)
+                | State::Tail(..)
+                | State::List => break,
             }
-            self.no_head(kind, 0);
             self.read_again();
         }
         if let State::Say(kind) = self.state {
-            let rest = std::mem::take(&mut self.pending);
-            rest.chars().for_each(|character| self.say(kind, character));
-            if !self.gap {
-                self.out.push(kind, &self.white);
-            }
+            self.say_pending(kind);
         }
-        self.out
+        self.voice.finish()
     }
 
-    fn read(&mut self, character: char) {
-        self.again.push(character);
+    fn read(&mut self, unit: Unit) {
+        self.again.push(unit);
         self.read_again();
     }
 
     /// Reads what waits. A head that is none is read again without what made it one, so this ends.
     fn read_again(&mut self) {
-        while let Some(character) = self.again.pop() {
+        while let Some(unit) = self.again.pop() {
+            if self.stopped() {
+                self.again.clear();
+                return;
+            }
             match &mut self.state {
                 State::Say(kind) => {
                     let kind = *kind;
-                    self.look(kind, character);
+                    match unit {
+                        Unit::Letter(letter) => self.look(kind, letter),
+                        Unit::Mark(_) => self.read_mark(kind, self.mark_of(unit)),
+                    }
                 }
                 State::Head(kind) => {
                     let kind = *kind;
-                    self.head.push(character);
+                    self.hold(unit);
                     self.read_head(kind);
                 }
-                State::Arguments(scanner, after) => {
-                    let (scanned, after) = (scanner.push(character), *after);
-                    self.read_argument(character, scanned, after);
+                State::Early(..) => self.read_early(unit),
+                State::Late(from, kind) => {
+                    let (from, kind) = (*from, *kind);
+                    self.hold(unit);
+                    self.read_late(from, kind);
                 }
-                State::Tail(scanner, after) => {
-                    let (scanned, after) = (scanner.push(character), *after);
-                    match scanned {
-                        Scanned::Inside => {}
-                        Scanned::Closed if after == After::Element => self.state = State::List,
-                        Scanned::Closed => self.speak(),
-                        Scanned::Broken => self.speak_again(character),
+                State::Arguments(..) | State::Quoted(..) => self.read_argument(unit),
+                State::Unquote(after) => match unit {
+                    Unit::Letter('"') => {
+                        let after = *after;
+                        self.argued(after);
                     }
-                }
-                State::List => match character {
-                    ',' => self.state = State::Head(HeadKind::Element),
-                    ']' => self.speak(),
-                    white if white.is_ascii_whitespace() => {}
-                    other => self.speak_again(other),
+                    Unit::Letter(_) | Unit::Mark(_) => self.broken(unit),
+                },
+                State::Tail(..) => self.read_tail(unit),
+                State::List => match unit {
+                    Unit::Letter(',') => self.state = State::Head(HeadKind::Element),
+                    Unit::Letter(']') => self.speak(),
+                    Unit::Letter(white) if white.is_ascii_whitespace() => {}
+                    Unit::Letter(_) | Unit::Mark(_) => self.broken(unit),
                 },
             }
         }
     }
 
-    /// A character of text or reasoning, which may belong to a marker.
-    fn look(&mut self, kind: PartKind, character: char) {
+    fn mark_of(&self, unit: Unit) -> Option<Mark> {
+        match unit {
+            Unit::Letter(_) => None,
+            Unit::Mark(mark) => self.marks.get(usize::from(mark)).copied(),
+        }
+    }
+
+    /// How many bytes of the answer it stands for.
+    fn len(&self, unit: Unit) -> usize {
+        match unit {
+            Unit::Letter(letter) => letter.len_utf8(),
+            Unit::Mark(_) => self.mark_of(unit).map_or(0, |mark| mark.text.len()),
+        }
+    }
+
+    fn hold(&mut self, unit: Unit) {
+        self.held += self.len(unit);
+        self.head.push(unit);
+    }
+
+    /// A letter of text or reasoning, which may belong to a marker.
+    fn look(&mut self, kind: PartKind, letter: char) {
         let between = kind == PartKind::Text && self.fresh && self.pending.is_empty() && self.bare_calls();
-        if between && character == '{' {
-            self.head.push(character);
+        if between && letter == '{' {
+            self.hold(Unit::Letter(letter));
             self.state = State::Head(HeadKind::Bare);
             return;
         }
-        if between && self.calls > 0 && matches!(character, ';' | ',') {
+        if between && self.calls > 0 && matches!(letter, ';' | ',') {
             return;
         }
-        self.pending.push(character);
+        self.pending.push(letter);
         while !self.pending.is_empty() {
             match self.pending(kind) {
                 Pending::Is(found) => {
                     self.pending.clear();
-                    self.act(found);
+                    match found {
+                        Found::Mark(mark) => self.act(kind, mark),
+                        Found::Fence(fence) => {
+                            fence.chars().for_each(|letter| self.hold(Unit::Letter(letter)));
+                            self.state = State::Head(HeadKind::Bare);
+                        }
+                        Found::FenceEnd => self.fence = false,
+                    }
                     return;
                 }
                 Pending::MayBecome => return,
@@ -213,28 +351,19 @@ impl AnswerParser {
 
     /// Whether calls come without a marker.
     fn bare_calls(&self) -> bool {
-        self.offered.is_some() && matches!(self.format.calls, Some(CallSyntax::Llama | CallSyntax::Gemma))
+        self.offered.is_some() && matches!(self.calls_as, Some(CallSyntax::Llama | CallSyntax::Gemma))
     }
 
     /// What is pending.
     fn pending(&self, kind: PartKind) -> Pending {
-        let here = |marker: &Marker| match kind {
-            // Within reasoning nothing is called; gpt-oss's messages end in any case.
-            PartKind::Reasoning if self.format.calls != Some(CallSyntax::Harmony) => {
-                matches!(marker, Marker::Reason | Marker::Speak)
-            }
-            PartKind::Reasoning | PartKind::Text | PartKind::CallName | PartKind::CallArguments => true,
-        };
-        let markers = self.format.markers().filter(|(_, marker)| here(marker));
-        let markers = markers.map(|(text, marker)| (text, Found::Marker(marker)));
+        let marks = self.marks.iter().filter(|mark| mark.written == Written::Letters && self.counts(kind, mark));
+        let marks = marks.map(|mark| (mark.text, Found::Mark(*mark)));
         let closing = (kind == PartKind::Text && self.fence).then_some(("```", Found::FenceEnd));
-        let fences = kind == PartKind::Text
-            && !self.fence
-            && self.format.calls == Some(CallSyntax::Gemma)
-            && self.offered.is_some();
+        let fences =
+            kind == PartKind::Text && !self.fence && self.calls_as == Some(CallSyntax::Gemma) && self.offered.is_some();
         let opening = FENCES.into_iter().filter(|_| fences).map(|fence| (fence, Found::Fence(fence)));
         let mut pending = Pending::IsText;
-        for (text, found) in closing.into_iter().chain(markers).chain(opening) {
+        for (text, found) in closing.into_iter().chain(marks).chain(opening) {
             if *self.pending == text {
                 return Pending::Is(found);
             }
@@ -245,147 +374,83 @@ impl AnswerParser {
         pending
     }
 
-    fn act(&mut self, found: Found) {
-        let marker = match found {
-            Found::Marker(marker) => marker,
-            Found::Fence(fence) => {
-                self.head.push_str(fence);
-                self.state = State::Head(HeadKind::Bare);
-                return;
-            }
-            Found::FenceEnd => {
-                self.fence = false;
-                return;
-            }
-        };
-        match marker {
-            Marker::Nothing => {}
-            Marker::Reason => {
-                self.white.clear();
-                self.gap = true;
+    /// Whether what stands here is the marker, and not somebody's word about it.
+    fn counts(&self, kind: PartKind, mark: &Mark) -> bool {
+        if mark.written == Written::Control {
+            return true;
+        }
+        let text = kind == PartKind::Text;
+        match mark.marker {
+            // Some models repeat the one that ends the prompt.
+            Marker::Reason => self.fresh,
+            Marker::Speak => !text || self.fresh,
+            // Within reasoning nothing is called.
+            Marker::Call | Marker::Calls => text && self.offered.is_some(),
+            Marker::Called => text && self.fresh && self.calls > 0,
+            Marker::Message | Marker::Channel | Marker::End => true,
+            Marker::OfHead => false,
+        }
+    }
+
+    /// A marker that is a token, in text or reasoning.
+    fn read_mark(&mut self, kind: PartKind, mark: Option<Mark>) {
+        self.say_pending(kind);
+        let Some(mark) = mark else { return };
+        if self.counts(kind, &mark) {
+            self.act(kind, mark);
+        } else {
+            mark.text.chars().for_each(|letter| self.say(kind, letter));
+        }
+    }
+
+    fn say_pending(&mut self, kind: PartKind) {
+        while !self.pending.is_empty() {
+            let first = self.pending.remove(0);
+            self.say(kind, first);
+        }
+    }
+
+    fn act(&mut self, kind: PartKind, mark: Mark) {
+        let head = match (mark.marker, self.calls_as) {
+            (Marker::Reason, _) => {
                 self.state = State::Say(PartKind::Reasoning);
-            }
-            Marker::Speak => self.speak(),
-            Marker::Call => {
-                if let (Some(_), Some(syntax)) = (&self.offered, self.format.calls) {
-                    self.white.clear();
-                    self.state = State::Head(match syntax {
-                        CallSyntax::Mistral => HeadKind::Mistral,
-                        CallSyntax::DeepSeek => HeadKind::DeepSeek,
-                        CallSyntax::Hermes | CallSyntax::Llama | CallSyntax::Gemma | CallSyntax::Harmony => {
-                            HeadKind::Object
-                        }
-                    });
-                }
-            }
-            Marker::Message => {
-                self.white.clear();
-                self.state = State::Head(HeadKind::Message);
-            }
-            Marker::Channel => {
-                self.white.clear();
-                self.state = State::Head(HeadKind::Channel);
-            }
-        }
-    }
-
-    /// A character that belongs to no marker.
-    fn say(&mut self, kind: PartKind, character: char) {
-        if character.is_whitespace() {
-            if self.gap {
                 return;
             }
-            if self.white.len() + character.len_utf8() > WHITE_BYTES_MAX {
-                self.out.push(kind, &self.white);
-                self.white.clear();
-            }
-            self.white.push(character);
-            return;
-        }
-        (self.gap, self.fresh, self.fence) = (false, false, false);
-        self.out.push(kind, &self.white);
-        self.white.clear();
-        self.out.push(kind, character.encode_utf8(&mut [0; 4]));
-    }
-
-    fn read_head(&mut self, kind: HeadKind) {
-        let whole = match head::read(kind, &self.head, self.offered.as_deref()) {
-            Head::Partial if self.head.len() <= HEAD_BYTES_MAX => return,
-            Head::Partial => Err(0),
-            Head::None { text } => Err(self.head.len() - text.len()),
-            Head::Call { .. } if self.calls == CALLS_MAX => Err(0),
-            Head::Call { name, after } => {
-                self.out.push(PartKind::CallName, name);
-                Ok(State::Arguments(Scanner::in_object(), after))
-            }
-            Head::Body(body) => Ok(State::Say(body)),
-        };
-        match whole {
-            Err(from) => self.no_head(kind, from),
-            Ok(state) => {
-                if let State::Arguments(..) = state {
-                    self.out.push(PartKind::CallArguments, "{");
-                    (self.calls, self.arguments) = (self.calls + 1, 1);
+            (Marker::Speak, _) if kind == PartKind::Reasoning => return self.speak(),
+            (Marker::End, _) => return self.speak(),
+            (Marker::Message, _) => HeadKind::Message,
+            (Marker::Channel, _) => HeadKind::Channel,
+            (Marker::Call | Marker::Calls, Some(syntax)) if self.offered.is_some() => match (syntax, mark.marker) {
+                (CallSyntax::Mistral, _) => HeadKind::Mistral,
+                (CallSyntax::DeepSeek, Marker::Calls) => HeadKind::DeepSeekList,
+                (CallSyntax::DeepSeek, _) => HeadKind::DeepSeek,
+                (CallSyntax::Hermes | CallSyntax::Llama | CallSyntax::Gemma | CallSyntax::Harmony, _) => {
+                    HeadKind::Object
                 }
-                self.head.clear();
-                self.white.clear();
-                self.gap = true;
-                self.state = state;
-            }
-        }
+            },
+            (Marker::Speak | Marker::Called | Marker::OfHead | Marker::Call | Marker::Calls, _) => return,
+        };
+        self.led = Some(mark);
+        self.state = State::Head(head);
     }
 
-    /// What was read as a head is text, from this byte on.
-    fn no_head(&mut self, kind: HeadKind, from: usize) {
-        let head = std::mem::replace(&mut self.head, Zeroizing::new(String::with_capacity(HEAD_BYTES_MAX + 4)));
-        self.state = State::Say(PartKind::Text);
-        let mut text = head[from..].chars();
-        if kind == HeadKind::Bare {
-            // Its first character is what made it one.
-            let first = text.next();
-            first.into_iter().for_each(|first| self.say(PartKind::Text, first));
+    /// A letter that belongs to no marker.
+    fn say(&mut self, kind: PartKind, letter: char) {
+        if !letter.is_whitespace() {
+            (self.fresh, self.fence) = (false, false);
         }
-        self.again.extend(text.rev());
-    }
-
-    fn read_argument(&mut self, character: char, scanned: Scanned, after: After) {
-        self.arguments += character.len_utf8();
-        if scanned == Scanned::Broken || self.arguments > CALL_ARGUMENTS_BYTES_MAX {
-            return self.speak_again(character);
-        }
-        self.out.push(PartKind::CallArguments, character.encode_utf8(&mut [0; 4]));
-        if scanned == Scanned::Inside {
-            return;
-        }
-        match after {
-            After::Nothing => self.speak(),
-            After::Fence => {
-                self.speak();
-                self.fence = true;
-            }
-            After::Object | After::Element => self.state = State::Tail(Scanner::in_object(), after),
-            After::ObjectInFence => {
-                self.fence = true;
-                self.state = State::Tail(Scanner::in_object(), after);
-            }
-        }
+        self.voice.say(kind, letter);
     }
 
     /// Whatever was begun is over.
     fn speak(&mut self) {
-        self.white.clear();
-        (self.gap, self.fresh) = (true, true);
+        self.voice.apart();
+        self.fresh = true;
         self.state = State::Say(PartKind::Text);
-    }
-
-    /// The same, and this character is the first of what follows.
-    fn speak_again(&mut self, character: char) {
-        self.speak();
-        self.again.push(character);
     }
 }
 
-/// What the characters are that are held back.
+/// What the letters are that are held back.
 enum Pending {
     Is(Found),
     MayBecome,
@@ -395,7 +460,7 @@ enum Pending {
 
 /// What was held back.
 enum Found {
-    Marker(Marker),
+    Mark(Mark),
     /// A fence that may hold a call.
     Fence(&'static str),
     /// The end of one that did.

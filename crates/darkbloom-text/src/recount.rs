@@ -27,8 +27,8 @@ pub enum RecountError {
         /// Which token of the answer, from 1.
         token: u64,
     },
-    /// An answer ends with the token that completes a stop string.
-    #[error("token {token} came after the one that completes a stop string")]
+    /// An answer ends with the token that completes a stop string, or the one call that it may have.
+    #[error("token {token} came after the one that completes a stop string or the only call")]
     AfterStop {
         /// Which token of the answer, from 1.
         token: u64,
@@ -150,7 +150,8 @@ impl Drop for Waiting {
 /// What a whole answer was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recounted {
-    /// Whether the tokens themselves end it, because the last one ends answers or completed a stop string.
+    /// Whether the tokens themselves end it, because the last one ends answers, completed a stop string or the one call that the answer may have, or
+    /// what was held back behind it has a stop string.
     pub over: bool,
     /// Whether tools were called.
     pub called: bool,
@@ -218,7 +219,7 @@ impl AnswerRecount {
 
     /// Whether what was said too early begins what would come if the answer ended here.
     fn is_held(&self) -> bool {
-        let held = self.assembler.clone().map(AnswerAssembler::finish).unwrap_or_default();
+        let held = self.assembler.clone().map(|assembler| assembler.finish().parts).unwrap_or_default();
         let mut ahead = AnswerParts::default();
         let rest = self.said.parts.iter().enumerate();
         for (index, part) in rest {
@@ -239,10 +240,13 @@ impl AnswerRecount {
             }
         }
         // Every token is decoded now, or the answer is refused: what is owed after all of them was never said.
-        let over = self.ended || self.assembler.is_none();
-        if self.owed.is_empty() {
-            let held = self.assembler.take().map(AnswerAssembler::finish).unwrap_or_default();
-            self.owed.push(held);
+        let mut over = self.ended || self.assembler.is_none();
+        if self.owed.is_empty()
+            && let Some(end) = self.assembler.take().map(AnswerAssembler::finish)
+        {
+            self.owed.push(end.parts);
+            over |= end.stopped;
+            self.called = end.called;
             self.compare()?;
         }
         match (self.owed.is_empty(), self.said.is_empty()) {

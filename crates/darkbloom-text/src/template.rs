@@ -19,7 +19,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, context};
 
-use self::conversation::Arguments;
+use self::conversation::{Arguments, CallStyle, Turns};
 use self::json::Guard;
 
 mod conversation;
@@ -126,7 +126,7 @@ pub(crate) struct ChatTemplate {
     begin: String,
     end: String,
     /// What it expects of calls; absent where it takes no tools.
-    pub(crate) tools: Option<Arguments>,
+    tools: Option<CallStyle>,
 }
 
 impl ChatTemplate {
@@ -147,10 +147,19 @@ impl ChatTemplate {
         let plain = self::environment(source.to_owned())?;
         template.try_out(&plain)?;
         if calls {
-            let ways = [Arguments::Object, Arguments::Text];
-            template.tools = ways.into_iter().find(|arguments| template.takes_tools(&plain, *arguments));
+            template.tools = template.call_style(&plain);
         }
         Ok(template)
+    }
+
+    /// Whether it takes tools.
+    pub(crate) fn takes_tools(&self) -> bool {
+        self.tools.is_some()
+    }
+
+    /// Whether it shows the model one call and no more, in whichever way they are told.
+    pub(crate) fn takes_one_call(&self) -> bool {
+        self.tools.is_some_and(|style| style.turns == Turns::One)
     }
 
     /// The prompt that asks for the next answer.
@@ -158,12 +167,12 @@ impl ChatTemplate {
         if self.tools.is_none() && request.is_about_tools() {
             return Err(RenderPromptError::NoTools);
         }
-        let rendered = self.render_with(request, self.tools.unwrap_or(Arguments::Object))?;
+        let rendered = self.render_with(request, self.tools.unwrap_or_default())?;
         self.segments(rendered.expose())
     }
 
-    fn render_with(&self, request: &ChatRequest, arguments: Arguments) -> Result<SecretString, RenderPromptError> {
-        let context = context_of(request, arguments, escape, &self.begin, &self.end)?;
+    fn render_with(&self, request: &ChatRequest, style: CallStyle) -> Result<SecretString, RenderPromptError> {
+        let context = context_of(request, style, escape, &self.begin, &self.end)?;
         render(&self.environment, context)
     }
 
@@ -190,7 +199,7 @@ impl ChatTemplate {
         // Not every template takes a system message.
         for turns in [&turns[..], &turns[1..]] {
             let messages = turns.iter().map(|&(role, content)| Message::new(role, content));
-            match self.try_both_ways(plain, &ChatRequest::new(messages.collect()), Arguments::Object) {
+            match self.try_both_ways(plain, &ChatRequest::new(messages.collect()), CallStyle::default()) {
                 Ok(_) => worked = true,
                 Err(RenderPromptError::Refused(_)) => {}
                 Err(error) => return Err(error),
@@ -199,13 +208,26 @@ impl ChatTemplate {
         if worked { Ok(()) } else { Err(RenderPromptError::Template("it refuses every conversation".to_owned())) }
     }
 
-    /// Whether a conversation with a tool, a call of it and its answer works both ways, and says all of that.
-    fn takes_tools(&self, plain: &Environment<'static>, arguments: Arguments) -> bool {
-        let request = ChatRequest { tools: vec![trial_tool()], ..ChatRequest::new(trial_turns()) };
-        let Ok(prompt) = self.try_both_ways(plain, &request, arguments) else { return false };
-        ["tell_weather", "Tells the weather.", "place", "Lima", "Mist, mild."]
-            .into_iter()
-            .all(|said| prompt.expose().contains(said))
+    /// What it expects of calls, found out by trying; nothing where it takes no tools.
+    fn call_style(&self, plain: &Environment<'static>) -> Option<CallStyle> {
+        let object = CallStyle::default();
+        // Whether it works both ways and says all of that.
+        let says = |style: CallStyle, turns: Vec<Message>, all: &[&str]| {
+            let request = ChatRequest { tools: vec![trial_tool()], ..ChatRequest::new(turns) };
+            let prompt = self.try_both_ways(plain, &request, style);
+            prompt.is_ok_and(|prompt| all.iter().all(|said| prompt.expose().contains(said)))
+        };
+        let one = ["tell_weather", "Tells the weather.", "place", "Lima", "Mist, mild."];
+        let ways = [object, CallStyle { arguments: Arguments::Text, ..object }];
+        let style = ways.into_iter().find(|style| says(*style, trial_turns(&[&LIMA]), &one))?;
+        let ways = [Turns::Together, Turns::Apart].map(|turns| CallStyle { turns, ..style });
+        let two = [&one[..], &["Oslo", "Snow, cold."]].concat();
+        let both = || trial_turns(&[&LIMA, &OSLO]);
+        let style = ways.into_iter().find(|style| says(*style, both(), &two));
+        let style = style.unwrap_or(CallStyle { turns: Turns::One, ..ways[0] });
+        // What is no object is shown as it is, unless the template asks it for its keys.
+        let text_too = style.arguments == Arguments::Text || says(style, trial_turns(&[&NO_OBJECT]), &["nowhere"]);
+        Some(if text_too { style } else { CallStyle { arguments: Arguments::ObjectAlways, ..style } })
     }
 
     /// The prompt without marks, if it is the same both ways.
@@ -213,11 +235,11 @@ impl ChatTemplate {
         &self,
         plain: &Environment<'static>,
         request: &ChatRequest,
-        arguments: Arguments,
+        style: CallStyle,
     ) -> Result<SecretString, RenderPromptError> {
-        let marked = self.segments(self.render_with(request, arguments)?.expose())?;
+        let marked = self.segments(self.render_with(request, style)?.expose())?;
         let [begin, end] = [&self.begin, &self.end].map(|text| text.replace([OPEN, CLOSE], ""));
-        let prompt = render(plain, context_of(request, arguments, |text| text.into(), &begin, &end)?)?;
+        let prompt = render(plain, context_of(request, style, |text| text.into(), &begin, &end)?)?;
         if self.segments(&self.controls.mark(prompt.expose()))? == marked {
             return Ok(prompt);
         }
@@ -229,12 +251,12 @@ impl ChatTemplate {
 /// What a template may use.
 fn context_of(
     request: &ChatRequest,
-    arguments: Arguments,
+    style: CallStyle,
     guard: Guard,
     begin: &str,
     end: &str,
 ) -> Result<Value, RenderPromptError> {
-    let messages = conversation::messages(request, arguments, guard);
+    let messages = conversation::messages(request, style, guard);
     let tools = conversation::tools(&request.tools, guard).ok_or(RenderPromptError::Parameters)?;
     Ok(context! {
         messages, add_generation_prompt => true, bos_token => begin, eos_token => end, tools, documents => (),
@@ -247,14 +269,25 @@ fn trial_tool() -> Tool {
     Tool { name: "tell_weather".into(), description: "Tells the weather.".into(), parameters: parameters.into() }
 }
 
-/// A call of it. Some templates insist on an id of nine letters and digits.
-fn trial_turns() -> Vec<Message> {
+/// A call of it for trying: the arguments, the call's id and what the tool answers. Some templates insist on an id of nine
+/// letters and digits.
+type Trial = (&'static str, &'static str, &'static str);
+const LIMA: Trial = (r#"{"place": "Lima"}"#, "a1b2c3d4e", "Mist, mild.");
+const OSLO: Trial = (r#"{"place": "Oslo"}"#, "f5g6h7i8j", "Snow, cold.");
+const NO_OBJECT: Trial = ("nowhere", "a1b2c3d4e", "Mist, mild.");
+
+/// A question, these calls in one message, and the tool's answers.
+fn trial_turns(trials: &[&Trial]) -> Vec<Message> {
     use darkbloom_content::Role::{Assistant, User};
-    let id = SecretString::from("a1b2c3d4e");
-    let (name, arguments) = ("tell_weather".into(), r#"{"place": "Lima"}"#.into());
-    let call = ToolCall { id: id.clone(), name, arguments };
-    let calling = Message { calls: vec![call], ..Message::new(Assistant, "") };
-    vec![Message::new(User, "How is it?"), calling, Message::of_tool(id, "Mist, mild.")]
+    let call = |(arguments, id, _): &Trial| ToolCall {
+        id: (*id).into(),
+        name: "tell_weather".into(),
+        arguments: (*arguments).into(),
+    };
+    let calls = trials.iter().map(|trial| call(trial)).collect();
+    let asked = [Message::new(User, "How is it?"), Message { calls, ..Message::new(Assistant, "") }];
+    let answers = trials.iter().map(|(_, id, answer)| Message::of_tool(SecretString::from(*id), *answer));
+    asked.into_iter().chain(answers).collect()
 }
 
 fn push_plain(

@@ -159,6 +159,9 @@ fn work_and_length_are_limited() {
     assert_eq!(prompt(&model(doubling), &[(Role::User, "x")]), Err(RenderPromptError::TooMuchWork));
     let replacing = "{% set ns = namespace(t='xx') %}{% if messages[0].content == 'x' %}{% for i in range(60) %}{% set ns.t = ns.t.replace('x', 'xx') %}{% endfor %}{% endif %}<model>";
     assert_eq!(prompt(&model(replacing), &[(Role::User, "x")]), Err(RenderPromptError::TooMuchWork));
+    // As JSON it has 2^40 elements, in the engine's memory 40.
+    let nesting = "{% set ns = namespace(t=[]) %}{% if messages[0].content == 'x' %}{% for i in range(40) %}{% set ns.t = [ns.t, ns.t] %}{% endfor %}{{ ns.t | tojson | length }}{% endif %}<model>";
+    assert_eq!(prompt(&model(nesting), &[(Role::User, "x")]), Err(RenderPromptError::TooMuchWork));
     let echo = model("{% for m in messages %}{{ m.content }}{% endfor %}");
     let long = "x".repeat(9 << 20);
     assert_eq!(prompt(&echo, &[(Role::User, &long)]), Err(RenderPromptError::TooLong));

@@ -10,7 +10,7 @@ mod gguf_writer;
 use darkbloom_content::{AnswerPart, AnswerParts, ChatRequest, PartKind, Tool};
 use darkbloom_text::{AnswerAssembler, AnswerRecount, Opening, RecountError, Recounted, TextModel};
 use darkbloom_types::TokenId;
-use families::{FAMILIES, Family, QWEN};
+use families::{FAMILIES, Family, LLAMA, QWEN};
 use proptest::prelude::*;
 
 /// Each family's way to think, to say something and to call, where it has one.
@@ -33,13 +33,21 @@ fn request(stops: &[&str]) -> ChatRequest {
 
 /// A text as tokens: marks that are control tokens as one, everything else in bytes.
 fn tokens(family: &Family, control: bool, text: &str) -> Vec<TokenId> {
+    tokens_with(if control { family.controls } else { &[] }, text)
+}
+
+/// The same where the family's tokens are control tokens and these are tokens too.
+fn tokens_of(family: &Family, marks: &[&str], text: &str) -> Vec<TokenId> {
+    tokens_with(&[family.controls, marks].concat(), text)
+}
+
+fn tokens_with(marks: &[&str], text: &str) -> Vec<TokenId> {
     let (mut tokens, mut rest) = (Vec::new(), text);
     while let Some(character) = rest.chars().next() {
-        let mark = family.controls.iter().position(|mark| control && rest.starts_with(mark));
-        let length = match mark {
+        let length = match marks.iter().position(|mark| rest.starts_with(mark)) {
             Some(mark) => {
                 tokens.push(TokenId(262 + u32::try_from(mark).unwrap()));
-                family.controls[mark].len()
+                marks[mark].len()
             }
             None => {
                 tokens.extend(rest.as_bytes()[..character.len_utf8()].iter().map(|byte| TokenId((*byte).into())));
@@ -64,7 +72,7 @@ fn written(model: &TextModel, tokens: &[TokenId], request: &ChatRequest) -> Vec<
             return pieces;
         }
     }
-    pieces.push((Vec::new(), assembler.finish()));
+    pieces.push((Vec::new(), assembler.finish().parts));
     pieces
 }
 
@@ -167,7 +175,7 @@ fn a_call_that_precedes_its_tokens_is_refused() {
 fn what_a_head_holds_back_is_text_at_the_end_alone() {
     let (model, request) = (QWEN.model(true), request(&[]));
     let head = tokens(&QWEN, true, "<tool_call>{\"name\": \"f\"");
-    let text = parts(&[(PartKind::Text, "{\"name\": \"f\"")]);
+    let text = parts(&[(PartKind::Text, "<tool_call>{\"name\": \"f\"")]);
     let broken_off = recounted(&model, &[(head.clone(), text.clone())], &request);
     assert_eq!(broken_off, Ok(Recounted { over: false, called: false }));
     let rest = tokens(&QWEN, true, ", \"arguments\": {}}");
@@ -199,6 +207,64 @@ fn stop_strings_end_what_is_said_and_neither_thoughts_nor_calls() {
     let (said, recount) = read(&format!("st{call}op"));
     assert_eq!(said.iter().map(|part| part.text.expose()).collect::<Vec<_>>(), ["st", "f", "{\"a\": \"stop\"}", "op"]);
     assert!(!recount.over);
+}
+
+#[test]
+fn a_marker_that_is_a_token_is_recounted_as_one() {
+    let marks = ["<tool_call>", "</tool_call>", "<think>", "</think>"];
+    // Control tokens, and tokens of text.
+    for kind in [3, 4] {
+        let (model, request) = (QWEN.model_with(&marks, kind), request(&[]));
+        let said =
+            tokens_of(&QWEN, &marks, "<think>hm</think><tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>");
+        let written = written(&model, &said, &request);
+        let honest = parts(&[(PartKind::Reasoning, "hm"), (PartKind::CallName, "f"), (PartKind::CallArguments, "{}")]);
+        assert_eq!(recounted(&model, &written, &request), Ok(Recounted { over: false, called: true }));
+        assert_eq!(joined(written).1, honest);
+        // Its letters are text, and whoever tells them as a call is refused.
+        let letters = tokens(&QWEN, false, "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>");
+        let call = parts(&[(PartKind::CallName, "f"), (PartKind::CallArguments, "{}")]);
+        assert!(recounted(&model, &[(letters.clone(), call)], &request).is_err());
+        let text = "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>".into();
+        assert_eq!(recounted(&model, &[(letters, text)], &request), Ok(Recounted { over: false, called: false }));
+    }
+    // A word about thinking is one token where everybody's text has it.
+    let (model, request) = (QWEN.model_with(&marks, 4), request(&[]));
+    let said = tokens_of(&QWEN, &marks, "It is <think> and </think>.");
+    assert_eq!(joined(written(&model, &said, &request)).1, "It is <think> and </think>.".into());
+    let model = QWEN.model_with(&marks, 3);
+    let half = [&tokens(&QWEN, false, "é")[..1], &tokens_of(&QWEN, &marks, "<think>so")].concat();
+    let honest = parts(&[(PartKind::Text, "\u{fffd}"), (PartKind::Reasoning, "so")]);
+    assert_eq!(joined(written(&model, &half, &request)).1, honest);
+}
+
+#[test]
+fn a_stop_string_in_what_was_held_back_ends_the_answer_itself() {
+    let (model, request) = (QWEN.model(true), request(&["{\"na"]));
+    let said = tokens(&QWEN, true, "So. <tool_call>{\"name\": \"f\"");
+    let written = written(&model, &said, &request);
+    assert_eq!(recounted(&model, &written, &request), Ok(Recounted { over: true, called: false }));
+    assert_eq!(joined(written).1, "So. <tool_call>".into());
+}
+
+#[test]
+fn nothing_follows_the_only_call_that_a_template_takes() {
+    // One call, and none behind it before a person said something.
+    let once = "{%- set ns = namespace(calls=0) %}{%- for m in messages %}{%- if 'tool_calls' in m %}\
+                {%- set ns.calls = ns.calls + m.tool_calls | length %}{% endif %}{% endfor %}\
+                {%- if ns.calls > 1 %}{{ raise_exception('one call') }}{% endif %}";
+    let model = LLAMA.model_of(&format!("{once}{}", LLAMA.template));
+    assert!(model.takes_tools());
+    let call = "{\"name\": \"f\", \"parameters\": {\"a\": [1]}}";
+    let request = request(&[]);
+    let said = tokens(&LLAMA, false, &format!("{call}; {call}"));
+    let pieces = written(&model, &said, &request);
+    assert_eq!(recounted(&model, &pieces, &request), Ok(Recounted { over: true, called: true }));
+    let one = parts(&[(PartKind::CallName, "f"), (PartKind::CallArguments, "{\"a\": [1]}")]);
+    let (told, all) = joined(pieces);
+    assert_eq!((told.len(), all), (call.len() - 1, one.clone()));
+    let refused = recounted(&model, &[(said, one)], &request);
+    assert!(matches!(refused, Err(RecountError::AfterStop { .. })), "{refused:?}");
 }
 
 #[test]

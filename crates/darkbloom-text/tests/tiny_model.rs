@@ -43,7 +43,7 @@ fn decoded(tokens: &[TokenId]) -> String {
     let mut assembler = AnswerAssembler::new(model(), &request(&[]), Opening::Free);
     let mut parts = AnswerParts::default();
     tokens.iter().for_each(|token| parts.append(&assembler.push(*token).0));
-    parts.append(&assembler.finish());
+    parts.append(&assembler.finish().parts);
     let parts = parts.iter().inspect(|part| assert_eq!(part.kind, PartKind::Text));
     parts.map(|part| part.text.expose()).collect()
 }

@@ -146,6 +146,59 @@ fn arguments_that_are_no_json_are_shown_as_a_text() {
 }
 
 #[test]
+fn several_calls_are_shown_one_after_another_where_a_template_takes_one() {
+    let call =
+        |id: &str, arguments: &str| ToolCall { id: id.into(), name: "look_up".into(), arguments: arguments.into() };
+    let calls = vec![call("a", "{\"z\": 1}"), call("b", "{\"z\": 2}"), call("c", "{\"z\": 3}")];
+    let asked = Message { calls, reasoning: "hm".into(), ..Message::new(Role::Assistant, "I look.") };
+    // The answers in another order, and one is missing.
+    let answers = [Message::of_tool("b", "two"), Message::of_tool("a", "one")];
+    let messages = [Message::new(Role::User, "Who?"), asked].into_iter().chain(answers);
+    let messages = messages.chain([Message::new(Role::User, "So?")]).collect();
+    let request = ChatRequest { tools: vec![tool("", SCHEMA)], ..ChatRequest::new(messages) };
+    for control in [true, false] {
+        let prompt = shown(&LLAMA, &LLAMA.model(control), &request);
+        let turn = |role: &str, text: &str| format!("<|start_header_id|>{role}<|end_header_id|>\n\n{text}<|eot_id|>");
+        let called = |z: u8| turn("assistant", &format!("{{\"name\": \"look_up\", \"parameters\": {{\"z\": {z}}}}}"));
+        let turns =
+            [called(1), turn("ipython", "one"), called(2), turn("ipython", "two"), called(3), turn("user", "So?")];
+        assert!(prompt.contains(&turns.concat()), "{prompt}");
+    }
+    // Others show them as they are.
+    assert!(shown(&QWEN, &QWEN.model(true), &request).contains("{\"z\": 1}}\n</tool_call><tool_call>"));
+}
+
+#[test]
+fn arguments_that_are_no_object_are_none_for_a_template_that_asks_for_keys() {
+    let items = "{% for m in messages %}<user>{{ m.content }}{% for call in m.tool_calls or [] %}{{ call.function.name }}(\
+                 {% for key, value in call.function.arguments.items() %}{{ key }}={{ value }};{% endfor %}){% endfor %}<end>\
+                 {% endfor %}<model>{{ tools | tojson }}{# <tool_call> #}";
+    let model = QWEN.model_of(items);
+    let text = |arguments: &str| {
+        let prompt = model.prompt_tokens(&request(arguments, "x")).unwrap();
+        let bytes = prompt.expose().iter().filter_map(|token| u8::try_from(token.0).ok()).collect();
+        String::from_utf8(bytes).unwrap()
+    };
+    assert!(text("{\"z\": \"x\"}").contains("look_up(z=x;)"));
+    assert!(text("").contains("look_up()"));
+    for arguments in ["[1]", "7", "no JSON", "{\"a\":"] {
+        assert!(text(arguments).contains(&format!("look_up(arguments={arguments};)")), "{}", text(arguments));
+    }
+}
+
+#[test]
+fn integers_come_into_a_template_as_they_are() {
+    let numbers = "[0, -1, 9223372036854775808, -9223372036854775809, 170141183460469231731687303715884105727, 1.5]";
+    let arguments = format!("{{\"z\": {numbers}}}");
+    assert!(shown(&QWEN, &QWEN.model(true), &request(&arguments, "x")).contains(&arguments));
+    // One that is too long for any number here is shown with the text that it stands in, and not as another.
+    let long = "{\"z\": 1701411834604692317316873037158841057280}";
+    let quoted = format!("\"arguments\": \"{}\"", long.replace('"', "\\\""));
+    let prompt = shown(&QWEN, &QWEN.model(true), &request(long, "x"));
+    assert!(prompt.contains(&quoted), "{prompt}");
+}
+
+#[test]
 fn a_schema_that_is_no_object_is_refused() {
     for schema in ["", "[1]", "{", "{} {}", "7", &format!("{}{}", "[".repeat(200), "]".repeat(200))] {
         let mut request = request("{}", "x");
@@ -185,6 +238,31 @@ fn a_message_of_gpt_oss_ends_and_its_answer_goes_on() {
     header.kinds.push(3);
     let other = TextModel::new(TextPack::from_gguf_header(&header.bytes()).unwrap()).unwrap();
     assert_eq!(other.end_tokens(), [TokenId(259), TokenId(262)]);
+}
+
+#[test]
+fn what_somebody_wrote_opens_no_reasoning_behind_a_control_token() {
+    let asks = "{% for m in messages %}<user>{{ m.content }}{% endfor %}<model>{# <think> #}";
+    let opens = "{% for m in messages %}<user>{{ m.content }}{% endfor %}<model><think>\n\n";
+    let request = ChatRequest::new(vec![Message::new(Role::User, "What is <think>")]);
+    // The marker as letters, as a token of text and as a control token.
+    let small = |template: &str, kind: Option<i32>| {
+        let mut header = Header::small(template);
+        header.tokens.extend(kind.map(|_| "<think>".to_owned()));
+        header.kinds.extend(kind);
+        TextModel::new(TextPack::from_gguf_header(&header.bytes()).unwrap()).unwrap()
+    };
+    for kind in [None, Some(4), Some(3)] {
+        for (template, opening) in [(asks, Opening::Free), (opens, Opening::Reasoning)] {
+            let model = small(template, kind);
+            assert_eq!(model.opening(&model.prompt_tokens(&request).unwrap()), opening, "{kind:?}");
+        }
+    }
+    // Its letters open nothing where it is a token.
+    let model = small(opens, Some(3));
+    let mut prompt = vec![TokenId(261)];
+    prompt.extend(model.text_tokens("<think>\n").expose());
+    assert_eq!(model.opening(&darkbloom_types::SecretTokens::new(prompt)), Opening::Free);
 }
 
 #[test]

@@ -33,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
             parts.append(&more);
             whole.extend_from_slice(model.token_bytes(*token).unwrap_or_default());
         }
-        parts.append(&assembler.finish());
+        parts.append(&assembler.finish().parts);
         let shown: String = parts.iter().map(|part| part.text.expose()).collect();
         assert_eq!(shown, String::from_utf8_lossy(&whole));
     });

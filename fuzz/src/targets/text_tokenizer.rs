@@ -37,7 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
     for token in tokens.expose() {
         parts.append(&assembler.push(*token).0);
     }
-    parts.append(&assembler.finish());
+    parts.append(&assembler.finish().parts);
     let shown: String = parts.iter().map(|part| part.text.expose()).collect();
     assert_eq!(shown, text, "the decoder shows another text");
 });

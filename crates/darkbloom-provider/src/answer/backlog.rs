@@ -12,6 +12,9 @@ use darkbloom_types::TokenId;
 /// Longest text of a token that the tail provides for: twice the longest tokens of public vocabularies, which are runs
 /// of 128 spaces. What longer tokens leave over shows.
 const TOKEN_TEXT_MAX: usize = 256;
+/// Least text that a token counts for: the heads of three parts. A marker and a call of few letters between two texts bring
+/// one head more than the marker's own letters would pay for.
+const TOKEN_TEXT_MIN: usize = 16;
 /// Most of an answer that is held back, and the head of the part that it becomes. Three bytes of a character may become
 /// three bytes of U+FFFD.
 const HELD_MAX: usize = ANSWER_HELD_BYTES_MAX + PART_HEAD_BYTES_MAX;
@@ -20,8 +23,9 @@ const HELD_MAX: usize = ANSWER_HELD_BYTES_MAX + PART_HEAD_BYTES_MAX;
 const TAIL_MAX: usize = 46 * LARGEST;
 /// What a frame's content takes beside tokens and text, at most: keys and kind 5 bytes, the heads of tokens and parts 3
 /// each, the first part's own, and what a cut can leave unused: 3 bytes before the last whole character, or those of a
-/// head with no room behind it. Every further part's head is paid for by the marker before it, which is longer and is no
-/// text: so a token never brings more bytes, heads included, than it is long.
+/// head with no room behind it. Every further part's head is paid for by what is no text before it, the letters of markers
+/// and of what a call is written with: so tokens never bring more bytes, heads included, than they count for, which the
+/// parser's tests hold.
 const CONTENT_HEAD_MAX: usize = 5 + 3 + 3 + PART_HEAD_BYTES_MAX + 3 + PART_HEAD_BYTES_MAX;
 /// Bytes of a token's number, at most.
 const TOKEN_NUMBER_MAX: usize = 5;
@@ -29,11 +33,11 @@ const TOKEN_NUMBER_MAX: usize = 5;
 pub const LARGEST: usize = FRAME_SIZES[FRAME_SIZES.len() - 1].0;
 
 /// The longest text that one token of a model can bring, `TOKEN_TEXT_MAX` at most. Bytes that are no characters count
-/// as the U+FFFD that they become.
+/// as the U+FFFD that they become, and a marker as its letters.
 pub fn token_text_max(text: &TextModel) -> usize {
     let tokens = (0..u32::try_from(text.vocabulary()).unwrap_or(u32::MAX)).map(TokenId);
     let lengths = tokens.filter_map(|token| Some(String::from_utf8_lossy(text.token_bytes(token)?).len()));
-    lengths.max().unwrap_or(0).min(TOKEN_TEXT_MAX)
+    lengths.max().unwrap_or(0).clamp(TOKEN_TEXT_MIN, TOKEN_TEXT_MAX)
 }
 
 /// The most text that can be waiting or held back, whatever the answer says.
@@ -96,6 +100,6 @@ mod tests {
             backlog.sealed(tokens, frame_size(u32::try_from(tokens).unwrap()));
         }
         assert_eq!(backlog.most, HELD_MAX);
-        assert_eq!(backlog.tail(), [256, 256, 256]);
+        assert_eq!(backlog.tail(), [1_024, 256, 256, 256]);
     }
 }

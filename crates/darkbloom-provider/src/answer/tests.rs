@@ -217,13 +217,29 @@ fn called(model: &TextModel, answer: &[TokenId], flushes: &[usize]) -> (Vec<Seal
     (frames, all)
 }
 
+/// The tokens of a text in which markers are the model's own tokens.
+fn marked_tokens(model: &TextModel, text: &str) -> Vec<TokenId> {
+    let (mut tokens, mut rest) = (Vec::new(), text);
+    let all = || (0..u32::try_from(model.vocabulary()).unwrap()).map(TokenId);
+    let marker = |text: &str| all().find(|token| model.token_bytes(*token) == Some(text.as_bytes())).unwrap();
+    while !rest.is_empty() {
+        let marks = ["<think>", "</think>", "<tool_call>", "</tool_call>"];
+        let first = marks.iter().filter_map(|mark| Some((rest.find(mark)?, *mark))).min();
+        let (at, mark) = first.unwrap_or((rest.len(), ""));
+        tokens.extend(model.text_tokens(&rest[..at]).expose());
+        tokens.extend((!mark.is_empty()).then(|| marker(mark)));
+        rest = &rest[at + mark.len()..];
+    }
+    tokens
+}
+
 #[test]
 fn thoughts_and_calls_do_not_show_in_number_or_sizes_of_frames() {
     let model = calling_model();
     let call = "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": [1, 2]}}</tool_call>";
     let mut answer = Vec::new();
     for text in ["<think>hm, so it is</think>", "Look.", call, call, "And then", call] {
-        answer.extend_from_slice(model.text_tokens(text).expose());
+        answer.extend(marked_tokens(&model, text));
     }
     let plain = vec![model.text_tokens("a").expose()[0]; answer.len()];
     for flushes in [&[1][..], &[1, 3, 7, 2], &[25], &[1_000]] {
@@ -234,6 +250,45 @@ fn thoughts_and_calls_do_not_show_in_number_or_sizes_of_frames() {
         assert_eq!(kinds, [reasoning, text, name, arguments, name, arguments, text, name, arguments]);
         assert_eq!(said.iter().last(), Some(&AnswerPart { kind: arguments, text: "{\"a\": [1, 2]}".into() }));
         assert_eq!(seen(&frames), seen(&called(&model, &plain, flushes).0));
+    }
+}
+
+#[test]
+fn an_answer_that_ran_out_of_room_in_front_of_a_stop_string_ended_itself() {
+    let model = calling_model();
+    let (opened, acceptance) = opened();
+    let tool = Tool { name: "f".into(), description: "".into(), parameters: "{}".into() };
+    for (answer, stops, expected) in [
+        // What was held back for a call is text, and that has the stop string.
+        ("So <tool_call>{\"name\"", &["{\"na"][..], FinishReason::Stop),
+        ("So <tool_call>{\"name\"", &["no"][..], FinishReason::Length),
+        ("<tool_call>{\"name\": \"f\"}</tool_call>So <tool_call>{\"name\"", &["{\"na"][..], FinishReason::ToolCalls),
+    ] {
+        let stop: Vec<_> = stops.iter().map(|stop| SecretString::from(*stop)).collect();
+        let request = ChatRequest { tools: vec![tool.clone()], ..request(&stop) };
+        let sealer = AnswerSealer::new(&opened.response_secret, &acceptance);
+        let assembler = AnswerAssembler::new(&model, &request, Opening::Free);
+        let mut writer = AnswerWriter::new(sealer, assembler, token_text_max(&model));
+        for token in marked_tokens(&model, answer) {
+            assert!(!writer.push(token));
+        }
+        let frames = writer.finish(FinishReason::Length, TokenCount(5)).unwrap();
+        let mut opener = AnswerOpener::new(&opened.response_secret, &acceptance);
+        let events = frames.iter().map(|frame| AnswerEvent::from_cbor(opener.open(frame).unwrap().expose()).unwrap());
+        let reason = events.into_iter().find_map(|event| match event {
+            AnswerEvent::Finish { reason, .. } => Some(reason),
+            AnswerEvent::Delta { .. } | AnswerEvent::Failure { .. } => None,
+        });
+        assert_eq!(reason, Some(expected));
+        let mut recount = AnswerRecount::new(&model, &request, Opening::Free);
+        for (tokens, parts) in deltas(&opened, &acceptance, &frames) {
+            recount.push(&tokens, parts).unwrap();
+        }
+        let recounted = recount.finish().unwrap();
+        assert_eq!(
+            (recounted.over, recounted.called),
+            (expected != FinishReason::Length, expected == FinishReason::ToolCalls)
+        );
     }
 }
 

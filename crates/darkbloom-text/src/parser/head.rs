@@ -1,25 +1,34 @@
 //! What stands before a call's arguments, and before a message's body in gpt-oss's answers.
 //!
-//! A head is short, so it is read again from its beginning with each character: the reader has no state of its own.
+//! A head is short, so it is read again from its beginning with each letter: the reader has no state of its own.
 
 use darkbloom_content::{PartKind, is_tool_name};
 use darkbloom_types::SecretString;
+use zeroize::Zeroizing;
 
-/// Longest head in bytes: a name of 64 and what the longest of the formats writes around it, twice over for white space.
+use super::Unit;
+use crate::format::{Mark, Written};
+
+/// Longest head in bytes, but for arguments in it: a name of 64 and what the longest of the formats writes around it, twice
+/// over for white space.
 pub(super) const HEAD_BYTES_MAX: usize = 256;
+/// Longest word in a head in bytes: a recipient of gpt-oss's, which is a name and what stands before it, twice over.
+const WORD_BYTES_MAX: usize = 160;
 
 /// Which head stands here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeadKind {
     /// A call as a JSON object, behind a marker that says so.
     Object,
-    /// The same without a marker, or in a fence of which `json` is a kind that stands in many answers: only the name of a
-    /// tool on offer makes it a call. The head begins with the bracket or the fence.
+    /// The same without a marker, or in a fence of which `json` is a kind that stands in many answers. The head begins with
+    /// the bracket or the fence.
     Bare,
     /// The next call in an array.
     Element,
     /// Behind `[TOOL_CALLS]`.
     Mistral,
+    /// Behind `<｜tool▁calls▁begin｜>`.
+    DeepSeekList,
     /// Behind `<｜tool▁call▁begin｜>`.
     DeepSeek,
     /// Where the prompt has already written who speaks.
@@ -28,6 +37,13 @@ pub(super) enum HeadKind {
     Message,
     /// Behind `<|channel|>`.
     Channel,
+}
+
+impl HeadKind {
+    /// Whether it is the head of a message.
+    pub(super) fn is_message(self) -> bool {
+        matches!(self, Self::Begun | Self::Message | Self::Channel)
+    }
 }
 
 /// What follows a call's arguments.
@@ -43,38 +59,79 @@ pub(super) enum After {
     ObjectInFence,
     /// The rest of the object, and more calls of the same array.
     Element,
+    /// More calls of the same array.
+    List,
+}
+
+/// How a call's arguments stand there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Given {
+    /// As an object, whose bracket was read.
+    Object,
+    /// As a text with JSON in it, of which the bracket was read.
+    Text,
+    /// There are none, and that was read.
+    Nothing,
 }
 
 /// What a head says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Head<'h> {
+pub(super) enum Head {
     /// It is not whole.
     Partial,
-    /// A call, and the bracket that opens its arguments.
-    Call { name: &'h str, after: After },
+    /// A call, up to where its arguments begin.
+    Call { name: SecretString, given: Given, after: After },
+    /// Arguments before the name: their bracket was read.
+    Early,
     /// A message of this kind.
     Body(PartKind),
-    /// No head. What it says begins here.
-    None { text: &'h str },
+    /// No head. What it says begins with this unit.
+    None { from: usize },
 }
 
-/// Reads a head. `offered` has the names of the tools on offer; there is no call where it is absent.
-pub(super) fn read<'h>(kind: HeadKind, head: &'h str, offered: Option<&[SecretString]>) -> Head<'h> {
-    let mut cursor = Cursor { rest: head };
+/// What a reader of heads has to know.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'k> {
+    /// The format's markers.
+    pub(super) marks: &'k [Mark],
+    /// The names of the tools on offer; there is no call where they are absent.
+    pub(super) offered: Option<&'k [SecretString]>,
+}
+
+impl Known<'_> {
+    fn is_offered(&self, name: &str) -> bool {
+        self.offered.is_some_and(|offered| offered.iter().any(|offered| offered.expose() == name))
+    }
+}
+
+/// Reads a head.
+pub(super) fn read(kind: HeadKind, head: &[Unit], known: Known<'_>) -> Head {
+    let mut cursor = Cursor { rest: head, known };
     let read = match kind {
-        HeadKind::Object => cursor.object().map(|name| Head::Call { name, after: After::Object }),
-        HeadKind::Element => cursor.object().map(|name| Head::Call { name, after: After::Element }),
+        HeadKind::Object => cursor.object(After::Object),
+        HeadKind::Element => cursor.object(After::Element),
         HeadKind::Bare => cursor.bare(),
         HeadKind::Mistral => cursor.mistral(),
+        HeadKind::DeepSeekList => cursor.deepseek_list(),
         HeadKind::DeepSeek => cursor.deepseek(),
-        HeadKind::Begun | HeadKind::Message | HeadKind::Channel => return cursor.harmony(kind, head, offered),
+        HeadKind::Begun | HeadKind::Message | HeadKind::Channel => return cursor.harmony(kind, head.len()),
     };
-    let known = |name: &str| offered.is_some_and(|offered| offered.iter().any(|offered| offered.expose() == name));
+    offered_only(read, known)
+}
+
+/// Reads what stands behind arguments that came before the name.
+pub(super) fn read_late(kind: HeadKind, rest: &[Unit], known: Known<'_>) -> Head {
+    let after = if kind == HeadKind::Object { After::Object } else { After::Element };
+    offered_only(Cursor { rest, known }.late(after), known)
+}
+
+/// A call of a tool that nobody offered is none: whoever asked has nothing to do it with.
+fn offered_only(read: Result<Head, Stop>, known: Known<'_>) -> Head {
     match read {
-        Ok(Head::Call { name, .. }) if kind == HeadKind::Bare && !known(name) => Head::None { text: head },
+        Ok(Head::Call { name, .. }) if !known.is_offered(name.expose()) => Head::None { from: 0 },
         Ok(head) => head,
         Err(Stop::More) => Head::Partial,
-        Err(Stop::Wrong) => Head::None { text: head },
+        Err(Stop::Wrong) => Head::None { from: 0 },
     }
 }
 
@@ -87,70 +144,131 @@ enum Stop {
 }
 
 struct Cursor<'h> {
-    rest: &'h str,
+    rest: &'h [Unit],
+    known: Known<'h>,
 }
 
-impl<'h> Cursor<'h> {
-    /// `{"name": "…", "arguments": {`, where `"type": "function"` may come first and `parameters` be the second key.
-    fn object(&mut self) -> Result<&'h str, Stop> {
+/// A word of a head, wiped on drop.
+type Word = Zeroizing<String>;
+
+impl Cursor<'_> {
+    /// `{"name": "…", "arguments": …`, where `"type": "function"` may come first and `parameters` be the key. Arguments may
+    /// be an object, one in a text, `null` or absent; or they come first.
+    fn object(&mut self, after: After) -> Result<Head, Stop> {
         self.white();
         self.literal("{")?;
         let mut key = self.key()?;
-        if key == "type" {
+        if *key == "type" {
             self.literal("\"function\"")?;
-            self.white();
-            self.literal(",")?;
+            self.comma()?;
             key = self.key()?;
         }
-        if key != "name" {
+        if matches!(&**key, "arguments" | "parameters") {
+            if self.maybe("{")? {
+                return Ok(Head::Early);
+            }
+            self.literal("null")?;
+            return self.late(after);
+        }
+        if *key != "name" {
             return Err(Stop::Wrong);
         }
+        let name = self.quoted_name()?;
+        self.white();
+        if self.maybe("}")? {
+            let after = if after == After::Element { After::List } else { After::Nothing };
+            return Ok(Head::Call { name, given: Given::Nothing, after });
+        }
+        self.comma()?;
+        if !matches!(&**self.key()?, "arguments" | "parameters") {
+            return Err(Stop::Wrong);
+        }
+        let given = self.given()?;
+        Ok(Head::Call { name, given, after })
+    }
+
+    fn given(&mut self) -> Result<Given, Stop> {
+        if self.maybe("{")? {
+            return Ok(Given::Object);
+        }
+        if !self.maybe("\"")? {
+            self.literal("null")?;
+            return Ok(Given::Nothing);
+        }
+        self.white();
+        if self.maybe("{")? {
+            return Ok(Given::Text);
+        }
+        self.literal("\"")?;
+        Ok(Given::Nothing)
+    }
+
+    /// `, "name": "…"` behind arguments.
+    fn late(&mut self, after: After) -> Result<Head, Stop> {
+        self.comma()?;
+        if *self.key()? != "name" {
+            return Err(Stop::Wrong);
+        }
+        let name = self.quoted_name()?;
+        Ok(Head::Call { name, given: Given::Nothing, after })
+    }
+
+    fn quoted_name(&mut self) -> Result<SecretString, Stop> {
         self.literal("\"")?;
         let name = self.name()?;
         self.literal("\"")?;
-        self.white();
-        self.literal(",")?;
-        if !matches!(self.key()?, "arguments" | "parameters") {
-            return Err(Stop::Wrong);
-        }
-        self.literal("{")?;
         Ok(name)
     }
 
-    fn bare(&mut self) -> Result<Head<'h>, Stop> {
+    fn bare(&mut self) -> Result<Head, Stop> {
         let fenced = self.maybe("```")?;
         if fenced && !self.maybe("tool_code")? {
             self.literal("json")?;
         }
-        let after = if fenced { After::ObjectInFence } else { After::Object };
-        self.object().map(|name| Head::Call { name, after })
+        let head = self.object(if fenced { After::ObjectInFence } else { After::Object })?;
+        // Many an object has a name and nothing else.
+        let none = matches!(head, Head::Early | Head::Call { after: After::Nothing, .. });
+        if none { Err(Stop::Wrong) } else { Ok(head) }
     }
 
-    fn mistral(&mut self) -> Result<Head<'h>, Stop> {
+    fn mistral(&mut self) -> Result<Head, Stop> {
         self.white();
         if self.maybe("[")? {
-            return self.object().map(|name| Head::Call { name, after: After::Element });
+            return self.object(After::Element);
         }
         let name = self.name()?;
-        if self.maybe("[CALL_ID]")? {
+        if self.marker("[CALL_ID]")? {
             self.word()?;
         }
-        self.maybe("[ARGS]")?;
+        // Where the marker before the name is letters, anybody could write it.
+        if !self.marker("[ARGS]")? && self.is_letters("[TOOL_CALLS]") {
+            return Err(Stop::Wrong);
+        }
         self.white();
         self.literal("{")?;
-        Ok(Head::Call { name, after: After::Nothing })
+        Ok(Head::Call { name, given: Given::Object, after: After::Nothing })
+    }
+
+    fn deepseek_list(&mut self) -> Result<Head, Stop> {
+        self.white();
+        if !self.marker("<｜tool▁call▁begin｜>")? {
+            return Err(Stop::Wrong);
+        }
+        self.deepseek()
     }
 
     /// `function<｜tool▁sep｜>NAME`, a line end and a fence with the arguments; or `NAME<｜tool▁sep｜>` and the arguments.
-    fn deepseek(&mut self) -> Result<Head<'h>, Stop> {
+    fn deepseek(&mut self) -> Result<Head, Stop> {
         self.white();
         let first = self.name()?;
-        self.literal("<｜tool▁sep｜>")?;
+        if !self.marker("<｜tool▁sep｜>")? {
+            return Err(Stop::Wrong);
+        }
         self.white();
         if self.maybe("{")? {
-            return Ok(Head::Call { name: first, after: After::Nothing });
+            return Ok(Head::Call { name: first, given: Given::Object, after: After::Nothing });
         }
-        if first != "function" {
+        if first.expose() != "function" {
             return Err(Stop::Wrong);
         }
         let name = self.name()?;
@@ -158,31 +276,31 @@ impl<'h> Cursor<'h> {
         self.literal("```json")?;
         self.white();
         self.literal("{")?;
-        Ok(Head::Call { name, after: After::Fence })
+        Ok(Head::Call { name, given: Given::Object, after: After::Fence })
     }
 
     /// `assistant to=RECIPIENT<|channel|>CHANNEL to=RECIPIENT <|constrain|>TYPE<|message|>`: the recipient stands in one
     /// of two places or nowhere, the type or what goes before it may be missing.
-    fn harmony(mut self, kind: HeadKind, head: &'h str, offered: Option<&[SecretString]>) -> Head<'h> {
+    fn harmony(mut self, kind: HeadKind, units: usize) -> Head {
         let (channel, recipient) = match self.message_head(kind) {
             Ok(read) => read,
             Err(Stop::More) => return Head::Partial,
-            Err(Stop::Wrong) => return Head::None { text: head },
+            Err(Stop::Wrong) => return Head::None { from: 0 },
         };
-        let name = recipient.and_then(|recipient| recipient.strip_prefix("functions."));
-        let Some(name) = name.filter(|name| offered.is_some() && is_tool_name(name)) else {
-            return Head::Body(if channel == "analysis" { PartKind::Reasoning } else { PartKind::Text });
+        let name = recipient.as_ref().and_then(|recipient| recipient.strip_prefix("functions."));
+        let Some(name) = name.filter(|name| self.known.is_offered(name)) else {
+            return Head::Body(if *channel == "analysis" { PartKind::Reasoning } else { PartKind::Text });
         };
-        let body = self.rest;
+        let body = units - self.rest.len();
         self.white();
         match self.literal("{") {
-            Ok(()) => Head::Call { name, after: After::Nothing },
+            Ok(()) => Head::Call { name: name.into(), given: Given::Object, after: After::Nothing },
             Err(Stop::More) => Head::Partial,
-            Err(Stop::Wrong) => Head::None { text: body },
+            Err(Stop::Wrong) => Head::None { from: body },
         }
     }
 
-    fn message_head(&mut self, kind: HeadKind) -> Result<(&'h str, Option<&'h str>), Stop> {
+    fn message_head(&mut self, kind: HeadKind) -> Result<(Word, Option<Word>), Stop> {
         let mut recipient = None;
         if kind == HeadKind::Message {
             self.literal("assistant")?;
@@ -193,7 +311,9 @@ impl<'h> Cursor<'h> {
                 recipient = Some(self.word()?);
                 self.white();
             }
-            self.literal("<|channel|>")?;
+            if !self.marker("<|channel|>")? {
+                return Err(Stop::Wrong);
+            }
         }
         self.white();
         let channel = self.word()?;
@@ -202,36 +322,70 @@ impl<'h> Cursor<'h> {
             recipient = Some(self.word()?);
             self.white();
         }
-        if self.maybe("<|constrain|>")? || !self.maybe("<|message|>")? {
+        if self.marker("<|constrain|>")? || !self.marker("<|message|>")? {
             self.word()?;
             self.white();
-            self.literal("<|message|>")?;
+            if !self.marker("<|message|>")? {
+                return Err(Stop::Wrong);
+            }
         }
         Ok((channel, recipient))
     }
 
     fn white(&mut self) {
-        self.rest = self.rest.trim_ascii_start();
+        while let [Unit::Letter(white), rest @ ..] = self.rest
+            && white.is_ascii_whitespace()
+        {
+            self.rest = rest;
+        }
+    }
+
+    fn comma(&mut self) -> Result<(), Stop> {
+        self.white();
+        self.literal(",")
     }
 
     fn literal(&mut self, text: &str) -> Result<(), Stop> {
         if self.maybe(text)? { Ok(()) } else { Err(Stop::Wrong) }
     }
 
-    /// Whether this stands here.
+    /// Whether these letters stand here.
     fn maybe(&mut self, text: &str) -> Result<bool, Stop> {
-        match self.rest.strip_prefix(text) {
-            Some(rest) => {
+        let mut rest = self.rest.iter();
+        for letter in text.chars() {
+            match rest.next() {
+                None => return Err(Stop::More),
+                Some(unit) if *unit != Unit::Letter(letter) => return Ok(false),
+                Some(_) => {}
+            }
+        }
+        self.rest = rest.as_slice();
+        Ok(true)
+    }
+
+    fn is_letters(&self, marker: &str) -> bool {
+        self.known.marks.iter().all(|mark| mark.text != marker || mark.written == Written::Letters)
+    }
+
+    /// Whether this marker stands here.
+    fn marker(&mut self, text: &str) -> Result<bool, Stop> {
+        if self.is_letters(text) {
+            return self.maybe(text);
+        }
+        match self.rest {
+            [] => Err(Stop::More),
+            [Unit::Mark(mark), rest @ ..]
+                if self.known.marks.get(usize::from(*mark)).is_some_and(|it| it.text == text) =>
+            {
                 self.rest = rest;
                 Ok(true)
             }
-            None if text.starts_with(self.rest) => Err(Stop::More),
-            None => Ok(false),
+            [..] => Ok(false),
         }
     }
 
     /// A key and what stands between it and its value.
-    fn key(&mut self) -> Result<&'h str, Stop> {
+    fn key(&mut self) -> Result<Word, Stop> {
         self.white();
         self.literal("\"")?;
         let key = self.word()?;
@@ -242,17 +396,29 @@ impl<'h> Cursor<'h> {
         Ok(key)
     }
 
-    fn name(&mut self) -> Result<&'h str, Stop> {
+    fn name(&mut self) -> Result<SecretString, Stop> {
         let name = self.word()?;
-        if is_tool_name(name) { Ok(name) } else { Err(Stop::Wrong) }
+        if is_tool_name(&name) { Ok(SecretString::from(name.as_str())) } else { Err(Stop::Wrong) }
     }
 
     /// Letters and what names have beside them; they end with something else.
-    fn word(&mut self) -> Result<&'h str, Stop> {
-        let of_word = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.');
-        let end = self.rest.find(|letter| !of_word(letter)).ok_or(Stop::More)?;
-        let (word, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        if word.is_empty() { Err(Stop::Wrong) } else { Ok(word) }
+    fn word(&mut self) -> Result<Word, Stop> {
+        // It never grows, so no copy stays behind.
+        let mut word = Zeroizing::new(String::with_capacity(WORD_BYTES_MAX));
+        loop {
+            match self.rest {
+                [] => return Err(Stop::More),
+                [Unit::Letter(letter), rest @ ..]
+                    if letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.') =>
+                {
+                    if word.len() == WORD_BYTES_MAX {
+                        return Err(Stop::Wrong);
+                    }
+                    word.push(*letter);
+                    self.rest = rest;
+                }
+                [..] => return if word.is_empty() { Err(Stop::Wrong) } else { Ok(word) },
+            }
+        }
     }
 }

@@ -29,6 +29,10 @@ impl Scanner {
         Self { objects: 1, depth: 1, in_string: false, escaped: false }
     }
 
+    pub(super) fn in_string(&self) -> bool {
+        self.in_string
+    }
+
     pub(super) fn push(&mut self, character: char) -> Scanned {
         if self.in_string {
             match character {

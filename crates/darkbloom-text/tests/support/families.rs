@@ -158,11 +158,26 @@ pub const FAMILIES: [&Family; 6] = [&QWEN, &LLAMA, &GEMMA, &MISTRAL, &DEEPSEEK, 
 impl Family {
     /// A model whose marks are control tokens, or letters like all others.
     pub fn model(&self, control: bool) -> TextModel {
+        if control { self.model_with(&[], 3) } else { Self::build(Header::small(self.template)) }
+    }
+
+    /// A model whose marks are control tokens, and these are tokens of a kind.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub fn model_with(&self, more: &[&str], kind: i32) -> TextModel {
         let mut header = Header::small(self.template);
-        if control {
-            header.tokens.extend(self.controls.iter().map(|token| (*token).to_owned()));
-            header.kinds.extend(self.controls.iter().map(|_| 3));
-        }
+        header.tokens.extend(self.controls.iter().chain(more).map(|token| (*token).to_owned()));
+        header.kinds.extend(self.controls.iter().map(|_| 3));
+        header.kinds.extend(more.iter().map(|_| kind));
+        Self::build(header)
+    }
+
+    /// A model with another template, whose marks are letters.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub fn model_of(&self, template: &str) -> TextModel {
+        Self::build(Header::small(template))
+    }
+
+    fn build(header: Header) -> TextModel {
         TextModel::new(TextPack::from_gguf_header(&header.bytes()).unwrap()).unwrap()
     }
 }
