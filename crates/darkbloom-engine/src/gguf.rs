@@ -143,6 +143,23 @@ pub struct ModelHeader {
     pub context_length: u64,
     /// How many weights there are.
     pub parameters: u64,
+    /// How the matrices are stored.
+    pub(crate) tensor_types: TensorTypes,
+}
+
+/// A set of tensor types, by ggml's numbers, all of which are below 64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct TensorTypes(u64);
+
+impl TensorTypes {
+    fn add(&mut self, of: u32) {
+        self.0 |= 1 << of;
+    }
+
+    /// Whether at least one of these is among them.
+    pub(crate) fn any_of(self, types: &[u32]) -> bool {
+        types.iter().any(|of| self.0 & (1 << of) != 0)
+    }
 }
 
 /// Reads and checks the header of a file of `file_bytes` bytes.
@@ -161,9 +178,11 @@ pub(crate) fn check(reader: impl BufRead, file_bytes: u64) -> Result<ModelHeader
     let context_length = facts.check()?;
     // Their number and the lengths of their names bound what they take.
     input.end = file_bytes;
-    let parameters = check_tensors(&mut input, tensors, facts.number("general.alignment").unwrap_or(32))?;
+    let (parameters, tensor_types) =
+        check_tensors(&mut input, tensors, facts.number("general.alignment").unwrap_or(32))?;
     let file_type = facts.number("general.file_type");
-    Ok(ModelHeader { architecture: facts.architecture, name: facts.name, file_type, context_length, parameters })
+    let Facts { architecture, name, .. } = facts;
+    Ok(ModelHeader { architecture, name, file_type, context_length, parameters, tensor_types })
 }
 
 fn limited(value: u64, max: u64, what: &'static str) -> Result<u64, GgufError> {
@@ -497,8 +516,12 @@ fn read_number<R: BufRead>(input: &mut Input<R>, bytes: u64) -> Result<u64, Gguf
 }
 
 /// Checks what is said of the tensors, and that they lie one after the other inside the file. How many weights they have
-/// together comes back.
-fn check_tensors<R: BufRead>(input: &mut Input<R>, tensors: u64, alignment: u64) -> Result<u64, GgufError> {
+/// together comes back, and how the matrices among them are stored.
+fn check_tensors<R: BufRead>(
+    input: &mut Input<R>,
+    tensors: u64,
+    alignment: u64,
+) -> Result<(u64, TensorTypes), GgufError> {
     if !alignment.is_power_of_two() || alignment > ALIGNMENT_MAX {
         return Err(GgufError::Malformed("the alignment"));
     }
@@ -506,6 +529,7 @@ fn check_tensors<R: BufRead>(input: &mut Input<R>, tensors: u64, alignment: u64)
         return Err(GgufError::Missing("every tensor"));
     }
     let (mut names, mut weights, mut next, mut end) = (HashSet::new(), 0u64, 0u64, 0u64);
+    let mut types = TensorTypes::default();
     for _ in 0..tensors {
         let length = limited(input.u64()?, TENSOR_NAME_BYTES_MAX, "the length of a tensor's name")?;
         let name = input.text(length, "a tensor's name")?;
@@ -513,6 +537,9 @@ fn check_tensors<R: BufRead>(input: &mut Input<R>, tensors: u64, alignment: u64)
             return Err(GgufError::Malformed("a tensor's name"));
         }
         let tensor = Tensor::read(input)?;
+        if tensor.is_matrix {
+            types.add(tensor.of);
+        }
         if tensor.offset != next {
             return Err(GgufError::Malformed("a tensor's place"));
         }
@@ -524,11 +551,14 @@ fn check_tensors<R: BufRead>(input: &mut Input<R>, tensors: u64, alignment: u64)
     if data.checked_add(end).is_none_or(|end| end > input.file_bytes) {
         return Err(GgufError::Truncated);
     }
-    Ok(weights)
+    Ok((weights, types))
 }
 
 /// What a header says of one tensor.
 struct Tensor {
+    of: u32,
+    /// It has more than one row.
+    is_matrix: bool,
     elements: u64,
     bytes: u64,
     /// From the beginning of all tensors' data.
@@ -563,7 +593,7 @@ impl Tensor {
             return Err(GgufError::Malformed("a tensor's size"));
         }
         let bytes = (elements / block).checked_mul(block_bytes).ok_or(GgufError::BeyondLimit("a tensor's size"))?;
-        Ok(Self { elements, bytes, offset: input.u64()? })
+        Ok(Self { of, is_matrix: elements > width, elements, bytes, offset: input.u64()? })
     }
 }
 
