@@ -8,6 +8,12 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead};
 
+// By its path: the fuzz target takes this file as it stands, from elsewhere.
+#[path = "gguf/architectures.rs"]
+mod architectures;
+
+use architectures::{ARCHITECTURES, HYBRIDS, Rotation};
+
 /// Longest key: ten times the longest that ggml's list of keys has.
 const KEY_BYTES_MAX: u64 = 1_024;
 /// Everything before the tensors: a vocabulary of 262,144 tokens with merges and scores takes about 12 MiB. The tokenizer's
@@ -42,46 +48,6 @@ const WORD_BYTES_MAX: u64 = 64;
 /// Longest name of a model that is kept, for people; a longer one is passed over.
 const NAME_BYTES_MAX: u64 = 256;
 
-/// How an architecture's positions turn with its attention heads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rotation {
-    /// Whole heads: llama.cpp asserts it.
-    Whole,
-    /// Whole heads, or the first so many of their elements.
-    Part,
-}
-
-/// The architectures that run, by llama.cpp's names: plain decoders with attention over keys and values of equal width.
-const ARCHITECTURES: [(&str, Rotation); 28] = [
-    ("arcee", Rotation::Whole),
-    ("cohere2", Rotation::Part),
-    ("command-r", Rotation::Part),
-    ("dots1", Rotation::Whole),
-    ("ernie4_5", Rotation::Whole),
-    ("ernie4_5-moe", Rotation::Whole),
-    ("exaone", Rotation::Whole),
-    ("exaone4", Rotation::Whole),
-    ("gemma", Rotation::Part),
-    ("gemma2", Rotation::Part),
-    ("gemma3", Rotation::Part),
-    ("glm4", Rotation::Part),
-    ("gpt-oss", Rotation::Part),
-    ("granite", Rotation::Whole),
-    ("granitemoe", Rotation::Whole),
-    ("internlm2", Rotation::Whole),
-    ("llama", Rotation::Whole),
-    ("mistral3", Rotation::Whole),
-    ("olmo2", Rotation::Whole),
-    ("olmoe", Rotation::Whole),
-    ("phi3", Rotation::Part),
-    ("qwen2", Rotation::Whole),
-    ("qwen2moe", Rotation::Whole),
-    ("qwen3", Rotation::Whole),
-    ("qwen3moe", Rotation::Whole),
-    ("seed_oss", Rotation::Whole),
-    ("smollm3", Rotation::Whole),
-    ("starcoder2", Rotation::Whole),
-];
 /// The tokenizers that a vocabulary may be for, by llama.cpp's names. It reads others' tables without looking at their ends,
 /// or aborts when it is asked about tokens of none.
 const TOKENIZERS: [&str; 3] = ["gemma4", "gpt2", "llama"];
@@ -112,6 +78,11 @@ pub enum GgufError {
     /// A kind of model or tokenizer that does not run here.
     #[error("{0} is not one that runs here")]
     Unsupported(&'static str),
+    /// An architecture whose state cannot be cut back. It runs neither exact nor fast.
+    #[error(
+        "{0} is an architecture with a recurrent state beside its attention, and none of those runs here yet, exact or fast"
+    )]
+    Hybrid(&'static str),
     /// One of several files that make a model together. llama.cpp would open the others by their names, unchecked.
     #[error("it is one of {0} files that make a model together, which cannot be loaded yet")]
     Split(u64),
@@ -408,6 +379,9 @@ impl Facts {
         if self.architecture.is_empty() {
             return Err(GgufError::Missing("the architecture"));
         }
+        if let Some(name) = HYBRIDS.into_iter().find(|name| *name == self.architecture) {
+            return Err(GgufError::Hybrid(name));
+        }
         let known = ARCHITECTURES.iter().find(|(name, _)| *name == self.architecture);
         let &(_, rotation) = known.ok_or(GgufError::Unsupported("the architecture"))?;
         if let Some(files) = self.number("split.count").filter(|files| *files > 1) {
@@ -630,7 +604,7 @@ fn tensor_type(number: u32) -> Result<(u64, u64), GgufError> {
     })
 }
 
-// By its path: the fuzz target takes this file as it stands, from elsewhere.
+// By its path as well.
 #[cfg(test)]
 #[path = "gguf/tests.rs"]
 mod tests;

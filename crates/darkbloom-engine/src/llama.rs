@@ -106,7 +106,7 @@ pub enum LoadModelError {
     #[error("the model file's path has characters that cannot be used")]
     Path,
     /// It is not a whole model file.
-    #[error("the model file is damaged: {0}")]
+    #[error("the model file cannot be used: {0}")]
     Damaged(#[from] GgufError),
     /// Its header is sound, and llama.cpp refuses it: an architecture that it does not know, tensors that do not fit
     /// together, weights that are not numbers, or too little memory.

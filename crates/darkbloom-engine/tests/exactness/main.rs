@@ -11,7 +11,7 @@ mod rows;
 use std::path::{Path, PathBuf};
 
 use darkbloom_batch::{Limits, Priority, Scope};
-use darkbloom_engine::{Exactness, Executor as _, LlamaExecutor, LlamaSettings};
+use darkbloom_engine::{Exactness, Executor as _, GgufError, LlamaExecutor, LlamaSettings, LoadModelError};
 use darkbloom_types::{Millis, SecretTokens, TokenCount};
 
 use models::{Kind, Shape, Stored};
@@ -174,6 +174,16 @@ fn mixtures_of_experts_with_a_window_are_exact() {
 }
 
 #[test]
+fn a_hybrid_of_recurrent_and_attention_blocks_is_refused_by_name() {
+    for exactness in [Exactness::Exact, Exactness::Fast] {
+        with_random(Shape::Hybrid, Kind::All(Stored::Q8_0), |path| {
+            let refused = LlamaExecutor::load(path, &LlamaSettings { exactness, ..settings(2, 64, 1) });
+            assert!(matches!(refused.err(), Some(LoadModelError::Damaged(GgufError::Hybrid("lfm2")))));
+        });
+    }
+}
+
+#[test]
 fn sixteen_rows_in_one_step_say_what_each_says_alone() {
     for (shape, kind) in [(Shape::Dense, Kind::Q4KM), (Shape::Experts, Kind::All(Stored::Q8_0))] {
         with_random(shape, kind, |path| {
@@ -191,6 +201,26 @@ fn sixteen_rows_in_one_step_say_what_each_says_alone() {
             }
         });
     }
+}
+
+#[test]
+fn a_row_whose_last_token_gets_company_fills_its_context() {
+    with_random(Shape::Dense, Kind::All(Stored::F16), |path| {
+        // Not a cell more than the rows ask for.
+        let fill = |exactness| {
+            let settings = LlamaSettings { threads: 1, exactness, ..LlamaSettings::new(2, 256) };
+            let mut executor = LlamaExecutor::load(path, &settings).unwrap();
+            let holds = executor.capacity().row_tokens_max;
+            let mut rows = requests(&[holds - 9, 7], executor.vocabulary());
+            // Its last token is drawn and not fed.
+            rows[0].max_output = TokenCount(9);
+            rows[1].max_output = TokenCount(2);
+            let limits = limits(&executor);
+            (holds, run(&mut executor, limits, &rows, 0).0[&rows[0].id].tokens.len())
+        };
+        assert_eq!(fill(Exactness::Fast), (256, 9));
+        assert_eq!(fill(Exactness::Exact), (255, 9));
+    });
 }
 
 #[test]
