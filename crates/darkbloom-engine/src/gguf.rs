@@ -8,6 +8,12 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead};
 
+// By its path: the fuzz target takes this file as it stands, from elsewhere.
+#[path = "gguf/architectures.rs"]
+mod architectures;
+
+use architectures::{ARCHITECTURES, HYBRIDS, Rotation};
+
 /// Longest key: ten times the longest that ggml's list of keys has.
 const KEY_BYTES_MAX: u64 = 1_024;
 /// Everything before the tensors: a vocabulary of 262,144 tokens with merges and scores takes about 12 MiB. The tokenizer's
@@ -42,46 +48,6 @@ const WORD_BYTES_MAX: u64 = 64;
 /// Longest name of a model that is kept, for people; a longer one is passed over.
 const NAME_BYTES_MAX: u64 = 256;
 
-/// How an architecture's positions turn with its attention heads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rotation {
-    /// Whole heads: llama.cpp asserts it.
-    Whole,
-    /// Whole heads, or the first so many of their elements.
-    Part,
-}
-
-/// The architectures that run, by llama.cpp's names: plain decoders with attention over keys and values of equal width.
-const ARCHITECTURES: [(&str, Rotation); 28] = [
-    ("arcee", Rotation::Whole),
-    ("cohere2", Rotation::Part),
-    ("command-r", Rotation::Part),
-    ("dots1", Rotation::Whole),
-    ("ernie4_5", Rotation::Whole),
-    ("ernie4_5-moe", Rotation::Whole),
-    ("exaone", Rotation::Whole),
-    ("exaone4", Rotation::Whole),
-    ("gemma", Rotation::Part),
-    ("gemma2", Rotation::Part),
-    ("gemma3", Rotation::Part),
-    ("glm4", Rotation::Part),
-    ("gpt-oss", Rotation::Part),
-    ("granite", Rotation::Whole),
-    ("granitemoe", Rotation::Whole),
-    ("internlm2", Rotation::Whole),
-    ("llama", Rotation::Whole),
-    ("mistral3", Rotation::Whole),
-    ("olmo2", Rotation::Whole),
-    ("olmoe", Rotation::Whole),
-    ("phi3", Rotation::Part),
-    ("qwen2", Rotation::Whole),
-    ("qwen2moe", Rotation::Whole),
-    ("qwen3", Rotation::Whole),
-    ("qwen3moe", Rotation::Whole),
-    ("seed_oss", Rotation::Whole),
-    ("smollm3", Rotation::Whole),
-    ("starcoder2", Rotation::Whole),
-];
 /// The tokenizers that a vocabulary may be for, by llama.cpp's names. It reads others' tables without looking at their ends,
 /// or aborts when it is asked about tokens of none.
 const TOKENIZERS: [&str; 3] = ["gemma4", "gpt2", "llama"];
@@ -112,6 +78,11 @@ pub enum GgufError {
     /// A kind of model or tokenizer that does not run here.
     #[error("{0} is not one that runs here")]
     Unsupported(&'static str),
+    /// An architecture whose state cannot be cut back. It runs neither exact nor fast.
+    #[error(
+        "{0} is an architecture with a recurrent state beside its attention, and none of those runs here yet, exact or fast"
+    )]
+    Hybrid(&'static str),
     /// One of several files that make a model together. llama.cpp would open the others by their names, unchecked.
     #[error("it is one of {0} files that make a model together, which cannot be loaded yet")]
     Split(u64),
@@ -152,6 +123,23 @@ pub struct ModelHeader {
     pub block_width: u64,
     /// Tokens of the vocabulary.
     pub vocabulary: u64,
+    /// How the matrices are stored.
+    pub(crate) tensor_types: TensorTypes,
+}
+
+/// A set of tensor types, by ggml's numbers, all of which are below 64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct TensorTypes(u64);
+
+impl TensorTypes {
+    fn add(&mut self, of: u32) {
+        self.0 |= 1 << of;
+    }
+
+    /// Whether at least one of these is among them.
+    pub(crate) fn any_of(self, types: &[u32]) -> bool {
+        types.iter().any(|of| self.0 & (1 << of) != 0)
+    }
 }
 
 /// Reads and checks the header of a file of `file_bytes` bytes.
@@ -179,6 +167,7 @@ pub(crate) fn check(reader: impl BufRead, file_bytes: u64) -> Result<ModelHeader
         token_width: facts.token_width(),
         block_width: facts.block_width(),
         vocabulary: facts.vocabulary,
+        tensor_types: weights.types,
         architecture: facts.architecture,
         name: facts.name,
     })
@@ -407,6 +396,9 @@ impl Facts {
         if self.architecture.is_empty() {
             return Err(GgufError::Missing("the architecture"));
         }
+        if let Some(name) = HYBRIDS.into_iter().find(|name| *name == self.architecture) {
+            return Err(GgufError::Hybrid(name));
+        }
         let known = ARCHITECTURES.iter().find(|(name, _)| *name == self.architecture);
         let &(_, rotation) = known.ok_or(GgufError::Unsupported("the architecture"))?;
         if let Some(files) = self.number("split.count").filter(|files| *files > 1) {
@@ -544,6 +536,8 @@ fn read_number<R: BufRead>(input: &mut Input<R>, bytes: u64) -> Result<u64, Gguf
 struct Weights {
     elements: u64,
     bytes: u64,
+    /// How the matrices among them are stored.
+    types: TensorTypes,
 }
 
 /// Checks what is said of the tensors, and that they lie one after the other inside the file.
@@ -555,6 +549,7 @@ fn check_tensors<R: BufRead>(input: &mut Input<R>, tensors: u64, alignment: u64)
         return Err(GgufError::Missing("every tensor"));
     }
     let (mut names, mut weights, mut next, mut end) = (HashSet::new(), 0u64, 0u64, 0u64);
+    let mut types = TensorTypes::default();
     for _ in 0..tensors {
         let length = limited(input.u64()?, TENSOR_NAME_BYTES_MAX, "the length of a tensor's name")?;
         let name = input.text(length, "a tensor's name")?;
@@ -562,6 +557,9 @@ fn check_tensors<R: BufRead>(input: &mut Input<R>, tensors: u64, alignment: u64)
             return Err(GgufError::Malformed("a tensor's name"));
         }
         let tensor = Tensor::read(input)?;
+        if tensor.is_matrix {
+            types.add(tensor.of);
+        }
         if tensor.offset != next {
             return Err(GgufError::Malformed("a tensor's place"));
         }
@@ -573,11 +571,14 @@ fn check_tensors<R: BufRead>(input: &mut Input<R>, tensors: u64, alignment: u64)
     if data.checked_add(end).is_none_or(|end| end > input.file_bytes) {
         return Err(GgufError::Truncated);
     }
-    Ok(Weights { elements: weights, bytes: end })
+    Ok(Weights { elements: weights, bytes: end, types })
 }
 
 /// What a header says of one tensor.
 struct Tensor {
+    of: u32,
+    /// It has more than one row.
+    is_matrix: bool,
     elements: u64,
     bytes: u64,
     /// From the beginning of all tensors' data.
@@ -612,7 +613,7 @@ impl Tensor {
             return Err(GgufError::Malformed("a tensor's size"));
         }
         let bytes = (elements / block).checked_mul(block_bytes).ok_or(GgufError::BeyondLimit("a tensor's size"))?;
-        Ok(Self { elements, bytes, offset: input.u64()? })
+        Ok(Self { of, is_matrix: elements > width, elements, bytes, offset: input.u64()? })
     }
 }
 
@@ -649,7 +650,7 @@ fn tensor_type(number: u32) -> Result<(u64, u64), GgufError> {
     })
 }
 
-// By its path: the fuzz target takes this file as it stands, from elsewhere.
+// By its path as well.
 #[cfg(test)]
 #[path = "gguf/tests.rs"]
 mod tests;

@@ -1,5 +1,6 @@
 //! Models in the GGUF format, run by llama.cpp inside this process, on the CPU.
 
+mod exact;
 pub(crate) mod raw;
 mod state;
 
@@ -19,7 +20,8 @@ use darkbloom_types::TokenId;
 use crate::devices::{Accelerator, devices};
 use crate::executor::{Draws, Ledger};
 use crate::{Capacity, ExecuteError, Executor, GgufError, ModelHeader};
-use raw::{Batch, Context, ContextSettings, Model};
+use exact::Needs;
+use raw::{Batch, Context, ContextSettings, LoadWays, Model};
 use state::SavedState;
 
 /// Most idle slots between two decoding rows that are filled with a token of no consequence. llama.cpp computes only
@@ -34,16 +36,16 @@ const GAP_FILL_ROWS_MIN: usize = 6;
 /// Most threads. ggml allows 512; beyond the number of cores they only wait for each other.
 const THREADS_MAX: usize = 512;
 
-/// Which attention kernels may run.
+/// Whether rows may notice each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Exactness {
     /// A row's logits have the same bits whoever shares the batch, however its prompt is cut, with any number of threads.
     ///
-    /// llama.cpp's CPU flash attention picks a tiled kernel for 64 query tokens and more, and one that splits the
-    /// context among threads for a single token over 512 cells and more; both add in another order than the plain
-    /// kernel. Both need keys in F16 or F32, so keys and values in BF16, the type that models are trained in, keep to
-    /// the plain kernel. Against F16 with one thread and 300 tokens of context this takes 7 to 16 % more time to decode
-    /// and 30 % more to prefill (0.6 B parameters, Q8_0, AVX2); the memory is the same.
+    /// llama.cpp picks kernels by how many tokens there are, and they add in different orders; the module `exact` says
+    /// which, and what keeps each model to one of them. Keys are in BF16 beside values in F16, which takes the memory that
+    /// [`Exactness::Fast`] takes and as long to decode; long prompts take longer. K-quants are multiplied neither in tiles nor
+    /// repacked. Where weights are floats, as every mixture of experts' router is, a token that would be alone in a
+    /// forward gets one of no consequence beside it, and a row holds a token less.
     #[default]
     Exact,
     /// Whichever kernel is fastest. Tokens then depend on the neighbours now and then.
@@ -62,7 +64,7 @@ pub struct LlamaSettings {
     /// Threads that compute. They spin while they wait for each other, so a core that is busy with something else slows
     /// down all of them.
     pub threads: usize,
-    /// Which attention kernels may run.
+    /// Whether rows may notice each other.
     pub exactness: Exactness,
     /// Whether the model may run on something else than the processor.
     pub accelerator: Accelerator,
@@ -158,7 +160,7 @@ pub enum LoadModelError {
     #[error("loading was ended before it was done")]
     Ended,
     /// It is not a whole model file.
-    #[error("the model file is damaged: {0}")]
+    #[error("the model file cannot be used: {0}")]
     Damaged(#[from] GgufError),
     /// Its header is sound, and llama.cpp refuses it: an architecture that it does not know, tensors that do not fit
     /// together, weights that are not numbers, or too little memory.
@@ -201,6 +203,8 @@ pub struct LlamaExecutor {
     ledger: Ledger,
     saved: HashMap<SavedId, SavedState>,
     batch: Batch,
+    /// Whether no token is computed alone.
+    company: bool,
     sampler: Sampler,
     forwards: u64,
 }
@@ -226,7 +230,9 @@ impl LlamaExecutor {
     ) -> Result<Self, LoadModelError> {
         check_settings(settings)?;
         let on_accelerator = runs_on_accelerator(settings)?;
-        let trained = check_open_model_file(&file)?.context_length;
+        let header = check_open_model_file(&file)?;
+        let (trained, exact) = (header.context_length, settings.exactness == Exactness::Exact);
+        let needs = if exact { Needs::of(header.tensor_types) } else { Needs::default() };
         if settings.row_tokens_max as u64 > trained {
             return Err(LoadModelError::ContextTooLong { asked: settings.row_tokens_max, trained });
         }
@@ -237,7 +243,8 @@ impl LlamaExecutor {
             ended |= !goes_on;
             goes_on
         };
-        let model = Model::load(file, on_accelerator, settings.map_weights, &mut heard);
+        let ways = LoadWays { on_accelerator, map_weights: settings.map_weights, repack: !needs.as_stored };
+        let model = Model::load(file, ways, &mut heard);
         let model = model.ok_or(if ended { LoadModelError::Ended } else { LoadModelError::Refused })?;
         if !model.is_plain_decoder() || model.vocabulary() == 0 {
             return Err(LoadModelError::UnsupportedKind);
@@ -248,17 +255,20 @@ impl LlamaExecutor {
             &ContextSettings {
                 sequences: settings.rows_max,
                 sequence_tokens: settings.row_tokens_max,
-                // And room for the tokens that fill idle slots.
+                // And room for the tokens that fill idle slots or keep a row's last company.
                 batch_tokens: settings.step_tokens_max + settings.rows_max,
-                outputs: settings.rows_max + GUESSES_IN_STEP_MAX,
+                // Each row's, and one beside it.
+                outputs: 2 * settings.rows_max + GUESSES_IN_STEP_MAX,
                 threads: settings.threads,
-                cache_as_bf16: settings.exactness == Exactness::Exact,
+                unlike_keys: exact,
+                no_tiles: needs.no_tiles,
             },
         )
         .ok_or(LoadModelError::Context)?;
         let capacity = Capacity {
             rows_max: settings.rows_max,
-            row_tokens_max: settings.row_tokens_max,
+            // Whatever keeps a row's last token company takes the place after it.
+            row_tokens_max: settings.row_tokens_max - usize::from(needs.company),
             step_tokens_max: settings.step_tokens_max,
             trims: !model.has_window(),
         };
@@ -270,6 +280,7 @@ impl LlamaExecutor {
             ledger: Ledger::new(capacity, vocabulary),
             saved: HashMap::new(),
             batch: Batch::default(),
+            company: needs.company,
             sampler: Sampler::new(),
             forwards: 0,
         })
@@ -315,9 +326,6 @@ impl LlamaExecutor {
                 return Err(if code == 2 { ExecuteError::Interrupted } else { ExecuteError::Backend { code } });
             }
         }
-        for slot in filled {
-            self.context.forget(slot, self.ledger.held[slot]);
-        }
         let mut sampled = Vec::with_capacity(rows.len());
         for (work, last) in rows.into_iter().zip(places) {
             let guesses = work.guesses as usize;
@@ -332,6 +340,9 @@ impl LlamaExecutor {
                 self.context.forget(slot, self.ledger.held[slot]);
             }
             sampled.push(Sampled { slot: work.slot, tokens });
+        }
+        for slot in filled {
+            self.context.forget(slot, self.ledger.held[slot]);
         }
         Ok(StepOutput { sampled, lost })
     }
@@ -394,7 +405,8 @@ impl LlamaExecutor {
         Ok(lost)
     }
 
-    /// Puts the rows' tokens into the batch, by slot. Returns where each row's last token is, and the filled slots.
+    /// Puts the rows' tokens into the batch, by slot. Returns where each row's last token is, and the slots that got a
+    /// token of no consequence.
     fn fill_batch(&mut self, rows: &[&RowWork]) -> (Vec<usize>, Vec<usize>) {
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_unstable_by_key(|&row| rows[row].slot);
@@ -424,6 +436,9 @@ impl LlamaExecutor {
                 let wanted = work.sample.is_some() && at >= first_output;
                 last_places[row] = self.batch.push(token, work.start as usize + at, slot, wanted);
             }
+        }
+        if self.company {
+            filled.extend(self.batch.add_company());
         }
         (last_places, filled)
     }

@@ -17,6 +17,7 @@ use std::sync::{Arc, Once};
 use llama_cpp_sys_2 as sys;
 use zeroize::Zeroize as _;
 
+use super::exact;
 use crate::devices::Device;
 
 /// Most sequences of a context: llama.cpp's own limit, beyond which it aborts.
@@ -121,6 +122,36 @@ impl Drop for CFile {
     }
 }
 
+/// Puts something beside weights that would be multiplied in tiles, which makes ggml leave that be. Called with each operation
+/// before it is computed; asks for no results, so all of them are computed at once as if it were not there.
+unsafe extern "C" fn mark_weights(operation: *mut sys::ggml_tensor, _ask: bool, _user: *mut c_void) -> bool {
+    static MARK: u8 = 0;
+    // SAFETY: llama.cpp passes an operation of the graph that it is about to compute on this thread. Its first source is
+    // there for products. The mark is never read, and nobody else looks at what stands beside weights in plain memory; what
+    // repacked ones have there stays.
+    unsafe {
+        let operation = &*operation;
+        if operation.op == sys::GGML_OP_MUL_MAT || operation.op == sys::GGML_OP_MUL_MAT_ID {
+            let weights = operation.src[0];
+            if (*weights).extra.is_null() && exact::is_tiled((*weights).type_) {
+                (*weights).extra = ptr::from_ref(&MARK).cast_mut().cast();
+            }
+        }
+    }
+    false
+}
+
+/// How weights are loaded.
+#[derive(Clone, Copy)]
+pub(super) struct LoadWays {
+    /// Onto an accelerator.
+    pub(super) on_accelerator: bool,
+    /// Mapped from the file instead of read.
+    pub(super) map_weights: bool,
+    /// Into another order of their numbers, where that makes products faster.
+    pub(super) repack: bool,
+}
+
 /// A loaded model.
 pub(super) struct Model(NonNull<sys::llama_model>);
 
@@ -139,12 +170,8 @@ impl Drop for Model {
 impl Model {
     /// Loads the weights from a file that stands at its beginning. Nothing when llama.cpp refuses the file, or
     /// `progress` ends it.
-    pub(super) fn load(
-        file: File,
-        on_accelerator: bool,
-        map_weights: bool,
-        mut progress: Progress<'_>,
-    ) -> Option<Self> {
+    pub(super) fn load(file: File, ways: LoadWays, mut progress: Progress<'_>) -> Option<Self> {
+        let LoadWays { on_accelerator, map_weights, repack } = ways;
         start_backend();
         let file = CFile::new(file)?;
         // SAFETY: the parameters are llama.cpp's defaults with plain values changed; the file is open, and both it and what
@@ -156,6 +183,7 @@ impl Model {
             parameters.load_mode = if map_weights { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_NONE };
             // Also looks at each block's scale, so that damaged weights are refused and not computed with.
             parameters.check_tensors = true;
+            parameters.use_extra_bufts = repack;
             parameters.progress_callback = Some(hear_progress);
             parameters.progress_callback_user_data = ptr::from_mut(&mut progress).cast();
             sys::llama_model_load_from_file_ptr(file.0.as_ptr().cast(), parameters)
@@ -206,7 +234,10 @@ pub(super) struct ContextSettings {
     pub(super) batch_tokens: usize,
     pub(super) outputs: usize,
     pub(super) threads: usize,
-    pub(super) cache_as_bf16: bool,
+    /// Keys in BF16 beside values in F16; otherwise both in F16.
+    pub(super) unlike_keys: bool,
+    /// Weights are not multiplied in tiles.
+    pub(super) no_tiles: bool,
 }
 
 /// A model's working memory.
@@ -261,8 +292,13 @@ impl Context {
             // Each sequence has cells of its own: with shared ones the order of additions depends on the neighbours.
             parameters.kv_unified = false;
             parameters.flash_attn_type = sys::LLAMA_FLASH_ATTN_TYPE_ENABLED;
-            parameters.type_k = if settings.cache_as_bf16 { sys::GGML_TYPE_BF16 } else { sys::GGML_TYPE_F16 };
-            parameters.type_v = parameters.type_k;
+            parameters.type_k = if settings.unlike_keys { sys::GGML_TYPE_BF16 } else { sys::GGML_TYPE_F16 };
+            parameters.type_v = sys::GGML_TYPE_F16;
+            // A window's blocks have all cells too: with fewer, where a token lies depends on how its row was fed.
+            parameters.swa_full = true;
+            if settings.no_tiles {
+                parameters.cb_eval = Some(mark_weights);
+            }
             parameters.no_perf = true;
             parameters.abort_callback = Some(is_interrupted);
             parameters.abort_callback_data = Arc::as_ptr(&interrupt).cast_mut().cast();
@@ -397,6 +433,19 @@ impl Batch {
         self.positions.clear();
         self.sequences.clear();
         self.outputs.clear();
+    }
+
+    /// Sees to it that llama.cpp computes no token alone and draws from none alone: feeds a token of no consequence after it.
+    /// Returns the sequences that have a token more than they were given. The batch has to be in the order of its sequences.
+    pub(super) fn add_company(&mut self) -> Vec<usize> {
+        let lonely = exact::find_lonely(&self.sequences, &mut self.outputs).into_iter();
+        let filled = lonely.map(|place| {
+            let sequence = self.sequences[place].cast_unsigned() as usize;
+            let position = self.positions[place].cast_unsigned() as usize + 1;
+            self.push(0, position, sequence, self.outputs[place] == 1);
+            sequence
+        });
+        filled.collect()
     }
 
     /// Adds a token and returns its place.

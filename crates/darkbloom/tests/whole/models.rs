@@ -179,7 +179,7 @@ fn a_cache_and_other_folders_are_listed_and_left_alone() {
     fs::write(other.join("cut\u{1b}[2J.gguf"), &fs::read(model_file()).unwrap()[..90_000]).unwrap();
     let shown = home.succeed(&["list", "--folder", text(&other)]);
     assert!(shown.contains("lab/cached/m.gguf") && shown.contains("in the Hugging Face cache"), "{shown}");
-    assert!(shown.contains("cannot be loaded: the model file is damaged: the file is cut short"), "{shown}");
+    assert!(shown.contains("cannot be loaded: the model file cannot be used: the file is cut short"), "{shown}");
     assert!(!shown.contains('\u{1b}'));
     let settings = home.folder.path().join("settings.toml");
     fs::write(&settings, format!("[provider]\nmodels = \"/nonexistent\"\nmodel_folders = [{other:?}]\n")).unwrap();
