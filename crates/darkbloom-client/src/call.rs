@@ -87,12 +87,19 @@ pub struct Completed {
     pub input_tokens: TokenCount,
     /// Output tokens: as many as arrived.
     pub output_tokens: TokenCount,
+    /// What was signed and paid; nothing where an engine of this process answered.
+    pub settled: Option<Settled>,
+    /// Where the time went.
+    pub timing: Timing,
+}
+
+/// What an answer cost, and who signed what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
     /// The receipt's name.
     pub receipt: ReceiptId,
     /// What was charged.
     pub charge: NanoDollars,
-    /// Where the time went.
-    pub timing: Timing,
 }
 
 /// One part of an answer.

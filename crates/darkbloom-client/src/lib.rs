@@ -23,10 +23,10 @@ use std::sync::Arc;
 
 use darkbloom_types::{NetworkId, ProviderId, Refusal, SecretString, Tier};
 
-pub use crate::call::{Answer, AnswerMeta, Completed, Failed, Operation, Part};
+pub use crate::call::{Answer, AnswerMeta, Completed, Failed, Operation, Part, Settled};
 pub use crate::network::{ModelOffer, check_address};
 pub use crate::printable::{printable, printable_answer};
-pub use crate::surface::{Role, Surface, SurfaceConfig};
+pub use crate::surface::{Answering, Engine, Role, Surface, SurfaceConfig};
 pub use crate::timing::Timing;
 
 /// What a consumer or operator decides.

@@ -1,6 +1,7 @@
 //! The HTTP surface that consumers' programs speak to: the same for gateway and proxy.
 
 mod chat;
+mod engine;
 mod places;
 
 use std::net::SocketAddr;
@@ -16,9 +17,11 @@ use axum::routing::{get, post};
 use darkbloom_dialect::{ApiError, openai};
 use darkbloom_types::{Refusal, RefusalCode, SecretString};
 
+use self::engine::Backend;
+pub use self::engine::{Answering, Engine};
 use self::places::Places;
 use crate::Client;
-use crate::keys::Keys;
+use crate::keys::{self, Keys};
 use darkbloom_host::listen::{Bound, ListenError, Server};
 use darkbloom_host::request_id;
 
@@ -40,6 +43,11 @@ pub enum Role {
         /// The key that all requests are sealed and paid with.
         key: SecretString,
     },
+    /// The owner of an engine in this process, for programs of this machine that know its key.
+    Local {
+        /// The key.
+        key: SecretString,
+    },
 }
 
 impl Role {
@@ -47,7 +55,8 @@ impl Role {
     fn vouching(&self) -> Vouching {
         match self {
             Self::Gateway => Vouching { sealed_by: "gateway", header: "x-darkbloom-asserted-by", field: "asserted_by" },
-            Self::Proxy { .. } => {
+            // Of what nobody sealed nothing is said.
+            Self::Proxy { .. } | Self::Local { .. } => {
                 Vouching { sealed_by: "client", header: "x-darkbloom-verified-by", field: "verified_by" }
             }
         }
@@ -84,7 +93,7 @@ pub struct Surface {
 }
 
 pub(crate) struct Shared {
-    pub client: Client,
+    pub backend: Backend,
     pub role: Role,
     pub places: Places,
     pub keys: Keys,
@@ -96,10 +105,23 @@ impl Surface {
     /// # Errors
     /// [`ListenError`]; nothing keeps running then.
     pub async fn start(client: Client, config: SurfaceConfig) -> Result<Self, ListenError> {
+        Self::serve(Backend::Network(client), config).await
+    }
+
+    /// Listens and serves in the background, with an engine of this process behind it. Only programs of this machine that
+    /// send the key are answered.
+    ///
+    /// # Errors
+    /// [`ListenError`]; nothing keeps running then.
+    pub async fn local(engine: Arc<dyn Engine>, listen: SocketAddr, key: SecretString) -> Result<Self, ListenError> {
+        Self::serve(Backend::Engine(engine), SurfaceConfig { listen, role: Role::Local { key } }).await
+    }
+
+    async fn serve(backend: Backend, config: SurfaceConfig) -> Result<Self, ListenError> {
         let bound = Bound::to(config.listen).await?;
         let address = bound.address;
         let places = Places::new(REQUESTS_MAX);
-        let shared = Arc::new(Shared { client, role: config.role, places, keys: Keys::default() });
+        let shared = Arc::new(Shared { backend, role: config.role, places, keys: Keys::default() });
         Ok(Self { address, server: bound.serve(router(shared), std::future::ready(()), DRAIN) })
     }
 
@@ -110,7 +132,7 @@ impl Surface {
 }
 
 fn router(shared: Arc<Shared>) -> Router {
-    let local_only = matches!(shared.role, Role::Proxy { .. });
+    let local_only = matches!(shared.role, Role::Proxy { .. } | Role::Local { .. });
     let mut router = Router::new()
         .route("/healthz", get(|| async { axum::Json(serde_json::json!({"status": "ok"})) }))
         .route("/v1/chat/completions", post(chat::completions))
@@ -131,7 +153,7 @@ async fn local_host_only(request: Request, next: Next) -> Response {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let foreign_page = request.headers().contains_key(header::ORIGIN);
     if foreign_page || !matches!(name, "127.0.0.1" | "localhost" | "[::1]") {
-        return Failure::new(Refusal::new(RefusalCode::Forbidden, "the proxy serves programs on this machine only"))
+        return Failure::new(Refusal::new(RefusalCode::Forbidden, "only programs on this machine are served here"))
             .into_response();
     }
     next.run(request).await
@@ -176,28 +198,28 @@ pub(crate) fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
 /// at the proxy.
 pub(crate) async fn accepted_key(shared: &Shared, headers: &HeaderMap) -> Result<SecretString, Refusal> {
     let key = key(shared, headers)?;
-    if let Role::Gateway = shared.role {
-        shared.keys.check(&key, async || shared.client.accepts(&key).await).await?;
+    if let (Role::Gateway, Backend::Network(client)) = (&shared.role, &shared.backend) {
+        shared.keys.check(&key, async || client.accepts(&key).await).await?;
     }
     Ok(key)
 }
 
 fn key(shared: &Shared, headers: &HeaderMap) -> Result<SecretString, Refusal> {
-    match &shared.role {
-        Role::Proxy { key } => Ok(key.clone()),
-        Role::Gateway => headers
+    let sent = || {
+        headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer "))
             .map(|key| SecretString::from(key.trim()))
             .filter(|key| !key.is_empty())
-            .ok_or_else(|| RefusalCode::InvalidApiKey.into()),
-    }
-}
-
-fn entry(offer: &crate::ModelOffer) -> openai::ModelEntry {
-    // The catalogue does not say when a model was made; OpenAI's field is filled with the epoch's start.
-    openai::ModelEntry { id: offer.entry.name.clone(), created_unix_s: 0, owned_by: "darkbloom".to_owned() }
+    };
+    let key = match &shared.role {
+        Role::Proxy { key } => Some(key.clone()),
+        Role::Gateway => sent(),
+        // By their digests: how long that takes says nothing of the key.
+        Role::Local { key } => sent().filter(|sent| keys::digest(sent) == keys::digest(key)),
+    };
+    key.ok_or_else(|| RefusalCode::InvalidApiKey.into())
 }
 
 fn json(body: Vec<u8>) -> Response {
@@ -208,8 +230,7 @@ fn json(body: Vec<u8>) -> Response {
 }
 
 async fn models(State(shared): State<Arc<Shared>>) -> Result<Response, Failure> {
-    let offers = shared.client.models().await.map_err(Failure::new)?;
-    let entries: Vec<_> = offers.iter().map(entry).collect();
+    let entries = shared.backend.models().await.map_err(Failure::new)?;
     Ok(json(openai::models_list(&entries)))
 }
 
@@ -218,10 +239,10 @@ async fn model(
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Failure> {
     let Path(name) = name.map_err(|_| Failure::new(RefusalCode::ModelNotFound.into()))?;
-    let offers = shared.client.models().await.map_err(Failure::new)?;
-    let offer = offers.iter().find(|offer| offer.entry.name == name);
-    let offer = offer.ok_or_else(|| Failure::new(RefusalCode::ModelNotFound.into()))?;
-    Ok(json(openai::model(&entry(offer))))
+    let entries = shared.backend.models().await.map_err(Failure::new)?;
+    let entry = entries.iter().find(|entry| entry.id == name);
+    let entry = entry.ok_or_else(|| Failure::new(RefusalCode::ModelNotFound.into()))?;
+    Ok(json(openai::model(entry)))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod agent;
 mod answer;
 pub mod benchmark;
 mod link;
+mod local;
 pub mod machine;
 mod model;
 pub mod models;
@@ -33,6 +34,7 @@ pub use darkbloom_engine::{Accelerator, Device, Exactness, devices, processor_fe
 
 use crate::shelf::{Allowance, Shelf};
 
+pub use crate::local::{Local, LocalConfig, Said, local_key};
 pub use crate::model::{CheckedModel, LoadError, LoadWatch, LoadedModel, ModelConfig, ModelOptions, weights_of_file};
 
 /// What an owner decides.
@@ -136,6 +138,27 @@ impl ServeError {
     }
 }
 
+/// Looks at the models, loads the first, and puts them on a shelf. Dropping the future ends the loading.
+async fn open_shelf(
+    models: Vec<ModelConfig>,
+    memory: Option<u64>,
+    idle_unload: Option<Duration>,
+    known: PathBuf,
+    load_model: impl Fn(&ModelOptions, &LoadWatch) -> Result<LoadedModel, LoadError> + Send + Sync + 'static,
+) -> Result<Arc<Shelf>, StartError> {
+    let budget = memory.or_else(machine::default_budget).unwrap_or(u64::MAX);
+    let watch = EndsWithStart(LoadWatch::default());
+    let watched = watch.0.clone();
+    let load = tokio::task::spawn_blocking(move || {
+        let known = models::KnownWeights::open(known);
+        let books = stock::books(&models, budget, known, &load_model, &watched)?;
+        Ok::<_, StartError>((books, load_model))
+    });
+    let (books, load_model) = load.await.expect("loading does not panic")?;
+    drop(watch);
+    Ok(Shelf::new(books, Allowance::new(budget, idle_unload.map(millis)), Box::new(load_model)))
+}
+
 fn millis(duration: Duration) -> Millis {
     Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
@@ -176,21 +199,18 @@ impl Provider {
         load_model: impl Fn(&ModelOptions, &LoadWatch) -> Result<LoadedModel, LoadError> + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let endpoint = agent::endpoint(&config.coordinator).map_err(StartError::Address)?;
-        let budget = config.memory.or_else(machine::default_budget).unwrap_or(u64::MAX);
-        let allowance = Allowance::new(budget, config.idle_unload.map(millis));
-        let watch = EndsWithStart(LoadWatch::default());
-        let watched = watch.0.clone();
-        let load = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
-            let identity = SoftwareKey::load_or_create(&config.data.join("identity.key"))?;
-            let outbox = ReceiptOutbox::open(&config.data.join("receipts.sqlite"))?;
-            let pin = agent::Pin::load(config.network, config.data.join("coordinator.pin"))?;
-            let known = models::KnownWeights::open(config.data.join("weights.json"));
-            let books = stock::books(&config.models, budget, known, &load_model, &watched)?;
-            Ok((identity, outbox, pin, books, load_model, config.join_token))
+        let data = config.data.clone();
+        // Before anything is loaded: a folder that cannot be used is found out at once.
+        let own = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
+            let identity = SoftwareKey::load_or_create(&data.join("identity.key"))?;
+            let outbox = ReceiptOutbox::open(&data.join("receipts.sqlite"))?;
+            let pin = agent::Pin::load(config.network, data.join("coordinator.pin"))?;
+            Ok((identity, outbox, pin))
         });
-        let (identity, outbox, pin, books, load_model, join_token) = load.await.expect("loading does not panic")?;
-        drop(watch);
-        let shelf = Shelf::new(books, allowance, Box::new(load_model));
+        let (identity, outbox, pin) = own.await.expect("reading files does not panic")?;
+        let known = config.data.join("weights.json");
+        let shelf = open_shelf(config.models, config.memory, config.idle_unload, known, load_model).await?;
+        let join_token = config.join_token;
         let id = ProviderId::of_public_key(&identity.public_point());
         let (stop, stopped) = watch::channel(false);
         let agent = agent::Agent::new(Arc::new(identity), outbox, pin, shelf, join_token, endpoint);

@@ -31,7 +31,7 @@ const COALESCE_WAIT: Duration = Duration::from_millis(waits::IDLE.0 / 6);
 /// How long a cancelled row may take to be free.
 const ROW_FREE_WAIT: Duration = Duration::from_millis(limits::ROW_FREE_WAIT.0);
 
-mod prompt;
+pub(crate) mod prompt;
 #[cfg(test)]
 mod tests;
 
@@ -150,9 +150,7 @@ impl Job {
         let row = RowRequest {
             owner: owner(&self.account),
             scope: request.prefix.as_ref().map(|secret| prefix_scope(secret, &self.account)),
-            sampling: Arc::new(sampling(request)),
-            stop_tokens: self.model.text.end_tokens().to_vec(),
-            ..RowRequest::new(self.row, prompt, max_output)
+            ..row_request(&self.model, RowRequest::new(self.row, prompt, max_output), request)
         };
         let sink = Box::new(move |event| {
             // The receiver is gone when the connection is; the row is cancelled then.
@@ -364,6 +362,11 @@ impl Job {
     }
 }
 
+/// A row as its request wants it sampled and ended.
+pub(crate) fn row_request(model: &Loan, row: RowRequest, request: &ChatRequest) -> RowRequest {
+    RowRequest { sampling: Arc::new(sampling(request)), stop_tokens: model.text.end_tokens().to_vec(), ..row }
+}
+
 fn sampling(request: &ChatRequest) -> Sampling {
     let Tweaks { frequency_penalty, presence_penalty, repetition_penalty, top_k, min_p, logit_bias } = &request.tweaks;
     Sampling {
@@ -430,7 +433,7 @@ fn ended(reason: EndReason, stopped: bool, writer: &crate::answer::AnswerWriter)
     }
 }
 
-fn submit_refusal(error: &SubmitError) -> Refusal {
+pub(crate) fn submit_refusal(error: &SubmitError) -> Refusal {
     let code = match error {
         SubmitError::WaitingListFull { .. } => RefusalCode::Overloaded,
         SubmitError::PromptTooLong { .. } => RefusalCode::RowTooSmall,

@@ -159,6 +159,16 @@ pub struct Start {
     /// Be one process, which is not started again when it dies: for service managers, which do that themselves.
     #[arg(long)]
     pub foreground: bool,
+    /// Serve programs of this machine, without a coordinator: OpenAI's interface on a loopback address, with a key.
+    #[arg(long, conflicts_with_all = ["coordinator", "coordinator_key"])]
+    pub local: bool,
+    /// Where, with --local; by default 7703.
+    #[arg(long, requires = "local")]
+    pub port: Option<u16>,
+    /// The key that programs send, with --local; by default one that is made once and kept in the data folder. Better by
+    /// DARKBLOOM_API_KEY than by a flag that others can see.
+    #[arg(long, env = "DARKBLOOM_API_KEY", hide_env_values = true)]
+    pub key: Option<String>,
     /// The coordinator's address.
     #[arg(long)]
     pub coordinator: Option<String>,

@@ -8,6 +8,7 @@ mod benchmark;
 mod dev;
 mod doctor;
 mod error;
+mod local;
 mod models;
 mod roles;
 mod settings;

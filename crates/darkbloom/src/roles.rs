@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use darkbloom_client::{CANDIDATES_DEFAULT, Client, Config as ClientConfig, Role, Surface, SurfaceConfig, printable};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
-use darkbloom_provider::{Accelerator, Config as ProviderConfig, Exactness, ModelConfig, Provider};
+use darkbloom_provider::{Accelerator, Config as ProviderConfig, Exactness, LocalConfig, ModelConfig, Provider};
 use darkbloom_types::{ProviderId, SecretString, Tier};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,12 +17,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::arguments::{self, Supervised, TrustOptions};
 use crate::error::{Failure, say};
 use crate::settings::{AcceleratorPolicy, ClientSettings, CoordinatorSettings, ProviderSettings};
-use crate::supervisor;
+use crate::{local, supervisor};
 
 /// Where roles listen by default.
 const COORDINATOR_LISTEN: &str = "127.0.0.1:7701";
 const GATEWAY_LISTEN: &str = "127.0.0.1:7700";
 const PROXY_LISTEN: &str = "127.0.0.1:7702";
+const LOCAL_PORT: u16 = 7703;
 /// How long a model may be without a request before a provider unloads it, in minutes.
 const IDLE_UNLOAD: u64 = 60;
 
@@ -35,7 +36,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    fn listen(run: &Supervised) -> Result<Self, Failure> {
+    pub fn listen(run: &Supervised) -> Result<Self, Failure> {
         let listen =
             |kind| signal(kind).map_err(|error| Failure::new(format!("cannot listen for signals: {error}"), ""));
         Ok(Self {
@@ -46,7 +47,7 @@ impl Stop {
     }
 
     /// Starts a role; nothing when a signal comes before it has started.
-    async fn unless_signalled<T>(&mut self, start: impl Future<Output = T>) -> Option<T> {
+    pub async fn unless_signalled<T>(&mut self, start: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             started = start => Some(started),
             _ = self.terminate.recv() => None,
@@ -216,25 +217,36 @@ pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> 
         Some(network) => Some(network),
         None => parsed(settings.coordinator_key, "coordinator_key")?,
     };
-    let config = ProviderConfig {
-        coordinator: coordinator.ok_or_else(|| missing("coordinator", "add `--coordinator https://HOST`"))?,
-        network,
-        join_token: options.join_token.map(SecretString::new),
-        data: options.data.or(settings.data).unwrap_or_else(|| default_data("provider")),
-        models: files
-            .into_iter()
-            .map(|path| ModelConfig { path, rows, row_tokens, threads, exactness, accelerator })
-            .collect(),
-        memory: options.memory.or(settings.memory).map(|memory| memory.0),
-        idle_unload: (idle > 0).then(|| Duration::from_secs(idle.saturating_mul(60))),
-    };
-    if config.models.is_empty() {
+    let models: Vec<_> =
+        files.into_iter().map(|path| ModelConfig { path, rows, row_tokens, threads, exactness, accelerator }).collect();
+    if models.is_empty() {
         return Err(missing("model", "add `--model FILE.gguf`"));
+    }
+    let memory = options.memory.or(settings.memory).map(|memory| memory.0);
+    let idle_unload = (idle > 0).then(|| Duration::from_secs(idle.saturating_mul(60)));
+    let no_coordinator = || missing("coordinator", "add `--coordinator https://HOST`, or `--local` to do without");
+    if coordinator.is_none() && !options.local {
+        return Err(no_coordinator());
     }
     let mut stop = Stop::listen(&options.run)?;
     if !options.foreground {
         return supervisor::run(stop).await;
     }
+    if options.local {
+        let data = options.data.or(settings.data).unwrap_or_else(|| default_data("local"));
+        let config = LocalConfig { models, memory, idle_unload, data };
+        let (port, key) = (options.port.unwrap_or(LOCAL_PORT), options.key.map(SecretString::new));
+        return local::run(config, port, key, options.run.json, stop).await;
+    }
+    let config = ProviderConfig {
+        coordinator: coordinator.ok_or_else(no_coordinator)?,
+        network,
+        join_token: options.join_token.map(SecretString::new),
+        data: options.data.or(settings.data).unwrap_or_else(|| default_data("provider")),
+        models,
+        memory,
+        idle_unload,
+    };
     // Why there is no provider may be in a coordinator's words.
     let Some(running) = stop.unless_signalled(Provider::start(config)).await else { return Ok(()) };
     let running = running.map_err(|error| Failure::new(printable(&error.to_string()), error.hint()))?;

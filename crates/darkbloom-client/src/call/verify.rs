@@ -9,7 +9,7 @@ use super::consumer::lie;
 use super::opening::{End, Live};
 use super::refused;
 use super::sealing::Sealing;
-use super::{Call, Completed};
+use super::{Call, Completed, Settled};
 
 /// What a bill is held to.
 #[derive(Debug, Clone, Copy)]
@@ -124,8 +124,7 @@ impl Call {
             finish,
             input_tokens: receipt.input_tokens,
             output_tokens: receipt.output_tokens,
-            receipt: receipt_id(&last.receipt),
-            charge,
+            settled: Some(Settled { receipt: receipt_id(&last.receipt), charge }),
             timing: self.timing,
         }
     }

@@ -16,8 +16,9 @@ use darkbloom_types::{Refusal, RefusalCode, SecretString};
 use darkbloom_wire::AttemptRecord;
 
 use self::calls::CallIds;
+use super::engine::Begun;
 use super::{Failure, Shared, Vouching, accepted_key, put};
-use crate::{Answer, AnswerMeta, Failed, Operation, Part, Timing};
+use crate::{AnswerMeta, Failed, Operation, Part, Timing};
 
 /// Largest body of a consumer: what seals into the largest bucket, JSON escapes included.
 const BODY_BYTES_MAX: usize = 4 << 20;
@@ -96,13 +97,13 @@ async fn answer(shared: &Arc<Shared>, headers: &HeaderMap, body: Body, request_i
         idempotency_key,
         parse,
     };
-    let answer = shared.client.chat(operation).await;
+    let answer = shared.backend.answer(operation).await;
     let answer = answer.map_err(|failed| {
         shared.keys.refused(&key, failed.refusal.code);
         Wrong { error: ApiError::from_refusal(&failed.refusal), timing: failed.timing }
     })?;
     if streams {
-        let headers = stream_headers(&about, &answer.meta);
+        let headers = stream_headers(&about, &answer);
         let pieces = stream::pieces(about, answer, place);
         Ok((StatusCode::OK, headers, Body::from_stream(pieces)).into_response())
     } else {
@@ -125,18 +126,20 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 }
 
 /// The documented headers: what was verified, and whose word that is.
-fn meta_headers(about: &Call, meta: &AnswerMeta) -> HeaderMap {
+fn meta_headers(about: &Call, meta: Option<&AnswerMeta>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     put(&mut headers, request_id::HEADER, &about.request_id);
-    put(&mut headers, "x-darkbloom-sealed-by", about.vouching.sealed_by);
-    put(&mut headers, about.vouching.header, about.vouching.sealed_by);
-    put(&mut headers, "x-darkbloom-request", &meta.request.to_string());
-    put(&mut headers, "x-darkbloom-provider", &meta.provider.to_string());
-    put(&mut headers, "x-darkbloom-tier", meta.tier.name());
-    put(&mut headers, "x-darkbloom-trust", meta.trust.name());
-    put(&mut headers, "x-darkbloom-epoch", &meta.epoch.to_string());
-    put(&mut headers, "x-darkbloom-catalogue", &meta.catalogue.to_string());
-    put(&mut headers, "x-darkbloom-attempts", &attempts(&meta.attempts));
+    if let Some(meta) = meta {
+        put(&mut headers, "x-darkbloom-sealed-by", about.vouching.sealed_by);
+        put(&mut headers, about.vouching.header, about.vouching.sealed_by);
+        put(&mut headers, "x-darkbloom-request", &meta.request.to_string());
+        put(&mut headers, "x-darkbloom-provider", &meta.provider.to_string());
+        put(&mut headers, "x-darkbloom-tier", meta.tier.name());
+        put(&mut headers, "x-darkbloom-trust", meta.trust.name());
+        put(&mut headers, "x-darkbloom-epoch", &meta.epoch.to_string());
+        put(&mut headers, "x-darkbloom-catalogue", &meta.catalogue.to_string());
+        put(&mut headers, "x-darkbloom-attempts", &attempts(&meta.attempts));
+    }
     if !about.hints.is_empty() {
         put(&mut headers, "x-darkbloom-hints", &about.hints.join(", "));
     }
@@ -153,7 +156,7 @@ fn timing_json(timing: &Timing) -> String {
     serde_json::to_string(timing).expect("numbers and names are always JSON")
 }
 
-async fn whole(about: &Call, mut answer: Answer) -> Result<Response, Wrong> {
+async fn whole(about: &Call, mut answer: Begun) -> Result<Response, Wrong> {
     let mut said = openai::Said::default();
     let mut ids = CallIds::new(&about.id);
     let completed = loop {
@@ -177,9 +180,11 @@ async fn whole(about: &Call, mut answer: Answer) -> Result<Response, Wrong> {
         error: ApiError::midway(&failed.refusal, answer.charged()),
         timing: failed.timing,
     })?;
-    let mut headers = meta_headers(about, &answer.meta);
+    let mut headers = meta_headers(about, answer.meta.as_ref());
     headers.insert(header::CONTENT_TYPE, axum::http::HeaderValue::from_static("application/json"));
-    put(&mut headers, "x-darkbloom-receipt", &completed.receipt.to_string());
+    if let Some(settled) = &completed.settled {
+        put(&mut headers, "x-darkbloom-receipt", &settled.receipt.to_string());
+    }
     put(&mut headers, "x-timing", &timing_json(&completed.timing));
     let usage = openai::Usage { input: completed.input_tokens, output: completed.output_tokens };
     let body = openai::completion(&about.id, about.created_unix_s, &about.model, &said, completed.finish, usage);
@@ -187,15 +192,15 @@ async fn whole(about: &Call, mut answer: Answer) -> Result<Response, Wrong> {
 }
 
 /// How an answer ends whose call went away without a word.
-fn lost(answer: &Answer) -> Box<Failed> {
-    Box::new(Failed { refusal: RefusalCode::Internal.into(), timing: answer.meta.timing })
+fn lost(answer: &Begun) -> Box<Failed> {
+    Box::new(Failed { refusal: RefusalCode::Internal.into(), timing: answer.timing })
 }
 
-fn stream_headers(about: &Call, meta: &AnswerMeta) -> HeaderMap {
-    let mut headers = meta_headers(about, meta);
+fn stream_headers(about: &Call, answer: &Begun) -> HeaderMap {
+    let mut headers = meta_headers(about, answer.meta.as_ref());
     headers.insert(header::CONTENT_TYPE, axum::http::HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
-    put(&mut headers, "x-timing", &timing_json(&meta.timing));
+    put(&mut headers, "x-timing", &timing_json(&answer.timing));
     headers
 }
 
@@ -206,7 +211,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::{Completed, Role, parties};
+    use crate::{Completed, Role, Settled, parties};
 
     pub fn about() -> Call {
         Call {
@@ -234,8 +239,7 @@ mod tests {
             finish: FinishReason::ToolCalls,
             input_tokens: TokenCount(1),
             output_tokens: TokenCount(2),
-            receipt: ReceiptId([0; 32]),
-            charge: NanoDollars::ZERO,
+            settled: Some(Settled { receipt: ReceiptId([0; 32]), charge: NanoDollars::ZERO }),
             timing: Timing::default(),
         };
         [
@@ -256,7 +260,7 @@ mod tests {
         for part in calling() {
             parts.send(part).await.unwrap();
         }
-        let response = whole(&about(), parties::answer(receiver, None)).await.ok().unwrap();
+        let response = whole(&about(), parties::answer(receiver, None).into()).await.ok().unwrap();
         let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.unwrap();
         let choice = &serde_json::from_slice::<serde_json::Value>(&body).unwrap()["choices"][0];
         assert_eq!(choice["finish_reason"], "tool_calls");
@@ -279,7 +283,7 @@ mod tests {
             let (parts, receiver) = mpsc::channel(2);
             parts.send(Part::Text("word ".into())).await.unwrap();
             parts.send(cut()).await.unwrap();
-            let Err(wrong) = whole(&about(), parties::answer(receiver, charge)).await else {
+            let Err(wrong) = whole(&about(), parties::answer(receiver, charge).into()).await else {
                 panic!("it is no answer")
             };
             assert_eq!((wrong.error.code, wrong.error.charge), (Some("answer_cut"), charge));

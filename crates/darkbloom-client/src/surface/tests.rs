@@ -30,7 +30,7 @@ async fn listening(places: usize) -> (SocketAddr, Server) {
     for key in [ACCEPTED, "second"] {
         keys.check(&key.into(), async || Ok(())).await.unwrap();
     }
-    let app = router(Arc::new(Shared { client, role: Role::Gateway, places, keys }));
+    let app = router(Arc::new(Shared { backend: Backend::Network(client), role: Role::Gateway, places, keys }));
     (bound.address, bound.serve(app, std::future::ready(()), Duration::ZERO))
 }
 

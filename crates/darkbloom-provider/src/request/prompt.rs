@@ -8,6 +8,7 @@ use std::sync::Arc;
 use darkbloom_content::ChatRequest;
 use darkbloom_text::MakePromptError;
 use darkbloom_types::{Refusal, RefusalCode, SecretBytes, SecretTokens, TokenCount};
+use tokio::sync::Semaphore;
 
 use crate::model::LoadedModel;
 use crate::shelf::Loan;
@@ -19,11 +20,37 @@ pub async fn read(
     ceiling: TokenCount,
 ) -> Result<(ChatRequest, SecretTokens), Refusal> {
     let tokenisers = Arc::clone(&model.tokenisers);
+    aside(tokenisers, move || make(&model, &plaintext, ceiling)).await
+}
+
+/// Makes the prompt of a request that was read already.
+pub async fn make_within(
+    model: Loan,
+    request: ChatRequest,
+    room: TokenCount,
+) -> Result<(ChatRequest, SecretTokens), Refusal> {
+    let tokenisers = Arc::clone(&model.tokenisers);
+    let make = move || match model.text.prompt_tokens_within(&request, room) {
+        Ok(prompt) => Ok((request, prompt)),
+        Err(MakePromptError::Render(error)) => Err(Refusal::new(RefusalCode::InvalidRequest, error.to_string())),
+        Err(MakePromptError::TooManyTokens { .. }) => {
+            let detail = format!("the prompt has more than the {room} tokens that a row here has room for");
+            Err(Refusal::new(RefusalCode::ContextLengthExceeded, detail))
+        }
+    };
+    aside(tokenisers, make).await
+}
+
+/// Works beside the threads that carry frames, once there is a place for that.
+async fn aside<T: Send + 'static>(
+    tokenisers: Arc<Semaphore>,
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
     let place = tokenisers.acquire_owned().await.map_err(|_| RefusalCode::Internal)?;
     let work = tokio::task::spawn_blocking(move || {
         // Held until the work is done, also when nobody waits for it any more: it is the work that is bounded.
         let _place = place;
-        make(&model, &plaintext, ceiling)
+        work()
     });
     work.await.unwrap_or_else(|_| {
         // What a panic says may quote the prompt.

@@ -78,13 +78,17 @@ fn report(
     say(format!("  dishonest_coordinator  {}", undefended.dishonest_coordinator.name()))?;
     say(format!("  key epoch    {}", meta.epoch))?;
     say(format!("  catalogue    {}", meta.catalogue))?;
-    say(format!("  receipt      {}", completed.receipt))?;
+    if let Some(settled) = &completed.settled {
+        say(format!("  receipt      {}", settled.receipt))?;
+    }
     say(format!("  attempts     {}", meta.attempts.len()))?;
     for attempt in &meta.attempts {
         say(format!("    {} {}", attempt.provider, attempt.outcome().name()))?;
     }
     say(format!("  tokens       {} in, {} out", completed.input_tokens, completed.output_tokens))?;
-    say(format!("  charge       {}", completed.charge))?;
+    if let Some(settled) = &completed.settled {
+        say(format!("  charge       {}", settled.charge))?;
+    }
     let part = |micros: Option<darkbloom_types::Micros>| {
         micros.map_or_else(|| "-".to_owned(), |micros| format!("{:>9.3} ms", micros.0 as f64 / 1_000.0))
     };
@@ -133,10 +137,10 @@ fn as_object(
             },
             "epoch": meta.epoch,
             "catalogue": meta.catalogue,
-            "receipt": completed.receipt,
+            "receipt": completed.settled.map(|settled| settled.receipt),
             "attempts": attempts,
         },
-        "usage": {"input_tokens": completed.input_tokens, "output_tokens": completed.output_tokens, "charge_nano_usd": completed.charge},
+        "usage": {"input_tokens": completed.input_tokens, "output_tokens": completed.output_tokens, "charge_nano_usd": completed.settled.map(|settled| settled.charge)},
         "timing": completed.timing,
         "first_text_us": u64::try_from(first.as_micros()).unwrap_or(u64::MAX),
         "total_us": u64::try_from(total.as_micros()).unwrap_or(u64::MAX),

@@ -197,7 +197,7 @@ fn an_entry_that_is_signed_again_is_served_without_a_restart_and_cuts_no_answer(
     let whole = rest(reading, before);
     assert_eq!(whole.events().last().map(String::as_str), Some("[DONE]"), "{}", whole.text());
 
-    provider.process.logged("the operator signed the model's entry again");
+    provider.process.logged("the operator's catalogue changed");
     coordinator.eligible(1);
     // A gateway that is new has the new entry; one that is not learns of it by itself in time.
     for gateway in [&Surface::gateway(&coordinator, &[&provider.id]), &gateway] {

@@ -23,6 +23,7 @@ mod http;
 #[path = "../../../darkbloom-provider/tests/models/hub.rs"]
 mod hub;
 mod links;
+mod local;
 mod models;
 mod python;
 mod restart;

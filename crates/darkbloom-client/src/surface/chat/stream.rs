@@ -10,10 +10,11 @@ use futures_util::Stream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::super::engine::Begun;
 use super::super::places::Place;
 use super::calls::CallIds;
 use super::{Call, lost, timing_json};
-use crate::{Answer, Completed, Failed, Part};
+use crate::{Completed, Failed, Part};
 
 /// A stream that is silent this long sends a comment, so that nothing on the way closes it.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -29,13 +30,13 @@ pub struct CutOff;
 
 /// What a consumer gets. A task of its own reads the answer, keeps the place while it does, and ends when the answer does,
 /// when the consumer goes, or when it takes nothing for too long. That drops the parts, which cancels the call.
-pub fn pieces(about: Call, answer: Answer, place: Place) -> impl Stream<Item = Result<Bytes, CutOff>> + use<> {
+pub fn pieces(about: Call, answer: Begun, place: Place) -> impl Stream<Item = Result<Bytes, CutOff>> + use<> {
     pieces_within(about, answer, place, CONSUMER_WAIT)
 }
 
 fn pieces_within(
     about: Call,
-    answer: Answer,
+    answer: Begun,
     place: Place,
     wait: Duration,
 ) -> impl Stream<Item = Result<Bytes, CutOff>> + use<> {
@@ -63,7 +64,7 @@ struct Piece {
 /// What a stream still has to say.
 struct Streaming {
     about: Call,
-    answer: Answer,
+    answer: Begun,
     writer: openai::ChunkWriter,
     calls: CallIds,
     opened: bool,
@@ -121,14 +122,15 @@ impl Streaming {
         if let Some(usage) = self.writer.usage(usage) {
             out.extend_from_slice(usage.expose());
         }
-        let verified = serde_json::json!({
-            (self.about.vouching.field): self.about.vouching.sealed_by,
-            "receipt": completed.receipt,
-            "charge_nano_usd": completed.charge,
-        });
-        out.extend_from_slice(
-            format!(": x-darkbloom {verified}\n: x-timing {}\n\n", timing_json(&completed.timing)).as_bytes(),
-        );
+        if let Some(settled) = &completed.settled {
+            let verified = serde_json::json!({
+                (self.about.vouching.field): self.about.vouching.sealed_by,
+                "receipt": settled.receipt,
+                "charge_nano_usd": settled.charge,
+            });
+            out.extend_from_slice(format!(": x-darkbloom {verified}\n").as_bytes());
+        }
+        out.extend_from_slice(format!(": x-timing {}\n\n", timing_json(&completed.timing)).as_bytes());
         out.extend_from_slice(self.writer.done().expose());
         Bytes::from(out)
     }
@@ -161,8 +163,8 @@ mod tests {
     use super::super::super::places::Places;
     use super::super::tests::{about, calling, cut};
     use super::*;
-    use crate::Timing;
     use crate::parties::answer;
+    use crate::{Settled, Timing};
 
     /// As good as for ever.
     const LONG: Duration = Duration::from_secs(20);
@@ -177,8 +179,7 @@ mod tests {
             finish: FinishReason::Stop,
             input_tokens: TokenCount(1),
             output_tokens: TokenCount(2),
-            receipt: ReceiptId([0; 32]),
-            charge: NanoDollars::ZERO,
+            settled: Some(Settled { receipt: ReceiptId([0; 32]), charge: NanoDollars::ZERO }),
             timing: Timing::default(),
         }))
     }
@@ -201,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn a_consumer_that_stops_reading_is_cut_off_and_its_place_given_back() {
         let ((room, place), (parts, receiver)) = (place(), mpsc::channel(1));
-        let mut pieces = pin!(pieces_within(about(), answer(receiver, None), place, SHORT));
+        let mut pieces = pin!(pieces_within(about(), answer(receiver, None).into(), place, SHORT));
         assert!(pieces.next().await.unwrap().is_ok());
         assert_eq!(room.available_permits(), 0);
         // The body is not polled any more: what backs up reaches whoever writes the parts, as the end of the call.
@@ -217,7 +218,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_consumer_gets_all_of_its_answer() {
         let ((room, place), (parts, receiver)) = (place(), mpsc::channel(1));
-        let mut pieces = pin!(pieces_within(about(), answer(receiver, None), place, Duration::from_secs(2)));
+        let mut pieces = pin!(pieces_within(about(), answer(receiver, None).into(), place, Duration::from_secs(2)));
         let writer = tokio::spawn(async move {
             for _ in 0..3 * PIECES_MAX {
                 parts.send(text()).await.unwrap();
@@ -242,7 +243,7 @@ mod tests {
         for part in calling() {
             parts.send(part).await.unwrap();
         }
-        let pieces: Vec<_> = pieces(about(), answer(receiver, None), place).collect().await;
+        let pieces: Vec<_> = pieces(about(), answer(receiver, None).into(), place).collect().await;
         let mut deltas = Vec::new();
         for piece in pieces.iter().flatten() {
             let events = std::str::from_utf8(piece).unwrap().split("\n\n");
@@ -277,7 +278,7 @@ mod tests {
             let ((_room, place), (parts, receiver)) = (place(), mpsc::channel(2));
             parts.send(text()).await.unwrap();
             parts.send(cut()).await.unwrap();
-            let pieces: Vec<_> = pieces(about(), answer(receiver, charge), place).collect().await;
+            let pieces: Vec<_> = pieces(about(), answer(receiver, charge).into(), place).collect().await;
             let last = pieces.last().unwrap().as_ref().unwrap();
             let body =
                 last.strip_prefix(b": x-timing {\"parse_us\":7}\n\ndata: ").expect("timing, and an error as an event");
@@ -291,7 +292,7 @@ mod tests {
     #[tokio::test]
     async fn a_consumer_that_goes_away_ends_a_silent_call() {
         let ((room, place), (parts, receiver)) = (place(), mpsc::channel(1));
-        let mut pieces = Box::pin(pieces(about(), answer(receiver, None), place));
+        let mut pieces = Box::pin(pieces(about(), answer(receiver, None).into(), place));
         assert!(pieces.next().await.unwrap().is_ok());
         drop(pieces);
         assert_eq!(timeout(LONG, parts.closed()).await, Ok(()), "the call learns of it at once");
