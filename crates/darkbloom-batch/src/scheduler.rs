@@ -16,7 +16,7 @@ use self::lookup::{GUESSES_MAX, Lookup};
 use self::prefix::SavedPrefixes;
 use self::state::{Feeding, Place, Row};
 use self::waiting::WaitingList;
-use crate::plan::{MemoryOp, RowWork, Sampled, Slot, StepOutput, StepPlan};
+use crate::plan::{MemoryOp, RowWork, Sampled, SavedId, Slot, StepOutput, StepPlan};
 use crate::row::{EndReason, RowEvent, RowFailure, RowId, RowRequest};
 use crate::{Drawn, SamplingError};
 
@@ -194,6 +194,8 @@ pub struct Scheduler {
     decisions: Decisions,
     /// A plan is out whose result has not come back.
     step_is_out: Option<Out>,
+    /// Slots into which that plan brings a saved prefix.
+    restoring: Vec<(usize, SavedId)>,
     /// The model's memory was full: nobody is admitted before a row has ended.
     full: bool,
     now: MonoMillis,
@@ -232,6 +234,7 @@ impl Scheduler {
             events: Vec::new(),
             decisions: Decisions::default(),
             step_is_out: None,
+            restoring: Vec::new(),
             full: false,
             now: MonoMillis::default(),
         })
@@ -415,8 +418,14 @@ impl Scheduler {
     pub fn update(&mut self, output: StepOutput, took_us: u64, now: MonoMillis) -> Vec<RowEvent> {
         self.now = self.now.max(now);
         if let Some(out) = self.step_is_out.take() {
+            let restored = std::mem::take(&mut self.restoring);
             for slot in &output.lost {
                 self.lose(slot.0 as usize);
+                // What could not be brought back once never can: the rows of its scope must not all try.
+                let damaged = restored.iter().find(|(to, _)| *to == slot.0 as usize).map(|(_, saved)| *saved);
+                if let Some(saved) = damaged.filter(|saved| self.prefixes.remove(*saved)) {
+                    self.memory.push(MemoryOp::Drop { saved });
+                }
             }
             if !out.moves_memory {
                 self.cost.learn(out.decoded, out.prefilled, took_us);
@@ -489,6 +498,7 @@ impl Scheduler {
     /// any more. Waiting rows stay. Returns what happened since events were last taken.
     pub fn fail_step(&mut self) -> Vec<RowEvent> {
         self.step_is_out = None;
+        self.restoring.clear();
         for slot in 0..self.places.len() {
             self.places[slot].out = None;
             self.end(slot, EndReason::Failed, Some(RowFailure::Step));

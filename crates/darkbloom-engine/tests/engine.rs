@@ -340,6 +340,32 @@ fn a_sink_that_panics_loses_only_its_own_row() {
 }
 
 #[test]
+fn a_sink_that_panics_when_it_is_dropped_loses_nobody_elses_row() {
+    struct Bug;
+    impl Drop for Bug {
+        fn drop(&mut self) {
+            panic!("a bug");
+        }
+    }
+    let (executor, entries, gate) = gated(simulated());
+    let engine = Engine::start(executor, CAPACITY.limits(4)).unwrap();
+    let handle = engine.handle();
+    let bug = Bug;
+    handle
+        .submit(
+            request(1, 5, 3),
+            Box::new(move |_| {
+                let _held = &bug;
+            }),
+        )
+        .unwrap();
+    let other = submit(&handle, RowRequest { stop_tokens: vec![], ..request(2, 5, 40) });
+    entries.recv_timeout(PATIENCE).unwrap();
+    drop(gate);
+    assert_eq!(to_the_end(&other).0.len(), 40);
+}
+
+#[test]
 fn stopping_ends_all_rows_and_refuses_new_ones() {
     let cost = CostModel { step: Duration::from_millis(2), ..CostModel::default() };
     let executor = SimulatedExecutor::new(CAPACITY, VOCABULARY, cost);

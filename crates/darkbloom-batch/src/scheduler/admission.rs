@@ -196,6 +196,9 @@ impl Scheduler {
             Start::Saved { saved, .. } => {
                 self.memory.push(MemoryOp::Restore { slot: to, saved, keep });
                 self.prefixes.touch(saved, self.now);
+                if row.saved.is_none() {
+                    self.restoring.push((slot, saved));
+                }
             }
             Start::Beside { slot: from, .. } => self.memory.push(MemoryOp::Copy { from: slot_of(from), to, keep }),
         }

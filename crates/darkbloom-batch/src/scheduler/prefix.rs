@@ -58,6 +58,13 @@ impl SavedPrefixes {
         self.0.iter_mut().filter(|(id, _)| *id == saved).for_each(|(_, prefix)| prefix.used_at = now);
     }
 
+    /// Takes one out. Whether it was there.
+    pub(crate) fn remove(&mut self, saved: SavedId) -> bool {
+        let before = self.0.len();
+        self.0.retain(|(id, _)| *id != saved);
+        self.0.len() < before
+    }
+
     /// Tokens of one.
     pub(crate) fn tokens_of(&self, saved: SavedId) -> usize {
         self.0.iter().find(|(id, _)| *id == saved).map_or(0, |(_, prefix)| prefix.tokens.len())

@@ -245,6 +245,8 @@ impl Bench {
             self.memory.step(&plan);
             self.story.tell(self.scheduler.update(StepOutput::default(), 5, self.now));
         }
+        // Rows that waited too long have ended with that.
+        self.story.tell(self.scheduler.take_events());
         self.memory.slots.iter_mut().for_each(Vec::clear);
         self.scheduler.erased();
     }

@@ -205,6 +205,21 @@ fn a_row_that_was_cancelled_while_its_state_was_lost_leaves_nothing() {
 }
 
 #[test]
+fn what_could_not_be_brought_back_is_tried_once() {
+    let mut bench = Bench::new(LIMITS);
+    bench.run(scoped(1, 1, 30, 5));
+    bench.erase();
+    bench.submit(scoped(2, 1, 30, 20));
+    loses(&mut bench, true);
+    let before = bench.scheduler.decisions().reused_tokens;
+    bench.run(scoped(3, 1, 30, 7));
+    assert_eq!(bench.scheduler.decisions().reused_tokens, before);
+    // What that row left is sound, and is used.
+    bench.run(scoped(4, 1, 30, 9));
+    assert!(bench.scheduler.decisions().reused_tokens > before);
+}
+
+#[test]
 fn memory_that_cannot_be_trimmed_is_used_whole_or_not_at_all() {
     let mut bench = Bench::new(Limits { trims: false, ..LIMITS });
     let first = scoped(1, 1, 30, 0);

@@ -12,6 +12,11 @@ use crate::ExecuteError;
 
 type Sinks = HashMap<RowId, EventSink>;
 
+/// What a sink holds may panic when it is dropped; that is its owner's bug as well.
+fn drop_sink(sink: Option<EventSink>) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(sink)));
+}
+
 /// What there is to tell.
 struct News {
     arrivals: Vec<(RowId, EventSink)>,
@@ -104,9 +109,9 @@ impl Shared {
         if is_end {
             // In this order, so that whoever sees the sink dropped may use the id again.
             self.lock().known.remove(&id);
-            sinks.remove(&id);
+            drop_sink(sinks.remove(&id));
         } else if !heard {
-            sinks.remove(&id);
+            drop_sink(sinks.remove(&id));
             let mut state = self.lock();
             state.scheduler.cancel(id);
             state.collect_events();
