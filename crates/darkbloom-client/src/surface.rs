@@ -229,15 +229,26 @@ fn json(body: Vec<u8>) -> Response {
     (headers, body).into_response()
 }
 
-async fn models(State(shared): State<Arc<Shared>>) -> Result<Response, Failure> {
+/// Who stands for a network shows its models to anybody; an engine of this machine only to those who know its key.
+fn may_see_models(shared: &Shared, headers: &HeaderMap) -> Result<(), Failure> {
+    if let Role::Local { .. } = shared.role {
+        key(shared, headers).map_err(Failure::new)?;
+    }
+    Ok(())
+}
+
+async fn models(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, Failure> {
+    may_see_models(&shared, &headers)?;
     let entries = shared.backend.models().await.map_err(Failure::new)?;
     Ok(json(openai::models_list(&entries)))
 }
 
 async fn model(
     State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Failure> {
+    may_see_models(&shared, &headers)?;
     let Path(name) = name.map_err(|_| Failure::new(RefusalCode::ModelNotFound.into()))?;
     let entries = shared.backend.models().await.map_err(Failure::new)?;
     let entry = entries.iter().find(|entry| entry.id == name);

@@ -356,12 +356,15 @@ async fn handle(
             }
         }
         ProviderFrame::LoadReport(report) => {
-            let outcome = report.outcome.name();
-            tracing::info!(provider = %provider.short(), model = %report.model, outcome, "loading a model");
             let (now, wall) = (shared.mono(), clock::now());
-            shared.with_registry(|registry| {
-                registry.load_reported(&connection.id, &report.model, report.outcome, now, wall);
+            let asked = shared.with_registry(|registry| {
+                registry.load_reported(&connection.id, &report.model, report.outcome, now, wall)
             });
+            // What nobody asked about must not fill the log.
+            if asked {
+                let outcome = report.outcome.name();
+                tracing::info!(provider = %provider.short(), model = %report.model, outcome, "loading a model");
+            }
         }
         ProviderFrame::Accepted(frame) => deliver(connection, frame.stream, StreamFrame::Accepted(frame)),
         ProviderFrame::Refused(frame) => deliver(connection, frame.stream, StreamFrame::Refused(frame)),

@@ -391,7 +391,7 @@ impl Relay {
             }
             Err(RouteError::Loading) => RelayEvent::NotRouted(RouteFailure::Loading),
             Err(RouteError::Queued) => RelayEvent::NotRouted(RouteFailure::Busy),
-            Err(RouteError::QueueFull) => RelayEvent::NotRouted(RouteFailure::QueueFull),
+            Err(RouteError::QueueFull | RouteError::NoMemory) => RelayEvent::NotRouted(RouteFailure::QueueFull),
             Err(error @ RouteError::OthersCould) => RelayEvent::NotRouted(RouteFailure::OthersCould(error.code())),
             Err(error @ RouteError::Nobody) => RelayEvent::NotRouted(RouteFailure::Nobody(error.code())),
         }

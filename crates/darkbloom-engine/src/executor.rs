@@ -93,13 +93,16 @@ impl Capacity {
             row_tokens_max: self.row_tokens_max,
             step_tokens_max: self.step_tokens_max,
             waiting_max,
-            // A quarter of what the slots take, and only while there is something to save.
-            saved_tokens_max: self.rows_max.saturating_mul(self.row_tokens_max) / 4,
+            // Only while there is something to save.
+            saved_tokens_max: self.rows_max.saturating_mul(self.row_tokens_max) / SAVED_PART,
             prefix_keep: PREFIX_KEEP,
             trims: self.trims,
         }
     }
 }
+
+/// What is saved of rows and prefixes takes at most one part in so many of what the slots take.
+pub(crate) const SAVED_PART: usize = 4;
 
 /// Why a step was not executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

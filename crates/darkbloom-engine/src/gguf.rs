@@ -487,9 +487,9 @@ impl Facts {
     /// How wide a token is within the widest part of a block.
     fn block_width(&self) -> u64 {
         let most = |name| self.of_architecture(name).and_then(|numbers| numbers.iter().max().copied()).unwrap_or(0);
-        let experts = most("expert_used_count").max(1) * most("expert_feed_forward_length");
-        let heads = most("attention.head_count") * most("attention.key_length");
-        most("embedding_length").max(most("feed_forward_length")).max(experts.min(u64::from(u32::MAX))).max(heads)
+        let experts = most("expert_used_count").max(1).saturating_mul(most("expert_feed_forward_length"));
+        let heads = most("attention.head_count").saturating_mul(most("attention.key_length"));
+        most("embedding_length").max(most("feed_forward_length")).max(experts).max(heads)
     }
 
     fn check_experts(&self) -> Result<(), GgufError> {

@@ -18,7 +18,7 @@ use darkbloom_batch::{
 use darkbloom_types::TokenId;
 
 use crate::devices::{Accelerator, devices};
-use crate::executor::{Draws, Ledger};
+use crate::executor::{Draws, Ledger, SAVED_PART};
 use crate::{Capacity, ExecuteError, Executor, GgufError, ModelHeader};
 use exact::Needs;
 use raw::{Batch, Context, ContextSettings, LoadWays, Model};
@@ -102,7 +102,7 @@ impl LlamaSettings {
 pub struct MemoryNeed {
     /// The weights.
     pub weights: u64,
-    /// The keys and values of one row at its longest.
+    /// One row at its longest: keys, values, their part of what is saved, logits.
     pub row: u64,
     /// What a step computes on the way, whatever the number of rows.
     pub work: u64,
@@ -119,19 +119,24 @@ impl MemoryNeed {
         /// Numbers that live at the same time while a block is computed, in widths of its widest part: what comes in, what goes
         /// out, both sides of the gate, and their product.
         const LIVE_WIDTHS: u64 = 5;
+        /// Logits stand in memory twice, where they are computed and where they are read, and a row may have two.
+        const ROW_LOGITS: u64 = 4;
         let cells = (row_tokens as u64).next_multiple_of(CELLS);
         let step = STEP_TOKENS as u64;
-        // Logits stand in memory twice: where they are computed and where they are read.
-        let outputs = 2 * (GUESSES_IN_STEP_MAX as u64 + 8) * header.vocabulary;
+        let logits = 2 * (GUESSES_IN_STEP_MAX as u64) * header.vocabulary;
         // Who may look at whom.
         let mask = step * cells;
+        let kept = cells.saturating_mul(header.token_width).saturating_mul(CACHED);
         Self {
             weights: header.weight_bytes,
-            row: cells.saturating_mul(header.token_width).saturating_mul(CACHED),
+            // Saved rows and prefixes take as much again as a part of the slots.
+            row: kept
+                .saturating_add(kept / SAVED_PART as u64)
+                .saturating_add(ROW_LOGITS.saturating_mul(header.vocabulary).saturating_mul(4)),
             work: step
                 .saturating_mul(header.block_width)
                 .saturating_mul(LIVE_WIDTHS)
-                .saturating_add(outputs)
+                .saturating_add(logits)
                 .saturating_add(mask)
                 .saturating_mul(4),
         }
@@ -260,6 +265,7 @@ impl LlamaExecutor {
                 // Each row's, and one beside it.
                 outputs: 2 * settings.rows_max + GUESSES_IN_STEP_MAX,
                 threads: settings.threads,
+                on_accelerator,
                 unlike_keys: exact,
                 no_tiles: needs.no_tiles,
             },

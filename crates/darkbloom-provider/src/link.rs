@@ -1,8 +1,8 @@
 //! One connection to the coordinator: frames in and out, offers, cancels, epochs, heartbeats.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use darkbloom_batch::RowId;
@@ -97,6 +97,25 @@ pub async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// Models that somebody reports on: once each, however often they are asked for.
+#[derive(Clone, Default)]
+struct Reporting(Arc<Mutex<HashSet<CatalogueDigest>>>);
+
+impl Reporting {
+    fn of(&self) -> MutexGuard<'_, HashSet<CatalogueDigest>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody did before.
+    fn insert(&self, model: CatalogueDigest) -> bool {
+        self.of().insert(model)
+    }
+
+    fn remove(&self, model: &CatalogueDigest) {
+        self.of().remove(model);
+    }
+}
+
 /// One connection that is served.
 pub struct Link {
     incoming: SplitStream<Socket>,
@@ -114,6 +133,8 @@ pub struct Link {
     finished: (mpsc::Sender<StreamId>, mpsc::Receiver<StreamId>),
     next_row: Arc<AtomicU64>,
     draining: bool,
+    /// Models whose loading is reported until it ends.
+    reporting: Reporting,
     /// The catalogue no longer names the model as it was signed when this connection began.
     outdated: bool,
 }
@@ -148,6 +169,7 @@ impl Link {
             finished: mpsc::channel(darkbloom_session::STREAMS_MAX),
             next_row,
             draining: false,
+            reporting: Reporting::default(),
             outdated: false,
         }
     }
@@ -305,17 +327,28 @@ impl Link {
         let Some(asked) = place.and_then(|at| self.serving.shelf.ask(at)) else {
             return self.send(report(LoadOutcome::Declined)).await;
         };
-        let Asked::Loading(mut ended) = asked else { return self.send(report(LoadOutcome::Succeeded)).await };
-        self.send(report(LoadOutcome::Started)).await?;
-        let out = self.out.clone();
+        let Asked::Loading(mut loading) = asked else { return self.send(report(LoadOutcome::Succeeded)).await };
+        let now = *loading.borrow_and_update();
+        self.send(report(now)).await?;
+        if now.is_end() || !self.reporting.insert(model) {
+            // Asked again: it is being reported.
+            return Ok(());
+        }
+        let (out, reporting) = (self.out.clone(), self.reporting.clone());
         tokio::spawn(async move {
-            let outcome = match ended.wait_for(Option::is_some).await {
-                Ok(outcome) => outcome.unwrap_or(LoadOutcome::Unusable),
-                // Whoever loads it has panicked.
-                Err(_) => LoadOutcome::Unusable,
-            };
-            // The next connection's heartbeat says it, where this one is gone.
-            let _ = out.send(ProviderFrame::from(report(outcome)).encode()).await;
+            loop {
+                // Whoever loads it has panicked where no end comes.
+                let changed = loading.changed().await;
+                let outcome = changed.map_or(LoadOutcome::Unusable, |()| *loading.borrow_and_update());
+                if outcome.is_end() {
+                    reporting.remove(&model);
+                }
+                // The next connection's heartbeat says it, where this one is gone.
+                let sent = out.send(ProviderFrame::from(report(outcome)).encode()).await;
+                if sent.is_err() || outcome.is_end() {
+                    return;
+                }
+            }
         });
         Ok(())
     }

@@ -21,11 +21,14 @@ use tokio::task::JoinHandle;
 
 use crate::model::{LoadedModel, ModelConfig};
 use crate::request::{prompt, row_request, submit_refusal};
-use crate::shelf::{Asked, Loan, Shelf};
+use crate::shelf::{Asked, Loan, Shelf, ended};
 use crate::{ServeError, StartError};
 
 /// Parts of an answer that may wait for whoever reads it; behind them wait the row's tokens, which its limit bounds.
 const PARTS_MAX: usize = 64;
+
+/// How long a request waits for its model: as long as one waits in a network.
+const LOAD_WAIT: Duration = Duration::from_millis(darkbloom_session::waits::LOADING.0);
 
 /// What is served.
 #[derive(Debug, Clone)]
@@ -139,20 +142,18 @@ impl Local {
     async fn loaded(&self, at: usize) -> Result<Loan, Refusal> {
         // It may be unloaded again before it is lent, when another waits for its room.
         for _ in 0..3 {
-            if let Some(model) = self.shelf.lend(at) {
+            if let Some(model) = self.shelf.lend_unless_leaving(at) {
                 return Ok(model);
             }
-            let Some(Asked::Loading(mut ended)) = self.shelf.ask(at) else { continue };
-            let outcome = ended.wait_for(Option::is_some).await.map_or(None, |outcome| *outcome);
-            match outcome {
-                Some(LoadOutcome::Succeeded | LoadOutcome::Started) => {}
-                Some(LoadOutcome::TooLarge | LoadOutcome::Busy) => {
+            let Some(Asked::Loading(loading)) = self.shelf.ask(at) else { continue };
+            match tokio::time::timeout(LOAD_WAIT, ended(loading)).await {
+                Ok(LoadOutcome::Succeeded | LoadOutcome::Started | LoadOutcome::Waiting) => {}
+                Ok(LoadOutcome::TooLarge | LoadOutcome::Busy) => {
                     let detail = "there is no memory for this model beside those that are at work";
                     return Err(Refusal::new(RefusalCode::NoCapacity, detail));
                 }
-                Some(LoadOutcome::Unusable | LoadOutcome::Declined) | None => {
-                    return Err(RefusalCode::ModelNotLoaded.into());
-                }
+                Ok(LoadOutcome::Unusable | LoadOutcome::Declined) => return Err(RefusalCode::ModelNotLoaded.into()),
+                Err(_) => return Err(Refusal::new(RefusalCode::NoCapacity, "the model takes too long to load")),
             }
         }
         Err(RefusalCode::NoCapacity.into())

@@ -2,14 +2,14 @@
 
 use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
-/// Bytes that are free for programs, within the limits of a container where there is one. Nothing where the system does not
-/// say.
+/// Bytes that are free for programs, within the limits of a container where there is one: what that holds of files can be
+/// taken from it. Nothing where the system does not say.
 #[must_use]
 pub fn available_memory() -> Option<u64> {
     let known = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
     let system = System::new_with_specifics(known).ok()?;
     let free = system.available_memory();
-    Some(system.cgroup_limits().map_or(free, |limits| free.min(limits.free_memory))).filter(|free| *free > 0)
+    Some(system.cgroup_limits().map_or(free, |limits| free.min(limits.total_memory.saturating_sub(limits.rss))))
 }
 
 /// Bytes for all models together, where their owner says nothing: three quarters of what is free. Nothing where the system does

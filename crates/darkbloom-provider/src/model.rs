@@ -20,9 +20,9 @@ use tokio::sync::{Semaphore, watch};
 use crate::answer::token_text_max;
 use crate::models::{Unchanged, digest_of, quantisation};
 
-/// Requests that may wait for a row here. The coordinator offers no more than there are rows, so this covers rows that
-/// end while an offer travels.
-const WAITING_MAX: usize = 8;
+/// Requests that may wait for a row here: as many as programs of one machine may have at once. A coordinator offers no more
+/// than there are rows.
+const WAITING_MAX: usize = 64;
 
 /// Prompts that are made into tokens at the same time: the core that the engine leaves free, and one more, so that a long
 /// prompt does not hold up all the short ones. Each takes a core for up to a quarter of a second a MiB.

@@ -19,7 +19,7 @@ mod scan;
 
 pub use download::{Downloaded, Event, Order, download};
 pub use hub::{DownloadError, Hub, HubOptions, Waits};
-pub(crate) use known::KnownWeights;
+pub(crate) use known::{KnownWeights, Seen};
 pub use listing::{ChooseError, Listing, ListingError, PlannedFile, Wanted};
 pub use manifest::{Manifest, ManifestError, read_manifest};
 pub(crate) use manifest::{Unchanged, digest_of};

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!              ask                     room is made, loaded
-//!   Stored ───────────▶ Loading ─────────────────────────────▶ Loaded ──lend──▶ requests
+//!   stored ───────────▶ waiting, loading ────────────────────▶ loaded ──lend──▶ requests
 //!     ▲                    │ cannot be                            │
 //!     └────────────────────┴──────── idle, or makes room ◀────────┘
 //! ```
@@ -27,6 +27,7 @@ pub use self::residency::Allowance;
 use self::residency::{NoRoom, Resident};
 use crate::machine;
 use crate::model::{LoadError, LoadWatch, LoadedModel, ModelOptions};
+use crate::models::Unchanged;
 
 /// How often a model that waits for room looks whether others are done, beside whenever one of them is: what was used a moment ago is kept for a while.
 const ROOM_LOOK: Duration = Duration::from_millis(500);
@@ -49,18 +50,17 @@ pub struct Book {
     identity: Identity,
     /// What it takes in memory.
     bytes: u64,
-    place: Place,
+    /// The model, where it is in memory.
+    model: Option<Arc<LoadedModel>>,
+    /// Where somebody asked for it: what becomes of that, and what ends the loading.
+    asked: Option<(watch::Receiver<LoadOutcome>, LoadWatch)>,
     /// Requests that hold it.
     in_use: usize,
     used_at: MonoMillis,
     /// Another waits for its room, so it should get no new requests.
     leaving: bool,
-}
-
-enum Place {
-    Stored,
-    Loading { ended: watch::Receiver<Option<LoadOutcome>>, watch: LoadWatch },
-    Loaded(Arc<LoadedModel>),
+    /// How its file was when it turned out to be another model, so that it is not read again and again.
+    wrong: Option<String>,
 }
 
 /// How a model is, for heartbeats.
@@ -78,30 +78,41 @@ pub struct Status {
 pub enum Asked {
     /// It is in memory.
     Loaded,
-    /// It is being loaded; the outcome comes.
-    Loading(watch::Receiver<Option<LoadOutcome>>),
+    /// It is on its way; what becomes of that comes, an end at last.
+    Loading(watch::Receiver<LoadOutcome>),
+}
+
+/// Waits for the end of a load.
+pub async fn ended(mut loading: watch::Receiver<LoadOutcome>) -> LoadOutcome {
+    // Whoever loads it has panicked where there is no end.
+    loading.wait_for(|outcome| outcome.is_end()).await.map_or(LoadOutcome::Unusable, |outcome| *outcome)
 }
 
 impl Book {
     /// A model on disk, which takes so many bytes by its header.
     pub fn stored(options: ModelOptions, identity: Identity, bytes: u64) -> Self {
-        let place = Place::Stored;
-        Self { options, identity, bytes, place, in_use: 0, used_at: MonoMillis(0), leaving: false }
+        Self {
+            options,
+            identity,
+            bytes,
+            model: None,
+            asked: None,
+            in_use: 0,
+            used_at: MonoMillis(0),
+            leaving: false,
+            wrong: None,
+        }
     }
 
     /// A model in memory.
     pub fn loaded(options: ModelOptions, model: LoadedModel, bytes: u64) -> Self {
         let identity = Identity { weights: model.weights, text_pack: model.text_pack };
-        Self { place: Place::Loaded(Arc::new(model)), ..Self::stored(options, identity, bytes) }
+        Self { model: Some(Arc::new(model)), ..Self::stored(options, identity, bytes) }
     }
 
     fn resident(&self, at: usize) -> Option<Resident> {
-        match self.place {
-            Place::Stored | Place::Loading { .. } => None,
-            Place::Loaded(_) => {
-                Some(Resident { model: at, bytes: self.bytes, in_use: self.in_use > 0, used_at: self.used_at })
-            }
-        }
+        let resident = Resident { model: at, bytes: self.bytes, in_use: self.in_use > 0, used_at: self.used_at };
+        self.model.is_some().then_some(resident)
     }
 }
 
@@ -125,6 +136,12 @@ pub struct Shelf {
 impl Shelf {
     /// A shelf with these models. What they are loaded by is called again whenever one of them is.
     pub fn new(books: Vec<Book>, allowance: Allowance, load: Load) -> Arc<Self> {
+        // What is loaded may have taken more than was estimated, and must be able to come back.
+        let fits = |book: Book| Book {
+            bytes: if book.model.is_some() { book.bytes.min(allowance.budget) } else { book.bytes },
+            ..book
+        };
+        let books = books.into_iter().map(fits).collect();
         let shelf = Arc::new(Self {
             books: Mutex::new(books),
             allowance,
@@ -136,10 +153,8 @@ impl Shelf {
             broken: watch::Sender::new(false),
             broken_by: Mutex::default(),
         });
-        let loaded: Vec<_> = shelf.books().iter().map(|book| matches!(book.place, Place::Loaded(_))).collect();
-        for at in (0..loaded.len()).filter(|at| loaded[*at]) {
-            shelf.watch_engine(at);
-        }
+        let count = shelf.books().len();
+        (0..count).for_each(|at| shelf.watch_engine(at));
         shelf
     }
 
@@ -182,17 +197,20 @@ impl Shelf {
         let books = self.books();
         let book = books.get(at)?;
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let options = (count(book.options.rows), count(book.options.row_tokens));
-        Some(match &book.place {
-            Place::Stored => Status { residence: Residence::Stored, rows: options, busy: (0, 0) },
-            Place::Loading { .. } => Status { residence: Residence::Loading, rows: options, busy: (0, 0) },
-            Place::Loaded(model) => {
+        let residence = match (&book.model, book.leaving, &book.asked) {
+            (Some(_), false, _) => Residence::Loaded,
+            (_, _, Some(_)) => Residence::Loading,
+            (_, _, None) => Residence::Stored,
+        };
+        Some(match &book.model {
+            None => {
+                let rows = (count(book.options.rows), count(book.options.row_tokens));
+                Status { residence, rows, busy: (0, 0) }
+            }
+            Some(model) => {
                 let load = model.engine.load();
-                Status {
-                    residence: if book.leaving { Residence::Stored } else { Residence::Loaded },
-                    rows: (model.rows, model.row_tokens.0),
-                    busy: (count(load.running), count(load.waiting)),
-                }
+                let busy = (count(load.running), count(load.waiting));
+                Status { residence, rows: (model.rows, model.row_tokens.0), busy }
             }
         })
     }
@@ -212,47 +230,65 @@ impl Shelf {
         *self.broken_by.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A model for one request, which keeps it in memory; nothing when it is not there.
+    /// A model for one request, which keeps it in memory; nothing when it is not there. One that is to leave is lent to
+    /// requests that were sent before that was known.
     pub fn lend(self: &Arc<Self>, at: usize) -> Option<Loan> {
-        let mut books = self.books();
-        let book = books.get_mut(at)?;
-        let Place::Loaded(model) = &book.place else { return None };
-        let model = Arc::clone(model);
-        book.in_use += 1;
-        Some(Loan(Arc::new(Lent { model: Some(model), shelf: Arc::clone(self), at })))
+        self.lend_if(at, |_| true)
     }
 
-    /// Asks for a model to be in memory.
-    pub fn ask(self: &Arc<Self>, at: usize) -> Option<Asked> {
+    /// A model for a request that can wait; nothing when it is not there, or shall get no more requests.
+    pub fn lend_unless_leaving(self: &Arc<Self>, at: usize) -> Option<Loan> {
+        self.lend_if(at, |book| !book.leaving)
+    }
+
+    fn lend_if(self: &Arc<Self>, at: usize, may: impl FnOnce(&Book) -> bool) -> Option<Loan> {
         let mut books = self.books();
-        let book = books.get_mut(at)?;
-        match &book.place {
-            Place::Loaded(_) => {
-                // Whoever wants its room waits on.
+        let book = books.get_mut(at).filter(|book| may(book))?;
+        let model = Some(Arc::clone(book.model.as_ref()?));
+        book.in_use += 1;
+        Some(Loan(Arc::new(Lent { model, shelf: Arc::clone(self), at })))
+    }
+
+    /// Asks for a model to be in memory. One that is to leave comes back once the other has had its turn.
+    pub fn ask(self: &Arc<Self>, at: usize) -> Option<Asked> {
+        let (end, watch) = {
+            let mut books = self.books();
+            let book = books.get_mut(at)?;
+            if book.model.is_some() && !book.leaving {
                 return Some(Asked::Loaded);
             }
-            Place::Loading { ended, .. } => return Some(Asked::Loading(ended.clone())),
-            Place::Stored => {}
-        }
-        let (end, ended) = watch::channel(None);
-        let watch = LoadWatch::default();
-        book.place = Place::Loading { ended: ended.clone(), watch: watch.clone() };
-        drop(books);
+            if let Some((ended, _)) = &book.asked {
+                return Some(Asked::Loading(ended.clone()));
+            }
+            let (end, watch) = (watch::Sender::new(LoadOutcome::Waiting), LoadWatch::default());
+            book.asked = Some((end.subscribe(), watch.clone()));
+            (end, watch)
+        };
         self.tell();
-        let shelf = Arc::clone(self);
+        let (shelf, asked_at, ended) = (Arc::clone(self), self.now(), end.subscribe());
         tokio::spawn(async move {
-            let outcome = shelf.bring(at, watch).await;
+            let outcome = shelf.bring(at, asked_at, &end, watch).await;
             // Nobody may be left to hear it.
-            let _ = end.send(Some(outcome));
+            end.send_replace(outcome);
         });
         Some(Asked::Loading(ended))
     }
 
-    /// Loads a model once there is room for it.
-    async fn bring(self: &Arc<Self>, at: usize, watch: LoadWatch) -> LoadOutcome {
+    /// Loads a model once it is its turn and there is room for it.
+    async fn bring(
+        self: &Arc<Self>,
+        at: usize,
+        asked_at: MonoMillis,
+        end: &watch::Sender<LoadOutcome>,
+        watch: LoadWatch,
+    ) -> LoadOutcome {
         let _turn = self.loading.lock().await;
-        let loaded = match self.make_room(at).await {
-            Ok(gone) => self.replace(at, gone, watch).await,
+        let loaded = match self.make_room(at, asked_at).await {
+            Ok(Room::Kept) => Ok(None),
+            Ok(Room::Made(gone)) => {
+                end.send_replace(LoadOutcome::Started);
+                self.replace(at, gone, watch).await.map(Some)
+            }
             Err(reason) => Err(reason),
         };
         let outcome = {
@@ -261,40 +297,45 @@ impl Shelf {
                 book.leaving = false;
             }
             let book = &mut books[at];
+            book.asked = None;
             match loaded {
-                Ok((model, bytes)) => {
-                    book.place = Place::Loaded(Arc::new(model));
-                    book.bytes = bytes;
-                    book.used_at = self.now();
+                Ok(Some((model, bytes))) => {
+                    (book.model, book.bytes, book.used_at) = (Some(Arc::new(model)), bytes, self.now());
                     LoadOutcome::Succeeded
                 }
-                Err(outcome) => {
-                    book.place = Place::Stored;
-                    outcome
-                }
+                Ok(None) => LoadOutcome::Succeeded,
+                Err(outcome) => outcome,
             }
         };
-        if outcome == LoadOutcome::Succeeded {
-            self.watch_engine(at);
-        }
+        self.watch_engine(at);
         self.tell();
         outcome
     }
 
     /// Takes those from the shelf that have to go, once they can: in a while they get no more requests.
-    async fn make_room(&self, at: usize) -> Result<Vec<Arc<LoadedModel>>, LoadOutcome> {
-        let since = self.now();
+    async fn make_room(&self, at: usize, asked_at: MonoMillis) -> Result<Room, LoadOutcome> {
         loop {
-            let waited = self.now().since(since);
             let freed = self.freed.notified();
             let left = {
                 let mut books = self.books();
+                let book = &mut books[at];
+                if book.model.is_some() {
+                    // It was to leave, and had not to.
+                    return Ok(Room::Kept);
+                }
+                if book.wrong.is_some() && book.wrong == mark_of(&book.options.path) {
+                    return Err(LoadOutcome::Unusable);
+                }
+                let bytes = book.bytes;
+                let waited = self.now().since(asked_at);
                 let residents: Vec<_> = books.iter().enumerate().filter_map(|(at, book)| book.resident(at)).collect();
-                let bytes = books[at].bytes;
                 match self.allowance.make_room(&residents, bytes, self.now()) {
-                    Ok(gone) => return Ok(gone.into_iter().filter_map(|at| take(&mut books[at])).collect()),
+                    // Whoever asked for it has given up.
+                    Ok(_) | Err(NoRoom::Busy) if waited >= self.allowance.room_wait => return Err(LoadOutcome::Busy),
+                    Ok(gone) => {
+                        return Ok(Room::Made(gone.into_iter().filter_map(|at| books[at].model.take()).collect()));
+                    }
                     Err(NoRoom::TooLarge) => return Err(LoadOutcome::TooLarge),
-                    Err(NoRoom::Busy) if waited >= self.allowance.room_wait => return Err(LoadOutcome::Busy),
                     Err(NoRoom::Busy) if waited >= self.allowance.leave_after => {
                         let leaving = self.allowance.should_leave(&residents, bytes);
                         let mut changed = false;
@@ -339,10 +380,11 @@ impl Shelf {
         });
         let (model, took) = tell_progress(load, &path, &watched).await?;
         if (Identity { weights: model.weights, text_pack: model.text_pack }) != identity {
+            self.books()[at].wrong = mark_of(&path);
             tracing::error!(path = %path.display(), "the model file is not the one that was put on offer any more");
             return Err(LoadOutcome::Unusable);
         }
-        let bytes = measured(took, estimated);
+        let bytes = measured(took, estimated).min(self.allowance.budget);
         tracing::info!(path = %path.display(), mib = bytes >> 20, "loaded a model");
         Ok((model, bytes))
     }
@@ -352,28 +394,16 @@ impl Shelf {
         let mut changes = self.changes();
         loop {
             let freed = self.freed.notified();
-            let (gone, next) = {
-                let mut books = self.books();
+            let next = {
+                let books = self.books();
                 let residents: Vec<_> = books.iter().enumerate().filter_map(|(at, book)| book.resident(at)).collect();
                 let idle = self.allowance.idle(&residents, self.now());
-                let gone: Vec<_> = idle
-                    .into_iter()
-                    .filter_map(|at| Some((books[at].options.path.clone(), take(&mut books[at])?)))
-                    .collect();
-                let left: Vec<_> = books.iter().enumerate().filter_map(|(at, book)| book.resident(at)).collect();
-                (gone, self.allowance.next_idle(&left))
+                if idle.is_empty() { Some(self.allowance.next_idle(&residents)) } else { None }
             };
-            if !gone.is_empty() {
-                self.tell();
-                changes.mark_unchanged();
-                for (path, model) in gone {
-                    // Freeing gigabytes takes a while.
-                    let freed = tokio::task::spawn_blocking(move || drop(model)).await;
-                    debug_assert!(freed.is_ok(), "an engine's end does not panic");
-                    tracing::info!(path = %path.display(), "unloaded a model that nobody used");
-                }
+            let Some(next) = next else {
+                self.unload_idle().await;
                 continue;
-            }
+            };
             let wait = next.map(|next| Duration::from_millis(next.since(self.now()).0));
             tokio::select! {
                 () = sleep_for(wait) => {}
@@ -383,63 +413,71 @@ impl Shelf {
         }
     }
 
+    /// Unloads what has been idle for too long, in a turn of its own: what it frees is not room before it is free, and would
+    /// be measured as another's.
+    async fn unload_idle(&self) {
+        let _turn = self.loading.lock().await;
+        let gone: Vec<_> = {
+            let mut books = self.books();
+            let residents: Vec<_> = books.iter().enumerate().filter_map(|(at, book)| book.resident(at)).collect();
+            let idle = self.allowance.idle(&residents, self.now());
+            idle.into_iter().filter_map(|at| Some((books[at].options.path.clone(), books[at].model.take()?))).collect()
+        };
+        self.tell();
+        for (path, model) in gone {
+            // Freeing gigabytes takes a while.
+            let freed = tokio::task::spawn_blocking(move || drop(model)).await;
+            debug_assert!(freed.is_ok(), "an engine's end does not panic");
+            tracing::info!(path = %path.display(), "unloaded a model that nobody used");
+        }
+    }
+
     /// Ends what is being loaded.
     pub fn stop_loading(&self) {
-        for book in self.books().iter() {
-            if let Some(watch) = book.watch() {
-                watch.end();
-            }
+        for (_, watch) in self.books().iter().filter_map(|book| book.asked.as_ref()) {
+            watch.end();
         }
     }
 
     /// Has the end of a loaded model's engine noticed, unless the model has left the shelf before.
     fn watch_engine(self: &Arc<Self>, at: usize) {
-        let Some((mut stopped, engine)) = (match &self.books()[at].place {
-            Place::Loaded(model) => Some((model.stopped(), model.engine.clone())),
-            Place::Stored | Place::Loading { .. } => None,
-        }) else {
-            return;
-        };
-        let shelf = Arc::clone(self);
-        let watched = move || {
-            let still = |place: &Place| matches!(place, Place::Loaded(model) if model.engine.is_same(&engine));
-            if shelf.books().get(at).is_some_and(|book| still(&book.place)) {
-                *shelf.broken_by.lock().unwrap_or_else(PoisonError::into_inner) = engine.stats().last_error;
-                shelf.broken.send_replace(true);
-            }
-        };
+        let loaded = self.books()[at].model.as_ref().map(|model| (model.stopped(), model.engine.clone()));
+        let Some((mut stopped, engine)) = loaded else { return };
+        // The shelf must be able to go: it is what ends its engines.
+        let shelf = Arc::downgrade(self);
         tokio::spawn(async move {
             // An engine that is gone without a word was unloaded.
-            if stopped.wait_for(|stopped| *stopped).await.is_ok() {
-                watched();
+            if stopped.wait_for(|stopped| *stopped).await.is_err() {
+                return;
+            }
+            let Some(shelf) = shelf.upgrade() else { return };
+            let still = shelf.books()[at].model.as_ref().is_some_and(|model| model.engine.is_same(&engine));
+            if still {
+                *shelf.broken_by.lock().unwrap_or_else(PoisonError::into_inner) = engine.stats().last_error;
+                shelf.broken.send_replace(true);
             }
         });
     }
 }
 
-impl Book {
-    fn watch(&self) -> Option<LoadWatch> {
-        match &self.place {
-            Place::Loading { watch, .. } => Some(watch.clone()),
-            Place::Stored | Place::Loaded(_) => None,
-        }
-    }
+/// What came of making room.
+enum Room {
+    /// These have left the shelf and are to be freed.
+    Made(Vec<Arc<LoadedModel>>),
+    /// The model is there.
+    Kept,
 }
 
-/// Takes a model off the shelf.
-fn take(book: &mut Book) -> Option<Arc<LoadedModel>> {
-    match std::mem::replace(&mut book.place, Place::Stored) {
-        Place::Loaded(model) => Some(model),
-        place @ (Place::Stored | Place::Loading { .. }) => {
-            book.place = place;
-            None
-        }
-    }
+/// What a file is told apart by, if it is there.
+fn mark_of(path: &Path) -> Option<String> {
+    let file = std::fs::File::open(path).ok()?;
+    Unchanged::since_now(&file).ok().map(|now| now.mark())
 }
 
-/// What a model takes: what was measured, where that can be. Memory that others took or gave back meanwhile counts with it.
+/// What a model takes: the estimate, which counts what is taken later, or what was measured, where that is more and can be.
+/// Memory that others took meanwhile counts with it.
 pub fn measured(took: u64, estimated: u64) -> u64 {
-    if took >= estimated / 2 && took <= estimated.saturating_mul(2) { took } else { estimated }
+    if took <= estimated.saturating_mul(2) { took.max(estimated) } else { estimated }
 }
 
 /// How often the log tells how far a load is.

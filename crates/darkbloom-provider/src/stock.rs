@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::model::{CheckedModel, LoadError, LoadWatch, LoadedModel, ModelConfig, ModelOptions, header_of};
-use crate::models::KnownWeights;
+use crate::models::{KnownWeights, Seen};
 use crate::shelf::{Book, Identity, measured};
 use crate::{StartError, machine};
 
@@ -22,19 +22,21 @@ pub fn books(
         let (options, bytes) = config.fit(&header_of(path)?, budget)?;
         let book = if books.is_empty() {
             let before = machine::resident_memory();
+            let seen = Seen::now(path);
             let model = load(&options, watch)?;
             let bytes = measured(machine::resident_memory().saturating_sub(before), bytes);
             let identity = Identity { weights: model.weights, text_pack: model.text_pack };
-            known.put(path, &identity);
+            known.put(seen, &identity);
             (identity.weights, Book::loaded(options, model, bytes))
         } else {
             let identity = match known.get(path) {
                 Some(identity) => identity,
                 None => {
                     tracing::info!(path = %path.display(), "reading a model file to name it");
+                    let seen = Seen::now(path);
                     let CheckedModel { weights, text_pack, .. } = CheckedModel::read_watched(path, watch)?;
                     let identity = Identity { weights, text_pack: text_pack.digest() };
-                    known.put(path, &identity);
+                    known.put(seen, &identity);
                     identity
                 }
             };

@@ -111,10 +111,20 @@ pub(crate) struct Provider {
     pub challenge_at: MonoMillis,
     /// Epochs that its connection may still begin.
     pub epoch_turns: Turns,
-    /// Models that it was asked to load, and until when it may take.
-    pub loading: Vec<(CatalogueDigest, MonoMillis)>,
+    /// Models that it was asked to load.
+    pub loading: Vec<Load>,
     /// Models that it could not load, and until when it is not asked again.
     pub unloadable: Vec<(CatalogueDigest, MonoMillis)>,
+}
+
+/// A model that a provider was asked to load.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub model: CatalogueDigest,
+    /// Until when it may take.
+    pub until: MonoMillis,
+    /// Whether it said that it has begun: before that, others are in the way, which is nobody's fault.
+    pub begun: bool,
 }
 
 impl Provider {
@@ -138,26 +148,45 @@ impl Provider {
         elsewhere && !self.unloadable.iter().any(|(known, until)| known == model && now < *until)
     }
 
-    /// Whether it was asked to load a model and may still be at it.
-    pub fn is_loading(&self, model: &CatalogueDigest, now: MonoMillis) -> bool {
-        self.loading.iter().any(|(known, until)| known == model && now < *until)
+    /// Whether it could not load a model a moment ago.
+    pub fn could_not_load(&self, model: &CatalogueDigest, now: MonoMillis) -> bool {
+        self.served(model).is_some() && self.unloadable.iter().any(|(known, until)| known == model && now < *until)
     }
 
-    /// A model that did not come in time counts as one that cannot be loaded, and as a failure: requests waited for it.
+    /// Whether it was asked to load a model and may still be at it.
+    pub fn is_loading(&self, model: &CatalogueDigest, now: MonoMillis) -> bool {
+        self.loading.iter().any(|load| load.model == *model && now < load.until)
+    }
+
+    /// A model that did not come in time counts as one that cannot be loaded, and where it was begun as a failure: requests
+    /// waited for it.
     pub fn give_up_loading(&mut self, now: MonoMillis) {
-        let late: Vec<_> = self.loading.extract_if(.., |(_, until)| now >= *until).map(|(model, _)| model).collect();
-        for model in late {
+        let late: Vec<_> = self.loading.extract_if(.., |load| now >= load.until).collect();
+        if late.iter().any(|load| load.begun) {
             self.record.fault(now);
-            self.load_ended(&model, LoadOutcome::Unusable, now);
+        }
+        for load in late {
+            self.load_ended(&load.model, LoadOutcome::Unusable, now);
+        }
+    }
+
+    /// Its connection is gone. Loads that it had begun are a failure: else it could make requests wait and never answer.
+    pub fn abandon_loading(&mut self, now: MonoMillis) {
+        if std::mem::take(&mut self.loading).iter().any(|load| load.begun) {
+            self.record.fault(now);
         }
     }
 
     /// What became of loading a model.
     pub fn load_ended(&mut self, model: &CatalogueDigest, outcome: LoadOutcome, now: MonoMillis) {
-        if outcome == LoadOutcome::Started {
+        if !outcome.is_end() {
+            let asked = self.loading.iter_mut().find(|load| load.model == *model);
+            if let Some(load) = asked.filter(|load| outcome == LoadOutcome::Started && !load.begun) {
+                (load.begun, load.until) = (true, now.after(times::LOAD));
+            }
             return;
         }
-        self.loading.retain(|(known, _)| known != model);
+        self.loading.retain(|load| load.model != *model);
         self.unloadable.retain(|(known, until)| known != model && now < *until);
         if outcome != LoadOutcome::Succeeded {
             // No more than its statement has models: only those are served.
@@ -214,8 +243,8 @@ impl Provider {
         let ignored = said - models.len();
         self.registration.models = models;
         let loaded = |model: &CatalogueDigest| self.rows_max(model).is_some();
-        let arrived: Vec<_> = self.loading.iter().map(|(model, _)| *model).filter(loaded).collect();
-        self.loading.retain(|(model, _)| !arrived.contains(model));
+        let arrived: Vec<_> = self.loading.iter().map(|load| load.model).filter(loaded).collect();
+        self.loading.retain(|load| !arrived.contains(&load.model));
         ignored
     }
 

@@ -40,6 +40,8 @@ pub enum RouteError {
     Loading,
     /// The queue is full too.
     QueueFull,
+    /// A recipient has no memory for the model beside those that are at work, and nobody else could take it.
+    NoMemory,
     /// No recipient can take it; other providers, or newer epochs, could.
     OthersCould,
     /// Nobody could.
@@ -51,7 +53,7 @@ impl RouteError {
     #[must_use]
     pub fn code(self) -> RefusalCode {
         match self {
-            Self::Queued | Self::Loading | Self::QueueFull => RefusalCode::NoCapacity,
+            Self::Queued | Self::Loading | Self::QueueFull | Self::NoMemory => RefusalCode::NoCapacity,
             Self::OthersCould | Self::Nobody => RefusalCode::NoEligibleProvider,
         }
     }
@@ -113,6 +115,9 @@ impl Registry {
     ) -> Option<ConnectionId> {
         let id = registration.provider;
         let connection = registration.connection;
+        if let Some(provider) = self.providers.get_mut(&id) {
+            provider.abandon_loading(now);
+        }
         let before = self.providers.get(&id);
         let replaced = before.map(|provider| provider.registration.connection);
         // The keys of an epoch live in one process's memory: who still has the current one also has the one before. A
@@ -165,7 +170,8 @@ impl Registry {
     /// A connection is gone. Returns the provider that is gone with it, unless a newer connection took its place.
     pub fn disconnected(&mut self, connection: &ConnectionId, now: MonoMillis, wall: UnixMillis) -> Option<ProviderId> {
         let id = self.by_connection.remove(connection)?;
-        if let Some(provider) = self.providers.remove(&id) {
+        if let Some(mut provider) = self.providers.remove(&id) {
+            provider.abandon_loading(now);
             self.remember(id, provider.record, now);
             for model in provider.models() {
                 self.wake_hopeless_for(&id, &model, now, wall);
@@ -366,10 +372,14 @@ impl Registry {
         let before = self.queue.take_woken(&request.model, &request.request);
         let untried = || request.recipients.iter().filter(|(id, _)| !request.tried.contains(id));
         let mut best: Option<((bool, u64), ProviderId)> = None;
-        let (mut busy, mut stored) = (false, None);
+        let (mut busy, mut stored, mut no_memory) = (false, None, false);
         for (id, epoch) in untried() {
             let able = able(&self.providers, id, epoch, &request.model, request.tier_min, now, wall);
-            let Some(provider) = able else { continue };
+            let Some(provider) = able else {
+                let found = self.providers.get(id).filter(|provider| provider.opens(epoch, wall));
+                no_memory |= found.is_some_and(|provider| provider.could_not_load(&request.model, now));
+                continue;
+            };
             if provider.rows_max(&request.model).is_none() {
                 // One that loads already before others, then one that is not doubted.
                 let cost = (!provider.is_loading(&request.model, now), provider.record.is_doubted(now));
@@ -411,7 +421,11 @@ impl Registry {
             self.load_at(&id, &request.model, now);
             return Err(RouteError::Loading);
         }
-        Err(if self.others_could(request, now, wall) { RouteError::OthersCould } else { RouteError::Nobody })
+        Err(match (self.others_could(request, now, wall), no_memory) {
+            (true, _) => RouteError::OthersCould,
+            (false, true) => RouteError::NoMemory,
+            (false, false) => RouteError::Nobody,
+        })
     }
 
     /// Whether a fresh sealing could reach somebody whom this one cannot.

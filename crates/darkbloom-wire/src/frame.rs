@@ -256,8 +256,7 @@ record! {
 }
 
 record! {
-    /// What became of a `LoadModel`: comes at once, and again when it ends. Coming by itself, it says that loading began or
-    /// ended without being asked.
+    /// What became of a `LoadModel`: comes at once, and again whenever that changes, until it has ended.
     LoadReport kind 12 {
         /// The model.
         1 model: darkbloom_types::CatalogueDigest,

@@ -54,6 +54,8 @@ impl Field for Residence {
 /// What became of loading a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LoadOutcome {
+    /// Others are loaded before it, or answer where it is to go.
+    Waiting,
     /// It has begun.
     Started,
     /// The model is in memory; also where it was already.
@@ -70,7 +72,8 @@ pub enum LoadOutcome {
 
 impl LoadOutcome {
     /// Every outcome, with its number in frames.
-    pub const ALL: [(Self, u64); 6] = [
+    pub const ALL: [(Self, u64); 7] = [
+        (Self::Waiting, 7),
         (Self::Started, 1),
         (Self::Succeeded, 2),
         (Self::TooLarge, 3),
@@ -79,10 +82,17 @@ impl LoadOutcome {
         (Self::Declined, 6),
     ];
 
+    /// Whether nothing follows it.
+    #[must_use]
+    pub fn is_end(self) -> bool {
+        !matches!(self, Self::Waiting | Self::Started)
+    }
+
     /// The name in logs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Waiting => "waiting",
             Self::Started => "started",
             Self::Succeeded => "succeeded",
             Self::TooLarge => "too_large",

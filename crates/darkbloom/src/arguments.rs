@@ -166,8 +166,8 @@ pub struct Start {
     #[arg(long, requires = "local")]
     pub port: Option<u16>,
     /// The key that programs send, with --local; by default one that is made once and kept in the data folder. Better by
-    /// DARKBLOOM_API_KEY than by a flag that others can see.
-    #[arg(long, env = "DARKBLOOM_API_KEY", hide_env_values = true)]
+    /// DARKBLOOM_LOCAL_KEY than by a flag that others can see.
+    #[arg(long, env = "DARKBLOOM_LOCAL_KEY", hide_env_values = true)]
     pub key: Option<String>,
     /// The coordinator's address.
     #[arg(long)]

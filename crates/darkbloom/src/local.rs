@@ -100,19 +100,26 @@ pub async fn run(
     let data = config.data.clone();
     let Some(local) = stop.unless_signalled(Local::start(config)).await else { return Ok(()) };
     let local = Arc::new(local.map_err(|error| Failure::new(error.to_string(), error.hint()))?);
+    let given = key.is_some();
     let key = match key {
         Some(key) => key,
         None => kept_key(&data.join("local.key"))?,
     };
+    // As it comes in a header: without white space around it, and none in it.
+    if key.is_empty() || key.expose().contains(|sign: char| !sign.is_ascii_graphic()) {
+        return Err(Failure::new("the key is empty, or has white space in it", "set DARKBLOOM_LOCAL_KEY to another"));
+    }
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let surface = Surface::local(Arc::new(LocalEngine(Arc::clone(&local))), listen, key.clone()).await;
     let surface = surface.map_err(|error| Failure::new(error.to_string(), error.hint()))?;
     let models = local.models();
+    // Whoever gave it knows it, and standard output may go into a journal.
+    let shown = (!given).then(|| key.expose());
     if json {
-        say(json!({"ready": "local", "address": surface.address, "key": key.expose(), "models": models}).to_string())?;
+        say(json!({"ready": "local", "address": surface.address, "key": shown, "models": models}).to_string())?;
     } else {
         say(format!("local   base URL http://{}/v1", surface.address))?;
-        say(format!("key     {}", key.expose()))?;
+        say(format!("key     {}", shown.unwrap_or("as given")))?;
         for model in models {
             say(format!("model   {model}"))?;
         }
@@ -131,7 +138,7 @@ fn kept_key(path: &Path) -> Result<SecretString, Failure> {
         let path = path.display();
         Failure::new(
             format!("cannot use {path}: {error}"),
-            "choose another folder with `--data`, or set DARKBLOOM_API_KEY",
+            "choose another folder with `--data`, or set DARKBLOOM_LOCAL_KEY",
         )
     })
 }

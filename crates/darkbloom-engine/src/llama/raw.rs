@@ -180,6 +180,11 @@ impl Model {
             let mut parameters = sys::llama_model_default_params();
             // All of them: a model that is cut in two is no faster than its slower part.
             parameters.n_gpu_layers = if on_accelerator { i32::MAX } else { 0 };
+            // Otherwise none is to be touched: llama.cpp would hand large products to one all the same.
+            let mut none = [ptr::null_mut()];
+            if !on_accelerator {
+                parameters.devices = none.as_mut_ptr();
+            }
             parameters.load_mode = if map_weights { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_NONE };
             // Also looks at each block's scale, so that damaged weights are refused and not computed with.
             parameters.check_tensors = true;
@@ -234,6 +239,7 @@ pub(super) struct ContextSettings {
     pub(super) batch_tokens: usize,
     pub(super) outputs: usize,
     pub(super) threads: usize,
+    pub(super) on_accelerator: bool,
     /// Keys in BF16 beside values in F16; otherwise both in F16.
     pub(super) unlike_keys: bool,
     /// Weights are not multiplied in tiles.
@@ -299,6 +305,8 @@ impl Context {
             if settings.no_tiles {
                 parameters.cb_eval = Some(mark_weights);
             }
+            parameters.offload_kqv = settings.on_accelerator;
+            parameters.op_offload = settings.on_accelerator;
             parameters.no_perf = true;
             parameters.abort_callback = Some(is_interrupted);
             parameters.abort_callback_data = Arc::as_ptr(&interrupt).cast_mut().cast();

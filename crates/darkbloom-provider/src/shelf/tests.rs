@@ -64,7 +64,7 @@ fn residences(shelf: &Shelf) -> [Residence; 2] {
 async fn outcome(shelf: &Arc<Shelf>, at: usize) -> LoadOutcome {
     match shelf.ask(at).unwrap() {
         Asked::Loaded => LoadOutcome::Succeeded,
-        Asked::Loading(mut ended) => ended.wait_for(Option::is_some).await.unwrap().unwrap(),
+        Asked::Loading(loading) => ended(loading).await,
     }
 }
 
@@ -124,7 +124,7 @@ async fn a_model_makes_room_once_its_requests_have_ended() {
     let shelf = files.shelf(ONE);
     assert_eq!(outcome(&shelf, 0).await, LoadOutcome::Succeeded);
     let loan = shelf.lend(0).unwrap();
-    let Some(Asked::Loading(mut ended)) = shelf.ask(1) else { panic!("it was there") };
+    let Some(Asked::Loading(loading)) = shelf.ask(1) else { panic!("it was there") };
     until(&shelf, [Stored, Loading]).await;
     let late = shelf.lend(0).expect("it gets no more requests, and one that was on its way is answered still");
     drop(loan);
@@ -132,17 +132,99 @@ async fn a_model_makes_room_once_its_requests_have_ended() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    assert!(ended.borrow().is_none() && !late.engine.is_stopped(), "a request still holds it");
+    assert!(!loading.borrow().is_end() && !late.engine.is_stopped(), "a request still holds it");
     drop(late);
-    assert_eq!(ended.wait_for(Option::is_some).await.unwrap().unwrap(), LoadOutcome::Succeeded);
+    assert_eq!(ended(loading).await, LoadOutcome::Succeeded);
     assert_eq!(residences(&shelf), [Stored, Loaded]);
     assert!(shelf.lend(0).is_none());
 }
 
 #[tokio::test]
+async fn a_model_that_shall_leave_comes_back_after_the_other_has_had_its_turn() {
+    let files = files();
+    let shelf = files.shelf(ONE);
+    assert_eq!(outcome(&shelf, 0).await, LoadOutcome::Succeeded);
+    let loan = shelf.lend(0).unwrap();
+    let Some(Asked::Loading(other)) = shelf.ask(1) else { panic!("it was there") };
+    until(&shelf, [Stored, Loading]).await;
+    assert!(shelf.lend_unless_leaving(0).is_none(), "who can wait does not keep the other out");
+    let Some(Asked::Loading(again)) = shelf.ask(0) else { panic!("it was promised to stay") };
+    assert_eq!(*again.borrow(), LoadOutcome::Waiting);
+    assert_eq!(residences(&shelf), [Loading, Loading]);
+    drop(loan);
+    assert_eq!(ended(other).await, LoadOutcome::Succeeded);
+    assert_eq!(ended(again).await, LoadOutcome::Succeeded);
+    assert_eq!(residences(&shelf), [Loaded, Stored], "one after the other");
+}
+
+#[tokio::test]
+async fn a_model_that_was_asked_back_and_had_not_to_leave_stays() {
+    let files = files();
+    let shelf = files.shelf(Allowance { room_wait: Millis(1_500), ..ONE });
+    assert_eq!(outcome(&shelf, 0).await, LoadOutcome::Succeeded);
+    let loan = shelf.lend(0).unwrap();
+    let Some(Asked::Loading(other)) = shelf.ask(1) else { panic!("it was there") };
+    until(&shelf, [Stored, Loading]).await;
+    let Some(Asked::Loading(again)) = shelf.ask(0) else { panic!("it was promised to stay") };
+    assert_eq!(ended(other).await, LoadOutcome::Busy);
+    assert_eq!(ended(again).await, LoadOutcome::Succeeded);
+    assert_eq!(residences(&shelf), [Loaded, Stored]);
+    drop(loan);
+}
+
+#[tokio::test]
+async fn a_file_that_was_found_to_be_another_is_not_read_again_until_it_changes() {
+    let (files, loads) = (files(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&loads);
+    let shelf = files.shelf_that(BOTH, move |options, watch| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        LoadedModel::load_watched(options, watch)
+    });
+    std::fs::copy(&files.paths[1], &files.paths[0]).unwrap();
+    for _ in 0..3 {
+        assert_eq!(outcome(&shelf, 0).await, LoadOutcome::Unusable);
+    }
+    assert_eq!(loads.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_model_that_took_its_whole_budget_can_come_back() {
+    let files = files();
+    let (options, identity) = {
+        let shelf = files.shelf(BOTH);
+        let books = shelf.books();
+        (books[0].options.clone(), books[0].identity)
+    };
+    let model = LoadedModel::load(&options).unwrap();
+    let book = Book::loaded(options, model, 30);
+    assert_eq!(book.identity, identity);
+    let shelf =
+        Shelf::new(vec![book], Allowance { idle: Some(Millis(0)), ..BOTH }, Box::new(LoadedModel::load_watched));
+    shelf.unload_idle().await;
+    assert_eq!(shelf.status(0).unwrap().residence, Stored);
+    assert_eq!(outcome(&shelf, 0).await, LoadOutcome::Succeeded);
+}
+
+#[tokio::test]
+async fn a_shelf_that_is_dropped_ends_its_engines() {
+    let files = files();
+    let shelf = files.shelf(BOTH);
+    assert_eq!(outcome(&shelf, 0).await, LoadOutcome::Succeeded);
+    let engine = shelf.lend(0).unwrap().engine.clone();
+    // What loads it may still be about to let go of it.
+    let stopped = async {
+        drop(shelf);
+        while !engine.is_stopped() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), stopped).await.expect("the engine runs on");
+}
+
+#[tokio::test]
 async fn a_model_that_was_used_a_moment_ago_stays_for_a_while() {
     let files = files();
-    let shelf = files.shelf(Allowance { kept: Millis(u64::MAX), room_wait: Millis(0), ..ONE });
+    let shelf = files.shelf(Allowance { kept: Millis(u64::MAX), room_wait: Millis(1_500), ..ONE });
     assert_eq!(outcome(&shelf, 0).await, LoadOutcome::Succeeded);
     assert_eq!(outcome(&shelf, 1).await, LoadOutcome::Busy);
     assert_eq!(residences(&shelf), [Loaded, Stored]);
@@ -154,9 +236,9 @@ async fn a_model_that_finds_no_room_in_time_is_reported_and_nobody_has_to_leave_
     let shelf = files.shelf(Allowance { room_wait: Millis(1_500), ..ONE });
     assert_eq!(outcome(&shelf, 0).await, LoadOutcome::Succeeded);
     let loan = shelf.lend(0).unwrap();
-    let Some(Asked::Loading(mut ended)) = shelf.ask(1) else { panic!("it was there") };
+    let Some(Asked::Loading(loading)) = shelf.ask(1) else { panic!("it was there") };
     until(&shelf, [Stored, Loading]).await;
-    assert_eq!(ended.wait_for(Option::is_some).await.unwrap().unwrap(), LoadOutcome::Busy);
+    assert_eq!(ended(loading).await, LoadOutcome::Busy);
     assert_eq!(residences(&shelf), [Loaded, Stored]);
     drop(loan);
 }
@@ -190,9 +272,9 @@ async fn a_load_is_ended_when_the_provider_stops() {
         }
         LoadedModel::load_watched(options, watch)
     });
-    let Some(Asked::Loading(mut ended)) = shelf.ask(0) else { panic!("it was there") };
+    let Some(Asked::Loading(loading)) = shelf.ask(0) else { panic!("it was there") };
     shelf.stop_loading();
-    assert_eq!(ended.wait_for(Option::is_some).await.unwrap().unwrap(), LoadOutcome::Declined);
+    assert_eq!(ended(loading).await, LoadOutcome::Declined);
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ impl World {
     /// The coordinator hears what became of a load.
     pub fn load_reported(&mut self, link: u32, number: usize, outcome: LoadOutcome) {
         let (id, now) = (connection_id(link), self.now);
-        self.coordinator.registry.load_reported(&id, &model(number), outcome, now.into(), now.into());
+        let _ = self.coordinator.registry.load_reported(&id, &model(number), outcome, now.into(), now.into());
         self.watch_load_reported(link, number, outcome);
         self.pass_news();
     }

@@ -53,6 +53,8 @@ pub(super) struct Shadow {
     has: [bool; MODELS],
     loaded: [bool; MODELS],
     asked: [Option<Now>; MODELS],
+    /// Which of these it said to have begun.
+    begun: [bool; MODELS],
     unloadable: [Option<Now>; MODELS],
 }
 
@@ -68,6 +70,14 @@ impl Shadow {
         if self.faults >= times::FAULTS_MAX {
             self.suspended_until = Some(now.after(times::PAUSE.0));
         }
+    }
+
+    /// Its connection is gone, or another one's.
+    fn abandon_loading(&mut self, now: Now) {
+        if self.begun.contains(&true) {
+            self.fault(now);
+        }
+        (self.asked, self.begun) = ([None; MODELS], [false; MODELS]);
     }
 
     /// Whether it has a model, or is on its way to have it.
@@ -157,6 +167,7 @@ impl World {
     pub fn watch_registered(&mut self, link: u32, epoch: EpochId, use_until: Now, claims: u32) {
         let (provider, now) = (self.links[link as usize].provider, self.now);
         let shadow = &mut self.watch.shadows[provider as usize];
+        shadow.abandon_loading(now);
         // Only who is still there, and has the keys of its epoch, has those of the one before.
         let same = shadow.link.is_some() && shadow.epoch == Some(epoch);
         *shadow = Shadow {
@@ -238,9 +249,11 @@ impl World {
         if gone != is_present {
             self.watch.find(self.now, format!("the loss of connection {link} is taken for another provider's"));
         }
+        let now = self.now;
         if let Some(shadow) = self.shadow_on(link) {
             shadow.link = None;
             shadow.reserved = [0; MODELS];
+            shadow.abandon_loading(now);
         }
     }
 

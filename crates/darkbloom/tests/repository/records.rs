@@ -139,7 +139,9 @@ fn in_cbor(of: &str, limits: &[String]) -> String {
         "Tier" => "tier: 0 `none`, 1 `self_signed`, 2 `hardware`, 3 `measured`, 4 `confidential`".to_owned(),
         "Suite" => "suite: 1".to_owned(),
         "Residence" => "where it is: 2 stored, 3 loading; left out for loaded".to_owned(),
-        "LoadOutcome" => "outcome: 1 started, 2 succeeded, 3 too large, 4 busy, 5 unusable, 6 declined".to_owned(),
+        "LoadOutcome" => {
+            "outcome: 1 started, 2 succeeded, 3 too large, 4 busy, 5 unusable, 6 declined, 7 waiting".to_owned()
+        }
         "RequestKind" => "kind of request: 1, chat".to_owned(),
         record @ ("Wrap" | "ModelLoad" | "AttemptRecord" | "CoordinatorTiming" | "Evidence" | "Candidate"
         | "CandidateNow" | "CandidateUpdate") => {

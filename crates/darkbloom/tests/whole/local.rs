@@ -85,6 +85,8 @@ fn what_is_wrong_is_refused_and_nobody_without_the_key_is_answered() {
         let refused = local.call(wrong, &ask_with(SUM, json!({"model": SHIPPED})));
         assert_eq!((refused.status, &refused.json()["error"]["code"]), (401, &"invalid_api_key".into()));
     }
+    let listed = http::request(&local.address, "GET", "/v1/models", &[("authorization", "Bearer x")], b"");
+    assert_eq!(listed.status, 401, "others of this machine need not know what it has");
     let unknown = local.ask(SUM, json!({"model": "another"}));
     assert_eq!((unknown.status, &unknown.json()["error"]["code"]), (404, &"model_not_found".into()));
     let long = local.ask(&"word ".repeat(3_000), json!({"model": SHIPPED}));
@@ -106,6 +108,14 @@ fn a_consumer_that_goes_away_frees_its_row_and_the_key_stays_from_start_to_start
     // The only row is free again for this one.
     let next = local.ask(SUM, json!({"model": "endless", "max_tokens": 5})).json();
     assert_eq!(next["usage"]["completion_tokens"], 5, "{next}");
+    let empty = crate::support::process::run(
+        command(&["start", "--foreground", "--local", "--port", "0", "--key", " "])
+            .arg("--data")
+            .arg(local.folder.path())
+            .arg("--model")
+            .arg(model_file()),
+    );
+    assert!(empty.said().contains("white space"), "{empty:?}");
     let kept = std::fs::read_to_string(local.folder.path().join("data/local.key")).unwrap();
     assert_eq!(kept.trim(), local.key);
     drop(local.process);

@@ -73,6 +73,7 @@ fn a_load_that_fails_sends_its_requests_on_and_is_not_asked_for_again_at_once() 
         reports(&mut registry, 1, outcome, T0);
         assert_eq!(woken(&mut registry), [1]);
         assert_eq!(route(&mut registry, 1, &[1], &[], T0), Err(RouteError::OthersCould));
+        assert_eq!(route(&mut registry, 1, &[1, 2], &[2], T0), Err(RouteError::NoMemory));
         assert_eq!(route(&mut registry, 2, &[1, 2], &[], T0), Err(RouteError::Loading));
         assert_eq!(registry.take_loads(), [(connection(2), MODEL)]);
         let named = registry.candidates(&MODEL, T0, WALL, &mut Numbers(1));
@@ -85,14 +86,40 @@ fn a_load_that_fails_sends_its_requests_on_and_is_not_asked_for_again_at_once() 
 
 #[test]
 fn a_load_that_never_ends_counts_as_a_failure() {
-    let mut registry = stored(&[1]);
-    assert_eq!(route(&mut registry, 1, &[1], &[], T0), Err(RouteError::Loading));
-    let late = T0.after(times::LOAD);
-    says(&mut registry, 1, Residence::Loading, late);
-    registry.tick(late, wall(late));
-    assert_eq!(woken(&mut registry), [1]);
-    assert_eq!(route(&mut registry, 1, &[1], &[], late), Err(RouteError::Nobody));
-    assert_eq!(registry.providers[&provider(1)].record.faults, 1);
+    for (begins, faults) in [(true, 1), (false, 0)] {
+        let mut registry = stored(&[1]);
+        assert_eq!(route(&mut registry, 1, &[1], &[], T0), Err(RouteError::Loading));
+        let begun = T0.after(Millis(times::LOAD.0 - 1));
+        reports(&mut registry, 1, LoadOutcome::Waiting, T0);
+        if begins {
+            reports(&mut registry, 1, LoadOutcome::Started, begun);
+        }
+        let late = if begins { begun.after(times::LOAD) } else { T0.after(times::LOAD) };
+        let before = MonoMillis(late.0 - 1);
+        says(&mut registry, 1, Residence::Loading, before);
+        registry.tick(before, wall(before));
+        assert!(woken(&mut registry).is_empty(), "it may take so long from when it begins");
+        registry.tick(late, wall(late));
+        assert_eq!(woken(&mut registry), [1]);
+        assert_eq!(route(&mut registry, 1, &[1], &[], late), Err(RouteError::NoMemory));
+        assert_eq!(registry.providers[&provider(1)].record.faults, faults, "waiting for others is nobody's fault");
+    }
+}
+
+#[test]
+fn a_provider_that_leaves_while_it_loads_has_failed() {
+    for reconnects in [true, false] {
+        let mut registry = stored(&[1]);
+        assert_eq!(route(&mut registry, 1, &[1], &[], T0), Err(RouteError::Loading));
+        reports(&mut registry, 1, LoadOutcome::Started, T0);
+        if reconnects {
+            registry.register(registration(1, 4), T0, WALL, &mut Numbers(1));
+        } else {
+            registry.disconnected(&connection(1), T0, WALL);
+            registry.register(registration(1, 4), T0, WALL, &mut Numbers(1));
+        }
+        assert_eq!(registry.providers[&provider(1)].record.faults, 1);
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ impl World {
         if let Some(shadow) = self.shadow_on(link) {
             (shadow.loaded, shadow.has) = (loaded, has);
             for number in (0..MODELS).filter(|number| loaded[*number]) {
-                shadow.asked[number] = None;
+                (shadow.asked[number], shadow.begun[number]) = (None, false);
             }
         }
     }
@@ -41,10 +41,16 @@ impl World {
         let now = self.now;
         let Some(shadow) = self.shadow_on(link) else { return };
         shadow.heard = now;
-        if !shadow.has[number] || outcome == LoadOutcome::Started {
+        if !outcome.is_end() {
+            if shadow.asked[number].is_some() && !std::mem::replace(&mut shadow.begun[number], true) {
+                shadow.asked[number] = Some(now);
+            }
             return;
         }
-        shadow.asked[number] = None;
+        (shadow.asked[number], shadow.begun[number]) = (None, false);
+        if !shadow.has[number] {
+            return;
+        }
         if outcome == LoadOutcome::Succeeded {
             (shadow.loaded[number], shadow.unloadable[number]) = (true, None);
         } else {
@@ -56,12 +62,16 @@ impl World {
     pub fn watch_loads(&mut self) {
         let now = self.now;
         for shadow in &mut self.watch.shadows {
+            let mut failed = false;
             for number in 0..MODELS {
                 if shadow.asked[number].is_some_and(|at| now.since(at) >= times::LOAD.0) {
+                    failed |= std::mem::take(&mut shadow.begun[number]);
                     shadow.asked[number] = None;
                     shadow.unloadable[number] = Some(now.after(times::LOAD_PAUSE.0));
-                    shadow.fault(now);
                 }
+            }
+            if failed {
+                shadow.fault(now);
             }
         }
     }
