@@ -18,6 +18,7 @@ mod engine;
 mod executor;
 mod gguf;
 mod llama;
+mod masks;
 mod simulated;
 
 pub use engine::{Engine, EngineHandle, EventSink, StartEngineError, Stats, StepLimits, StopNotice};

@@ -17,6 +17,7 @@ use darkbloom_batch::{
 use darkbloom_types::TokenId;
 
 use crate::executor::{Draws, Ledger};
+use crate::masks::{MaskFinder, RowMasks};
 use crate::{Capacity, ExecuteError, Executor, GgufError, ModelHeader};
 use raw::{Batch, Context, ContextSettings, Model};
 use state::SavedState;
@@ -192,6 +193,7 @@ pub struct LlamaExecutor {
     saved: HashMap<SavedId, SavedState>,
     batch: Batch,
     sampler: Sampler,
+    masks: MaskFinder,
     forwards: u64,
 }
 
@@ -260,6 +262,7 @@ impl LlamaExecutor {
             saved: HashMap::new(),
             batch: Batch::default(),
             sampler: Sampler::new(),
+            masks: MaskFinder::default(),
             forwards: 0,
         })
     }
@@ -292,6 +295,7 @@ impl LlamaExecutor {
         }
         self.ledger.check(rows.iter().copied())?;
         let (places, filled) = self.fill_batch(&rows);
+        let mut masks = self.masks.ask(rows.iter().copied());
         let code = self.context.decode(&mut self.batch);
         self.batch.clear();
         self.forwards += 1;
@@ -314,7 +318,8 @@ impl LlamaExecutor {
             let held = self.ledger.held[slot] + work.tokens.len();
             self.ledger.held[slot] = held;
             let Some(draw) = &work.sample else { continue };
-            let tokens = self.draw(work, draw, last - guesses, &mut observe);
+            let masks = masks.of(work, &mut self.masks);
+            let tokens = self.draw(work, draw, masks, last - guesses, &mut observe);
             let right = tokens.as_ref().map_or(0, |tokens| tokens.len() - 1);
             if right < guesses {
                 self.ledger.held[slot] = held - guesses + right;
@@ -330,12 +335,13 @@ impl LlamaExecutor {
         &mut self,
         work: &RowWork,
         draw: &SampleAt,
+        masks: Option<RowMasks>,
         place: usize,
         observe: &mut impl FnMut(&RowWork, &[f32]),
     ) -> Result<Vec<Drawn>, SampleError> {
         let tokens = work.tokens.expose();
         let guesses = tokens[tokens.len() - work.guesses as usize..].iter().copied().map(Some).chain([None]);
-        let mut draws = Draws::new(draw);
+        let mut draws = Draws::new(draw, masks);
         for (place, guess) in (place..).zip(guesses) {
             let logits = self.context.logits(place).unwrap_or_default();
             observe(work, logits);

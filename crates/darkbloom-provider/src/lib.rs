@@ -8,6 +8,7 @@
 mod agent;
 mod answer;
 pub mod benchmark;
+mod guides;
 mod link;
 mod machine;
 mod model;

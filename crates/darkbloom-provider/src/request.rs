@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use darkbloom_batch::{EndReason, Owner, RowEvent, RowId, RowRequest, Sampling, Scope, SubmitError};
+use darkbloom_batch::{EndReason, Owner, RowEvent, RowId, RowRequest, Sampling, Scope, SharedGuide, SubmitError};
 use darkbloom_content::{AnswerEvent, ChatRequest, FinishReason, PrefixSecret, Tweaks};
 use darkbloom_seal::{Acceptance, AnswerError, AnswerSealer, Opened, ReceiptKey, SealedFrame, seal_refusal};
 use darkbloom_session::waits;
@@ -30,6 +30,8 @@ const COALESCE_UNSTREAMED: usize = 25;
 const COALESCE_WAIT: Duration = Duration::from_millis(waits::IDLE.0 / 6);
 /// How long a cancelled row may take to be free.
 const ROW_FREE_WAIT: Duration = Duration::from_millis(limits::ROW_FREE_WAIT.0);
+
+use self::prompt::Asked;
 
 mod prompt;
 #[cfg(test)]
@@ -121,11 +123,12 @@ impl Job {
         let plaintext = std::mem::take(&mut self.opened.plaintext);
         let reading = prompt::read(model.clone(), plaintext, self.header.input_ceiling);
         let mut cancelled = self.cancelled.clone();
-        let (request, prompt) = tokio::select! {
+        let asked = tokio::select! {
             // What is being read is dropped unread when it is done.
             _ = asked_to_cancel(&mut cancelled) => return Ok(Admission::Cancelled),
             read = reading => read?,
         };
+        let Asked { request, prompt, opening, guide } = asked;
         let input_tokens = TokenCount(u32::try_from(prompt.len()).unwrap_or(u32::MAX));
         // Others may have longer rows. An answer that was promised room for its limit is not begun without it.
         let output_ceiling = self.header.output_ceiling;
@@ -134,8 +137,7 @@ impl Job {
             let detail = format!("prompt and answer need {needed} tokens, a row here holds {}", model.row_tokens);
             return Err(Refusal::new(RefusalCode::RowTooSmall, detail));
         }
-        let opening = model.text.opening(&prompt);
-        let events = self.submit(&request, prompt, output_ceiling)?;
+        let events = self.submit(&request, prompt, guide, output_ceiling)?;
         Ok(Admission::Row(Row { events, request, opening, input_tokens }))
     }
 
@@ -143,6 +145,7 @@ impl Job {
         &self,
         request: &ChatRequest,
         prompt: SecretTokens,
+        guide: Option<SharedGuide>,
         max_output: TokenCount,
     ) -> Result<UnboundedReceiver<Timed>, Refusal> {
         // Bounded by the ceiling: a row makes at most so many events.
@@ -151,6 +154,7 @@ impl Job {
             owner: owner(&self.account),
             scope: request.prefix.as_ref().map(|secret| prefix_scope(secret, &self.account)),
             sampling: Arc::new(sampling(request)),
+            guide,
             stop_tokens: self.model.text.end_tokens().to_vec(),
             ..RowRequest::new(self.row, prompt, max_output)
         };
