@@ -130,12 +130,12 @@ impl Guides {
         }
         let (done, made) = sync_channel(1);
         let make = move || {
-            let _place = place;
             let mut matcher = Matcher::new(factory.create_parser(grammar));
             let made = match matcher.compute_mask_or_eos() {
                 Ok(_) => Ok(matcher),
                 Err(error) => Err(SchemaFault::of_grammar(&error.to_string())),
             };
+            drop(place);
             // Nobody waits for what took too long.
             let _ = done.send(made);
         };
@@ -213,7 +213,16 @@ fn fault(error: &impl ToString) -> GuideError {
 
 /// Whether the parser has reached one of its limits.
 fn is_too_complex(said: &str) -> bool {
-    let words = ["too complex", "TooComplex", "too large", "too many", "fuel", "limit", "Current row has", "Unable to determine"];
+    let words = [
+        "too complex",
+        "TooComplex",
+        "too large",
+        "too many",
+        "fuel",
+        "limit",
+        "Current row has",
+        "Unable to determine",
+    ];
     words.iter().any(|words| said.contains(words))
 }
 

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use darkbloom_batch::{EndReason, Owner, RowEvent, RowId, RowRequest, Sampling, Scope, SharedGuide, SubmitError};
+use darkbloom_batch::{
+    EndReason, GuideError, Owner, RowEvent, RowFailure, RowId, RowRequest, SampleError, Sampling, Scope, SharedGuide,
+    SubmitError,
+};
 use darkbloom_content::{AnswerEvent, ChatRequest, FinishReason, PrefixSecret, Tweaks};
 use darkbloom_seal::{Acceptance, AnswerError, AnswerSealer, Opened, ReceiptKey, SealedFrame, seal_refusal};
 use darkbloom_session::waits;
@@ -198,8 +201,16 @@ impl Job {
                 // Nothing was said yet: another provider can still answer.
                 return self.send(refused(self.stream, &RefusalCode::Internal.into(), None)).await;
             }
-            End::Failed => {
-                let failure = AnswerEvent::Failure { code: RefusalCode::Internal, detail: SecretString::default() };
+            End::OutOfShape(why) if writer.total().0 == 0 => {
+                let detail = format!("the answer cannot be held to what it was to be: {why}");
+                let refusal = Refusal::new(RefusalCode::InvalidRequest, detail);
+                let sealed = self.sealed_words(&refusal);
+                return self.send(refused(self.stream, &refusal, sealed)).await;
+            }
+            End::Failed | End::OutOfShape(_) => {
+                // What the request asks for cannot be done, or something here is broken.
+                let code = if matches!(end, End::Failed) { RefusalCode::Internal } else { RefusalCode::InvalidRequest };
+                let failure = AnswerEvent::Failure { code, detail: SecretString::default() };
                 writer.flush().and_then(|mut frames| {
                     frames.push(writer.fail(&failure)?);
                     Ok(frames)
@@ -263,7 +274,9 @@ impl Job {
                     }
                     // Made in the step that was running when the stop string was complete.
                     Some((_, RowEvent::Token { .. })) => {}
-                    Some((_, RowEvent::Ended { reason, .. })) => return Ok(ended(reason, stopped, writer)),
+                    Some((_, RowEvent::Ended { reason, failure, .. })) => {
+                        return Ok(ended(reason, failure, stopped, writer));
+                    }
                 }
                 match events.try_recv() {
                     Ok(event) => next = Some(event),
@@ -423,14 +436,21 @@ enum End {
     Finished(FinishReason),
     Cancelled,
     Failed,
+    /// Nothing that its guide allows can follow, or it takes too much work to find out what can.
+    OutOfShape(SampleError),
 }
 
-fn ended(reason: EndReason, stopped: bool, writer: &crate::answer::AnswerWriter) -> End {
+fn ended(reason: EndReason, failure: Option<RowFailure>, stopped: bool, writer: &crate::answer::AnswerWriter) -> End {
     match reason {
         _ if stopped => End::Finished(writer.turn_ended()),
         EndReason::StopToken => End::Finished(writer.turn_ended()),
         EndReason::Length => End::Finished(FinishReason::Length),
-        EndReason::Cancelled | EndReason::Failed => End::Failed,
+        EndReason::Cancelled | EndReason::Failed => match failure {
+            Some(RowFailure::Logits(
+                why @ (SampleError::NothingAllowed | SampleError::Guide(GuideError::DeadEnd | GuideError::TooComplex)),
+            )) => End::OutOfShape(why),
+            Some(_) | None => End::Failed,
+        },
     }
 }
 

@@ -17,6 +17,7 @@ mod dev;
 mod doors;
 mod errors;
 mod failure;
+mod formats;
 mod http;
 #[allow(dead_code, reason = "the provider's own tests use all of it")]
 #[path = "../../../darkbloom-provider/tests/models/hub.rs"]
