@@ -260,8 +260,8 @@ fn unknown_repeated_and_misplaced_keys_are_refused() {
     assert!(ChatRequest::from_cbor(ok).is_ok());
     let cases: [(&[u8], DecodeContentError); 8] = [
         (
-            b"\xa4\x01\x81\x82\x01\x61x\x02\xfa\0\0\0\0\x03\xfa\0\0\0\0\x08\x00",
-            DecodeContentError::UnknownKey { key: 8 },
+            b"\xa4\x01\x81\x82\x01\x61x\x02\xfa\0\0\0\0\x03\xfa\0\0\0\0\x09\x00",
+            DecodeContentError::UnknownKey { key: 9 },
         ),
         (b"\xa4\x01\x81\x82\x01\x61x\x02\xfa\0\0\0\0\x02\xfa\0\0\0\0", DecodeContentError::KeyOrder { key: 2 }),
         (b"\xa3\x02\xfa\0\0\0\0\x01\x81\x82\x01\x61x\x03\xfa\0\0\0\0", DecodeContentError::KeyOrder { key: 1 }),

@@ -8,7 +8,7 @@
 mod agent;
 mod answer;
 pub mod benchmark;
-mod guides;
+pub mod guides;
 mod link;
 mod machine;
 mod model;
