@@ -94,7 +94,7 @@ impl Job {
     /// Runs the request to its end; every way out has sent a refusal, or the end and a receipt.
     pub async fn run(mut self) {
         let outcome = match self.admit().await {
-            Ok(Admission::Row(row)) => self.answer(row).await,
+            Ok(Admission::Row(row)) => self.answer(*row).await,
             Ok(Admission::Cancelled) => {
                 self.send(ProviderFrame::from(CancelAck { stream: self.stream }).encode()).await
             }
@@ -141,7 +141,7 @@ impl Job {
             return Err(Refusal::new(RefusalCode::RowTooSmall, detail));
         }
         let events = self.submit(&request, prompt, guide, output_ceiling)?;
-        Ok(Admission::Row(Row { events, request, opening, input_tokens }))
+        Ok(Admission::Row(Box::new(Row { events, request, opening, input_tokens })))
     }
 
     fn submit(
@@ -411,7 +411,7 @@ fn owner(account: &[u8; 16]) -> Owner {
 /// What becomes of a request that is not refused.
 enum Admission {
     /// It has a row.
-    Row(Row),
+    Row(Box<Row>),
     /// Nobody wants it any more.
     Cancelled,
 }
