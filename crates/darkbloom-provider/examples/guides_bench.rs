@@ -34,8 +34,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = arguments.next().ok_or("usage: guides_bench MODEL.gguf [steps]")?;
     let steps = arguments.next().map_or(Ok(200), |steps| steps.parse())?;
     let text = TextModel::new(TextPack::from_gguf(BufReader::new(std::fs::File::open(&path)?))?)?;
-    let request =
-        ChatRequest { shape: AnswerShape::Json(SCHEMA.into()), ..ChatRequest::new(vec![Message::new(Role::User, "?")]) };
+    let request = ChatRequest {
+        shape: AnswerShape::Json(SCHEMA.into()),
+        ..ChatRequest::new(vec![Message::new(Role::User, "?")])
+    };
     let mut out = std::io::stdout().lock();
     let guides = Guides::default();
     let guide = || Ok::<_, Box<dyn Error>>(guides.guide(&text, &request, Opening::Free)?.ok_or("it is not free")?);

@@ -99,7 +99,7 @@ fn a_call_that_must_come_comes_and_its_arguments_fit() {
     let network = Network::of(folder, 1, model);
     let named = json!({"type": "function", "function": {"name": "say_it"}});
     for (choice, stream) in
-        [(json!("required"), false), (named.clone(), false), (json!("required"), true), (named.clone(), true)]
+        [(json!("required"), false), (named.clone(), false), (json!("required"), true), (named, true)]
     {
         for seed in 0..4 {
             let more = json!({
