@@ -14,11 +14,15 @@
 //!   plan() ──StepPlan──▶ executor (one forward for every row in the plan) ──StepOutput──▶ update() ──▶ row events
 //! ```
 //!
+//! A row may have a [`Guide`], which says what may come next in its answer. The executor asks it while the forward runs; what
+//! the guide forbids is never drawn, and a guess that it forbids is wrong.
+//!
 //! A row's slot is free for the next plan as soon as the row ended; the plan that reuses a slot, or the next one at the
 //! latest, names it in `clear`, so that nothing of an earlier row can be seen by a later one.
 
 #![forbid(unsafe_code)]
 
+mod guide;
 mod mask;
 mod plan;
 mod row;
@@ -27,6 +31,7 @@ mod sampling;
 mod scheduler;
 mod stream;
 
+pub use guide::{Guide, GuideError, SharedGuide};
 pub use mask::TokenMask;
 pub use plan::{MemoryOp, RowWork, SampleAt, Sampled, SavedId, Slot, StepOutput, StepPlan};
 pub use row::{EndReason, Owner, Priority, RowEvent, RowFailure, RowId, RowRequest, Scope};

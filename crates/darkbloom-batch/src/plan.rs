@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use darkbloom_types::SecretTokens;
+use darkbloom_types::{SecretTokens, TokenId};
 
-use crate::{Drawn, RowId, SampleError, Sampling};
+use crate::{Drawn, RowId, SampleError, Sampling, SharedGuide};
 
 /// A place for one row in the model's memory, from 0 to one less than the most rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,17 +101,25 @@ pub struct SampleAt {
     pub sampling: Arc<Sampling>,
     /// The place in the answer, from 0, which with the seed decides the draw.
     pub position: u32,
-    /// Prompt and answer so far, where the sampling looks at them; else nothing.
+    /// Prompt and answer so far, where the sampling looks at them or a guide does; else nothing.
     pub past: SecretTokens,
     /// Tokens of the prompt among them.
     pub prompt_tokens: usize,
+    /// What says which tokens may be drawn; all may where there is none.
+    pub guide: Option<SharedGuide>,
 }
 
 impl SampleAt {
     /// A draw that looks at nothing but the logits.
     #[must_use]
     pub fn new(sampling: Arc<Sampling>, position: u32) -> Self {
-        Self { sampling, position, past: SecretTokens::default(), prompt_tokens: 0 }
+        Self { sampling, position, past: SecretTokens::default(), prompt_tokens: 0, guide: None }
+    }
+
+    /// The answer so far, where it is there.
+    #[must_use]
+    pub fn answer(&self) -> &[TokenId] {
+        self.past.expose().get(self.prompt_tokens..).unwrap_or_default()
     }
 }
 

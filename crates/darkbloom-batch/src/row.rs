@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use darkbloom_types::{MonoMillis, SecretTokens, TokenCount, TokenId};
 
-use crate::{Logprobs, SampleError, Sampling};
+use crate::{Logprobs, SampleError, Sampling, SharedGuide};
 
 /// One request's row. The caller chooses the number and never uses one twice while the row lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,6 +65,8 @@ pub struct RowRequest {
     pub max_output: TokenCount,
     /// How they are drawn.
     pub sampling: Arc<Sampling>,
+    /// What its answer is held to.
+    pub guide: Option<SharedGuide>,
     /// Sampling one of these ends the row; at most [`crate::STOP_TOKENS_MAX`].
     pub stop_tokens: Vec<TokenId>,
 }
@@ -82,6 +84,7 @@ impl RowRequest {
             prompt,
             max_output,
             sampling: Arc::new(Sampling::greedy()),
+            guide: None,
             stop_tokens: Vec::new(),
         }
     }

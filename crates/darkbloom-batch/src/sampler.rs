@@ -10,7 +10,7 @@ use darkbloom_types::TokenId;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::stream::uniform;
-use crate::{Sampling, TokenMask};
+use crate::{GuideError, Sampling, TokenMask};
 use history::Penalties;
 use weights::Weights;
 use wide::{Scale, Wide, logarithm};
@@ -34,6 +34,9 @@ pub enum SampleError {
     /// The row's mask allows not one token of the vocabulary: its constraints cannot be met any more.
     #[error("no token is allowed")]
     NothingAllowed,
+    /// There is no mask for the row.
+    #[error(transparent)]
+    Guide(#[from] GuideError),
     /// The row's logit bias names a token that has no logit.
     #[error("logit_bias names a token outside the model's vocabulary")]
     UnknownToken,

@@ -275,7 +275,8 @@ impl Scheduler {
     }
 
     fn row(&mut self, request: RowRequest) -> Row {
-        let RowRequest { id, owner, priority, scope, start_by, prompt, max_output, sampling, stop_tokens } = request;
+        let RowRequest { id, owner, priority, scope, start_by, prompt, max_output, sampling, guide, stop_tokens } =
+            request;
         let room = u32::try_from(self.limits.row_tokens_max - prompt.len()).unwrap_or(u32::MAX);
         self.next_arrival += 1;
         Row {
@@ -289,6 +290,7 @@ impl Scheduler {
             output: 0,
             output_max: max_output.0.min(room),
             sampling,
+            guide,
             stop_tokens,
             arrival: self.next_arrival,
             waits_since: self.now,

@@ -18,6 +18,7 @@ mod event;
 mod message;
 mod parts;
 mod request;
+mod shape;
 mod tool;
 mod tweaks;
 
@@ -28,6 +29,7 @@ pub use parts::{AnswerPart, AnswerParts, EVENT_PARTS_MAX, PART_HEAD_BYTES_MAX, P
 pub use request::{
     ChatRequest, InvalidRequestError, MESSAGES_MAX, PrefixSecret, STOP_BYTES_MAX, STOPS_MAX, TEMPERATURE_MAX,
 };
+pub use shape::{AnswerShape, FORMAT_SCHEMA_BYTES_MAX, ToolChoice};
 pub use tool::{
     CALL_ARGUMENTS_BYTES_MAX, CALL_ID_BYTES_MAX, CALLS_MAX, InvalidToolError, TOOL_DESCRIPTION_BYTES_MAX,
     TOOL_NAME_BYTES_MAX, TOOL_PARAMETERS_BYTES_MAX, TOOLS_MAX, Tool, ToolCall, is_tool_name,

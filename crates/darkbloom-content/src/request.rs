@@ -9,6 +9,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::cbor::{self, DecodeContentError, StrictReader, ToCbor, Written};
 use crate::message::{Message, Role};
+use crate::shape::{AnswerShape, FORMAT_SCHEMA_BYTES_MAX, ToolChoice};
 use crate::tool::{InvalidToolError, Tool, check_tools, read_tools, write_tools};
 use crate::tweaks::{InvalidTweakError, Tweaks};
 
@@ -38,6 +39,10 @@ pub struct ChatRequest {
     pub stop: Vec<SecretString>,
     /// What the model may call, as it sees fit; at most [`TOOLS_MAX`](crate::TOOLS_MAX).
     pub tools: Vec<Tool>,
+    /// Whether it must call them.
+    pub choice: ToolChoice,
+    /// What the answer is held to where it does not call.
+    pub shape: AnswerShape,
     /// What else changes how likely tokens are.
     pub tweaks: Tweaks,
     /// Lets this request start from what earlier ones with the same secret left in the provider's memory. Nothing keeps it
@@ -96,6 +101,12 @@ pub enum InvalidRequestError {
         /// How many bytes it has.
         bytes: usize,
     },
+    /// Over [`FORMAT_SCHEMA_BYTES_MAX`].
+    #[error("the answer's schema has {0} bytes, the limit is {FORMAT_SCHEMA_BYTES_MAX}")]
+    SchemaLength(usize),
+    /// A call is asked for of no tool that the request has.
+    #[error("a call must come, and the request has no such tool")]
+    ToolChoice,
     /// A tool, or a message about one.
     #[error(transparent)]
     Tool(#[from] InvalidToolError),
@@ -111,8 +122,10 @@ const KEY_SEED: u64 = 4;
 const KEY_STOP: u64 = 5;
 const KEY_TWEAKS: u64 = 6;
 const KEY_PREFIX: u64 = 7;
+const KEY_SHAPE: u64 = 8;
 const KEY_TOOLS: u64 = 20;
-const KEYS_MAX: u64 = 8;
+const KEY_CHOICE: u64 = 21;
+const KEYS_MAX: u64 = 10;
 
 impl ChatRequest {
     /// A request with the OpenAI interface's defaults: temperature 1, the whole probability, no seed, no stop strings, no tools.
@@ -125,6 +138,8 @@ impl ChatRequest {
             seed: None,
             stop: Vec::new(),
             tools: Vec::new(),
+            choice: ToolChoice::Free,
+            shape: AnswerShape::Free,
             tweaks: Tweaks::default(),
             prefix: None,
         }
@@ -156,6 +171,8 @@ impl ChatRequest {
         }
         self.tweaks.check()?;
         check_tools(&self.tools)?;
+        self.choice.check(&self.tools)?;
+        self.shape.check()?;
         self.check_calls()?;
         Ok(())
     }
@@ -201,6 +218,7 @@ impl ChatRequest {
         let mut map = reader.map(KEYS_MAX)?;
         let (mut messages, mut temperature, mut top_p, mut seed) = (None, None, None, None);
         let (mut stop, mut tools, mut tweaks, mut prefix) = (Vec::new(), Vec::new(), Tweaks::default(), None);
+        let (mut choice, mut shape) = (ToolChoice::Free, AnswerShape::Free);
         while let Some(key) = map.key(&mut reader)? {
             match key {
                 KEY_MESSAGES => messages = Some(read_messages(&mut reader)?),
@@ -210,6 +228,8 @@ impl ChatRequest {
                 KEY_STOP => stop = read_stops(&mut reader)?,
                 KEY_TWEAKS => tweaks = Tweaks::read(&mut reader)?,
                 KEY_PREFIX => prefix = Some(read_prefix(&mut reader)?),
+                KEY_SHAPE => shape = AnswerShape::read(&mut reader)?,
+                KEY_CHOICE => choice = ToolChoice::read(&mut reader)?,
                 KEY_TOOLS => tools = read_tools(&mut reader)?,
                 key => return Err(DecodeContentError::UnknownKey { key }),
             }
@@ -223,6 +243,8 @@ impl ChatRequest {
             seed,
             stop,
             tools,
+            choice,
+            shape,
             tweaks,
             prefix,
         };
@@ -238,7 +260,9 @@ impl ToCbor for ChatRequest {
             !self.stop.is_empty(),
             !self.tweaks.is_neutral(),
             self.prefix.is_some(),
+            !self.shape.is_free(),
             !self.tools.is_empty(),
+            !self.choice.is_free(),
         ];
         let optional = optional.map(u64::from);
         encoder.map(3 + optional.iter().sum::<u64>())?;
@@ -264,8 +288,14 @@ impl ToCbor for ChatRequest {
         if let Some(prefix) = &self.prefix {
             encoder.u64(KEY_PREFIX)?.bytes(prefix.expose())?;
         }
+        if !self.shape.is_free() {
+            self.shape.write(encoder.u64(KEY_SHAPE)?)?;
+        }
         if !self.tools.is_empty() {
             write_tools(&self.tools, encoder.u64(KEY_TOOLS)?)?;
+        }
+        if !self.choice.is_free() {
+            self.choice.write(encoder.u64(KEY_CHOICE)?)?;
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! The encoding of requests and events through the public surface.
 
 use darkbloom_content::{
-    AnswerEvent, AnswerParts, CALL_ARGUMENTS_BYTES_MAX, CALL_ID_BYTES_MAX, CALLS_MAX, ChatRequest, DecodeContentError,
-    EVENT_TOKENS_MAX, FinishReason, InvalidRequestError, InvalidToolError, MESSAGES_MAX, Message, PartKind,
-    PrefixSecret, Role, STOP_BYTES_MAX, TOOL_DESCRIPTION_BYTES_MAX, TOOL_PARAMETERS_BYTES_MAX, TOOLS_MAX, Tool,
-    ToolCall, Tweaks,
+    AnswerEvent, AnswerParts, AnswerShape, CALL_ARGUMENTS_BYTES_MAX, CALL_ID_BYTES_MAX, CALLS_MAX, ChatRequest,
+    DecodeContentError, EVENT_TOKENS_MAX, FinishReason, InvalidRequestError, InvalidToolError, MESSAGES_MAX, Message,
+    PartKind, PrefixSecret, Role, STOP_BYTES_MAX, TOOL_DESCRIPTION_BYTES_MAX, TOOL_PARAMETERS_BYTES_MAX, TOOLS_MAX,
+    Tool, ToolCall, ToolChoice, Tweaks,
 };
 use darkbloom_types::{RefusalCode, SecretString, TokenCount, TokenId};
 use proptest::prelude::*;
@@ -81,6 +81,68 @@ fn the_bytes_of_a_request_about_tools_are_fixed() {
     expected.extend(b"\x14\x81\x83\x64look\x65looks\x62{}");
     assert_eq!(calling().to_cbor().expose(), expected);
     assert_eq!(ChatRequest::from_cbor(&expected), Ok(calling()));
+}
+
+#[test]
+fn the_bytes_of_a_shape_and_of_a_choice_are_fixed() {
+    let plain = ChatRequest { tools: vec![tool("look")], ..ChatRequest::new(vec![message(Role::User, "x")]) };
+    let head = |members: u8| {
+        [&[0xa0 + members], b"\x01\x81\x82\x01\x61x\x02\xfa\x3f\x80\0\0\x03\xfa\x3f\x80\0\0".as_slice()].concat()
+    };
+    let tools = b"\x14\x81\x83\x64look\x65looks\x62{}".as_slice();
+    for (shape, bytes) in
+        [(AnswerShape::JsonObject, b"\x08\x81\x01".as_slice()), (AnswerShape::Json("{}".into()), b"\x08\x82\x02\x62{}")]
+    {
+        let request = ChatRequest { shape, ..plain.clone() };
+        let expected = [head(5).as_slice(), bytes, tools].concat();
+        assert_eq!(request.to_cbor().expose(), expected);
+        assert_eq!(ChatRequest::from_cbor(&expected), Ok(request));
+    }
+    for (choice, bytes) in [
+        (ToolChoice::Required { once: false }, b"\x15\x81\x01".as_slice()),
+        (ToolChoice::Required { once: true }, b"\x15\x81\x02"),
+        (ToolChoice::Named("look".into()), b"\x15\x82\x03\x64look"),
+    ] {
+        let request = ChatRequest { choice, ..plain.clone() };
+        let expected = [head(5).as_slice(), tools, bytes].concat();
+        assert_eq!(request.to_cbor().expose(), expected);
+        assert_eq!(ChatRequest::from_cbor(&expected), Ok(request));
+    }
+    // Free, with too much, with too little, unknown.
+    for bytes in [
+        b"\x80".as_slice(),
+        b"\x81\x00",
+        b"\x82\x01\x62{}",
+        b"\x81\x02",
+        b"\x81\x03",
+        b"\x82\x04\x62{}",
+        b"\x83\x02\x60\x60",
+    ] {
+        let shaped = [head(5).as_slice(), b"\x08", bytes, tools].concat();
+        let chosen = [head(5).as_slice(), tools, b"\x15", bytes].concat();
+        assert!(ChatRequest::from_cbor(&shaped).is_err(), "{bytes:02x?}");
+        // Two of them say something about a call.
+        let known = bytes == b"\x81\x02";
+        assert_eq!(ChatRequest::from_cbor(&chosen).is_ok(), known, "{bytes:02x?}");
+    }
+}
+
+#[test]
+fn a_choice_names_a_tool_that_is_there_and_a_schema_has_a_limit() {
+    let check = |choice: ToolChoice, tools: Vec<Tool>| {
+        ChatRequest { choice, tools, ..ChatRequest::new(vec![message(Role::User, "x")]) }.check()
+    };
+    assert_eq!(check(ToolChoice::Named("look".into()), vec![tool("look")]), Ok(()));
+    for choice in [ToolChoice::Named("look".into()), ToolChoice::Required { once: true }] {
+        assert_eq!(check(choice, Vec::new()), Err(InvalidRequestError::ToolChoice));
+    }
+    assert_eq!(check(ToolChoice::Named("other".into()), vec![tool("look")]), Err(InvalidRequestError::ToolChoice));
+    let shaped = |bytes: usize| {
+        let shape = AnswerShape::Json("x".repeat(bytes).as_str().into());
+        ChatRequest { shape, ..ChatRequest::new(vec![message(Role::User, "x")]) }.check()
+    };
+    assert_eq!(shaped(65_536), Ok(()));
+    assert_eq!(shaped(65_537), Err(InvalidRequestError::SchemaLength(65_537)));
 }
 
 #[test]
@@ -198,8 +260,8 @@ fn unknown_repeated_and_misplaced_keys_are_refused() {
     assert!(ChatRequest::from_cbor(ok).is_ok());
     let cases: [(&[u8], DecodeContentError); 8] = [
         (
-            b"\xa4\x01\x81\x82\x01\x61x\x02\xfa\0\0\0\0\x03\xfa\0\0\0\0\x08\x00",
-            DecodeContentError::UnknownKey { key: 8 },
+            b"\xa4\x01\x81\x82\x01\x61x\x02\xfa\0\0\0\0\x03\xfa\0\0\0\0\x09\x00",
+            DecodeContentError::UnknownKey { key: 9 },
         ),
         (b"\xa4\x01\x81\x82\x01\x61x\x02\xfa\0\0\0\0\x02\xfa\0\0\0\0", DecodeContentError::KeyOrder { key: 2 }),
         (b"\xa3\x02\xfa\0\0\0\0\x01\x81\x82\x01\x61x\x03\xfa\0\0\0\0", DecodeContentError::KeyOrder { key: 1 }),

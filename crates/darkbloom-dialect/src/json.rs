@@ -45,10 +45,6 @@ impl Members {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &Json)> {
         self.0.iter().map(|(name, value)| (name, value))
     }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
 }
 
 impl Json {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use darkbloom_content::Role;
+use darkbloom_content::{AnswerShape, Role, ToolChoice};
 use darkbloom_dialect::ApiError;
 use darkbloom_dialect::openai::{ChatCall, FIELDS, FieldState, parse_chat, support_matrix};
 use darkbloom_types::TokenId;
@@ -95,20 +95,82 @@ fn tools_and_their_calls_are_read_whole() {
 }
 
 #[test]
-fn a_choice_of_none_offers_no_tools_and_one_that_must_call_is_refused() {
+fn a_choice_says_whether_the_model_may_or_must_call() {
     let offered = tools(json!({"name": "f"}));
     let chosen = |choice: Value| with(&offered, "tool_choice", choice);
     assert_eq!(taken(chosen(json!("none"))), taken(json!({})));
     assert_eq!(taken(chosen(json!("auto"))), taken(chosen(Value::Null)));
     let named = json!({"type": "function", "function": {"name": "f"}});
-    for choice in [json!("required"), named, json!({"type": "allowed_tools"})] {
-        assert_eq!(blamed(chosen(choice)), ("unsupported_value".to_owned(), "tool_choice".to_owned()));
+    let choice = |body: Value| taken(body).request.choice;
+    assert_eq!(choice(chosen(json!("auto"))), ToolChoice::Free);
+    assert_eq!(choice(chosen(json!("required"))), ToolChoice::Required { once: false });
+    assert_eq!(choice(chosen(named.clone())), ToolChoice::Named("f".into()));
+    let other = json!({"type": "function", "function": {"name": "g"}});
+    for (wrong, code, place) in [
+        (json!({"type": "allowed_tools"}), "invalid_value", "tool_choice.type"),
+        (json!({"type": "function"}), "missing_required_parameter", "tool_choice.function"),
+        (json!({"type": "function", "function": {}}), "missing_required_parameter", "tool_choice.function.name"),
+        (json!({"type": "function", "function": {"name": "f", "x": 1}}), "unknown_parameter", "tool_choice.function.x"),
+        (json!({"type": "function", "name": "f"}), "unknown_parameter", "tool_choice.name"),
+        (other, "invalid_value", "tool_choice.function.name"),
+    ] {
+        assert_eq!(blamed(chosen(wrong)), (code.to_owned(), place.to_owned()));
     }
+    assert_eq!(blamed(json!({"tool_choice": "required"})), ("invalid_value".to_owned(), "tool_choice".to_owned()));
+    assert_eq!(blamed(json!({"tool_choice": named})).1, "tool_choice.function.name");
     assert_eq!(blamed(chosen(json!("any"))).0, "invalid_value");
     assert_eq!(blamed(chosen(json!(1))).0, "invalid_type");
     let one = |body: &Value| with(body, "parallel_tool_calls", json!(false));
     assert_eq!(blamed(one(&offered)), ("unsupported_value".to_owned(), "parallel_tool_calls".to_owned()));
     taken(one(&chosen(json!("none"))));
+    assert_eq!(choice(one(&chosen(json!("required")))), ToolChoice::Required { once: true });
+    assert_eq!(choice(one(&chosen(named))), ToolChoice::Named("f".into()));
+}
+
+/// A request whose answer is held to a schema.
+fn of_schema(named: Value) -> Value {
+    json!({"response_format": {"type": "json_schema", "json_schema": named}})
+}
+
+#[test]
+fn a_format_is_read_with_its_schema_as_it_stands() {
+    let shape = |body: Value| taken(body).request.shape;
+    assert_eq!(shape(json!({"response_format": {"type": "text"}})), AnswerShape::Free);
+    assert_eq!(shape(json!({"response_format": {"type": "json_object"}})), AnswerShape::JsonObject);
+    let schema = r#"{"type": "object", "properties": {"z": {"minimum": 1.0}, "a": {}}}"#;
+    let body = format!(
+        r#"{{"model": "small", "messages": [{{"role": "user", "content": "?"}}], "response_format":
+        {{"json_schema": {{"strict": true, "schema": {schema}, "name": "z", "description": "d"}}, "type": "json_schema"}}}}"#
+    );
+    let call = parse_chat(body.as_bytes()).unwrap();
+    assert_eq!(call.request.shape, AnswerShape::Json(schema.into()));
+    assert_eq!(call.hints, ["response_format.json_schema.description", "response_format.json_schema.name"]);
+    let (missing, kind, value) = ("missing_required_parameter", "invalid_type", "invalid_value");
+    let format = |format: Value| json!({ "response_format": format });
+    let long = json!({"name": "n", "schema": {"description": "x".repeat(64 << 10)}});
+    for (body, code, place) in [
+        (format(json!("json_object")), kind, "response_format"),
+        (format(json!({})), missing, "response_format.type"),
+        (format(json!({"type": 1})), kind, "response_format.type"),
+        (format(json!({"type": "xml"})), value, "response_format.type"),
+        (format(json!({"type": "text", "x": 1})), "unknown_parameter", "response_format.x"),
+        (format(json!({"type": "json_object", "json_schema": {}})), value, "response_format.json_schema"),
+        (format(json!({"type": "json_schema"})), missing, "response_format.json_schema"),
+        (of_schema(json!([])), kind, "response_format.json_schema"),
+        (of_schema(json!({"schema": {}})), missing, "response_format.json_schema.name"),
+        (of_schema(json!({"name": 1, "schema": {}})), kind, "response_format.json_schema.name"),
+        (of_schema(json!({"name": "n"})), missing, "response_format.json_schema.schema"),
+        (of_schema(json!({"name": "n", "schema": true})), kind, "response_format.json_schema.schema"),
+        (of_schema(json!({"name": "n", "schema": null})), kind, "response_format.json_schema.schema"),
+        (of_schema(long), value, "response_format.json_schema.schema"),
+        (
+            of_schema(json!({"name": "n", "schema": {}, "strict": 1})),
+            "unsupported_value",
+            "response_format.json_schema.strict",
+        ),
+    ] {
+        assert_eq!(blamed(body.clone()), (code.to_owned(), place.to_owned()), "{body}");
+    }
 }
 
 #[test]
@@ -207,6 +269,8 @@ fn every_honoured_field_has_an_effect() {
     let plain = taken(json!({}));
     let stream = json!({"stream": true, "stream_options": {"include_usage": true}});
     let called = called();
+    let named = json!({"type": "function", "function": {"name": "f"}});
+    let named = with(&tools(json!({"name": "f"})), "tool_choice", named);
     let effects = [
         ("model", json!({"model": "other"})),
         ("messages", json!({"messages": [{"role": "user", "content": "other"}]})),
@@ -237,7 +301,14 @@ fn every_honoured_field_has_an_effect() {
         ("tools[].function.name", tools(json!({"name": "f"}))),
         ("tools[].function.description", tools(json!({"name": "f", "description": "d"}))),
         ("tools[].function.parameters", tools(json!({"name": "f", "parameters": {"type": "object"}}))),
-        ("tool_choice", with(&tools(json!({"name": "f"})), "tool_choice", json!("auto"))),
+        ("tool_choice", with(&tools(json!({"name": "f"})), "tool_choice", json!("required"))),
+        ("tool_choice.type", named.clone()),
+        ("tool_choice.function", named.clone()),
+        ("tool_choice.function.name", named),
+        ("response_format", json!({"response_format": {"type": "json_object"}})),
+        ("response_format.type", json!({"response_format": {"type": "json_object"}})),
+        ("response_format.json_schema", of_schema(json!({"name": "n", "schema": {}}))),
+        ("response_format.json_schema.schema", of_schema(json!({"name": "n", "schema": {}}))),
         ("frequency_penalty", json!({"frequency_penalty": 0.5})),
         ("presence_penalty", json!({"presence_penalty": -2})),
         ("repetition_penalty", json!({"repetition_penalty": 1.1})),
@@ -259,7 +330,6 @@ fn fields_at_their_default_change_nothing_and_others_are_refused_by_name() {
         ("n", json!([1, 1.0]), json!([0, 2, "1", true])),
         ("logprobs", json!([false]), json!([true, 0])),
         ("top_logprobs", json!([0]), json!([5])),
-        ("response_format", json!([{"type": "text"}]), json!([{"type": "json_object"}, {}, {"type": "text", "x": 1}])),
         ("modalities", json!([["text"]]), json!([["text", "audio"], [], "text"])),
         ("audio", json!([]), json!([{"voice": "alloy", "format": "wav"}])),
         ("prediction", json!([]), json!([{"type": "content", "content": "x"}])),
@@ -300,8 +370,9 @@ fn fields_at_their_default_change_nothing_and_others_are_refused_by_name() {
     let tested = cases.iter().map(|(name, _, _)| (*name).to_owned());
     let tested: BTreeSet<_> =
         tested.chain(in_messages.iter().map(|(name, _, _)| format!("messages[].{name}"))).collect();
-    // Those of tools have a test of their own.
-    let of_tools = ["messages[].tool_calls[].index", "tools[].function.strict"].map(str::to_owned);
+    // Those of tools and formats have tests of their own.
+    let of_tools = ["messages[].tool_calls[].index", "tools[].function.strict", "response_format.json_schema.strict"]
+        .map(str::to_owned);
     let tested: BTreeSet<_> = tested.into_iter().chain(of_tools).collect();
     let fields = FIELDS.iter().filter(|field| field.state() == FieldState::AcceptedAtDefault);
     assert_eq!(tested, fields.map(|field| field.path().to_owned()).collect());
@@ -312,12 +383,15 @@ fn hints_are_listed_and_change_nothing_else() {
     let hints = json!({
         "user": "u", "safety_identifier": "s", "metadata": {"k": "v"}, "prompt_cache_key": "k",
         "prompt_cache_retention": "24h", "stream": true, "stream_options": {"include_obfuscation": false},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "description": "d", "schema": {}}},
     });
     let mut call = taken(hints);
     let listed: BTreeSet<_> = std::mem::take(&mut call.hints).into_iter().collect();
     let known = FIELDS.iter().filter(|field| field.state() == FieldState::Hint).map(|field| field.path());
     assert_eq!(listed, known.collect());
-    assert_eq!(call, taken(json!({"stream": true})));
+    let mut plain = taken(with(&of_schema(json!({"name": "n", "schema": {}})), "stream", json!(true)));
+    plain.hints.clear();
+    assert_eq!(call, plain);
     for (name, wrong) in [("user", json!(1)), ("metadata", json!("x")), ("prompt_cache_key", json!([]))] {
         assert_eq!(blamed(json!({ name: wrong })), ("invalid_type".to_owned(), name.to_owned()));
     }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use darkbloom_batch::{
-    Draw, Drawn, GUESSES_IN_STEP_MAX, Limits, MemoryOp, RowWork, SampleAt, SampleError, Sampler, SavedId, Slot,
-    StepOutput, StepPlan,
+    Draw, Drawn, GUESSES_IN_STEP_MAX, GuideError, Limits, MemoryOp, RowWork, SampleAt, SampleError, Sampler, SavedId,
+    Slot, StepOutput, StepPlan,
 };
 use darkbloom_types::{Millis, SecretTokens, TokenId};
+
+use crate::masks::RowMasks;
 
 /// How long what a row left is kept for later rows of its scope: the pause of somebody who reads an answer and asks on.
 const PREFIX_KEEP: Millis = Millis::from_minutes(5);
@@ -177,17 +179,26 @@ pub enum PlanFault {
 /// One row's draws of a step: what is drawn is its past at the next.
 pub(crate) struct Draws<'s> {
     sample: &'s SampleAt,
+    /// One for each draw, where the row has a guide.
+    masks: Option<RowMasks>,
     past: SecretTokens,
     drawn: Vec<Drawn>,
 }
 
 impl<'s> Draws<'s> {
-    pub(crate) fn new(sample: &'s SampleAt) -> Self {
-        Self { sample, past: sample.past.clone(), drawn: Vec::with_capacity(1) }
+    pub(crate) fn new(sample: &'s SampleAt, masks: Option<RowMasks>) -> Self {
+        Self { sample, masks, past: sample.past.clone(), drawn: Vec::with_capacity(1) }
     }
 
     /// Draws from the next logits.
     pub(crate) fn draw(&mut self, sampler: &mut Sampler, logits: &[f32]) -> Result<TokenId, SampleError> {
+        let mask = match &self.masks {
+            // There is one after each guess that was allowed, and no other is ever drawn.
+            Some(masks) => Some(
+                masks.get(self.drawn.len()).unwrap_or(&Err(GuideError::Strayed)).as_ref().map_err(|error| *error)?,
+            ),
+            None => None,
+        };
         let position = self.sample.position + u32::try_from(self.drawn.len()).unwrap_or(u32::MAX);
         let drawn = sampler.draw(
             logits,
@@ -196,7 +207,7 @@ impl<'s> Draws<'s> {
                 position,
                 history: self.past.expose(),
                 prompt_tokens: self.sample.prompt_tokens.min(self.past.len()),
-                mask: None,
+                mask,
             },
         )?;
         let token = drawn.token;

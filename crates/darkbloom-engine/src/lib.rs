@@ -19,6 +19,7 @@ mod engine;
 mod executor;
 mod gguf;
 mod llama;
+mod masks;
 mod simulated;
 
 pub use devices::{Accelerator, Device, devices, processor_features};

@@ -19,6 +19,7 @@ use darkbloom_types::TokenId;
 
 use crate::devices::{Accelerator, devices};
 use crate::executor::{Draws, Ledger, SAVED_PART};
+use crate::masks::{MaskFinder, RowMasks};
 use crate::{Capacity, ExecuteError, Executor, GgufError, ModelHeader};
 use exact::Needs;
 use raw::{Batch, Context, ContextSettings, LoadWays, Model};
@@ -211,6 +212,7 @@ pub struct LlamaExecutor {
     /// Whether no token is computed alone.
     company: bool,
     sampler: Sampler,
+    masks: MaskFinder,
     forwards: u64,
 }
 
@@ -288,6 +290,7 @@ impl LlamaExecutor {
             batch: Batch::default(),
             company: needs.company,
             sampler: Sampler::new(),
+            masks: MaskFinder::default(),
             forwards: 0,
         })
     }
@@ -320,6 +323,7 @@ impl LlamaExecutor {
         }
         self.ledger.check(rows.iter().copied())?;
         let (places, filled) = self.fill_batch(&rows);
+        let mut masks = self.masks.ask(rows.iter().copied());
         let code = self.context.decode(&mut self.batch);
         self.batch.clear();
         self.forwards += 1;
@@ -339,7 +343,8 @@ impl LlamaExecutor {
             let held = self.ledger.held[slot] + work.tokens.len();
             self.ledger.held[slot] = held;
             let Some(draw) = &work.sample else { continue };
-            let tokens = self.draw(work, draw, last - guesses, &mut observe);
+            let masks = masks.of(work, &mut self.masks);
+            let tokens = self.draw(work, draw, masks, last - guesses, &mut observe);
             let right = tokens.as_ref().map_or(0, |tokens| tokens.len() - 1);
             if right < guesses {
                 self.ledger.held[slot] = held - guesses + right;
@@ -358,12 +363,13 @@ impl LlamaExecutor {
         &mut self,
         work: &RowWork,
         draw: &SampleAt,
+        masks: Option<RowMasks>,
         place: usize,
         observe: &mut impl FnMut(&RowWork, &[f32]),
     ) -> Result<Vec<Drawn>, SampleError> {
         let tokens = work.tokens.expose();
         let guesses = tokens[tokens.len() - work.guesses as usize..].iter().copied().map(Some).chain([None]);
-        let mut draws = Draws::new(draw);
+        let mut draws = Draws::new(draw, masks);
         for (place, guess) in (place..).zip(guesses) {
             let logits = self.context.logits(place).unwrap_or_default();
             observe(work, logits);

@@ -11,6 +11,7 @@ use darkbloom_batch::{
 use darkbloom_types::TokenId;
 
 use crate::executor::{Draws, Ledger};
+use crate::masks::{MaskFinder, RowMasks};
 use crate::{Capacity, ExecuteError, Executor};
 
 /// How long a step takes: the sum, slept. The default takes no time at all.
@@ -78,6 +79,8 @@ pub struct SimulatedExecutor {
     vocabulary: usize,
     cost: CostModel,
     failing_steps: BTreeSet<u64>,
+    /// What is done while the forward would run.
+    during: Option<Box<dyn FnMut() + Send>>,
     steps: u64,
     counters: Arc<SimulatedCounters>,
     ledger: Ledger,
@@ -85,6 +88,7 @@ pub struct SimulatedExecutor {
     histories: Vec<Vec<u64>>,
     saved: HashMap<SavedId, Vec<u64>>,
     sampler: Sampler,
+    masks: MaskFinder,
     logits: Vec<f32>,
 }
 
@@ -117,6 +121,13 @@ impl SimulatedExecutor {
         self
     }
 
+    /// Does this while the forward of each step would run.
+    #[must_use]
+    pub fn during_forwards(mut self, during: impl FnMut() + Send + 'static) -> Self {
+        self.during = Some(Box::new(during));
+        self
+    }
+
     /// Counts what it does.
     #[must_use]
     pub fn counters(&self) -> Arc<SimulatedCounters> {
@@ -144,19 +155,25 @@ impl SimulatedExecutor {
         }
     }
 
-    fn feed(&mut self, row: &RowWork) -> Option<Sampled> {
+    fn feed(&mut self, row: &RowWork, masks: Option<RowMasks>) -> Option<Sampled> {
         let slot = row.slot.0 as usize;
         let tokens = row.tokens.expose();
         let (sure, guesses) = tokens.split_at(tokens.len() - row.guesses as usize);
         sure.iter().for_each(|token| self.remember(slot, *token));
-        let tokens = row.sample.as_ref().map(|draw| self.draw(slot, draw, guesses));
+        let tokens = row.sample.as_ref().map(|draw| self.draw(slot, draw, masks, guesses));
         self.ledger.held[slot] = self.histories[slot].len() - 1;
         tokens.map(|tokens| Sampled { slot: row.slot, tokens })
     }
 
     /// Draws as long as the guesses are right.
-    fn draw(&mut self, slot: usize, draw: &SampleAt, guesses: &[TokenId]) -> Result<Vec<Drawn>, SampleError> {
-        let mut draws = Draws::new(draw);
+    fn draw(
+        &mut self,
+        slot: usize,
+        draw: &SampleAt,
+        masks: Option<RowMasks>,
+        guesses: &[TokenId],
+    ) -> Result<Vec<Drawn>, SampleError> {
+        let mut draws = Draws::new(draw, masks);
         for guess in guesses.iter().copied().map(Some).chain([None]) {
             let mut state = self.histories[slot].last().copied().unwrap_or_default();
             for logit in &mut self.logits {
@@ -193,6 +210,10 @@ impl Executor for SimulatedExecutor {
         if plan.rows.is_empty() {
             return Ok(StepOutput::default());
         }
+        let mut masks = self.masks.ask(&plan.rows);
+        if let Some(during) = &mut self.during {
+            during();
+        }
         let cost = self.cost.cost(plan);
         if !cost.is_zero() {
             std::thread::sleep(cost);
@@ -200,7 +221,11 @@ impl Executor for SimulatedExecutor {
         self.counters.forwards.fetch_add(1, Ordering::Relaxed);
         self.counters.tokens.fetch_add(plan.token_count() as u64, Ordering::Relaxed);
         self.counters.rows_widest.fetch_max(plan.rows.len() as u64, Ordering::Relaxed);
-        let sampled = plan.rows.iter().filter_map(|row| self.feed(row)).collect();
+        let feed = |row| {
+            let masks = masks.of(row, &mut self.masks);
+            self.feed(row, masks)
+        };
+        let sampled = plan.rows.iter().filter_map(feed).collect();
         Ok(StepOutput { sampled, lost: Vec::new() })
     }
 

@@ -8,6 +8,7 @@
 mod agent;
 mod answer;
 pub mod benchmark;
+pub mod guides;
 mod link;
 mod local;
 pub mod machine;

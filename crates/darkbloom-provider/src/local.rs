@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use darkbloom_batch::{EndReason, Owner, RowEvent, RowId, RowRequest, Scope};
+use darkbloom_batch::{EndReason, Owner, RowEvent, RowFailure, RowId, RowRequest, Scope};
 use darkbloom_content::{AnswerParts, ChatRequest, FinishReason};
 use darkbloom_host::clock;
 use darkbloom_text::AnswerAssembler;
-use darkbloom_types::{Refusal, RefusalCode, SecretString, SecretTokens, TokenCount};
+use darkbloom_types::{Refusal, RefusalCode, SecretString, TokenCount};
 use darkbloom_wire::LoadOutcome;
 use rand_core::Rng as _;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -20,8 +20,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::model::{LoadedModel, ModelConfig};
-use crate::request::{prompt, row_request, submit_refusal};
-use crate::shelf::{Asked, Loan, Shelf, ended};
+use crate::request::prompt::{self, Asked};
+use crate::request::{out_of_shape, row_request, submit_refusal};
+use crate::shelf::{self, Loan, Shelf, ended};
 use crate::{ServeError, StartError};
 
 /// Parts of an answer that may wait for whoever reads it; behind them wait the row's tokens, which its limit bounds.
@@ -122,17 +123,18 @@ impl Local {
         let at = self.names.iter().position(|name| name == model).ok_or(RefusalCode::ModelNotFound)?;
         let model = self.loaded(at).await?;
         let room = TokenCount(model.row_tokens.0.saturating_sub(1));
-        let (request, tokens) = prompt::make_within(model.clone(), request, room).await?;
-        let input_tokens = TokenCount(u32::try_from(tokens.len()).unwrap_or(u32::MAX));
+        let Asked { request, prompt, opening, guide } = prompt::make_within(model.clone(), request, room).await?;
+        let input_tokens = TokenCount(u32::try_from(prompt.len()).unwrap_or(u32::MAX));
         let left = model.row_tokens.0.saturating_sub(input_tokens.0);
         let most = output_most.unwrap_or(left);
         if most > left {
             let detail = format!("{input_tokens} tokens in and {most} out do not fit into {}", model.row_tokens);
             return Err(Refusal::new(RefusalCode::ContextLengthExceeded, detail));
         }
-        let assembler = AnswerAssembler::new(&model.text, &request, model.text.opening(&tokens));
+        let assembler = AnswerAssembler::new(&model.text, &request, opening);
         let id = RowId(self.next_row.fetch_add(1, Ordering::Relaxed));
-        let events = self.submit(&model, id, &request, tokens, TokenCount(most))?;
+        let row = RowRequest { guide, ..RowRequest::new(id, prompt, TokenCount(most)) };
+        let events = self.submit(&model, row_request(&model, row, &request))?;
         let (out, said) = mpsc::channel(PARTS_MAX);
         let row = Row { model, id, events, assembler, input_tokens, output_tokens: 0, out };
         tokio::spawn(row.run());
@@ -145,7 +147,7 @@ impl Local {
             if let Some(model) = self.shelf.lend_unless_leaving(at) {
                 return Ok(model);
             }
-            let Some(Asked::Loading(loading)) = self.shelf.ask(at) else { continue };
+            let Some(shelf::Asked::Loading(loading)) = self.shelf.ask(at) else { continue };
             match tokio::time::timeout(LOAD_WAIT, ended(loading)).await {
                 Ok(LoadOutcome::Succeeded | LoadOutcome::Started | LoadOutcome::Waiting) => {}
                 Ok(LoadOutcome::TooLarge | LoadOutcome::Busy) => {
@@ -159,21 +161,10 @@ impl Local {
         Err(RefusalCode::NoCapacity.into())
     }
 
-    fn submit(
-        &self,
-        model: &Loan,
-        id: RowId,
-        request: &ChatRequest,
-        tokens: SecretTokens,
-        most: TokenCount,
-    ) -> Result<UnboundedReceiver<RowEvent>, Refusal> {
+    fn submit(&self, model: &Loan, row: RowRequest) -> Result<UnboundedReceiver<RowEvent>, Refusal> {
         // Bounded by the ceiling: a row makes at most so many events.
         let (sender, events) = mpsc::unbounded_channel();
-        let row = RowRequest {
-            owner: Owner(0),
-            scope: Some(Scope::new(self.scope)),
-            ..row_request(model, RowRequest::new(id, tokens, most), request)
-        };
+        let row = RowRequest { owner: Owner(0), scope: Some(Scope::new(self.scope)), ..row };
         let sink = Box::new(move |event| {
             // The receiver is gone when nobody reads the answer; the row is cancelled then.
             let _ = sender.send(event);
@@ -210,13 +201,14 @@ impl Row {
         // Its row may be running still: a stop string, or nobody reads it.
         self.model.engine.cancel(self.id);
         let Self { assembler, input_tokens, output_tokens, out, .. } = self;
-        let Some(end) = last else { return };
+        let Some((end, failure)) = last else { return };
         let (reason, rest) = match end {
             End::Stopped => (turn_ended(assembler.called()), None),
             End::Row(EndReason::StopToken) => (turn_ended(assembler.called()), Some(assembler)),
             End::Row(EndReason::Length) => (FinishReason::Length, Some(assembler)),
             End::Row(EndReason::Cancelled | EndReason::Failed) => {
-                let _ = out.send(Said::Failed(RefusalCode::Internal.into())).await;
+                let refusal = failure.and_then(out_of_shape).unwrap_or_else(|| RefusalCode::Internal.into());
+                let _ = out.send(Said::Failed(refusal)).await;
                 return;
             }
         };
@@ -238,7 +230,7 @@ impl Row {
         assembler: &mut AnswerAssembler,
         output_tokens: &mut u32,
         out: &mpsc::Sender<Said>,
-    ) -> Option<End> {
+    ) -> Option<(End, Option<RowFailure>)> {
         while let Some(event) = events.recv().await {
             match event {
                 RowEvent::Started { .. } => {}
@@ -247,13 +239,13 @@ impl Row {
                     let (parts, stopped) = assembler.push(token);
                     out.send(Said::Parts(parts)).await.ok()?;
                     if stopped {
-                        return Some(End::Stopped);
+                        return Some((End::Stopped, None));
                     }
                 }
-                RowEvent::Ended { reason, .. } => return Some(End::Row(reason)),
+                RowEvent::Ended { reason, failure, .. } => return Some((End::Row(reason), failure)),
             }
         }
-        Some(End::Row(EndReason::Failed))
+        Some((End::Row(EndReason::Failed), None))
     }
 }
 

@@ -18,6 +18,7 @@ use darkbloom_types::{Digest, TokenCount};
 use tokio::sync::{Semaphore, watch};
 
 use crate::answer::token_text_max;
+use crate::guides::Guides;
 use crate::models::{Unchanged, digest_of, quantisation};
 
 /// Requests that may wait for a row here: as many as programs of one machine may have at once. A coordinator offers no more
@@ -263,6 +264,8 @@ pub struct LoadedModel {
     pub token_text_max: usize,
     /// Who may make a prompt into tokens now.
     pub(crate) tokenisers: Arc<Semaphore>,
+    /// What holds its answers to schemas and calls.
+    pub(crate) guides: Guides,
     /// The engine.
     pub engine: EngineHandle,
     /// Batch rows.
@@ -397,6 +400,7 @@ impl LoadedModel {
             token_text_max: token_text_max(&text),
             tokenisers: Arc::new(Semaphore::new(TOKENISERS)),
             text,
+            guides: Guides::default(),
             engine: engine.handle(),
             rows: u32::try_from(limits.rows_max).unwrap_or(u32::MAX),
             row_tokens: TokenCount(u32::try_from(limits.row_tokens_max).unwrap_or(u32::MAX)),

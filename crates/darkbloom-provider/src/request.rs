@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use darkbloom_batch::{EndReason, Owner, RowEvent, RowId, RowRequest, Sampling, Scope, SubmitError};
+use darkbloom_batch::{
+    EndReason, GuideError, Owner, RowEvent, RowFailure, RowId, RowRequest, SampleError, Sampling, Scope, SharedGuide,
+    SubmitError,
+};
 use darkbloom_content::{AnswerEvent, ChatRequest, FinishReason, PrefixSecret, Tweaks};
 use darkbloom_seal::{Acceptance, AnswerError, AnswerSealer, Opened, ReceiptKey, SealedFrame, seal_refusal};
 use darkbloom_session::waits;
@@ -30,6 +33,8 @@ const COALESCE_UNSTREAMED: usize = 25;
 const COALESCE_WAIT: Duration = Duration::from_millis(waits::IDLE.0 / 6);
 /// How long a cancelled row may take to be free.
 const ROW_FREE_WAIT: Duration = Duration::from_millis(limits::ROW_FREE_WAIT.0);
+
+use self::prompt::Asked;
 
 pub(crate) mod prompt;
 #[cfg(test)]
@@ -89,7 +94,7 @@ impl Job {
     /// Runs the request to its end; every way out has sent a refusal, or the end and a receipt.
     pub async fn run(mut self) {
         let outcome = match self.admit().await {
-            Ok(Admission::Row(row)) => self.answer(row).await,
+            Ok(Admission::Row(row)) => self.answer(*row).await,
             Ok(Admission::Cancelled) => {
                 self.send(ProviderFrame::from(CancelAck { stream: self.stream }).encode()).await
             }
@@ -121,11 +126,12 @@ impl Job {
         let plaintext = std::mem::take(&mut self.opened.plaintext);
         let reading = prompt::read(model.clone(), plaintext, self.header.input_ceiling);
         let mut cancelled = self.cancelled.clone();
-        let (request, prompt) = tokio::select! {
+        let asked = tokio::select! {
             // What is being read is dropped unread when it is done.
             _ = asked_to_cancel(&mut cancelled) => return Ok(Admission::Cancelled),
             read = reading => read?,
         };
+        let Asked { request, prompt, opening, guide } = asked;
         let input_tokens = TokenCount(u32::try_from(prompt.len()).unwrap_or(u32::MAX));
         // Others may have longer rows. An answer that was promised room for its limit is not begun without it.
         let output_ceiling = self.header.output_ceiling;
@@ -134,15 +140,15 @@ impl Job {
             let detail = format!("prompt and answer need {needed} tokens, a row here holds {}", model.row_tokens);
             return Err(Refusal::new(RefusalCode::RowTooSmall, detail));
         }
-        let opening = model.text.opening(&prompt);
-        let events = self.submit(&request, prompt, output_ceiling)?;
-        Ok(Admission::Row(Row { events, request, opening, input_tokens }))
+        let events = self.submit(&request, prompt, guide, output_ceiling)?;
+        Ok(Admission::Row(Box::new(Row { events, request, opening, input_tokens })))
     }
 
     fn submit(
         &self,
         request: &ChatRequest,
         prompt: SecretTokens,
+        guide: Option<SharedGuide>,
         max_output: TokenCount,
     ) -> Result<UnboundedReceiver<Timed>, Refusal> {
         // Bounded by the ceiling: a row makes at most so many events.
@@ -150,6 +156,7 @@ impl Job {
         let row = RowRequest {
             owner: owner(&self.account),
             scope: request.prefix.as_ref().map(|secret| prefix_scope(secret, &self.account)),
+            guide,
             ..row_request(&self.model, RowRequest::new(self.row, prompt, max_output), request)
         };
         let sink = Box::new(move |event| {
@@ -192,8 +199,15 @@ impl Job {
                 // Nothing was said yet: another provider can still answer.
                 return self.send(refused(self.stream, &RefusalCode::Internal.into(), None)).await;
             }
-            End::Failed => {
-                let failure = AnswerEvent::Failure { code: RefusalCode::Internal, detail: SecretString::default() };
+            End::OutOfShape(why) if writer.total().0 == 0 => {
+                let refusal = shape_refusal(why);
+                let sealed = self.sealed_words(&refusal);
+                return self.send(refused(self.stream, &refusal, sealed)).await;
+            }
+            End::Failed | End::OutOfShape(_) => {
+                // What the request asks for cannot be done, or something here is broken.
+                let code = if matches!(end, End::Failed) { RefusalCode::Internal } else { RefusalCode::InvalidRequest };
+                let failure = AnswerEvent::Failure { code, detail: SecretString::default() };
                 writer.flush().and_then(|mut frames| {
                     frames.push(writer.fail(&failure)?);
                     Ok(frames)
@@ -257,7 +271,9 @@ impl Job {
                     }
                     // Made in the step that was running when the stop string was complete.
                     Some((_, RowEvent::Token { .. })) => {}
-                    Some((_, RowEvent::Ended { reason, .. })) => return Ok(ended(reason, stopped, writer)),
+                    Some((_, RowEvent::Ended { reason, failure, .. })) => {
+                        return Ok(ended(reason, failure, stopped, writer));
+                    }
                 }
                 match events.try_recv() {
                     Ok(event) => next = Some(event),
@@ -397,7 +413,7 @@ fn owner(account: &[u8; 16]) -> Owner {
 /// What becomes of a request that is not refused.
 enum Admission {
     /// It has a row.
-    Row(Row),
+    Row(Box<Row>),
     /// Nobody wants it any more.
     Cancelled,
 }
@@ -422,15 +438,35 @@ enum End {
     Finished(FinishReason),
     Cancelled,
     Failed,
+    /// Nothing that its guide allows can follow, or it takes too much work to find out what can.
+    OutOfShape(SampleError),
 }
 
-fn ended(reason: EndReason, stopped: bool, writer: &crate::answer::AnswerWriter) -> End {
+fn ended(reason: EndReason, failure: Option<RowFailure>, stopped: bool, writer: &crate::answer::AnswerWriter) -> End {
     match reason {
         _ if stopped => End::Finished(writer.turn_ended()),
         EndReason::StopToken => End::Finished(writer.turn_ended()),
         EndReason::Length => End::Finished(FinishReason::Length),
-        EndReason::Cancelled | EndReason::Failed => End::Failed,
+        EndReason::Cancelled | EndReason::Failed => failure.and_then(misshapen).map_or(End::Failed, End::OutOfShape),
     }
+}
+
+/// Whether it is the request's fault that nothing could follow.
+fn misshapen(failure: RowFailure) -> Option<SampleError> {
+    let RowFailure::Logits(why) = failure else { return None };
+    let cannot =
+        matches!(why, SampleError::NothingAllowed | SampleError::Guide(GuideError::DeadEnd | GuideError::TooComplex));
+    cannot.then_some(why)
+}
+
+fn shape_refusal(why: SampleError) -> Refusal {
+    let detail = format!("the answer cannot be held to what it was to be: {why}");
+    Refusal::new(RefusalCode::InvalidRequest, detail)
+}
+
+/// The refusal of a request whose answer cannot be what it was to be; nothing for any other failure.
+pub(crate) fn out_of_shape(failure: RowFailure) -> Option<Refusal> {
+    misshapen(failure).map(shape_refusal)
 }
 
 pub(crate) fn submit_refusal(error: &SubmitError) -> Refusal {

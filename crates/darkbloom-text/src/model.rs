@@ -230,6 +230,19 @@ impl TextModel {
         self.0.format
     }
 
+    /// The one token that is written like this and is no part of a text's own letters, if there is one: a control token, or
+    /// one that stays whole in every text.
+    #[must_use]
+    pub fn special_token(&self, text: &str) -> Option<TokenId> {
+        let whole = self.0.user_defined.find(text).filter(|(at, length, _)| (*at, *length) == (0, text.len()));
+        self.0.template.control(text).or(whole.map(|(_, _, token)| token))
+    }
+
+    /// The tokens that no text is made of.
+    pub fn control_tokens(&self) -> impl Iterator<Item = TokenId> + '_ {
+        self.0.template.controls()
+    }
+
     /// Whether its template takes tools, and their calls can be read.
     #[must_use]
     pub fn takes_tools(&self) -> bool {

@@ -14,7 +14,7 @@
 use std::io;
 
 use darkbloom_content::{ChatRequest, Message, Tool, ToolCall};
-use darkbloom_types::SecretString;
+use darkbloom_types::{SecretString, TokenId};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, context};
@@ -160,6 +160,16 @@ impl ChatTemplate {
     /// Whether it shows the model one call and no more, in whichever way they are told.
     pub(crate) fn takes_one_call(&self) -> bool {
         self.tools.is_some_and(|style| style.turns == Turns::One)
+    }
+
+    /// The control token that is written like this.
+    pub(crate) fn control(&self, text: &str) -> Option<TokenId> {
+        self.controls.number(text).map(TokenId)
+    }
+
+    /// All control tokens.
+    pub(crate) fn controls(&self) -> impl Iterator<Item = TokenId> + '_ {
+        self.controls.by_length.iter().map(|(_, number)| TokenId(*number))
     }
 
     /// The prompt that asks for the next answer.

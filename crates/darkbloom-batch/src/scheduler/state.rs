@@ -6,9 +6,9 @@ use darkbloom_types::{MonoMillis, SecretTokens, TokenCount, TokenId};
 
 use super::lookup::Lookup;
 use super::prefix::Prefix;
-use crate::Sampling;
 use crate::plan::{RowWork, SampleAt, SavedId, Slot};
 use crate::row::{EndReason, Owner, Priority, RowEvent, RowFailure, RowId, Scope};
+use crate::{Sampling, SharedGuide};
 
 /// One slot.
 #[derive(Debug, Default)]
@@ -45,6 +45,7 @@ pub(crate) struct Row {
     pub(crate) output: u32,
     pub(crate) output_max: u32,
     pub(crate) sampling: Arc<Sampling>,
+    pub(crate) guide: Option<SharedGuide>,
     pub(crate) stop_tokens: Vec<TokenId>,
     /// Its place in the order of all rows.
     pub(crate) arrival: u64,
@@ -84,12 +85,13 @@ impl Row {
             Some(_) | None => &[],
         };
         feed.extend(guessed);
-        let looks_back = self.sampling.looks_back();
+        let looks_back = self.sampling.looks_back() || self.guide.is_some();
         let draw = || SampleAt {
             sampling: Arc::clone(&self.sampling),
             position: self.output,
             past: if looks_back { self.history.clone() } else { SecretTokens::default() },
             prompt_tokens: self.prompt_tokens,
+            guide: self.guide.clone(),
         };
         RowWork {
             slot,

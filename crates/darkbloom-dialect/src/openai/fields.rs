@@ -149,7 +149,21 @@ pub static FIELDS: &[Field] = &[
     honoured("min_p", "0 to 1; not a field of OpenAI's"),
     default("logprobs", is_false, "`false`"),
     default("top_logprobs", is_zero, "0"),
-    default("response_format", is_text_format, "`{\"type\": \"text\"}`"),
+    honoured("response_format", "an object; answers are held to it while they are made"),
+    honoured("response_format.type", "`text`, `json_object` or `json_schema`"),
+    honoured("response_format.json_schema", "an object, where the type is `json_schema`"),
+    hint("response_format.json_schema.name", is_text, "a text; the model is not shown it"),
+    hint("response_format.json_schema.description", is_text, "a text; the model is not shown it"),
+    honoured(
+        "response_format.json_schema.schema",
+        "a JSON schema of up to 64 KiB, whose members come in its order; the model is not shown it, so ask for it in a message too; \
+         what it may say is in `docs/http.md`",
+    ),
+    default(
+        "response_format.json_schema.strict",
+        is_boolean,
+        "a boolean: answers fit the schema in any case, and a schema that they cannot be held to is refused",
+    ),
     default("modalities", is_text_only, "`[\"text\"]`"),
     default("audio", never, "`null` only"),
     default("prediction", never, "`null` only"),
@@ -159,15 +173,24 @@ pub static FIELDS: &[Field] = &[
     honoured("tools[].function.name", "1 to 64 letters, digits, `_` and `-`, no two alike"),
     honoured("tools[].function.description", "a text of up to 16 KiB"),
     honoured("tools[].function.parameters", "a JSON schema of up to 64 KiB, which the model is shown"),
-    default("tools[].function.strict", is_false, "`false`: nothing holds the model to the schema yet"),
+    default(
+        "tools[].function.strict",
+        is_false,
+        "`false`; where `tool_choice` makes the model call, its arguments fit the schema in any case",
+    ),
     honoured(
         "tool_choice",
-        "`auto` or `none`, which shows the model no tools; nothing can make a model call yet, so other values are refused",
+        "`auto`; `none`, which shows the model no tools; `required`, or an object that names one of the `tools`, with which \
+         the answer is a call, and nothing but what the model thinks before it",
     ),
+    honoured("tool_choice.type", "`function`"),
+    honoured("tool_choice.function", "an object"),
+    honoured("tool_choice.function.name", "the name of one of the `tools`"),
     default(
         "parallel_tool_calls",
         is_boolean,
-        "`true`; `false` is refused where there are tools: nothing limits how often a model calls, so take the first call",
+        "`true`; `false`, which is one call, where `tool_choice` makes the model call; elsewhere `false` is refused where there \
+         are tools: nothing limits how often a model calls, so take the first call",
     ),
     default("functions", is_empty_array, "an empty array; write `tools`"),
     default("function_call", is_free_choice, "`none` or `auto`, which mean the same without functions"),
@@ -233,11 +256,6 @@ fn is_medium(value: &Json) -> bool {
 
 fn is_text_only(value: &Json) -> bool {
     matches!(value.array(), Some([only]) if only.text() == Some("text"))
-}
-
-fn is_text_format(value: &Json) -> bool {
-    let members = value.object();
-    members.is_some_and(|it| it.len() == 1 && it.get("type").and_then(Json::text) == Some("text"))
 }
 
 /// Goes through the fields of one object. `scope` is its place in [`FIELDS`], `place` its place in the request.

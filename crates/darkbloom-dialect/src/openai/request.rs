@@ -12,6 +12,7 @@ use super::fields::{check_object, join};
 use crate::error::ApiError;
 use crate::json::{Json, Members};
 
+mod shape;
 mod tools;
 
 /// Longest name of a model in bytes; the longest of today have about 100.
@@ -57,13 +58,16 @@ pub fn parse_chat(body: &[u8]) -> Result<ChatCall, ApiError> {
                 .unwrap_or(false)
         }
     };
+    let (tools, choice) = tools::read(members, body)?;
     let request = ChatRequest {
         messages: read_messages(members)?,
         temperature: fields.fraction("temperature", TEMPERATURE_MAX)?.unwrap_or(1.0),
         top_p: fields.fraction("top_p", 1.0)?.unwrap_or(1.0),
         seed: fields.seed()?,
         stop: fields.stop()?,
-        tools: tools::read(members, body)?,
+        tools,
+        choice,
+        shape: shape::read(members, body, &mut hints)?,
         tweaks: fields.tweaks()?,
         prefix: None,
     };

@@ -5,33 +5,36 @@
 
 use std::sync::Arc;
 
+use darkbloom_batch::SharedGuide;
 use darkbloom_content::ChatRequest;
-use darkbloom_text::MakePromptError;
+use darkbloom_text::{MakePromptError, Opening};
 use darkbloom_types::{Refusal, RefusalCode, SecretBytes, SecretTokens, TokenCount};
 use tokio::sync::Semaphore;
 
 use crate::model::LoadedModel;
 use crate::shelf::Loan;
 
+/// A request that was read.
+pub struct Asked {
+    pub request: ChatRequest,
+    pub prompt: SecretTokens,
+    /// Within what the answer begins.
+    pub opening: Opening,
+    /// What the answer is held to.
+    pub guide: Option<SharedGuide>,
+}
+
 /// Reads a request and makes its prompt, once there is a place for that.
-pub async fn read(
-    model: Loan,
-    plaintext: SecretBytes,
-    ceiling: TokenCount,
-) -> Result<(ChatRequest, SecretTokens), Refusal> {
+pub async fn read(model: Loan, plaintext: SecretBytes, ceiling: TokenCount) -> Result<Asked, Refusal> {
     let tokenisers = Arc::clone(&model.tokenisers);
     aside(tokenisers, move || make(&model, &plaintext, ceiling)).await
 }
 
 /// Makes the prompt of a request that was read already.
-pub async fn make_within(
-    model: Loan,
-    request: ChatRequest,
-    room: TokenCount,
-) -> Result<(ChatRequest, SecretTokens), Refusal> {
+pub async fn make_within(model: Loan, request: ChatRequest, room: TokenCount) -> Result<Asked, Refusal> {
     let tokenisers = Arc::clone(&model.tokenisers);
     let make = move || match model.text.prompt_tokens_within(&request, room) {
-        Ok(prompt) => Ok((request, prompt)),
+        Ok(prompt) => asked(&model, request, prompt),
         Err(MakePromptError::Render(error)) => Err(Refusal::new(RefusalCode::InvalidRequest, error.to_string())),
         Err(MakePromptError::TooManyTokens { .. }) => {
             let detail = format!("the prompt has more than the {room} tokens that a row here has room for");
@@ -59,17 +62,20 @@ async fn aside<T: Send + 'static>(
     })
 }
 
-fn make(
-    model: &LoadedModel,
-    plaintext: &SecretBytes,
-    ceiling: TokenCount,
-) -> Result<(ChatRequest, SecretTokens), Refusal> {
+/// A request whose prompt fits, and what its answer is held to.
+fn asked(model: &LoadedModel, request: ChatRequest, prompt: SecretTokens) -> Result<Asked, Refusal> {
+    let opening = model.text.opening(&prompt);
+    let guide = model.guides.guide(&model.text, &request, opening)?;
+    Ok(Asked { request, prompt, opening, guide })
+}
+
+fn make(model: &LoadedModel, plaintext: &SecretBytes, ceiling: TokenCount) -> Result<Asked, Refusal> {
     let invalid = |detail: String| Refusal::new(RefusalCode::InvalidRequest, detail);
     let request = ChatRequest::from_cbor(plaintext.expose()).map_err(|error| invalid(error.to_string()))?;
     // A row has to have room for one token of the answer.
     let room = TokenCount(model.row_tokens.0.saturating_sub(1));
     match model.text.prompt_tokens_within(&request, ceiling.min(room)) {
-        Ok(prompt) => Ok((request, prompt)),
+        Ok(prompt) => asked(model, request, prompt),
         Err(MakePromptError::Render(error)) => Err(invalid(error.to_string())),
         Err(MakePromptError::TooManyTokens { .. }) if ceiling <= room => {
             Err(invalid(format!("the prompt has more than the {ceiling} tokens that its header allows")))

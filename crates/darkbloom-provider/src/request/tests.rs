@@ -36,8 +36,8 @@ fn chat(content: &str) -> SecretBytes {
     ChatRequest::new(vec![message]).to_cbor()
 }
 
-fn refusal(read: Result<(ChatRequest, SecretTokens), Refusal>) -> (RefusalCode, String) {
-    let refusal = read.map(|(_, prompt)| prompt.len()).unwrap_err();
+fn refusal(read: Result<Asked, Refusal>) -> (RefusalCode, String) {
+    let refusal = read.map(|asked| asked.prompt.len()).unwrap_err();
     (refusal.code, refusal.detail)
 }
 
@@ -45,9 +45,9 @@ fn refusal(read: Result<(ChatRequest, SecretTokens), Refusal>) -> (RefusalCode, 
 async fn a_prompt_is_refused_for_the_limit_that_it_exceeds() {
     let model = Shelf::holding(model()).lend(0).unwrap();
     let read = |content: &str, ceiling| prompt::read(model.clone(), chat(content), TokenCount(ceiling));
-    let (_, prompt) = read("hello", 63).await.unwrap();
+    let prompt = read("hello", 63).await.unwrap().prompt;
     let count = u32::try_from(prompt.len()).unwrap();
-    assert_eq!(read("hello", count).await.unwrap().1.len(), prompt.len());
+    assert_eq!(read("hello", count).await.unwrap().prompt.len(), prompt.len());
     let (code, detail) = refusal(read("hello", count - 1).await);
     assert_eq!(code, RefusalCode::InvalidRequest);
     assert_eq!(detail, format!("the prompt has more than the {} tokens that its header allows", count - 1));

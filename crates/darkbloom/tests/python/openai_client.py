@@ -1,6 +1,7 @@
 """The official OpenAI client against a gateway: BASE_URL, API_KEY, and POOR_KEY of an account without money."""
 
 import asyncio
+import json
 import os
 
 import openai
@@ -80,6 +81,20 @@ def errors_are_the_clients_own_exceptions():
     )
 
 
+def an_answer_fits_its_schema():
+    schema = {
+        "type": "object", "properties": {"sum": {"type": "integer", "maximum": 999, "minimum": 0}},
+        "required": ["sum"], "additionalProperties": False,
+    }
+    answer = client.chat.completions.create(
+        **question("What is 17 + 25?"),
+        response_format={"type": "json_schema", "json_schema": {"name": "sum", "schema": schema, "strict": True}},
+    )
+    said = json.loads(answer.choices[0].message.content)
+    assert list(said) == ["sum"] and 0 <= said["sum"] <= 999, said
+    assert answer.choices[0].finish_reason == "stop", answer
+
+
 async def sixteen_at_once():
     async with AsyncOpenAI(base_url=BASE, api_key=KEY, max_retries=0) as many:
         pairs = [(11 + i, 40 - i) for i in range(16)]
@@ -93,6 +108,7 @@ async def sixteen_at_once():
 a_plain_call()
 a_stream_with_usage()
 models_are_listed()
+an_answer_fits_its_schema()
 errors_are_the_clients_own_exceptions()
 asyncio.run(sixteen_at_once())
 print(f"openai {openai.__version__}: all passed")

@@ -18,6 +18,7 @@ mod doctor;
 mod doors;
 mod errors;
 mod failure;
+mod formats;
 mod http;
 #[allow(dead_code, reason = "the provider's own tests use all of it")]
 #[path = "../../../darkbloom-provider/tests/models/hub.rs"]

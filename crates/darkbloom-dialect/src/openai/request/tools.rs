@@ -2,7 +2,7 @@
 
 use darkbloom_content::{
     CALL_ARGUMENTS_BYTES_MAX, CALL_ID_BYTES_MAX, CALLS_MAX, Role, TOOL_DESCRIPTION_BYTES_MAX, TOOL_NAME_BYTES_MAX,
-    TOOL_PARAMETERS_BYTES_MAX, TOOLS_MAX, Tool, ToolCall, is_tool_name,
+    TOOL_PARAMETERS_BYTES_MAX, TOOLS_MAX, Tool, ToolCall, ToolChoice, is_tool_name,
 };
 use darkbloom_types::SecretString;
 use serde::Deserialize;
@@ -15,8 +15,8 @@ use crate::json::{Json, Members};
 /// What OpenAI's interface means where a tool has no `parameters`.
 const NO_PARAMETERS: &str = r#"{"type": "object", "properties": {}}"#;
 
-/// The tools that the model may call: none where the caller's choice is `none`.
-pub(super) fn read(members: &Members, body: &[u8]) -> Result<Vec<Tool>, ApiError> {
+/// The tools that the model may call, none where the caller's choice is `none`, and whether it must.
+pub(super) fn read(members: &Members, body: &[u8]) -> Result<(Vec<Tool>, ToolChoice), ApiError> {
     let listed = optional(members, "tools", "tools", "an array of tools", Json::array)?.unwrap_or_default();
     if listed.len() > TOOLS_MAX {
         return Err(wrong_value("tools", &format!("an array of at most {TOOLS_MAX} tools")));
@@ -32,36 +32,47 @@ pub(super) fn read(members: &Members, body: &[u8]) -> Result<Vec<Tool>, ApiError
     if !tools.is_empty() {
         put_parameters(&mut tools, body)?;
     }
-    let offered = read_choice(members)?;
-    if optional(members, "parallel_tool_calls", "parallel_tool_calls", "a boolean", Json::boolean)? == Some(false)
-        && offered
-        && !tools.is_empty()
-    {
-        let message = "`parallel_tool_calls` may not be `false`: nothing limits how often a model calls; leave it out, \
-                       and take the first call";
+    let parallel = optional(members, "parallel_tool_calls", "parallel_tool_calls", "a boolean", Json::boolean)?;
+    let once = parallel == Some(false);
+    let Some(choice) = read_choice(members, &tools, once)? else { return Ok((Vec::new(), ToolChoice::Free)) };
+    if once && choice == ToolChoice::Free && !tools.is_empty() {
+        let message = "`parallel_tool_calls` may be `false` only where `tool_choice` makes the model call: nothing else \
+                       limits how often it does; leave it out, and take the first call";
         return Err(ApiError::invalid("unsupported_value", "parallel_tool_calls", message));
     }
-    Ok(if offered { tools } else { Vec::new() })
+    Ok((tools, choice))
 }
 
-/// Whether the model may call.
-fn read_choice(members: &Members) -> Result<bool, ApiError> {
-    let choice = members.get("tool_choice").filter(|choice| !choice.is_null());
-    let must = match choice {
-        None => return Ok(true),
-        Some(Json::Text(choice)) if choice.expose() == "auto" => return Ok(true),
-        Some(Json::Text(choice)) if choice.expose() == "none" => return Ok(false),
-        Some(Json::Text(choice)) => choice.expose() == "required",
-        Some(Json::Object(_)) => true,
-        Some(Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Float(_) | Json::Array(_)) => {
-            return Err(wrong_type("tool_choice", "`auto` or `none`"));
+/// Whether the model must call; nothing where it may not.
+fn read_choice(members: &Members, tools: &[Tool], once: bool) -> Result<Option<ToolChoice>, ApiError> {
+    let expected = "`auto`, `none`, `required` or an object that names a function";
+    let choice = match members.get("tool_choice") {
+        None | Some(Json::Null) => return Ok(Some(ToolChoice::Free)),
+        Some(Json::Text(choice)) => match choice.expose() {
+            "auto" => return Ok(Some(ToolChoice::Free)),
+            "none" => return Ok(None),
+            "required" => ToolChoice::Required { once },
+            _ => return Err(wrong_value("tool_choice", expected)),
+        },
+        Some(Json::Object(choice)) => {
+            check_object("tool_choice", "tool_choice", choice)?;
+            let (place, function) = read_function("tool_choice", choice)?;
+            check_object("tool_choice.function", &place, function)?;
+            let name = read_name(&place, function)?;
+            if tools.iter().all(|tool| tool.name != name) {
+                return Err(wrong_value(&join(&place, "name"), "the name of one of the `tools`"));
+            }
+            ToolChoice::Named(name)
+        }
+        Some(Json::Bool(_) | Json::Integer(_) | Json::Float(_) | Json::Array(_)) => {
+            return Err(wrong_type("tool_choice", expected));
         }
     };
-    if !must {
-        return Err(wrong_value("tool_choice", "`auto` or `none`"));
+    if tools.is_empty() {
+        let message = "`tool_choice` makes the model call a tool, and there are no `tools`";
+        return Err(ApiError::invalid("invalid_value", "tool_choice", message));
     }
-    let message = "`tool_choice` cannot make a model call a tool yet; send `auto`, and ask for the call in a message";
-    Err(ApiError::invalid("unsupported_value", "tool_choice", message))
+    Ok(Some(choice))
 }
 
 /// A tool but for its parameters.

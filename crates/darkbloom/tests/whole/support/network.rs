@@ -36,6 +36,38 @@ pub fn endless_model(folder: &Path) -> PathBuf {
     path
 }
 
+/// A template of a model that calls as Hermes does.
+const CALLING_TEMPLATE: &str = r#"{% if tools %}<|im_start|>system
+{% for tool in tools %}{{ tool | tojson }}
+{% endfor %}Call as <tool_call>{"name": ..., "arguments": ...}</tool_call><|im_end|>
+{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content or '' }}{% for call in m.tool_calls or [] %}
+<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>{% endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"#;
+
+/// A copy of the model that ships whose template takes tools. It was never shown one: what it calls with is only as good as
+/// what holds it to its schema.
+pub fn calling_model(folder: &Path) -> PathBuf {
+    /// What follows the header stands at a multiple of this.
+    const ALIGNMENT: usize = 32;
+    let mut bytes = std::fs::read(model_file()).unwrap();
+    let key = b"tokenizer.chat_template";
+    // Behind the key the value's type, its length in 64 bits, and itself.
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4;
+    let length = usize::try_from(u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())).unwrap();
+    // A comment fills it up.
+    let fill = (length + ALIGNMENT * CALLING_TEMPLATE.len() - CALLING_TEMPLATE.len() - "{##}".len()) % ALIGNMENT;
+    let template = format!("{CALLING_TEMPLATE}{{#{}#}}", " ".repeat(fill));
+    let new_length = (template.len() as u64).to_le_bytes();
+    bytes.splice(at..at + 8 + length, new_length.into_iter().chain(template.into_bytes()));
+    let path = folder.join("calling.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
 fn replace(bytes: &mut [u8], from: &[u8], to: &[u8]) {
     let places: Vec<_> =
         bytes.windows(from.len()).enumerate().filter(|(_, window)| *window == from).map(|(at, _)| at).collect();
