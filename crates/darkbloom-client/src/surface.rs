@@ -230,15 +230,15 @@ fn json(body: Vec<u8>) -> Response {
 }
 
 /// Who stands for a network shows its models to anybody; an engine of this machine only to those who know its key.
-fn may_see_models(shared: &Shared, headers: &HeaderMap) -> Result<(), Failure> {
+fn may_see_models(shared: &Shared, headers: &HeaderMap) -> Result<(), Refusal> {
     if let Role::Local { .. } = shared.role {
-        key(shared, headers).map_err(Failure::new)?;
+        key(shared, headers)?;
     }
     Ok(())
 }
 
 async fn models(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, Failure> {
-    may_see_models(&shared, &headers)?;
+    may_see_models(&shared, &headers).map_err(Failure::new)?;
     let entries = shared.backend.models().await.map_err(Failure::new)?;
     Ok(json(openai::models_list(&entries)))
 }
@@ -248,7 +248,7 @@ async fn model(
     headers: HeaderMap,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Failure> {
-    may_see_models(&shared, &headers)?;
+    may_see_models(&shared, &headers).map_err(Failure::new)?;
     let Path(name) = name.map_err(|_| Failure::new(RefusalCode::ModelNotFound.into()))?;
     let entries = shared.backend.models().await.map_err(Failure::new)?;
     let entry = entries.iter().find(|entry| entry.id == name);
