@@ -74,7 +74,10 @@ fn the_same_as_json_has_every_documented_key() {
     let ended = run(&mut dev(temporary.path(), &["--prompt", "What is 17 + 25?", "--json"]));
     assert!(ended.status.success(), "{ended:?}");
     let said: Value = serde_json::from_str(&ended.stdout).unwrap();
-    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    let keys = |value: &Value| {
+        let keys: std::collections::BTreeSet<_> = value.as_object().unwrap().keys().cloned().collect();
+        keys.into_iter().collect::<Vec<_>>().join(" ")
+    };
     assert_eq!(said["answer"], "42");
     assert_eq!(said["model"], MODEL);
     assert_eq!(keys(&said), "answer first_text_us model ready_us timing total_us usage verified");

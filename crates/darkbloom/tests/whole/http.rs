@@ -9,7 +9,10 @@ const PARTS: [&str; 7] = ["dispatch_us", "encrypt_us", "parse_us", "provider_us"
 
 fn parts(timing: &Value) -> Vec<&str> {
     let parts = timing.as_object().unwrap().iter().filter(|(name, _)| *name != "said_by");
-    parts.map(|(name, value)| (value.as_u64().unwrap(), name.as_str()).1).collect()
+    let mut parts: Vec<_> = parts.map(|(name, value)| (value.as_u64().unwrap(), name.as_str()).1).collect();
+    // In whatever order they stand.
+    parts.sort_unstable();
+    parts
 }
 
 /// Whose word the parts are that a client cannot measure.
