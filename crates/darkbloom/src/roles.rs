@@ -217,11 +217,21 @@ pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> 
         Some(network) => Some(network),
         None => parsed(settings.coordinator_key, "coordinator_key")?,
     };
-    let models: Vec<_> =
-        files.into_iter().map(|path| ModelConfig { path, rows, row_tokens, threads, exactness, accelerator }).collect();
-    if models.is_empty() {
+    let adapters = if options.adapters.is_empty() { settings.adapters } else { options.adapters };
+    if files.is_empty() {
         return Err(missing("model", "add `--model FILE.gguf`"));
     }
+    if files.len() > 1 && !adapters.is_empty() {
+        return Err(Failure::new(
+            format!("`--adapter` changes one model, and {} are given", files.len()),
+            "give one `--model`; another provider can serve the others",
+        ));
+    }
+    let config = |path| {
+        let adapters = adapters.clone();
+        ModelConfig { path, adapters, rows, row_tokens, threads, exactness, accelerator }
+    };
+    let models: Vec<_> = files.into_iter().map(config).collect();
     let memory = options.memory.or(settings.memory).map(|memory| memory.0);
     let idle_unload = (idle > 0).then(|| Duration::from_secs(idle.saturating_mul(60)));
     let no_coordinator = || missing("coordinator", "add `--coordinator https://HOST`, or `--local` to do without");

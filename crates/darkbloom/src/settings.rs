@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use darkbloom_provider::AdapterFile;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -70,6 +71,9 @@ pub struct ProviderSettings {
     /// The GGUF model, or a list of them.
     #[serde(deserialize_with = "one_or_more")]
     pub model: Vec<PathBuf>,
+    /// LoRA adapters that change the model.
+    #[serde(deserialize_with = "adapters")]
+    pub adapters: Vec<AdapterFile>,
     /// Memory for all models together.
     pub memory: Option<Memory>,
     /// Minutes without a request after which a model is unloaded; 0 for never.
@@ -103,6 +107,21 @@ fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf
         Paths::One(path) => vec![path],
         Paths::More(paths) => paths,
     })
+}
+
+/// An adapter as `FILE` or `FILE=SCALE`, or a list of them.
+fn adapters<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<AdapterFile>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected FILE or FILE=SCALE as text, or a list of those")]
+    enum Texts {
+        One(String),
+        More(Vec<String>),
+    }
+    let texts = match Texts::deserialize(deserializer)? {
+        Texts::One(text) => vec![text],
+        Texts::More(texts) => texts,
+    };
+    texts.into_iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
 }
 
 /// What models may run on.
@@ -160,7 +179,7 @@ fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::
 }
 
 /// Every key that the file may have, for suggestions.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "coordinator",
     "gateway",
     "proxy",
@@ -171,6 +190,7 @@ const KEYS: [&str; 21] = [
     "coordinator_key",
     "pin_providers",
     "model",
+    "adapters",
     "models",
     "model_folders",
     "memory",
@@ -264,6 +284,12 @@ mod tests {
             let error = read(&format!("[provider]\nmemory = \"{wrong}\"\n")).unwrap_err();
             assert!(error.contains("write it like 12GiB or 800MiB"), "{error}");
         }
+        let adapters =
+            |value: &str| read(&format!("[provider]\nadapters = {value}\n")).map(|provider| provider.adapters);
+        let [one, half] = [1.0, 0.5].map(|scale| AdapterFile { path: PathBuf::from("a.gguf"), scale });
+        assert_eq!(adapters("\"a.gguf=0.5\""), Ok(vec![half.clone()]));
+        assert_eq!(adapters("[\"a.gguf\", \"a.gguf=0.5\"]"), Ok(vec![one, half]));
+        assert!(adapters("7").unwrap_err().contains("FILE=SCALE") && adapters("\"=1\"").is_err());
         assert!(read("[provider]\nmodel = 7\n").unwrap_err().contains("a path or a list of paths"));
     }
 
