@@ -27,6 +27,6 @@ pub use executor::{Capacity, ExecuteError, Executor, PlanFault};
 pub use gguf::{AdapterError, AdapterHeader, GgufError, ModelHeader};
 pub use llama::{
     Adapter, Exactness, LlamaExecutor, LlamaSettings, LoadModelError, MemoryNeed, check_model_file,
-    check_open_adapter_file, check_open_model_file,
+    check_open_adapters, check_open_model_file,
 };
 pub use simulated::{CostModel, SimulatedCounters, SimulatedExecutor};

@@ -21,7 +21,7 @@ use darkbloom_types::TokenId;
 use crate::devices::{Accelerator, devices};
 use crate::executor::{Draws, Ledger};
 use crate::{AdapterError, AdapterHeader, Capacity, ExecuteError, Executor, GgufError, ModelHeader};
-pub use adapter::{Adapter, check_open_adapter_file};
+pub use adapter::{Adapter, check_open_adapters};
 use exact::Needs;
 use raw::{Batch, Context, ContextSettings, LoadWays, Model};
 use state::SavedState;
@@ -259,7 +259,9 @@ impl LlamaExecutor {
         let on_accelerator = runs_on_accelerator(settings)?;
         let header = check_open_model_file(&file)?;
         let (trained, exact) = (header.context_length, settings.exactness == Exactness::Exact);
-        let changes = adapter::check_all(&adapters, &header, exact)?;
+        let added = adapters.iter().map(|adapter| (&adapter.file, adapter.scale));
+        let changes = check_open_adapters(added, &header, settings.exactness)
+            .map_err(|(at, source)| LoadModelError::Adapter { at, source })?;
         let types = changes.iter().fold(header.tensor_types, |types, change| types.and(change.tensor_types));
         let needs = if exact { Needs::of(types) } else { Needs::default() };
         if settings.row_tokens_max as u64 > trained {

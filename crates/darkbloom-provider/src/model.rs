@@ -333,7 +333,8 @@ impl CheckedModel {
     pub(crate) fn read_watched(path: &Path, adapters: &[AdapterFile], watch: &LoadWatch) -> Result<Self, LoadError> {
         let owned = || path.to_path_buf();
         let files = ModelFiles::hold(path, adapters)?;
-        let (header, _) = files.headers()?;
+        // Whether two adapters of one matrix run is a provider's own decision.
+        let (header, _) = files.headers(Exactness::Fast)?;
         let malformed = |source| LoadError::Format { path: owned(), source };
         let mut file = files.model();
         file.rewind().map_err(|source| LoadError::Read { path: owned(), source })?;
@@ -421,8 +422,7 @@ fn read_and_load(
     let path = &options.path;
     let unreadable = |source| LoadError::Read { path: path.clone(), source };
     let file = files.model().try_clone().map_err(unreadable)?;
-    let adapters = files.adapters().zip(&options.adapters);
-    let adapters = adapters.map(|(file, adapter)| Ok(Adapter { file: file.try_clone()?, scale: adapter.scale }));
+    let adapters = files.adapters().map(|(file, scale)| Ok(Adapter { file: file.try_clone()?, scale }));
     let adapters = adapters.collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
     let pack = TextPack::from_gguf(BufReader::new(&file));
     let pack = pack.map_err(|source| LoadError::Format { path: path.clone(), source })?;

@@ -19,7 +19,7 @@ pub fn books(
     let (mut books, mut seen) = (Vec::new(), HashSet::new());
     for config in configs {
         let path = &config.path;
-        let (header, adapters) = ModelFiles::hold(path, &config.adapters)?.headers()?;
+        let (header, adapters) = ModelFiles::hold(path, &config.adapters)?.headers(config.exactness)?;
         let (options, bytes) = config.fit(&header, &adapters, budget)?;
         // What is remembered is the name of a file alone.
         let remembered = config.adapters.is_empty();

@@ -251,6 +251,7 @@ pub async fn catalogue(options: Catalogue) -> Result<(), Failure> {
         admin: at,
     } = options.action;
     let admin = admin(at)?;
+    let adapters: Vec<_> = adapters.into_iter().map(AdapterFile::from).collect();
     let file = ModelFile::read(&model, &adapters)?;
     let offer = Offer { name: &name, quantisation: &quantisation, price_version, input_price, output_price };
     let digest = admin.offer_model(&file, &offer).await?;

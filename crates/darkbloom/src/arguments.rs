@@ -5,10 +5,9 @@ use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use darkbloom_provider::AdapterFile;
 use darkbloom_types::{NetworkId, ProviderId, Tier};
 
-use crate::settings::{AcceleratorPolicy, Memory, ROWS};
+use crate::settings::{AcceleratorPolicy, Adapter, Memory, ROWS};
 
 /// A number of batch rows.
 fn rows() -> RangedU64ValueParser<usize> {
@@ -188,7 +187,7 @@ pub struct Start {
     /// A LoRA adapter that changes the model, and how much of it is added, 1 where nothing is said; may be given again. With
     /// one model only.
     #[arg(long = "adapter", value_name = "FILE[=SCALE]")]
-    pub adapters: Vec<AdapterFile>,
+    pub adapters: Vec<Adapter>,
     /// Memory for all models together, such as 12GiB or 800MiB; by default three quarters of what is free.
     #[arg(long)]
     pub memory: Option<Memory>,
@@ -369,7 +368,7 @@ pub enum CatalogueAction {
         model: PathBuf,
         /// A LoRA adapter that changes it, as providers have to start with it; may be given again.
         #[arg(long = "adapter", value_name = "FILE[=SCALE]")]
-        adapters: Vec<AdapterFile>,
+        adapters: Vec<Adapter>,
         /// The name in requests.
         #[arg(long)]
         name: String,

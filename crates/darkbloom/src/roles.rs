@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use darkbloom_client::{CANDIDATES_DEFAULT, Client, Config as ClientConfig, Role, Surface, SurfaceConfig, printable};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
-use darkbloom_provider::{Accelerator, Config as ProviderConfig, Exactness, LocalConfig, ModelConfig, Provider};
+use darkbloom_provider::{
+    Accelerator, AdapterFile, Config as ProviderConfig, Exactness, LocalConfig, ModelConfig, Provider,
+};
 use darkbloom_types::{ProviderId, SecretString, Tier};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{self, Supervised, TrustOptions};
 use crate::error::{Failure, say};
-use crate::settings::{AcceleratorPolicy, ClientSettings, CoordinatorSettings, ProviderSettings};
+use crate::settings::{AcceleratorPolicy, Adapter, ClientSettings, CoordinatorSettings, ProviderSettings};
 use crate::{local, supervisor};
 
 /// Where roles listen by default.
@@ -196,6 +198,12 @@ pub async fn proxy(options: arguments::Proxy, settings: ClientSettings) -> Resul
     surface(client, SurfaceConfig { listen, role }, options.run, "proxy").await
 }
 
+impl From<Adapter> for AdapterFile {
+    fn from(Adapter { path, scale }: Adapter) -> Self {
+        Self { path, scale }
+    }
+}
+
 /// `darkbloom start`.
 pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> Result<(), Failure> {
     let missing = |what: &str, hint: &str| Failure::new(format!("no {what} is given"), hint);
@@ -227,6 +235,7 @@ pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> 
             "give one `--model`; another provider can serve the others",
         ));
     }
+    let adapters: Vec<_> = adapters.into_iter().map(AdapterFile::from).collect();
     let config = |path| {
         let adapters = adapters.clone();
         ModelConfig { path, adapters, rows, row_tokens, threads, exactness, accelerator }

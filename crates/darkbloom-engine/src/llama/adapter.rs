@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, ErrorKind, Seek as _};
 
 use super::raw::Model;
-use super::{HEADER_BUFFER_BYTES, LoadModelError};
+use super::{Exactness, HEADER_BUFFER_BYTES, LoadModelError};
 use crate::gguf::{GgufError, check_adapter};
 use crate::{AdapterError, AdapterHeader, ModelHeader};
 
@@ -23,11 +23,39 @@ pub struct Adapter {
     pub scale: f32,
 }
 
-/// Checks an adapter's file that is open, from its beginning: it is whole, and fits the model with this header.
+/// Checks all adapters of the model with this header: their files, which are open, from their beginnings, and how much of each
+/// is added. Where the model is to be exact, no two of them change the same matrix: llama.cpp keeps them in a table by their
+/// addresses, and adds in the order of that.
 ///
 /// # Errors
-/// [`AdapterError`] says what is wrong with it.
-pub fn check_open_adapter_file(mut file: &File, base: &ModelHeader) -> Result<AdapterHeader, AdapterError> {
+/// Which of them cannot be used, from 0, and why.
+pub fn check_open_adapters<'f>(
+    adapters: impl IntoIterator<Item = (&'f File, f32)>,
+    base: &ModelHeader,
+    exactness: Exactness,
+) -> Result<Vec<AdapterHeader>, (usize, AdapterError)> {
+    let (mut headers, mut changed) = (Vec::new(), HashSet::new());
+    for (at, (file, scale)) in adapters.into_iter().enumerate() {
+        let refused = |error| (at, error);
+        if at >= ADAPTERS_MAX {
+            return Err(refused(AdapterError::TooMany));
+        }
+        // What is not a number is not in the range either.
+        if !(-SCALE_MAX..=SCALE_MAX).contains(&scale) {
+            return Err(refused(AdapterError::Scale));
+        }
+        let header = check_file(file, base).map_err(refused)?;
+        for matrix in &header.matrices {
+            if !changed.insert(matrix.clone()) && exactness == Exactness::Exact {
+                return Err(refused(AdapterError::Overlap));
+            }
+        }
+        headers.push(header);
+    }
+    Ok(headers)
+}
+
+fn check_file(mut file: &File, base: &ModelHeader) -> Result<AdapterHeader, AdapterError> {
     let unreadable = |error: std::io::Error| GgufError::Read(error.kind());
     let facts = file.metadata().map_err(unreadable)?;
     if !facts.is_file() {
@@ -35,34 +63,6 @@ pub fn check_open_adapter_file(mut file: &File, base: &ModelHeader) -> Result<Ad
     }
     file.rewind().map_err(unreadable)?;
     check_adapter(BufReader::with_capacity(HEADER_BUFFER_BYTES, file), facts.len(), base)
-}
-
-/// Checks all adapters of a model. Where it is to be exact, no two of them change the same matrix: llama.cpp keeps them in a
-/// table by their addresses, and adds in the order of that.
-pub(super) fn check_all(
-    adapters: &[Adapter],
-    base: &ModelHeader,
-    exact: bool,
-) -> Result<Vec<AdapterHeader>, LoadModelError> {
-    let mut changed: HashSet<String> = HashSet::new();
-    let mut check = |at: usize, adapter: &Adapter| {
-        if at >= ADAPTERS_MAX {
-            return Err(AdapterError::TooMany);
-        }
-        // Not where it is not a number either.
-        if !(-SCALE_MAX..=SCALE_MAX).contains(&adapter.scale) {
-            return Err(AdapterError::Scale);
-        }
-        let header = check_open_adapter_file(&adapter.file, base)?;
-        let overlaps = header.matrices.iter().any(|matrix| changed.contains(matrix));
-        changed.extend(header.matrices.iter().cloned());
-        if exact && overlaps { Err(AdapterError::Overlap) } else { Ok(header) }
-    };
-    let headers = adapters
-        .iter()
-        .enumerate()
-        .map(|(at, adapter)| check(at, adapter).map_err(|source| LoadModelError::Adapter { at, source }));
-    headers.collect()
 }
 
 /// Puts checked adapters beside a model's weights.

@@ -203,21 +203,25 @@ fn change(parts: &mut Parts, chance: &mut Chance) {
 
 #[test]
 fn what_the_check_lets_through_does_not_take_the_process_down() {
-    let seeds = match std::env::var("DARKBLOOM_MUTANTS") {
+    let sound = shipped();
+    let passes = |path: &Path| check_model_file(path).is_ok();
+    let mut killed = String::new();
+    for (seed, last_words) in kills(seeds(), "gguf", |seed| mutant(&sound, seed), passes) {
+        let changed = differences(&sound, &mutant(&sound, seed));
+        write!(killed, "\n{seed}: {last_words}; {changed}").unwrap();
+    }
+    assert!(killed.is_empty(), "these seeds killed the process:{killed}");
+}
+
+/// The seeds that are tried.
+pub fn seeds() -> Range<u64> {
+    match std::env::var("DARKBLOOM_MUTANTS") {
         Ok(range) => {
             let (first, last) = range.split_once('-').expect("FIRST-LAST");
             first.parse().unwrap()..last.parse().unwrap()
         }
         Err(_) => 0..SEEDS,
-    };
-    let sound = shipped();
-    let passes = |path: &Path| check_model_file(path).is_ok();
-    let mut killed = String::new();
-    for (seed, last_words) in kills(seeds, "gguf", |seed| mutant(&sound, seed), passes) {
-        let changed = differences(&sound, &mutant(&sound, seed));
-        write!(killed, "\n{seed}: {last_words}; {changed}").unwrap();
     }
-    assert!(killed.is_empty(), "these seeds killed the process:{killed}");
 }
 
 /// The seeds whose files pass a check and then take a process down that loads them, with its last words. Files with the

@@ -4,16 +4,15 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use darkbloom_attest::{SINGLE_FILE, weights_root};
-use darkbloom_engine::{AdapterHeader, ModelHeader, check_open_adapter_file, check_open_model_file};
+use darkbloom_engine::{AdapterHeader, Exactness, ModelHeader, check_open_adapters, check_open_model_file};
 use darkbloom_types::Digest;
 
 use super::{LoadError, LoadWatch};
 use crate::models::{Unchanged, digest_of};
 
-/// A LoRA adapter of a model, written as `FILE` or `FILE=SCALE`.
+/// A LoRA adapter of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterFile {
     /// The GGUF file.
@@ -29,20 +28,6 @@ impl AdapterFile {
     }
 }
 
-impl FromStr for AdapterFile {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        // What stands behind the last equals sign and is no number belongs to the path.
-        let scaled = text.rsplit_once('=').and_then(|(path, scale)| Some((path, scale.parse().ok()?)));
-        let (path, scale) = scaled.unwrap_or((text, 1.0));
-        if path.is_empty() {
-            return Err(format!("`{text}` names no file: write it as FILE or FILE=SCALE"));
-        }
-        Ok(Self { path: PathBuf::from(path), scale })
-    }
-}
-
 /// One model's files, open and held.
 pub(crate) struct ModelFiles {
     /// The model's own first.
@@ -53,6 +38,8 @@ struct Held {
     path: PathBuf,
     /// In the manifest.
     name: String,
+    /// How much of an adapter is added.
+    scale: f32,
     file: File,
     /// Since it was opened.
     unchanged: Unchanged,
@@ -61,9 +48,9 @@ struct Held {
 impl ModelFiles {
     /// Opens a model's files and holds them, as others may who only read them.
     pub(crate) fn hold(path: &Path, adapters: &[AdapterFile]) -> Result<Self, LoadError> {
-        let mut held = vec![Held::new(path, SINGLE_FILE.to_owned())?];
+        let mut held = vec![Held::new(path, SINGLE_FILE.to_owned(), 1.0)?];
         for (at, adapter) in adapters.iter().enumerate() {
-            let one = Held::new(&adapter.path, adapter.name(at)).map_err(|error| match error {
+            let one = Held::new(&adapter.path, adapter.name(at), adapter.scale).map_err(|error| match error {
                 LoadError::Read { path, source } => LoadError::ReadAdapter { path, source },
                 other => other,
             });
@@ -77,20 +64,17 @@ impl ModelFiles {
         &self.held[0].file
     }
 
-    /// The adapters' files, in order.
-    pub(crate) fn adapters(&self) -> impl Iterator<Item = &File> {
-        self.held[1..].iter().map(|held| &held.file)
+    /// The adapters' files in order, and how much of each is added.
+    pub(crate) fn adapters(&self) -> impl Iterator<Item = (&File, f32)> {
+        self.held[1..].iter().map(|held| (&held.file, held.scale))
     }
 
     /// What their headers say, once these are found sound.
-    pub(crate) fn headers(&self) -> Result<(ModelHeader, Vec<AdapterHeader>), LoadError> {
-        let path = || self.held[0].path.clone();
+    pub(crate) fn headers(&self, exactness: Exactness) -> Result<(ModelHeader, Vec<AdapterHeader>), LoadError> {
         let header = check_open_model_file(self.model());
-        let header = header.map_err(|source| LoadError::Weights { path: path(), source })?;
-        let adapters = self.held[1..].iter().map(|Held { path, file, .. }| {
-            check_open_adapter_file(file, &header).map_err(|source| LoadError::Adapter { path: path.clone(), source })
-        });
-        let adapters = adapters.collect::<Result<_, _>>()?;
+        let header = header.map_err(|source| LoadError::Weights { path: self.held[0].path.clone(), source })?;
+        let adapters = check_open_adapters(self.adapters(), &header, exactness)
+            .map_err(|(at, source)| LoadError::Adapter { path: self.held[1 + at].path.clone(), source })?;
         Ok((header, adapters))
     }
 
@@ -141,7 +125,7 @@ pub fn weights_of_file(path: &Path) -> io::Result<Digest> {
 }
 
 impl Held {
-    fn new(path: &Path, name: String) -> Result<Self, LoadError> {
+    fn new(path: &Path, name: String, scale: f32) -> Result<Self, LoadError> {
         let unreadable = |source| LoadError::Read { path: path.to_path_buf(), source };
         // Looked at before it is opened: opening a pipe would wait for somebody to write to it.
         let kind = std::fs::metadata(path).map_err(unreadable)?;
@@ -158,23 +142,13 @@ impl Held {
             Err(TryLockError::WouldBlock) => return Err(LoadError::InUse { path: path.to_path_buf() }),
         }
         let unchanged = Unchanged::since_now(&file).map_err(unreadable)?;
-        Ok(Self { path: path.to_path_buf(), name, file, unchanged })
+        Ok(Self { path: path.to_path_buf(), name, scale, file, unchanged })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_adapter_is_a_file_and_how_much_of_it() {
-        let read = |text: &str| text.parse::<AdapterFile>().map(|adapter| (adapter.path, adapter.scale));
-        assert_eq!(read("a.gguf"), Ok((PathBuf::from("a.gguf"), 1.0)));
-        assert_eq!(read("a.gguf=0.5"), Ok((PathBuf::from("a.gguf"), 0.5)));
-        assert_eq!(read("b=1/a=-2"), Ok((PathBuf::from("b=1/a"), -2.0)));
-        assert_eq!(read("b=1/a.gguf"), Ok((PathBuf::from("b=1/a.gguf"), 1.0)));
-        assert!(read("=0.5").is_err() && read("").is_err());
-    }
 
     #[test]
     fn a_model_is_named_by_its_adapters_their_order_and_how_much_of_each() {
