@@ -208,6 +208,10 @@ impl From<Adapter> for AdapterFile {
 pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> Result<(), Failure> {
     let missing = |what: &str, hint: &str| Failure::new(format!("no {what} is given"), hint);
     let coordinator = options.coordinator.or(settings.coordinator);
+    let no_coordinator = || missing("coordinator", "add `--coordinator https://HOST`, or `--local` to do without");
+    if coordinator.is_none() && !options.local {
+        return Err(no_coordinator());
+    }
     let files = if options.model.is_empty() { settings.model } else { options.model };
     let (rows, row_tokens) = (options.rows.or(settings.rows), options.context.or(settings.context));
     let threads = options.threads.or(settings.threads);
@@ -243,10 +247,6 @@ pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> 
     let models: Vec<_> = files.into_iter().map(config).collect();
     let memory = options.memory.or(settings.memory).map(|memory| memory.0);
     let idle_unload = (idle > 0).then(|| Duration::from_secs(idle.saturating_mul(60)));
-    let no_coordinator = || missing("coordinator", "add `--coordinator https://HOST`, or `--local` to do without");
-    if coordinator.is_none() && !options.local {
-        return Err(no_coordinator());
-    }
     let mut stop = Stop::listen(&options.run)?;
     if !options.foreground {
         return supervisor::run(stop).await;

@@ -37,7 +37,7 @@ fn a_model_with_an_adapter_is_served_under_its_own_entry_and_answers_otherwise()
     coordinator.offer_model(&model_file());
     let offered = run(command(&["catalogue", "add"])
         .arg(model_file())
-        .args(["--adapter", &scaled(&adapter, "0.5")])
+        .args(["--adapter", &scaled(&adapter, "8")])
         .args(["--name", CHANGED, "--quantisation", "Q8_0", "--input-price", "50", "--output-price", "200"])
         .args(["--coordinator", &coordinator.url])
         .env("DARKBLOOM_ADMIN_KEY", &coordinator.admin_key));
@@ -50,7 +50,7 @@ fn a_model_with_an_adapter_is_served_under_its_own_entry_and_answers_otherwise()
         })
     };
     let bare = start("bare", None);
-    let changed = start("changed", Some("0.5"));
+    let changed = start("changed", Some("8"));
     coordinator.eligible(2);
     let gateway = Surface::gateway(&coordinator, &[&bare.id, &changed.id]);
     let ask = |model: &str| {
@@ -70,7 +70,7 @@ fn a_model_with_an_adapter_is_served_under_its_own_entry_and_answers_otherwise()
     };
     assert_eq!((served(&bare.id), served(&changed.id)), (1, 1));
     // Another amount of the adapter is nothing that the catalogue has.
-    let foreign = start("foreign", Some("0.25"));
+    let foreign = start("foreign", Some("4"));
     let gateway = Surface::gateway(&coordinator, &[&foreign.id]);
     let refused = gateway.chat(&key, &ask_with(SUM, json!({"model": CHANGED, "max_tokens": 4})));
     assert_eq!(refused.status, 503, "{}", refused.text());
@@ -94,15 +94,22 @@ fn a_local_model_is_changed_by_its_adapter_from_the_command_line_or_the_file() {
     };
     let flag = |scale: &'static str| {
         let adapter = scaled(&adapter, scale);
-        answer(&format!("flag {scale}"), &move |command| drop(command.args(["--adapter", &adapter])))
+        answer(&format!("flag {scale}"), &move |command| {
+            command.args(["--adapter", &adapter]);
+        })
     };
     let bare = answer("bare", &|_| {});
-    let changed = flag("1");
+    let changed = flag("8");
     assert_ne!(bare, changed);
     assert_eq!(flag("0"), bare, "nothing of it is added");
     let file = folder.path().join("darkbloom.toml");
-    std::fs::write(&file, format!("[provider]\nadapters = [\"{}\"]\n", adapter.display())).unwrap();
-    assert_eq!(answer("file", &|command| drop(command.env("DARKBLOOM_CONFIG", &file))), changed);
+    std::fs::write(&file, format!("[provider]\nadapters = [\"{}\"]\n", scaled(&adapter, "8"))).unwrap();
+    assert_eq!(
+        answer("file", &|command| {
+            command.env("DARKBLOOM_CONFIG", &file);
+        }),
+        changed
+    );
 }
 
 #[test]
