@@ -9,9 +9,13 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead};
 
 // By its path: the fuzz target takes this file as it stands, from elsewhere.
+#[path = "gguf/adapter.rs"]
+mod adapter;
 #[path = "gguf/architectures.rs"]
 mod architectures;
 
+pub(crate) use adapter::check_adapter;
+pub use adapter::{AdapterError, AdapterHeader};
 use architectures::{ARCHITECTURES, HYBRIDS, Rotation};
 
 /// Longest key: ten times the longest that ggml's list of keys has.
@@ -34,7 +38,7 @@ const TENSORS_MAX: u64 = 100_000;
 /// Longest tensor name; ggml's own limit.
 const TENSOR_NAME_BYTES_MAX: u64 = 63;
 /// Most dimensions; ggml's own limit.
-const DIMENSIONS_MAX: u32 = 4;
+const DIMENSIONS_MAX: usize = 4;
 /// Largest alignment of tensors: a memory page, the largest there is.
 const ALIGNMENT_MAX: u64 = 65_536;
 /// Most transformer blocks: llama.cpp's own limit.
@@ -125,6 +129,8 @@ pub struct ModelHeader {
     pub vocabulary: u64,
     /// How the matrices are stored.
     pub(crate) tensor_types: TensorTypes,
+    /// The sizes of each matrix, by its name: what adapters have to fit.
+    pub(crate) matrices: HashMap<String, [u64; DIMENSIONS_MAX]>,
 }
 
 /// A set of tensor types, by ggml's numbers, all of which are below 64.
@@ -132,8 +138,19 @@ pub struct ModelHeader {
 pub(crate) struct TensorTypes(u64);
 
 impl TensorTypes {
+    fn of(types: impl Iterator<Item = u32>) -> Self {
+        let mut all = Self::default();
+        types.for_each(|of| all.add(of));
+        all
+    }
+
     fn add(&mut self, of: u32) {
         self.0 |= 1 << of;
+    }
+
+    /// Those of both.
+    pub(crate) fn and(self, more: Self) -> Self {
+        Self(self.0 | more.0)
     }
 
     /// Whether at least one of these is among them.
@@ -145,6 +162,29 @@ impl TensorTypes {
 /// Reads and checks the header of a file of `file_bytes` bytes.
 pub(crate) fn check(reader: impl BufRead, file_bytes: u64) -> Result<ModelHeader, GgufError> {
     let mut input = Input { reader, position: 0, end: file_bytes.min(METADATA_BYTES_MAX), file_bytes };
+    let (tensors, keys) = read_beginning(&mut input)?;
+    let facts = Facts::read(&mut input, keys)?;
+    let context_length = facts.check()?;
+    let tensors = read_tensors(&mut input, tensors, facts.number("general.alignment").unwrap_or(ALIGNMENT))?;
+    let weights = Weights::of(&tensors)?;
+    let matrices = tensors.into_iter().filter(Tensor::is_matrix).map(|tensor| (tensor.name, tensor.sizes));
+    Ok(ModelHeader {
+        file_type: facts.number("general.file_type"),
+        context_length,
+        parameters: weights.elements,
+        weight_bytes: weights.bytes,
+        matrices: matrices.collect(),
+        token_width: facts.token_width(),
+        block_width: facts.block_width(),
+        vocabulary: facts.vocabulary,
+        tensor_types: weights.types,
+        architecture: facts.architecture,
+        name: facts.name,
+    })
+}
+
+/// Reads what every file begins with; the numbers of tensors and of keys.
+fn read_beginning<R: BufRead>(input: &mut Input<R>) -> Result<(u64, u64), GgufError> {
     if input.array::<4>()? != *b"GGUF" {
         return Err(GgufError::Magic);
     }
@@ -154,23 +194,14 @@ pub(crate) fn check(reader: impl BufRead, file_bytes: u64) -> Result<ModelHeader
     }
     let tensors = limited(input.u64()?, TENSORS_MAX, "the number of tensors")?;
     let keys = limited(input.u64()?, KEYS_MAX, "the number of keys")?;
-    let facts = Facts::read(&mut input, keys)?;
-    let context_length = facts.check()?;
-    // Their number and the lengths of their names bound what they take.
-    input.end = file_bytes;
-    let weights = check_tensors(&mut input, tensors, facts.number("general.alignment").unwrap_or(32))?;
-    Ok(ModelHeader {
-        file_type: facts.number("general.file_type"),
-        context_length,
-        parameters: weights.elements,
-        weight_bytes: weights.bytes,
-        token_width: facts.token_width(),
-        block_width: facts.block_width(),
-        vocabulary: facts.vocabulary,
-        tensor_types: weights.types,
-        architecture: facts.architecture,
-        name: facts.name,
-    })
+    Ok((tensors, keys))
+}
+
+/// Reads a key that was not seen before; the type of its value, by the format's number, follows.
+fn read_key<R: BufRead>(input: &mut Input<R>, seen: &mut HashSet<String>) -> Result<String, GgufError> {
+    let length = limited(input.u64()?, KEY_BYTES_MAX, "the length of a key")?;
+    let key = input.text(length, "a key")?;
+    if seen.insert(key.clone()) { Ok(key) } else { Err(GgufError::Malformed("a key that appears twice")) }
 }
 
 fn limited(value: u64, max: u64, what: &'static str) -> Result<u64, GgufError> {
@@ -283,11 +314,7 @@ impl Facts {
         let mut facts = Self::default();
         let mut seen = HashSet::new();
         for _ in 0..keys {
-            let length = limited(input.u64()?, KEY_BYTES_MAX, "the length of a key")?;
-            let key = input.text(length, "a key")?;
-            if !seen.insert(key.clone()) {
-                return Err(GgufError::Malformed("a key that appears twice"));
-            }
+            let key = read_key(input, &mut seen)?;
             let kind = kind(input.u32()?)?;
             facts.read_value(input, key, kind)?;
         }
@@ -532,6 +559,9 @@ fn read_number<R: BufRead>(input: &mut Input<R>, bytes: u64) -> Result<u64, Gguf
     })
 }
 
+/// Where tensors begin, unless a file says something else: at multiples of this.
+const ALIGNMENT: u64 = 32;
+
 /// All tensors together.
 struct Weights {
     elements: u64,
@@ -540,45 +570,55 @@ struct Weights {
     types: TensorTypes,
 }
 
-/// Checks what is said of the tensors, and that they lie one after the other inside the file.
-fn check_tensors<R: BufRead>(input: &mut Input<R>, tensors: u64, alignment: u64) -> Result<Weights, GgufError> {
+impl Weights {
+    fn of(tensors: &[Tensor]) -> Result<Self, GgufError> {
+        let elements = tensors.iter().try_fold(0u64, |all, tensor| all.checked_add(tensor.elements));
+        Ok(Self {
+            elements: elements.ok_or(GgufError::BeyondLimit("the number of weights"))?,
+            // They lie one after the other.
+            bytes: tensors.last().map_or(0, |last| last.offset.saturating_add(last.bytes)),
+            types: TensorTypes::of(tensors.iter().filter(|tensor| tensor.is_matrix()).map(|tensor| tensor.of)),
+        })
+    }
+}
+
+/// Reads and checks what is said of the tensors, and that they lie one after the other inside the file.
+fn read_tensors<R: BufRead>(input: &mut Input<R>, tensors: u64, alignment: u64) -> Result<Vec<Tensor>, GgufError> {
     if !alignment.is_power_of_two() || alignment > ALIGNMENT_MAX {
         return Err(GgufError::Malformed("the alignment"));
     }
     if tensors == 0 {
         return Err(GgufError::Missing("every tensor"));
     }
-    let (mut names, mut weights, mut next, mut end) = (HashSet::new(), 0u64, 0u64, 0u64);
-    let mut types = TensorTypes::default();
+    // Their number and the lengths of their names bound what they take.
+    input.end = input.file_bytes;
+    let (mut read, mut names, mut next, mut end) = (Vec::new(), HashSet::new(), 0u64, 0u64);
     for _ in 0..tensors {
-        let length = limited(input.u64()?, TENSOR_NAME_BYTES_MAX, "the length of a tensor's name")?;
-        let name = input.text(length, "a tensor's name")?;
-        if name.is_empty() || name.contains(char::is_control) || !names.insert(name) {
-            return Err(GgufError::Malformed("a tensor's name"));
-        }
         let tensor = Tensor::read(input)?;
-        if tensor.is_matrix {
-            types.add(tensor.of);
+        let name = &tensor.name;
+        if name.is_empty() || name.contains(char::is_control) || !names.insert(name.clone()) {
+            return Err(GgufError::Malformed("a tensor's name"));
         }
         if tensor.offset != next {
             return Err(GgufError::Malformed("a tensor's place"));
         }
-        weights = weights.checked_add(tensor.elements).ok_or(GgufError::BeyondLimit("the number of weights"))?;
         end = tensor.offset.checked_add(tensor.bytes).ok_or(GgufError::Truncated)?;
         next = end.checked_next_multiple_of(alignment).ok_or(GgufError::Truncated)?;
+        read.push(tensor);
     }
     let data = input.position.checked_next_multiple_of(alignment).ok_or(GgufError::Truncated)?;
     if data.checked_add(end).is_none_or(|end| end > input.file_bytes) {
         return Err(GgufError::Truncated);
     }
-    Ok(Weights { elements: weights, bytes: end, types })
+    Ok(read)
 }
 
 /// What a header says of one tensor.
 struct Tensor {
+    name: String,
     of: u32,
-    /// It has more than one row.
-    is_matrix: bool,
+    /// Of each dimension; 1 for those that it does not have.
+    sizes: [u64; DIMENSIONS_MAX],
     elements: u64,
     bytes: u64,
     /// From the beginning of all tensors' data.
@@ -587,22 +627,22 @@ struct Tensor {
 
 impl Tensor {
     fn read<R: BufRead>(input: &mut Input<R>) -> Result<Self, GgufError> {
-        let dimensions = input.u32()?;
+        let length = limited(input.u64()?, TENSOR_NAME_BYTES_MAX, "the length of a tensor's name")?;
+        let name = input.text(length, "a tensor's name")?;
+        let dimensions = input.u32()? as usize;
         if dimensions == 0 || dimensions > DIMENSIONS_MAX {
             return Err(GgufError::Malformed("a tensor's dimensions"));
         }
+        let mut sizes = [1; DIMENSIONS_MAX];
         let mut elements = 1u64;
-        let mut width = 0;
-        for dimension in 0..dimensions {
-            let size = input.u64()?;
-            if size == 0 {
+        for size in &mut sizes[..dimensions] {
+            *size = input.u64()?;
+            if *size == 0 {
                 return Err(GgufError::Malformed("a tensor's size"));
             }
-            if dimension == 0 {
-                width = size;
-            }
-            elements = elements.checked_mul(size).ok_or(GgufError::BeyondLimit("a tensor's size"))?;
+            elements = elements.checked_mul(*size).ok_or(GgufError::BeyondLimit("a tensor's size"))?;
         }
+        let width = sizes[0];
         let of = input.u32()?;
         let (block, block_bytes) = tensor_type(of)?;
         // Norms and biases. llama.cpp adds and multiplies by them as they stand, and aborts over any other type.
@@ -613,7 +653,12 @@ impl Tensor {
             return Err(GgufError::Malformed("a tensor's size"));
         }
         let bytes = (elements / block).checked_mul(block_bytes).ok_or(GgufError::BeyondLimit("a tensor's size"))?;
-        Ok(Self { of, is_matrix: elements > width, elements, bytes, offset: input.u64()? })
+        Ok(Self { name, of, sizes, elements, bytes, offset: input.u64()? })
+    }
+
+    /// It has more than one row.
+    fn is_matrix(&self) -> bool {
+        self.elements > self.sizes[0]
     }
 }
 

@@ -25,8 +25,9 @@ mod simulated;
 pub use devices::{Accelerator, Device, devices, processor_features};
 pub use engine::{Engine, EngineHandle, EventSink, StartEngineError, Stats, StepLimits, StopNotice};
 pub use executor::{Capacity, ExecuteError, Executor, PlanFault};
-pub use gguf::{GgufError, ModelHeader};
+pub use gguf::{AdapterError, AdapterHeader, GgufError, ModelHeader};
 pub use llama::{
-    Exactness, LlamaExecutor, LlamaSettings, LoadModelError, MemoryNeed, check_model_file, check_open_model_file,
+    Adapter, Exactness, LlamaExecutor, LlamaSettings, LoadModelError, MemoryNeed, check_model_file,
+    check_open_adapters, check_open_model_file,
 };
 pub use simulated::{CostModel, SimulatedCounters, SimulatedExecutor};

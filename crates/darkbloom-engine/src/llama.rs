@@ -1,5 +1,6 @@
 //! Models in the GGUF format, run by llama.cpp inside this process, on the CPU.
 
+mod adapter;
 mod exact;
 pub(crate) mod raw;
 mod state;
@@ -20,7 +21,8 @@ use darkbloom_types::TokenId;
 use crate::devices::{Accelerator, devices};
 use crate::executor::{Draws, Ledger, SAVED_PART};
 use crate::masks::{MaskFinder, RowMasks};
-use crate::{Capacity, ExecuteError, Executor, GgufError, ModelHeader};
+use crate::{AdapterError, AdapterHeader, Capacity, ExecuteError, Executor, GgufError, ModelHeader};
+pub use adapter::{Adapter, check_open_adapters};
 use exact::Needs;
 use raw::{Batch, Context, ContextSettings, LoadWays, Model};
 use state::SavedState;
@@ -143,6 +145,21 @@ impl MemoryNeed {
         }
     }
 
+    /// The same with adapters beside the weights.
+    #[must_use]
+    pub fn with_adapters(mut self, header: &ModelHeader, adapters: &[AdapterHeader]) -> Self {
+        for adapter in adapters {
+            self.weights = self.weights.saturating_add(adapter.weight_bytes);
+        }
+        // A change lives beside what it is added to, as wide as that, and between its halves as wide as its rank.
+        if let Some(rank) = adapters.iter().map(|adapter| adapter.rank).max() {
+            let step = (STEP_TOKENS as u64).saturating_mul(header.block_width.saturating_add(rank));
+            let outputs = (GUESSES_IN_STEP_MAX as u64 + 8) * header.vocabulary;
+            self.work = self.work.saturating_add(step.saturating_add(outputs).saturating_mul(4));
+        }
+        self
+    }
+
     /// All of it, with so many rows.
     #[must_use]
     pub fn total(&self, rows: usize) -> u64 {
@@ -172,6 +189,14 @@ pub enum LoadModelError {
     /// together, weights that are not numbers, or too little memory.
     #[error("llama.cpp refuses the model file")]
     Refused,
+    /// One of the adapters.
+    #[error("adapter {at} cannot be used: {source}")]
+    Adapter {
+        /// Which, from 0.
+        at: usize,
+        /// What is wrong with it.
+        source: AdapterError,
+    },
     /// Encoders, recurrent and diffusion models do not run in this batch.
     #[error("this kind of model is not supported")]
     UnsupportedKind,
@@ -222,16 +247,18 @@ impl LlamaExecutor {
     /// # Errors
     /// When the file is not a whole and supported model, or the settings do not fit it or the machine.
     pub fn load(path: &Path, settings: &LlamaSettings) -> Result<Self, LoadModelError> {
-        Self::load_open(open(path)?, settings, &mut |_| true)
+        Self::load_open(open(path)?, Vec::new(), settings, &mut |_| true)
     }
 
     /// Loads as [`Self::load`] does from a file that is open, which nobody else reads from by its offset: what lies at a path
-    /// may be swapped. `progress` hears how much of the weights is loaded, from 0 to 1, and ends the loading with false.
+    /// may be swapped; with adapters that change it. `progress` hears how much of the weights is loaded, from 0 to 1, and ends
+    /// the loading with false.
     ///
     /// # Errors
     /// As [`Self::load`], and [`LoadModelError::Ended`].
     pub fn load_open(
         mut file: File,
+        adapters: Vec<Adapter>,
         settings: &LlamaSettings,
         progress: &mut dyn FnMut(f32) -> bool,
     ) -> Result<Self, LoadModelError> {
@@ -239,7 +266,11 @@ impl LlamaExecutor {
         let on_accelerator = runs_on_accelerator(settings)?;
         let header = check_open_model_file(&file)?;
         let (trained, exact) = (header.context_length, settings.exactness == Exactness::Exact);
-        let needs = if exact { Needs::of(header.tensor_types) } else { Needs::default() };
+        let added = adapters.iter().map(|adapter| (&adapter.file, adapter.scale));
+        let changes = check_open_adapters(added, &header, settings.exactness)
+            .map_err(|(at, source)| LoadModelError::Adapter { at, source })?;
+        let types = changes.iter().fold(header.tensor_types, |types, change| types.and(change.tensor_types));
+        let needs = if exact { Needs::of(types) } else { Needs::default() };
         if settings.row_tokens_max as u64 > trained {
             return Err(LoadModelError::ContextTooLong { asked: settings.row_tokens_max, trained });
         }
@@ -252,10 +283,11 @@ impl LlamaExecutor {
         };
         let ways = LoadWays { on_accelerator, map_weights: settings.map_weights, repack: !needs.as_stored };
         let model = Model::load(file, ways, &mut heard);
-        let model = model.ok_or(if ended { LoadModelError::Ended } else { LoadModelError::Refused })?;
+        let mut model = model.ok_or(if ended { LoadModelError::Ended } else { LoadModelError::Refused })?;
         if !model.is_plain_decoder() || model.vocabulary() == 0 {
             return Err(LoadModelError::UnsupportedKind);
         }
+        adapter::add_all(&mut model, adapters)?;
         let (vocabulary, model) = (model.vocabulary(), Arc::new(model));
         let context = Context::new(
             Arc::clone(&model),

@@ -36,7 +36,9 @@ pub use darkbloom_engine::{Accelerator, Device, Exactness, devices, processor_fe
 use crate::shelf::{Allowance, Shelf};
 
 pub use crate::local::{Local, LocalConfig, Said, local_key};
-pub use crate::model::{CheckedModel, LoadError, LoadWatch, LoadedModel, ModelConfig, ModelOptions, weights_of_file};
+pub use crate::model::{
+    AdapterFile, CheckedModel, LoadError, LoadWatch, LoadedModel, ModelConfig, ModelOptions, weights_of_file,
+};
 
 /// What an owner decides.
 #[derive(Debug, Clone)]

@@ -1,16 +1,16 @@
 //! One model in memory: weights in the engine, text in the tokenizer, and the root that receipts name.
 
-use std::fs::{File, TryLockError};
-use std::io::{self, BufReader};
+mod files;
+
+use std::io::{self, BufReader, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use darkbloom_attest::{SINGLE_FILE, weights_root};
 use darkbloom_batch::LimitsError;
 use darkbloom_engine::{
-    Accelerator, Engine, EngineHandle, Exactness, Executor, LlamaExecutor, LlamaSettings, LoadModelError, MemoryNeed,
-    ModelHeader, StartEngineError, check_model_file, check_open_model_file,
+    Accelerator, Adapter, AdapterError, AdapterHeader, Engine, EngineHandle, Exactness, Executor, LlamaExecutor,
+    LlamaSettings, LoadModelError, MemoryNeed, ModelHeader, StartEngineError,
 };
 use darkbloom_text::gguf::read_metadata;
 use darkbloom_text::{BuildTextModelError, ReadGgufError, TextModel, TextPack};
@@ -19,7 +19,10 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::answer::token_text_max;
 use crate::guides::Guides;
-use crate::models::{Unchanged, digest_of, quantisation};
+use crate::models::quantisation;
+
+pub(crate) use files::ModelFiles;
+pub use files::{AdapterFile, weights_of_file};
 
 /// Requests that may wait for a row here: as many as programs of one machine may have at once. A coordinator offers no more
 /// than there are rows.
@@ -34,6 +37,8 @@ const TOKENISERS: usize = 2;
 pub struct ModelOptions {
     /// The GGUF file.
     pub path: PathBuf,
+    /// What changes its weights.
+    pub adapters: Vec<AdapterFile>,
     /// Batch rows.
     pub rows: usize,
     /// Most tokens of prompt and answer in one row; the model's own context when that is less.
@@ -51,6 +56,8 @@ pub struct ModelOptions {
 pub struct ModelConfig {
     /// The GGUF file.
     pub path: PathBuf,
+    /// What changes its weights.
+    pub adapters: Vec<AdapterFile>,
     /// Batch rows; as many as there is memory for, up to [`ROWS`], where nothing is said.
     pub rows: Option<usize>,
     /// Most tokens of prompt and answer in one row; as many as there is memory for, up to [`ROW_TOKENS`], where nothing is
@@ -77,6 +84,7 @@ impl ModelConfig {
     pub fn new(path: PathBuf) -> Self {
         Self {
             path,
+            adapters: Vec::new(),
             rows: None,
             row_tokens: None,
             threads: None,
@@ -86,15 +94,21 @@ impl ModelConfig {
     }
 
     /// Rows and their tokens so that the model fits into so many bytes, and what it takes then.
-    pub(crate) fn fit(&self, header: &ModelHeader, budget: u64) -> Result<(ModelOptions, u64), LoadError> {
+    pub(crate) fn fit(
+        &self,
+        header: &ModelHeader,
+        adapters: &[AdapterHeader],
+        budget: u64,
+    ) -> Result<(ModelOptions, u64), LoadError> {
         let trained = usize::try_from(header.context_length).unwrap_or(usize::MAX);
         let mut row_tokens = self.row_tokens.unwrap_or(ROW_TOKENS).min(trained);
         let mut rows = self.rows.unwrap_or(ROWS);
         loop {
-            let needed = MemoryNeed::of(header, row_tokens).total(rows);
+            let needed = MemoryNeed::of(header, row_tokens).with_adapters(header, adapters).total(rows);
             if needed <= budget {
-                let Self { path, threads, exactness, accelerator, .. } = self.clone();
-                return Ok((ModelOptions { path, rows, row_tokens, threads, exactness, accelerator }, needed));
+                let Self { path, adapters, threads, exactness, accelerator, .. } = self.clone();
+                let options = ModelOptions { path, adapters, rows, row_tokens, threads, exactness, accelerator };
+                return Ok((options, needed));
             }
             if self.row_tokens.is_none() && row_tokens > ROW_TOKENS_LEAST[0] {
                 row_tokens /= 2;
@@ -155,6 +169,22 @@ pub enum LoadError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// An adapter's file cannot be read.
+    #[error("cannot read the adapter file {path}: {source}", path = .path.display())]
+    ReadAdapter {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An adapter is not sound, or not one of this model's.
+    #[error("cannot use the adapter {path}: {source}", path = .path.display())]
+    Adapter {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: AdapterError,
     },
     /// It is no model file that this program knows.
     #[error("{path} is not a usable model file: {source}", path = .path.display())]
@@ -238,6 +268,9 @@ impl LoadError {
             Self::Format { .. } | Self::Text { .. } | Self::Weights { .. } => {
                 "get the file again and compare its digest with the catalogue's"
             }
+            Self::ReadAdapter { .. } => "check the path given with `--adapter`, as FILE or FILE=SCALE",
+            Self::Adapter { source: AdapterError::Overlap, .. } => "give one of them, or add `--fast`",
+            Self::Adapter { .. } => "give adapters that were made for this model, as FILE or FILE=SCALE",
             Self::InUse { .. } => "wait until that is done, and start again",
             Self::Ended { .. } => "start again",
             Self::TooLarge { .. } => {
@@ -276,26 +309,8 @@ pub struct LoadedModel {
     stopped: watch::Receiver<bool>,
     /// Keeps the engine's thread.
     _engine: Engine,
-    /// Holds the file's lock, so that nobody removes what a restart would need.
-    _file: File,
-}
-
-/// The weights root of a model file: its digest as a manifest of one file.
-///
-/// # Errors
-/// [`io::Error`] when it cannot be read.
-pub fn weights_of_file(path: &Path) -> io::Result<Digest> {
-    weights_of(&File::open(path)?)
-}
-
-fn weights_of(file: &File) -> io::Result<Digest> {
-    watched_weights_of(file, &LoadWatch::default())
-}
-
-fn watched_weights_of(file: &File, watch: &LoadWatch) -> io::Result<Digest> {
-    let goes_on = &mut |_| if watch.is_ended() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) };
-    let digest = digest_of(file, goes_on)?;
-    Ok(weights_root(&[(SINGLE_FILE, digest)]).expect("one file is a manifest"))
+    /// Holds the files' locks, so that nobody removes what a restart would need.
+    _files: Arc<ModelFiles>,
 }
 
 /// A model file that passed every check that needs no loading of its weights.
@@ -309,30 +324,27 @@ pub struct CheckedModel {
 }
 
 impl CheckedModel {
-    /// Checks and hashes a model file. Blocks.
+    /// Checks and hashes a model file and the adapters that change it. Blocks.
     ///
     /// # Errors
     /// [`LoadError`], as for [`LoadedModel::load`].
-    pub fn read(path: &Path) -> Result<Self, LoadError> {
-        Self::read_watched(path, &LoadWatch::default())
+    pub fn read(path: &Path, adapters: &[AdapterFile]) -> Result<Self, LoadError> {
+        Self::read_watched(path, adapters, &LoadWatch::default())
     }
 
     /// Checks and hashes as [`Self::read`] does, until a watch ends it.
-    pub(crate) fn read_watched(path: &Path, watch: &LoadWatch) -> Result<Self, LoadError> {
+    pub(crate) fn read_watched(path: &Path, adapters: &[AdapterFile], watch: &LoadWatch) -> Result<Self, LoadError> {
         let owned = || path.to_path_buf();
-        let unreadable = |source| LoadError::Read { path: owned(), source };
-        let file = File::open(path).map_err(unreadable)?;
-        let header = check_model_file(path).map_err(|source| LoadError::Weights { path: owned(), source })?;
+        let files = ModelFiles::hold(path, adapters)?;
+        // Whether two adapters of one matrix run is a provider's own decision.
+        let (header, _) = files.headers(Exactness::Fast)?;
         let malformed = |source| LoadError::Format { path: owned(), source };
-        let metadata = read_metadata(file).map_err(malformed)?;
+        let mut file = files.model();
+        file.rewind().map_err(|source| LoadError::Read { path: owned(), source })?;
+        let metadata = read_metadata(BufReader::new(file)).map_err(malformed)?;
         let text_pack = TextPack::from_metadata(&metadata).map_err(malformed)?;
         TextModel::new(text_pack.clone()).map_err(|source| LoadError::Text { path: owned(), source })?;
-        let file = File::open(path).map_err(unreadable)?;
-        let weights = watched_weights_of(&file, watch);
-        if watch.is_ended() {
-            return Err(LoadError::Ended { path: owned() });
-        }
-        let weights = weights.map_err(unreadable)?;
+        let weights = files.root(&files.digests(watch)?);
         Ok(Self { weights, text_pack, quantisation: quantisation(header.file_type) })
     }
 }
@@ -363,31 +375,20 @@ impl LoadedModel {
         watch: &LoadWatch,
         around: impl FnOnce(LlamaExecutor) -> E,
     ) -> Result<Self, LoadError> {
-        let path = &options.path;
-        let unreadable = |source| LoadError::Read { path: path.clone(), source };
-        let file = hold(path)?;
-        let unchanged = Unchanged::since_now(&file).map_err(unreadable)?;
-        // Hashed while the engine reads it: the system fetches each block once for both.
+        let files = Arc::new(ModelFiles::hold(&options.path, &options.adapters)?);
+        // Hashed while the engine reads them: the system fetches each block once for both.
         let hashing = {
-            let (file, watch) = (file.try_clone().map_err(unreadable)?, watch.clone());
-            std::thread::Builder::new().name("hashing".to_owned()).spawn(move || watched_weights_of(&file, &watch))
+            let (files, watch) = (Arc::clone(&files), watch.clone());
+            std::thread::Builder::new().name("hashing".to_owned()).spawn(move || files.digests(&watch))
         };
-        let hashing = hashing.map_err(unreadable)?;
-        let ((text_pack, text), executor) = read_and_load(&file, options, watch)?;
+        let hashing = hashing.map_err(|source| LoadError::Read { path: options.path.clone(), source })?;
+        let ((text_pack, text), executor) = read_and_load(&files, options, watch)?;
         let limits = executor.capacity().limits(WAITING_MAX);
         let executor = around(executor);
-        let weights = hashing.join().expect("hashing does not panic");
-        if watch.is_ended() {
-            return Err(LoadError::Ended { path: path.clone() });
-        }
-        let weights = weights.map_err(unreadable)?;
-        // The engine reads by itself: whoever wrote to the file meanwhile is found out here. Its times show that, unless they
-        // are too young to; then it is hashed once more. A restart would read what lies at the path, so that must be it still.
-        let same = unchanged.holds_for(path).map_err(unreadable)?
-            && (unchanged.shows_changes() || weights_of_file(path).map_err(unreadable)? == weights);
-        if !same {
-            return Err(LoadError::Changed { path: path.clone() });
-        }
+        let digests = hashing.join().expect("hashing does not panic")?;
+        // The engine reads by itself: whoever wrote to a file meanwhile is found out here. A restart would read what lies at
+        // the paths, so that must be it still.
+        files.check_unchanged(&digests)?;
         let engine = Engine::start(executor, limits)?;
         let (notice, stopped) = watch::channel(false);
         engine.handle().when_stopped(Box::new(move || {
@@ -395,7 +396,7 @@ impl LoadedModel {
             let _ = notice.send(true);
         }));
         Ok(Self {
-            weights,
+            weights: files.root(&digests),
             text_pack,
             token_text_max: token_text_max(&text),
             tokenisers: Arc::new(Semaphore::new(TOKENISERS)),
@@ -406,7 +407,7 @@ impl LoadedModel {
             row_tokens: TokenCount(u32::try_from(limits.row_tokens_max).unwrap_or(u32::MAX)),
             stopped,
             _engine: engine,
-            _file: file,
+            _files: files,
         })
     }
 
@@ -416,39 +417,17 @@ impl LoadedModel {
     }
 }
 
-/// What a model file's header says.
-pub(crate) fn header_of(path: &Path) -> Result<ModelHeader, LoadError> {
-    let file = hold(path)?;
-    check_open_model_file(&file).map_err(|source| LoadError::Weights { path: path.to_path_buf(), source })
-}
-
-/// Opens a model file and holds it, as others may who only read it.
-fn hold(path: &Path) -> Result<File, LoadError> {
-    let unreadable = |source| LoadError::Read { path: path.to_path_buf(), source };
-    // Looked at before it is opened: opening a pipe would wait for somebody to write to it.
-    let kind = std::fs::metadata(path).map_err(unreadable)?;
-    if kind.is_dir() {
-        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
-    }
-    if !kind.is_file() {
-        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file")));
-    }
-    let file = File::open(path).map_err(unreadable)?;
-    match file.try_lock_shared() {
-        // A file system without locks: nothing here removes or writes files that it cannot lock.
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(LoadError::InUse { path: path.to_path_buf() }),
-    }
-}
-
 /// Reads a model file's tokenizer and template, and loads its weights.
 fn read_and_load(
-    file: &File,
+    files: &ModelFiles,
     options: &ModelOptions,
     watch: &LoadWatch,
 ) -> Result<((Digest, TextModel), LlamaExecutor), LoadError> {
     let path = &options.path;
-    let file = file.try_clone().map_err(|source| LoadError::Read { path: path.clone(), source })?;
+    let unreadable = |source| LoadError::Read { path: path.clone(), source };
+    let file = files.model().try_clone().map_err(unreadable)?;
+    let adapters = files.adapters().map(|(file, scale)| Ok(Adapter { file: file.try_clone()?, scale }));
+    let adapters = adapters.collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
     let pack = TextPack::from_gguf(BufReader::new(&file));
     let pack = pack.map_err(|source| LoadError::Format { path: path.clone(), source })?;
     let text_pack = pack.digest();
@@ -459,9 +438,12 @@ fn read_and_load(
     if let Some(threads) = options.threads {
         settings.threads = threads;
     }
-    let executor = LlamaExecutor::load_open(file, &settings, &mut |done| watch.hear(done));
+    let executor = LlamaExecutor::load_open(file, adapters, &settings, &mut |done| watch.hear(done));
     let executor = executor.map_err(|source| match source {
         LoadModelError::Ended => LoadError::Ended { path: path.clone() },
+        LoadModelError::Adapter { at, source } => {
+            LoadError::Adapter { path: options.adapters[at].path.clone(), source }
+        }
         LoadModelError::NoAccelerator | LoadModelError::InexactAccelerator => LoadError::Accelerator(source),
         LoadModelError::Setting(_) | LoadModelError::ContextTooLong { .. } | LoadModelError::Context => {
             LoadError::Settings(source)
@@ -485,7 +467,7 @@ mod tests {
 
     #[test]
     fn the_quantisation_is_what_the_file_says() {
-        assert_eq!(CheckedModel::read(&shipped()).ok().map(|model| model.quantisation), Some("Q8_0"));
+        assert_eq!(CheckedModel::read(&shipped(), &[]).ok().map(|model| model.quantisation), Some("Q8_0"));
         assert_eq!([Some(15), Some(32), Some(4), None].map(quantisation), ["Q4_K_M", "BF16", "unknown", "unknown"]);
     }
 
@@ -493,6 +475,7 @@ mod tests {
     fn numbers_that_make_no_engine_are_not_blamed_on_the_file() {
         let good = ModelOptions {
             path: shipped(),
+            adapters: Vec::new(),
             rows: 1,
             row_tokens: 64,
             threads: Some(1),
@@ -515,6 +498,7 @@ mod tests {
     fn an_accelerator_that_is_required_is_there_or_nothing_is_loaded() {
         let options = |exactness| ModelOptions {
             path: shipped(),
+            adapters: Vec::new(),
             rows: 1,
             row_tokens: 64,
             threads: Some(1),
@@ -546,6 +530,7 @@ mod tests {
             std::fs::copy(shipped(), &other).unwrap();
             let options = ModelOptions {
                 path: path.clone(),
+                adapters: Vec::new(),
                 rows: 1,
                 row_tokens: 64,
                 threads: Some(1),

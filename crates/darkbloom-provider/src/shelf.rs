@@ -163,6 +163,7 @@ impl Shelf {
     pub fn holding(model: LoadedModel) -> Arc<Self> {
         let options = ModelOptions {
             path: PathBuf::new(),
+            adapters: Vec::new(),
             rows: model.rows as usize,
             row_tokens: model.row_tokens.0 as usize,
             threads: None,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::model::{CheckedModel, LoadError, LoadWatch, LoadedModel, ModelConfig, ModelOptions, header_of};
+use crate::model::{CheckedModel, LoadError, LoadWatch, LoadedModel, ModelConfig, ModelFiles, ModelOptions};
 use crate::models::{KnownWeights, Seen};
 use crate::shelf::{Book, Identity, measured};
 use crate::{StartError, machine};
@@ -19,24 +19,32 @@ pub fn books(
     let (mut books, mut seen) = (Vec::new(), HashSet::new());
     for config in configs {
         let path = &config.path;
-        let (options, bytes) = config.fit(&header_of(path)?, budget)?;
+        let (header, adapters) = ModelFiles::hold(path, &config.adapters)?.headers(config.exactness)?;
+        let (options, bytes) = config.fit(&header, &adapters, budget)?;
+        // What is remembered is the name of a file alone.
+        let remembered = config.adapters.is_empty();
         let book = if books.is_empty() {
             let before = machine::resident_memory();
             let seen = Seen::now(path);
             let model = load(&options, watch)?;
             let bytes = measured(machine::resident_memory().saturating_sub(before), bytes);
             let identity = Identity { weights: model.weights, text_pack: model.text_pack };
-            known.put(seen, &identity);
+            if remembered {
+                known.put(seen, &identity);
+            }
             (identity.weights, Book::loaded(options, model, bytes))
         } else {
-            let identity = match known.get(path) {
+            let identity = match known.get(path).filter(|_| remembered) {
                 Some(identity) => identity,
                 None => {
                     tracing::info!(path = %path.display(), "reading a model file to name it");
                     let seen = Seen::now(path);
-                    let CheckedModel { weights, text_pack, .. } = CheckedModel::read_watched(path, watch)?;
+                    let CheckedModel { weights, text_pack, .. } =
+                        CheckedModel::read_watched(path, &config.adapters, watch)?;
                     let identity = Identity { weights, text_pack: text_pack.digest() };
-                    known.put(seen, &identity);
+                    if remembered {
+                        known.put(seen, &identity);
+                    }
                     identity
                 }
             };

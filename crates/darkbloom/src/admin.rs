@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::path::Path;
 
 use darkbloom_client::check_address;
-use darkbloom_provider::{CheckedModel, LoadError};
+use darkbloom_provider::{AdapterFile, CheckedModel, LoadError};
 use darkbloom_types::{Digest, NanoDollars, SecretString};
 use serde_json::{Value, json};
 
@@ -46,14 +46,20 @@ pub struct Offer<'a> {
 }
 
 impl ModelFile {
-    /// Checks a model's file as far as a provider does before it loads it, hashes it and reads its tokenizer. Blocks.
-    pub fn read(path: &Path) -> Result<Self, Failure> {
-        let CheckedModel { weights, text_pack, quantisation } = CheckedModel::read(path).map_err(|error| {
-            let hint = if matches!(error, LoadError::Read { .. }) { "check the path" } else { "get the file again" };
-            // The source says what is wrong; the error itself would name the path a second time.
-            let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-            Failure::new(format!("cannot use the model file {}: {why}", path.display()), hint)
-        })?;
+    /// Checks a model's file, and the adapters that change it, as far as a provider does before it loads them, hashes them and
+    /// reads the tokenizer. Blocks.
+    pub fn read(path: &Path, adapters: &[AdapterFile]) -> Result<Self, Failure> {
+        let CheckedModel { weights, text_pack, quantisation } =
+            CheckedModel::read(path, adapters).map_err(|error| {
+                if matches!(error, LoadError::ReadAdapter { .. } | LoadError::Adapter { .. }) {
+                    return Failure::new(error.to_string(), error.hint());
+                }
+                let hint =
+                    if matches!(error, LoadError::Read { .. }) { "check the path" } else { "get the file again" };
+                // The source says what is wrong; the error itself would name the path a second time.
+                let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+                Failure::new(format!("cannot use the model file {}: {why}", path.display()), hint)
+            })?;
         Ok(Self { weights, context: text_pack.context_length().0, text_pack: text_pack.to_bytes(), quantisation })
     }
 }
@@ -234,10 +240,19 @@ pub async fn accounts(options: Accounts) -> Result<(), Failure> {
 
 /// `darkbloom catalogue`.
 pub async fn catalogue(options: Catalogue) -> Result<(), Failure> {
-    let CatalogueAction::Add { model, name, quantisation, price_version, input_price, output_price, admin: at } =
-        options.action;
+    let CatalogueAction::Add {
+        model,
+        adapters,
+        name,
+        quantisation,
+        price_version,
+        input_price,
+        output_price,
+        admin: at,
+    } = options.action;
     let admin = admin(at)?;
-    let file = ModelFile::read(&model)?;
+    let adapters: Vec<_> = adapters.into_iter().map(AdapterFile::from).collect();
+    let file = ModelFile::read(&model, &adapters)?;
     let offer = Offer { name: &name, quantisation: &quantisation, price_version, input_price, output_price };
     let digest = admin.offer_model(&file, &offer).await?;
     say(format!("`{name}` is on offer as {digest}"))

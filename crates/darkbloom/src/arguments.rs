@@ -7,7 +7,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use darkbloom_types::{NetworkId, ProviderId, Tier};
 
-use crate::settings::{AcceleratorPolicy, Memory, ROWS};
+use crate::settings::{AcceleratorPolicy, Adapter, Memory, ROWS};
 
 /// A number of batch rows.
 fn rows() -> RangedU64ValueParser<usize> {
@@ -184,6 +184,10 @@ pub struct Start {
     /// The GGUF model; may be given again. The first is loaded at the start, the others when somebody asks for them.
     #[arg(long)]
     pub model: Vec<PathBuf>,
+    /// A LoRA adapter that changes the model, and how much of it is added, 1 where nothing is said; may be given again. With
+    /// one model only.
+    #[arg(long = "adapter", value_name = "FILE[=SCALE]")]
+    pub adapters: Vec<Adapter>,
     /// Memory for all models together, such as 12GiB or 800MiB; by default three quarters of what is free.
     #[arg(long)]
     pub memory: Option<Memory>,
@@ -362,6 +366,9 @@ pub enum CatalogueAction {
     Add {
         /// The GGUF file.
         model: PathBuf,
+        /// A LoRA adapter that changes it, as providers have to start with it; may be given again.
+        #[arg(long = "adapter", value_name = "FILE[=SCALE]")]
+        adapters: Vec<Adapter>,
         /// The name in requests.
         #[arg(long)]
         name: String,

@@ -238,7 +238,7 @@ impl Hub {
     /// Puts the model on offer.
     async fn offer(&self, model: &Path, name: &str) -> Result<(), Failure> {
         let read = model.to_owned();
-        let file = tokio::task::spawn_blocking(move || ModelFile::read(&read)).await;
+        let file = tokio::task::spawn_blocking(move || ModelFile::read(&read, &[])).await;
         let file = file.map_err(|error| Failure::new(error.to_string(), ""))??;
         let quantisation = file.quantisation;
         let offer = Offer { name, quantisation, price_version: 1, input_price: PRICE.0, output_price: PRICE.1 };

@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use darkbloom_client::{CANDIDATES_DEFAULT, Client, Config as ClientConfig, Role, Surface, SurfaceConfig, printable};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
-use darkbloom_provider::{Accelerator, Config as ProviderConfig, Exactness, LocalConfig, ModelConfig, Provider};
+use darkbloom_provider::{
+    Accelerator, AdapterFile, Config as ProviderConfig, Exactness, LocalConfig, ModelConfig, Provider,
+};
 use darkbloom_types::{ProviderId, SecretString, Tier};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{self, Supervised, TrustOptions};
 use crate::error::{Failure, say};
-use crate::settings::{AcceleratorPolicy, ClientSettings, CoordinatorSettings, ProviderSettings};
+use crate::settings::{AcceleratorPolicy, Adapter, ClientSettings, CoordinatorSettings, ProviderSettings};
 use crate::{local, supervisor};
 
 /// Where roles listen by default.
@@ -196,6 +198,12 @@ pub async fn proxy(options: arguments::Proxy, settings: ClientSettings) -> Resul
     surface(client, SurfaceConfig { listen, role }, options.run, "proxy").await
 }
 
+impl From<Adapter> for AdapterFile {
+    fn from(Adapter { path, scale }: Adapter) -> Self {
+        Self { path, scale }
+    }
+}
+
 /// `darkbloom start`.
 pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> Result<(), Failure> {
     let missing = |what: &str, hint: &str| Failure::new(format!("no {what} is given"), hint);
@@ -221,11 +229,22 @@ pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> 
         Some(network) => Some(network),
         None => parsed(settings.coordinator_key, "coordinator_key")?,
     };
-    let models: Vec<_> =
-        files.into_iter().map(|path| ModelConfig { path, rows, row_tokens, threads, exactness, accelerator }).collect();
-    if models.is_empty() {
+    let adapters = if options.adapters.is_empty() { settings.adapters } else { options.adapters };
+    if files.is_empty() {
         return Err(missing("model", "add `--model FILE.gguf`"));
     }
+    if files.len() > 1 && !adapters.is_empty() {
+        return Err(Failure::new(
+            format!("`--adapter` changes one model, and {} are given", files.len()),
+            "give one `--model`; another provider can serve the others",
+        ));
+    }
+    let adapters: Vec<_> = adapters.into_iter().map(AdapterFile::from).collect();
+    let config = |path| {
+        let adapters = adapters.clone();
+        ModelConfig { path, adapters, rows, row_tokens, threads, exactness, accelerator }
+    };
+    let models: Vec<_> = files.into_iter().map(config).collect();
     let memory = options.memory.or(settings.memory).map(|memory| memory.0);
     let idle_unload = (idle > 0).then(|| Duration::from_secs(idle.saturating_mul(60)));
     let mut stop = Stop::listen(&options.run)?;

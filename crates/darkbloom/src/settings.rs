@@ -70,6 +70,9 @@ pub struct ProviderSettings {
     /// The GGUF model, or a list of them.
     #[serde(deserialize_with = "one_or_more")]
     pub model: Vec<PathBuf>,
+    /// LoRA adapters that change the model.
+    #[serde(deserialize_with = "adapters")]
+    pub adapters: Vec<Adapter>,
     /// Memory for all models together.
     pub memory: Option<Memory>,
     /// Minutes without a request after which a model is unloaded; 0 for never.
@@ -103,6 +106,43 @@ fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf
         Paths::One(path) => vec![path],
         Paths::More(paths) => paths,
     })
+}
+
+/// An adapter as `FILE` or `FILE=SCALE`, or a list of them.
+fn adapters<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Adapter>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected FILE or FILE=SCALE as text, or a list of those")]
+    enum Texts {
+        One(String),
+        More(Vec<String>),
+    }
+    let texts = match Texts::deserialize(deserializer)? {
+        Texts::One(text) => vec![text],
+        Texts::More(texts) => texts,
+    };
+    texts.into_iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+}
+
+/// A LoRA adapter and how much of it is added, written as `FILE` or `FILE=SCALE`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adapter {
+    /// The GGUF file.
+    pub path: PathBuf,
+    /// 1 for what it was made for.
+    pub scale: f32,
+}
+
+impl FromStr for Adapter {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        // What stands behind the last equals sign and is no number belongs to the path.
+        let scaled = text.rsplit_once('=').and_then(|(path, scale)| Some((path, scale.parse().ok()?)));
+        let (path, scale) = scaled.unwrap_or((text, 1.0));
+        if path.is_empty() {
+            return Err(format!("`{text}` names no file: write it as FILE or FILE=SCALE"));
+        }
+        Ok(Self { path: PathBuf::from(path), scale })
+    }
 }
 
 /// What models may run on.
@@ -160,7 +200,7 @@ fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::
 }
 
 /// Every key that the file may have, for suggestions.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "coordinator",
     "gateway",
     "proxy",
@@ -171,6 +211,7 @@ const KEYS: [&str; 21] = [
     "coordinator_key",
     "pin_providers",
     "model",
+    "adapters",
     "models",
     "model_folders",
     "memory",
@@ -264,7 +305,23 @@ mod tests {
             let error = read(&format!("[provider]\nmemory = \"{wrong}\"\n")).unwrap_err();
             assert!(error.contains("write it like 12GiB or 800MiB"), "{error}");
         }
+        let adapters =
+            |value: &str| read(&format!("[provider]\nadapters = {value}\n")).map(|provider| provider.adapters);
+        let [one, half] = [1.0, 0.5].map(|scale| Adapter { path: PathBuf::from("a.gguf"), scale });
+        assert_eq!(adapters("\"a.gguf=0.5\""), Ok(vec![half.clone()]));
+        assert_eq!(adapters("[\"a.gguf\", \"a.gguf=0.5\"]"), Ok(vec![one, half]));
+        assert!(adapters("7").unwrap_err().contains("FILE=SCALE") && adapters("\"=1\"").is_err());
         assert!(read("[provider]\nmodel = 7\n").unwrap_err().contains("a path or a list of paths"));
+    }
+
+    #[test]
+    fn an_adapter_is_a_file_and_how_much_of_it() {
+        let read = |text: &str| text.parse::<Adapter>().map(|adapter| (adapter.path, adapter.scale));
+        assert_eq!(read("a.gguf"), Ok((PathBuf::from("a.gguf"), 1.0)));
+        assert_eq!(read("a.gguf=0.5"), Ok((PathBuf::from("a.gguf"), 0.5)));
+        assert_eq!(read("b=1/a=-2"), Ok((PathBuf::from("b=1/a"), -2.0)));
+        assert_eq!(read("b=1/a.gguf"), Ok((PathBuf::from("b=1/a.gguf"), 1.0)));
+        assert!(read("=0.5").is_err() && read("").is_err());
     }
 
     #[test]

@@ -12,6 +12,8 @@
 //! - **Floats** are multiplied in another way from 2 tokens on (`ggml-cpu/llamafile/sgemm.cpp`). Nothing turns that off, but
 //!   a token need not be alone.
 //!
+//! The matrices of an adapter are multiplied like any other, so a model needs what they need too.
+//!
 //! What was read in the source is proven by `tests/exactness`, on x86-64 with AVX2. Other processors have other kernels.
 
 use std::ops::Range;

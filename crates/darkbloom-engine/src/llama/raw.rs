@@ -152,18 +152,22 @@ pub(super) struct LoadWays {
     pub(super) repack: bool,
 }
 
-/// A loaded model.
-pub(super) struct Model(NonNull<sys::llama_model>);
+/// A loaded model and the adapters that change it.
+pub(super) struct Model {
+    model: NonNull<sys::llama_model>,
+    /// Each with how much of it is added. llama.cpp frees them with the model.
+    adapters: Vec<(NonNull<sys::llama_adapter_lora>, f32)>,
+}
 
-// SAFETY: a loaded model is not written to any more; llama.cpp lets contexts on different threads read it.
+// SAFETY: a model is written to through `&mut` only; llama.cpp lets contexts on different threads read it.
 unsafe impl Send for Model {}
-// SAFETY: as above; the methods of `Model` only read.
+// SAFETY: as above; the methods of `Model` that take `&self` only read.
 unsafe impl Sync for Model {}
 
 impl Drop for Model {
     fn drop(&mut self) {
         // SAFETY: the pointer came from loading and is freed only here; contexts hold the model alive.
-        unsafe { sys::llama_model_free(self.0.as_ptr()) }
+        unsafe { sys::llama_model_free(self.model.as_ptr()) }
     }
 }
 
@@ -193,12 +197,25 @@ impl Model {
             parameters.progress_callback_user_data = ptr::from_mut(&mut progress).cast();
             sys::llama_model_load_from_file_ptr(file.0.as_ptr().cast(), parameters)
         };
-        NonNull::new(model).map(Self)
+        NonNull::new(model).map(|model| Self { model, adapters: Vec::new() })
+    }
+
+    /// Adds so much of an adapter, from a file that stands at its beginning, in every context that is made afterwards. Whether
+    /// llama.cpp takes it. Its header has to be checked against the model's before: what does not fit aborts the process later.
+    pub(super) fn add_adapter(&mut self, file: File, scale: f32) -> bool {
+        let Some(file) = CFile::new(file) else { return false };
+        // SAFETY: the model is alive and, as `&mut` says, no context computes with it; the file is open over the call, which
+        // catches its own exceptions and returns null, and keeps nothing of the file.
+        let adapter =
+            unsafe { sys::llama_adapter_lora_init_from_file_ptr(self.model.as_ptr(), file.0.as_ptr().cast()) };
+        let adapter = NonNull::new(adapter);
+        self.adapters.extend(adapter.map(|adapter| (adapter, scale)));
+        adapter.is_some()
     }
 
     /// Whether one forward gives the next token and the memory can be cleared by sequence: a plain decoder.
     pub(super) fn is_plain_decoder(&self) -> bool {
-        let model = self.0.as_ptr();
+        let model = self.model.as_ptr();
         // SAFETY: the model is alive; these only read.
         unsafe {
             sys::llama_model_has_decoder(model)
@@ -212,13 +229,13 @@ impl Model {
     /// Whether some layers look back over a window only: what lies before it is not kept, so a sequence cannot be cut back.
     pub(super) fn has_window(&self) -> bool {
         // SAFETY: the model is alive; this only reads.
-        unsafe { sys::llama_model_n_swa(self.0.as_ptr()) > 0 }
+        unsafe { sys::llama_model_n_swa(self.model.as_ptr()) > 0 }
     }
 
     /// Tokens in the vocabulary.
     pub(super) fn vocabulary(&self) -> usize {
         // SAFETY: the model is alive; the vocabulary is part of it and is only read.
-        let tokens = unsafe { sys::llama_vocab_n_tokens(sys::llama_model_get_vocab(self.0.as_ptr())) };
+        let tokens = unsafe { sys::llama_vocab_n_tokens(sys::llama_model_get_vocab(self.model.as_ptr())) };
         usize::try_from(tokens).unwrap_or(0)
     }
 
@@ -226,7 +243,7 @@ impl Model {
     pub(super) fn end_tokens(&self) -> Vec<u32> {
         // SAFETY: as above; every id asked about is below the vocabulary's size.
         let ends = |token: u32| unsafe {
-            sys::llama_vocab_is_eog(sys::llama_model_get_vocab(self.0.as_ptr()), token.cast_signed())
+            sys::llama_vocab_is_eog(sys::llama_model_get_vocab(self.model.as_ptr()), token.cast_signed())
         };
         (0..u32::try_from(self.vocabulary()).unwrap_or(0)).filter(|&token| ends(token)).collect()
     }
@@ -310,7 +327,7 @@ impl Context {
             parameters.no_perf = true;
             parameters.abort_callback = Some(is_interrupted);
             parameters.abort_callback_data = Arc::as_ptr(&interrupt).cast_mut().cast();
-            sys::llama_init_from_model(model.0.as_ptr(), parameters)
+            sys::llama_init_from_model(model.model.as_ptr(), parameters)
         };
         let context = NonNull::new(context)?;
         // SAFETY: the context is alive; these only read.
@@ -318,6 +335,16 @@ impl Context {
             let context = context.as_ptr();
             (sys::llama_get_memory(context), sys::llama_n_ctx_seq(context), sys::llama_n_batch(context))
         };
+        let (mut adapters, mut scales): (Vec<_>, Vec<_>) =
+            model.adapters.iter().map(|(adapter, scale)| (adapter.as_ptr(), *scale)).unzip();
+        if !adapters.is_empty() {
+            // SAFETY: the context is alive, and the adapters are its model's, which it keeps; both arrays are as long as the
+            // call is told, which copies them. The context was made after them, so that its graphs have room for them.
+            unsafe {
+                let (adapters, scales, count) = (adapters.as_mut_ptr(), scales.as_mut_ptr(), adapters.len());
+                sys::llama_set_adapters_lora(context.as_ptr(), adapters, count, scales);
+            }
+        }
         let vocabulary = model.vocabulary();
         let context = Self {
             context,

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "an unwrap is how a test fails, also in its own functions")]
 
+#[allow(dead_code, reason = "others use the rest of it")]
+#[path = "../hostile/adapter.rs"]
+mod adapter;
+mod adapters;
 #[allow(dead_code, reason = "the tests of hostile files use the rest of it")]
 #[path = "../hostile/file.rs"]
 mod file;
@@ -41,7 +45,20 @@ fn with_random(shape: Shape, kind: Kind, claim: impl FnOnce(&Path)) {
 }
 
 fn assert_rows_do_not_depend_on_neighbours(path: &Path, threads: usize, lengths: &[usize], mixes: &[Mix]) {
-    let mut alone = load(path, 1, rows::CONTEXT, threads);
+    let name = path.file_stem().unwrap().to_string_lossy();
+    let load = |rows_max, step_tokens_max| load(path, rows_max, step_tokens_max, threads);
+    assert_loaded_rows_do_not_depend_on_neighbours(load, &name, threads, lengths, mixes);
+}
+
+/// The same for a model that is loaded in some way, for so many rows and tokens in a step.
+fn assert_loaded_rows_do_not_depend_on_neighbours(
+    load: impl Fn(usize, usize) -> LlamaExecutor,
+    name: &str,
+    threads: usize,
+    lengths: &[usize],
+    mixes: &[Mix],
+) {
+    let mut alone = load(1, rows::CONTEXT);
     let mut rows = requests(lengths, alone.vocabulary());
     if threads > 1 {
         // Threads that wait for each other are slow on busy cores.
@@ -49,11 +66,10 @@ fn assert_rows_do_not_depend_on_neighbours(path: &Path, threads: usize, lengths:
     }
     let expected = said_alone(&mut alone, &rows);
     for &(rows_max, step_tokens_max, stagger) in mixes {
-        let mut shared = load(path, rows_max, step_tokens_max, threads);
+        let mut shared = load(rows_max, step_tokens_max);
         let limits = limits(&shared);
         let (said, widest, _) = run(&mut shared, limits, &rows, stagger);
         assert!(widest >= rows_max.min(3), "the rows never shared a step");
-        let name = path.file_stem().unwrap().to_string_lossy();
         assert_same(&said, &expected, &format!("{name}, {threads} threads, {rows_max} rows, {step_tokens_max} a step"));
     }
 }

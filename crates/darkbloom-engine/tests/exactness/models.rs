@@ -237,7 +237,7 @@ type Block = (u64, usize, &'static [(usize, f32)]);
 
 impl Stored {
     /// ggml's number of the type.
-    fn number(self) -> u32 {
+    pub fn number(self) -> u32 {
         match self {
             Self::Norm | Self::F32 => 0,
             Self::F16 => 1,
@@ -300,7 +300,7 @@ impl Stored {
     }
 
     /// One row of so many weights, the largest of which are some times one over the root of their number.
-    fn row(self, elements: u64, chance: &mut Chance) -> Vec<u8> {
+    pub fn row(self, elements: u64, chance: &mut Chance) -> Vec<u8> {
         let largest = 2.0 / (elements as f32).sqrt();
         let weights = (0..elements).map(|_| chance.even() * largest);
         match self {
@@ -348,10 +348,10 @@ fn half(number: f32) -> u16 {
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014), from a tensor's name: weights do not depend on the order of tensors.
-struct Chance(u64);
+pub struct Chance(u64);
 
 impl Chance {
-    fn named(name: &str) -> Self {
+    pub fn named(name: &str) -> Self {
         Self(name.bytes().fold(7, |state: u64, byte| (state ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)))
     }
 

@@ -6,6 +6,8 @@
     reason = "helpers of tests fail by panicking and talk to their parent"
 )]
 
+mod adapter;
+mod adapters;
 mod file;
 mod mutants;
 
@@ -14,9 +16,12 @@ use std::path::{Path, PathBuf};
 use darkbloom_engine::{GgufError, LoadModelError, check_model_file};
 use file::{BOOL, LIST, Parts, TEXT, U32, read_texts, text, texts};
 
+fn shipped_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf")
+}
+
 fn shipped() -> Parts {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");
-    Parts::read(&std::fs::read(path).unwrap())
+    Parts::read(&std::fs::read(shipped_path()).unwrap())
 }
 
 fn written(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {

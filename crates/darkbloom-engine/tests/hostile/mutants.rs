@@ -4,18 +4,19 @@
 //! `DARKBLOOM_MUTANTS=FIRST-LAST` tries those seeds instead of the first few.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::Write as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
 use std::sync::Arc;
 
 use darkbloom_batch::{RowId, RowWork, SampleAt, Sampling, Slot, StepPlan};
-use darkbloom_engine::{Executor as _, LlamaExecutor, LlamaSettings, check_model_file};
+use darkbloom_engine::{Adapter, Executor as _, LlamaExecutor, LlamaSettings, check_model_file};
 use darkbloom_types::{SecretTokens, TokenId};
 
 use crate::file::{LIST, Parts, TEXT, U32, read_texts, texts};
-use crate::{shipped, written};
+use crate::{shipped, shipped_path, written};
 
 /// How many seeds are tried by default: a few seconds.
 const SEEDS: u64 = 300;
@@ -23,10 +24,10 @@ const SEEDS: u64 = 300;
 const FOLDER: &str = "DARKBLOOM_HOSTILE_FOLDER";
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
-struct Chance(u64);
+pub struct Chance(pub u64);
 
 impl Chance {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -34,11 +35,11 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
 
-    fn of<'l, T>(&mut self, list: &'l [T]) -> &'l T {
+    pub fn of<'l, T>(&mut self, list: &'l [T]) -> &'l T {
         &list[self.below(list.len())]
     }
 }
@@ -103,7 +104,7 @@ const MORE_KEYS: [&str; 26] = [
     "attention.head_count_kv",
 ];
 /// Types of tensors with the elements and bytes of a block.
-const TYPES: [(u32, u64, u64); 24] = [
+pub const TYPES: [(u32, u64, u64); 24] = [
     (0, 1, 4),
     (1, 1, 2),
     (30, 1, 2),
@@ -202,25 +203,43 @@ fn change(parts: &mut Parts, chance: &mut Chance) {
 
 #[test]
 fn what_the_check_lets_through_does_not_take_the_process_down() {
-    let seeds = match std::env::var("DARKBLOOM_MUTANTS") {
+    let sound = shipped();
+    let passes = |path: &Path| check_model_file(path).is_ok();
+    let mut killed = String::new();
+    for (seed, last_words) in kills(seeds(), "gguf", |seed| mutant(&sound, seed), passes) {
+        let changed = differences(&sound, &mutant(&sound, seed));
+        write!(killed, "\n{seed}: {last_words}; {changed}").unwrap();
+    }
+    assert!(killed.is_empty(), "these seeds killed the process:{killed}");
+}
+
+/// The seeds that are tried.
+pub fn seeds() -> Range<u64> {
+    match std::env::var("DARKBLOOM_MUTANTS") {
         Ok(range) => {
             let (first, last) = range.split_once('-').expect("FIRST-LAST");
             first.parse().unwrap()..last.parse().unwrap()
         }
         Err(_) => 0..SEEDS,
-    };
-    let (sound, folder) = (shipped(), tempfile::tempdir().unwrap());
-    let mut pending: Vec<PathBuf> = Vec::new();
-    for seed in seeds.clone() {
-        let path = written(folder.path(), &format!("{seed}.gguf"), &mutant(&sound, seed));
-        if check_model_file(&path).is_ok() { pending.push(path) } else { std::fs::remove_file(path).unwrap() }
     }
-    let let_through = pending.len();
-    assert!(
-        let_through > 0 && let_through <= (seeds.end - seeds.start) as usize,
-        "the check lets {let_through} through"
-    );
-    let mut killed = String::new();
+}
+
+/// The seeds whose files pass a check and then take a process down that loads them, with its last words. Files with the
+/// extension `gguf` are loaded as models, others as adapters of the model that ships.
+pub fn kills(
+    seeds: Range<u64>,
+    extension: &str,
+    mutant: impl Fn(u64) -> Vec<u8>,
+    passes: impl Fn(&Path) -> bool,
+) -> Vec<(u64, String)> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pending: Vec<PathBuf> = Vec::new();
+    for seed in seeds {
+        let path = written(folder.path(), &format!("{seed}.{extension}"), &mutant(seed));
+        if passes(&path) { pending.push(path) } else { std::fs::remove_file(path).unwrap() }
+    }
+    assert!(!pending.is_empty(), "the check lets nothing through");
+    let mut killed = Vec::new();
     while !pending.is_empty() {
         let (done, last_words) = load_all(folder.path());
         for path in &pending {
@@ -231,11 +250,10 @@ fn what_the_check_lets_through_does_not_take_the_process_down() {
         }
         pending.retain(|path| path.exists());
         if let Some(seed) = done.last().filter(|last| *last != "end") {
-            let changed = differences(&sound, &mutant(&sound, seed.parse().unwrap()));
-            write!(killed, "\n{seed}: {last_words}; {changed}").unwrap();
+            killed.push((seed.parse().unwrap(), last_words));
         }
     }
-    assert!(killed.is_empty(), "these seeds killed the process:{killed}");
+    killed
 }
 
 /// What was changed, for whoever has to find out why it hurts.
@@ -292,7 +310,13 @@ fn loads_every_file_of_a_folder() {
 
 fn load_and_step(path: &Path) {
     let settings = LlamaSettings { threads: 1, step_tokens_max: 16, ..LlamaSettings::new(2, 64) };
-    let Ok(mut executor) = LlamaExecutor::load(path, &settings) else { return };
+    let loaded = if path.extension().is_some_and(|extension| extension == "gguf") {
+        LlamaExecutor::load(path, &settings)
+    } else {
+        let adapter = Adapter { file: File::open(path).unwrap(), scale: 1.0 };
+        LlamaExecutor::load_open(File::open(shipped_path()).unwrap(), vec![adapter], &settings, &mut |_| true)
+    };
+    let Ok(mut executor) = loaded else { return };
     let _ = executor.end_tokens();
     let work = |slot| RowWork {
         slot: Slot(slot),

@@ -30,6 +30,7 @@ fn welcomed() -> Welcomed {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");
     let model = LoadedModel::load(&ModelOptions {
         path,
+        adapters: Vec::new(),
         rows: 1,
         row_tokens: 64,
         threads: Some(1),

@@ -22,6 +22,7 @@ fn model() -> LoadedModel {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");
     LoadedModel::load(&ModelOptions {
         path,
+        adapters: Vec::new(),
         rows: 1,
         row_tokens: 64,
         threads: Some(1),

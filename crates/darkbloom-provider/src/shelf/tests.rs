@@ -40,10 +40,11 @@ impl Files {
         load: impl Fn(&ModelOptions, &LoadWatch) -> Result<LoadedModel, LoadError> + Send + Sync + 'static,
     ) -> Arc<Shelf> {
         let book = |path: &PathBuf| {
-            let checked = CheckedModel::read(path).unwrap();
+            let checked = CheckedModel::read(path, &[]).unwrap();
             let identity = Identity { weights: checked.weights, text_pack: checked.text_pack.digest() };
             let options = ModelOptions {
                 path: path.clone(),
+                adapters: Vec::new(),
                 rows: 1,
                 row_tokens: 64,
                 threads: Some(1),
@@ -304,11 +305,12 @@ async fn what_nobody_uses_is_unloaded_and_never_under_a_request() {
 #[tokio::test]
 async fn an_unloaded_model_gives_its_memory_back() {
     let files = files();
-    let checked = CheckedModel::read(&files.paths[0]).unwrap();
+    let checked = CheckedModel::read(&files.paths[0], &[]).unwrap();
     let identity = Identity { weights: checked.weights, text_pack: checked.text_pack.digest() };
     // 64 rows of 1,024 tokens: a hundred MiB of keys and values.
     let options = ModelOptions {
         path: files.paths[0].clone(),
+        adapters: Vec::new(),
         rows: 64,
         row_tokens: 1_024,
         threads: Some(1),

@@ -2,7 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+#[allow(dead_code, reason = "the engine's own tests use all of it")]
+#[path = "../../../darkbloom-engine/tests/hostile/adapter.rs"]
+mod adapter;
+mod adapters;
 mod downloading;
+#[allow(dead_code, reason = "the engine's own tests use all of it")]
+#[path = "../../../darkbloom-engine/tests/hostile/file.rs"]
+mod file;
 mod hub;
 mod removing;
 mod scanning;

@@ -97,6 +97,7 @@ fn what_a_provider_has_loaded_stays_until_it_stops() {
     let path = models.path().join("lab/one/a.gguf");
     let options = ModelOptions {
         path: path.clone(),
+        adapters: Vec::new(),
         rows: 1,
         row_tokens: 64,
         threads: Some(1),
@@ -124,6 +125,7 @@ fn what_is_being_removed_or_written_is_not_loaded() {
     held.lock().unwrap();
     let options = ModelOptions {
         path,
+        adapters: Vec::new(),
         rows: 1,
         row_tokens: 64,
         threads: Some(1),

@@ -10,6 +10,10 @@
     reason = "helpers of tests fail by panicking and tell people what is skipped"
 )]
 
+#[allow(dead_code, reason = "the engine's own tests use all of it")]
+#[path = "../../../darkbloom-engine/tests/hostile/adapter.rs"]
+mod adapter;
+mod adapters;
 mod attacks;
 mod bad_start;
 mod concurrency;
@@ -18,6 +22,9 @@ mod doctor;
 mod doors;
 mod errors;
 mod failure;
+#[allow(dead_code, reason = "the engine's own tests use all of it")]
+#[path = "../../../darkbloom-engine/tests/hostile/file.rs"]
+mod file;
 mod formats;
 mod http;
 #[allow(dead_code, reason = "the provider's own tests use all of it")]
