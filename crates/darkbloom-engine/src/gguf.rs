@@ -125,10 +125,23 @@ pub struct ModelHeader {
     pub block_width: u64,
     /// Tokens of the vocabulary.
     pub vocabulary: u64,
+    /// How the tokens of a text become one vector, where the model is made for that.
+    pub pooling: Option<Pooling>,
     /// How the matrices are stored.
     pub(crate) tensor_types: TensorTypes,
     /// The sizes of each matrix, by its name: what adapters have to fit.
     pub(crate) matrices: HashMap<String, [u64; DIMENSIONS_MAX]>,
+}
+
+/// How the states of a text's tokens become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The first token's.
+    First,
+    /// The last token's.
+    Last,
 }
 
 /// Reads and checks the header of a file of `file_bytes` bytes.
@@ -148,6 +161,7 @@ pub(crate) fn check(reader: impl BufRead, file_bytes: u64) -> Result<ModelHeader
         matrices: matrices.collect(),
         token_width: facts.token_width(),
         block_width: facts.block_width(),
+        pooling: facts.pooling(),
         vocabulary: facts.vocabulary,
         tensor_types: weights.types,
         architecture: facts.architecture,
@@ -481,6 +495,19 @@ impl Facts {
             list => list.iter().sum(),
         };
         all_heads * (key + value)
+    }
+
+    /// How a text's tokens are pooled; nothing where states have another width than they come out with, or are ranked.
+    fn pooling(&self) -> Option<Pooling> {
+        let [kind] = *self.of_architecture("pooling_type")? else { return None };
+        // The numbers are llama.cpp's `llama_pooling_type`.
+        let pooling = match kind {
+            1 => Pooling::Mean,
+            2 => Pooling::First,
+            3 => Pooling::Last,
+            _ => return None,
+        };
+        self.of_architecture("embedding_length_out").is_none().then_some(pooling)
     }
 
     /// How wide a token is within the widest part of a block.

@@ -448,6 +448,7 @@ fn read_and_load(
         | LoadModelError::Unreadable(_)
         | LoadModelError::Damaged(_)
         | LoadModelError::Refused
+        | LoadModelError::NoPooling
         | LoadModelError::UnsupportedKind => LoadError::Weights { path: path.clone(), source },
     })?;
     Ok(((text_pack, text), executor))
