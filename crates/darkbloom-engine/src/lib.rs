@@ -24,7 +24,8 @@ mod simulated;
 pub use devices::{Accelerator, Device, devices, processor_features};
 pub use engine::{Engine, EngineHandle, EventSink, StartEngineError, Stats, StepLimits, StopNotice};
 pub use executor::{Capacity, ExecuteError, Executor, PlanFault};
-pub use gguf::{AdapterError, AdapterHeader, GgufError, ModelHeader, Pooling};
+pub use gguf::adapter::{AdapterError, AdapterHeader};
+pub use gguf::{GgufError, ModelHeader, Pooling};
 pub use llama::{
     Adapter, EmbedError, Exactness, LlamaEmbedder, LlamaExecutor, LlamaSettings, LoadModelError, MemoryNeed,
     check_model_file, check_open_adapters, check_open_model_file,
