@@ -10,13 +10,16 @@ use std::io::{self, BufRead};
 
 // By its path: the fuzz target takes this file as it stands, from elsewhere.
 #[path = "gguf/adapter.rs"]
-mod adapter;
+pub(crate) mod adapter;
 #[path = "gguf/architectures.rs"]
 mod architectures;
+#[path = "gguf/tensors.rs"]
+mod tensors;
 
 pub(crate) use adapter::check_adapter;
-pub use adapter::{AdapterError, AdapterHeader};
 use architectures::{ARCHITECTURES, HYBRIDS, Rotation};
+pub(crate) use tensors::TensorTypes;
+use tensors::{ALIGNMENT, DIMENSIONS_MAX, Tensor, Weights, read_tensors};
 
 /// Longest key: ten times the longest that ggml's list of keys has.
 const KEY_BYTES_MAX: u64 = 1_024;
@@ -35,12 +38,6 @@ const VOCABULARY_MAX: u64 = 1 << 20;
 const TOKEN_BYTES_MAX: u64 = 4_096;
 /// Most tensors: the largest mixtures of experts have about 2,000, unmerged ones 50,000.
 const TENSORS_MAX: u64 = 100_000;
-/// Longest tensor name; ggml's own limit.
-const TENSOR_NAME_BYTES_MAX: u64 = 63;
-/// Most dimensions; ggml's own limit.
-const DIMENSIONS_MAX: usize = 4;
-/// Largest alignment of tensors: a memory page, the largest there is.
-const ALIGNMENT_MAX: u64 = 65_536;
 /// Most transformer blocks: llama.cpp's own limit.
 const BLOCKS_MAX: u64 = 512;
 /// Largest widths and counts of heads: far above every model, and their products fit into 64 bits.
@@ -127,36 +124,23 @@ pub struct ModelHeader {
     pub block_width: u64,
     /// Tokens of the vocabulary.
     pub vocabulary: u64,
+    /// How the tokens of a text become one vector, where the model is made for that.
+    pub pooling: Option<Pooling>,
     /// How the matrices are stored.
     pub(crate) tensor_types: TensorTypes,
     /// The sizes of each matrix, by its name: what adapters have to fit.
     pub(crate) matrices: HashMap<String, [u64; DIMENSIONS_MAX]>,
 }
 
-/// A set of tensor types, by ggml's numbers, all of which are below 64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct TensorTypes(u64);
-
-impl TensorTypes {
-    fn of(types: impl Iterator<Item = u32>) -> Self {
-        let mut all = Self::default();
-        types.for_each(|of| all.add(of));
-        all
-    }
-
-    fn add(&mut self, of: u32) {
-        self.0 |= 1 << of;
-    }
-
-    /// Those of both.
-    pub(crate) fn and(self, more: Self) -> Self {
-        Self(self.0 | more.0)
-    }
-
-    /// Whether at least one of these is among them.
-    pub(crate) fn any_of(self, types: &[u32]) -> bool {
-        types.iter().any(|of| self.0 & (1 << of) != 0)
-    }
+/// How the states of a text's tokens become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The first token's.
+    First,
+    /// The last token's.
+    Last,
 }
 
 /// Reads and checks the header of a file of `file_bytes` bytes.
@@ -176,6 +160,7 @@ pub(crate) fn check(reader: impl BufRead, file_bytes: u64) -> Result<ModelHeader
         matrices: matrices.collect(),
         token_width: facts.token_width(),
         block_width: facts.block_width(),
+        pooling: facts.pooling(),
         vocabulary: facts.vocabulary,
         tensor_types: weights.types,
         architecture: facts.architecture,
@@ -511,6 +496,19 @@ impl Facts {
         all_heads * (key + value)
     }
 
+    /// How a text's tokens are pooled; nothing where states have another width than they come out with, or are ranked.
+    fn pooling(&self) -> Option<Pooling> {
+        let [kind] = *self.of_architecture("pooling_type")? else { return None };
+        // The numbers are llama.cpp's `llama_pooling_type`.
+        let pooling = match kind {
+            1 => Pooling::Mean,
+            2 => Pooling::First,
+            3 => Pooling::Last,
+            _ => return None,
+        };
+        self.of_architecture("embedding_length_out").is_none().then_some(pooling)
+    }
+
     /// How wide a token is within the widest part of a block.
     fn block_width(&self) -> u64 {
         let most = |name| self.of_architecture(name).and_then(|numbers| numbers.iter().max().copied()).unwrap_or(0);
@@ -556,142 +554,6 @@ fn read_number<R: BufRead>(input: &mut Input<R>, bytes: u64) -> Result<u64, Gguf
         2 => u64::from(u16::from_le_bytes(input.array()?)),
         4 => u64::from(input.u32()?),
         _ => input.u64()?,
-    })
-}
-
-/// Where tensors begin, unless a file says something else: at multiples of this.
-const ALIGNMENT: u64 = 32;
-
-/// All tensors together.
-struct Weights {
-    elements: u64,
-    bytes: u64,
-    /// How the matrices among them are stored.
-    types: TensorTypes,
-}
-
-impl Weights {
-    fn of(tensors: &[Tensor]) -> Result<Self, GgufError> {
-        let elements = tensors.iter().try_fold(0u64, |all, tensor| all.checked_add(tensor.elements));
-        Ok(Self {
-            elements: elements.ok_or(GgufError::BeyondLimit("the number of weights"))?,
-            // They lie one after the other.
-            bytes: tensors.last().map_or(0, |last| last.offset.saturating_add(last.bytes)),
-            types: TensorTypes::of(tensors.iter().filter(|tensor| tensor.is_matrix()).map(|tensor| tensor.of)),
-        })
-    }
-}
-
-/// Reads and checks what is said of the tensors, and that they lie one after the other inside the file.
-fn read_tensors<R: BufRead>(input: &mut Input<R>, tensors: u64, alignment: u64) -> Result<Vec<Tensor>, GgufError> {
-    if !alignment.is_power_of_two() || alignment > ALIGNMENT_MAX {
-        return Err(GgufError::Malformed("the alignment"));
-    }
-    if tensors == 0 {
-        return Err(GgufError::Missing("every tensor"));
-    }
-    // Their number and the lengths of their names bound what they take.
-    input.end = input.file_bytes;
-    let (mut read, mut names, mut next, mut end) = (Vec::new(), HashSet::new(), 0u64, 0u64);
-    for _ in 0..tensors {
-        let tensor = Tensor::read(input)?;
-        let name = &tensor.name;
-        if name.is_empty() || name.contains(char::is_control) || !names.insert(name.clone()) {
-            return Err(GgufError::Malformed("a tensor's name"));
-        }
-        if tensor.offset != next {
-            return Err(GgufError::Malformed("a tensor's place"));
-        }
-        end = tensor.offset.checked_add(tensor.bytes).ok_or(GgufError::Truncated)?;
-        next = end.checked_next_multiple_of(alignment).ok_or(GgufError::Truncated)?;
-        read.push(tensor);
-    }
-    let data = input.position.checked_next_multiple_of(alignment).ok_or(GgufError::Truncated)?;
-    if data.checked_add(end).is_none_or(|end| end > input.file_bytes) {
-        return Err(GgufError::Truncated);
-    }
-    Ok(read)
-}
-
-/// What a header says of one tensor.
-struct Tensor {
-    name: String,
-    of: u32,
-    /// Of each dimension; 1 for those that it does not have.
-    sizes: [u64; DIMENSIONS_MAX],
-    elements: u64,
-    bytes: u64,
-    /// From the beginning of all tensors' data.
-    offset: u64,
-}
-
-impl Tensor {
-    fn read<R: BufRead>(input: &mut Input<R>) -> Result<Self, GgufError> {
-        let length = limited(input.u64()?, TENSOR_NAME_BYTES_MAX, "the length of a tensor's name")?;
-        let name = input.text(length, "a tensor's name")?;
-        let dimensions = input.u32()? as usize;
-        if dimensions == 0 || dimensions > DIMENSIONS_MAX {
-            return Err(GgufError::Malformed("a tensor's dimensions"));
-        }
-        let mut sizes = [1; DIMENSIONS_MAX];
-        let mut elements = 1u64;
-        for size in &mut sizes[..dimensions] {
-            *size = input.u64()?;
-            if *size == 0 {
-                return Err(GgufError::Malformed("a tensor's size"));
-            }
-            elements = elements.checked_mul(*size).ok_or(GgufError::BeyondLimit("a tensor's size"))?;
-        }
-        let width = sizes[0];
-        let of = input.u32()?;
-        let (block, block_bytes) = tensor_type(of)?;
-        // Norms and biases. llama.cpp adds and multiplies by them as they stand, and aborts over any other type.
-        if elements == width && of != F32 {
-            return Err(GgufError::TensorType(of));
-        }
-        if width % block != 0 {
-            return Err(GgufError::Malformed("a tensor's size"));
-        }
-        let bytes = (elements / block).checked_mul(block_bytes).ok_or(GgufError::BeyondLimit("a tensor's size"))?;
-        Ok(Self { name, of, sizes, elements, bytes, offset: input.u64()? })
-    }
-
-    /// It has more than one row.
-    fn is_matrix(&self) -> bool {
-        self.elements > self.sizes[0]
-    }
-}
-
-/// The type of single-precision floats.
-const F32: u32 = 0;
-
-/// Elements and bytes of one block of a tensor type; the numbers are ggml's. Whole numbers, double precision and the two types
-/// of what is computed on the way are not among them: no product with such weights exists, and llama.cpp finds that out by a
-/// crash.
-fn tensor_type(number: u32) -> Result<(u64, u64), GgufError> {
-    Ok(match number {
-        F32 => (1, 4),
-        1 | 30 => (1, 2),
-        2 | 20 => (32, 18),
-        3 => (32, 20),
-        6 => (32, 22),
-        7 => (32, 24),
-        8 => (32, 34),
-        39 => (32, 17),
-        10 => (256, 84),
-        11 | 21 => (256, 110),
-        12 => (256, 144),
-        13 => (256, 176),
-        14 => (256, 210),
-        16 | 35 => (256, 66),
-        17 => (256, 74),
-        18 => (256, 98),
-        19 => (256, 50),
-        22 => (256, 82),
-        23 => (256, 136),
-        29 => (256, 56),
-        34 => (256, 54),
-        other => return Err(GgufError::TensorType(other)),
     })
 }
 

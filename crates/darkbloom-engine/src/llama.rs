@@ -1,7 +1,9 @@
 //! Models in the GGUF format, run by llama.cpp inside this process, on the CPU.
 
 mod adapter;
+mod embedder;
 mod exact;
+mod loaded;
 pub(crate) mod raw;
 mod state;
 
@@ -23,8 +25,9 @@ use crate::executor::{Draws, Ledger, SAVED_PART};
 use crate::masks::{MaskFinder, RowMasks};
 use crate::{AdapterError, AdapterHeader, Capacity, ExecuteError, Executor, GgufError, ModelHeader};
 pub use adapter::{Adapter, check_open_adapters};
-use exact::Needs;
-use raw::{Batch, Context, ContextSettings, LoadWays, Model};
+pub use embedder::{EmbedError, LlamaEmbedder};
+use loaded::Loaded;
+use raw::{Batch, Context, Model};
 use state::SavedState;
 
 /// Most idle slots between two decoding rows that are filled with a token of no consequence. llama.cpp computes only
@@ -197,6 +200,9 @@ pub enum LoadModelError {
         /// What is wrong with it.
         source: AdapterError,
     },
+    /// The model is not made to embed texts, or in a way that is not known here.
+    #[error("the model file names no way to make one vector of a text's tokens: it is not one for embeddings")]
+    NoPooling,
     /// Encoders, recurrent and diffusion models do not run in this batch.
     #[error("this kind of model is not supported")]
     UnsupportedKind,
@@ -257,61 +263,22 @@ impl LlamaExecutor {
     /// # Errors
     /// As [`Self::load`], and [`LoadModelError::Ended`].
     pub fn load_open(
-        mut file: File,
+        file: File,
         adapters: Vec<Adapter>,
         settings: &LlamaSettings,
         progress: &mut dyn FnMut(f32) -> bool,
     ) -> Result<Self, LoadModelError> {
-        check_settings(settings)?;
-        let on_accelerator = runs_on_accelerator(settings)?;
-        let header = check_open_model_file(&file)?;
-        let (trained, exact) = (header.context_length, settings.exactness == Exactness::Exact);
-        let added = adapters.iter().map(|adapter| (&adapter.file, adapter.scale));
-        let changes = check_open_adapters(added, &header, settings.exactness)
-            .map_err(|(at, source)| LoadModelError::Adapter { at, source })?;
-        let types = changes.iter().fold(header.tensor_types, |types, change| types.and(change.tensor_types));
-        let needs = if exact { Needs::of(types) } else { Needs::default() };
-        if settings.row_tokens_max as u64 > trained {
-            return Err(LoadModelError::ContextTooLong { asked: settings.row_tokens_max, trained });
-        }
-        file.rewind().map_err(unreadable)?;
-        let mut ended = false;
-        let mut heard = |done| {
-            let goes_on = progress(done);
-            ended |= !goes_on;
-            goes_on
-        };
-        let ways = LoadWays { on_accelerator, map_weights: settings.map_weights, repack: !needs.as_stored };
-        let model = Model::load(file, ways, &mut heard);
-        let mut model = model.ok_or(if ended { LoadModelError::Ended } else { LoadModelError::Refused })?;
-        if !model.is_plain_decoder() || model.vocabulary() == 0 {
-            return Err(LoadModelError::UnsupportedKind);
-        }
-        adapter::add_all(&mut model, adapters)?;
-        let (vocabulary, model) = (model.vocabulary(), Arc::new(model));
-        let context = Context::new(
-            Arc::clone(&model),
-            &ContextSettings {
-                sequences: settings.rows_max,
-                sequence_tokens: settings.row_tokens_max,
-                // And room for the tokens that fill idle slots or keep a row's last company.
-                batch_tokens: settings.step_tokens_max + settings.rows_max,
-                // Each row's, and one beside it.
-                outputs: 2 * settings.rows_max + GUESSES_IN_STEP_MAX,
-                threads: settings.threads,
-                on_accelerator,
-                unlike_keys: exact,
-                no_tiles: needs.no_tiles,
-            },
-        )
-        .ok_or(LoadModelError::Context)?;
+        let loaded = Loaded::open(file, adapters, settings, progress)?;
+        // Each row's, and one beside it.
+        let context = loaded.context(settings, 2 * settings.rows_max + GUESSES_IN_STEP_MAX, false)?;
         let capacity = Capacity {
             rows_max: settings.rows_max,
-            // Whatever keeps a row's last token company takes the place after it.
-            row_tokens_max: settings.row_tokens_max - usize::from(needs.company),
+            row_tokens_max: loaded.row_tokens_max(settings),
             step_tokens_max: settings.step_tokens_max,
-            trims: !model.has_window(),
+            trims: !loaded.model.has_window(),
         };
+        let Loaded { model, needs, .. } = loaded;
+        let vocabulary = model.vocabulary();
         Ok(Self {
             context,
             model,

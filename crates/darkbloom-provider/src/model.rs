@@ -58,9 +58,9 @@ pub struct ModelConfig {
     pub path: PathBuf,
     /// What changes its weights.
     pub adapters: Vec<AdapterFile>,
-    /// Batch rows; as many as there is memory for, up to [`ROWS`], where nothing is said.
+    /// Batch rows; as many as there is memory for, up to eight, where nothing is said.
     pub rows: Option<usize>,
-    /// Most tokens of prompt and answer in one row; as many as there is memory for, up to [`ROW_TOKENS`], where nothing is
+    /// Most tokens of prompt and answer in one row; as many as there is memory for, up to 8,192, where nothing is
     /// said.
     pub row_tokens: Option<usize>,
     /// Threads of the engine; by default cores minus one.
@@ -452,6 +452,7 @@ fn read_and_load(
         | LoadModelError::Unreadable(_)
         | LoadModelError::Damaged(_)
         | LoadModelError::Refused
+        | LoadModelError::NoPooling
         | LoadModelError::UnsupportedKind => LoadError::Weights { path: path.clone(), source },
     })?;
     Ok(((text_pack, text), executor))

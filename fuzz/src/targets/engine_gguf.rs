@@ -27,6 +27,7 @@ static BASE: LazyLock<gguf::ModelHeader> = LazyLock::new(|| gguf::ModelHeader {
     token_width: 8,
     block_width: 8,
     vocabulary: 8,
+    pooling: None,
     tensor_types: gguf::TensorTypes::default(),
     matrices: HashMap::from([("blk.0.attn_q.weight".to_owned(), [8, 8, 1, 1])]),
 });

@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::BufRead;
 
+use super::tensors::{ALIGNMENT, Tensor, TensorTypes, Weights, read_tensors};
 use super::{
-    ALIGNMENT, GgufError, Input, Kind, METADATA_BYTES_MAX, ModelHeader, STRING_BYTES_MAX, Tensor, TensorTypes,
-    WORD_BYTES_MAX, Weights, kind, limited, read_beginning, read_key, read_tensors,
+    GgufError, Input, Kind, METADATA_BYTES_MAX, ModelHeader, STRING_BYTES_MAX, WORD_BYTES_MAX, kind, limited,
+    read_beginning, read_key,
 };
 
 /// Highest rank: sixteen times the highest that people use.

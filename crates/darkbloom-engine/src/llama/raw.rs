@@ -239,6 +239,12 @@ impl Model {
         usize::try_from(tokens).unwrap_or(0)
     }
 
+    /// How many numbers a token's last state has.
+    fn state_width(&self) -> usize {
+        // SAFETY: the model is alive; this only reads.
+        usize::try_from(unsafe { sys::llama_model_n_embd_out(self.model.as_ptr()) }).unwrap_or(0)
+    }
+
     /// Tokens that the model file names as ends of a generation.
     pub(super) fn end_tokens(&self) -> Vec<u32> {
         // SAFETY: as above; every id asked about is below the vocabulary's size.
@@ -261,6 +267,8 @@ pub(super) struct ContextSettings {
     pub(super) unlike_keys: bool,
     /// Weights are not multiplied in tiles.
     pub(super) no_tiles: bool,
+    /// Each token's last state is kept beside its logits. All of them are outputs then.
+    pub(super) states: bool,
 }
 
 /// A model's working memory.
@@ -270,6 +278,7 @@ pub(super) struct Context {
     batch_tokens: usize,
     sequences: usize,
     vocabulary: usize,
+    state_width: usize,
     /// Read by llama.cpp while it computes; freed after the context.
     interrupt: Arc<AtomicBool>,
     /// Freed after the context that uses it.
@@ -319,6 +328,9 @@ impl Context {
             parameters.type_v = sys::GGML_TYPE_F16;
             // A window's blocks have all cells too: with fewer, where a token lies depends on how its row was fed.
             parameters.swa_full = true;
+            parameters.embeddings = settings.states;
+            // llama.cpp would add over all texts of a step.
+            parameters.pooling_type = sys::LLAMA_POOLING_TYPE_NONE;
             if settings.no_tiles {
                 parameters.cb_eval = Some(mark_weights);
             }
@@ -352,6 +364,7 @@ impl Context {
             batch_tokens: granted_batch as usize,
             sequences: settings.sequences,
             vocabulary,
+            state_width: if settings.states { model.state_width() } else { 0 },
             interrupt,
             _model: model,
         };
@@ -432,6 +445,22 @@ impl Context {
         // SAFETY: every array has `count` elements, each sequence pointer points to one id, and all of them live over
         // the call, which only reads them. The count and the ids are within what the context was made for.
         unsafe { sys::llama_decode(self.context.as_ptr(), raw) }
+    }
+
+    /// How many numbers a token's last state has; none where states are not kept.
+    pub(super) fn state_width(&self) -> usize {
+        self.state_width
+    }
+
+    /// The last state of the token at a place of the last batch, where states are kept.
+    pub(super) fn state_of(&mut self, place: usize) -> Option<&[f32]> {
+        let place = i32::try_from(place).ok().filter(|_| self.state_width > 0)?;
+        // SAFETY: the context is alive; a place that was not in the batch gives null. Otherwise there are as many floats as a
+        // state has, valid until the next decode, which needs the `&mut self` that the slice borrows.
+        unsafe {
+            let state = sys::llama_get_embeddings_ith(self.context.as_ptr(), place);
+            (!state.is_null()).then(|| std::slice::from_raw_parts(state, self.state_width))
+        }
     }
 
     /// The logits after the token at a place of the last batch, if they were asked for.

@@ -6,6 +6,7 @@
 #[path = "../hostile/adapter.rs"]
 mod adapter;
 mod adapters;
+mod embeddings;
 #[allow(dead_code, reason = "the tests of hostile files use the rest of it")]
 #[path = "../hostile/file.rs"]
 mod file;

@@ -46,8 +46,8 @@ fn a_sound_adapter_is_counted() {
     let header = said(|_| {}).unwrap();
     assert_eq!((header.rank, header.weight_bytes), (4, 4 * header.parameters));
     let base = check_model_file(&shipped_path()).unwrap();
-    let (bare, with) =
-        (MemoryNeed::of(&base, 256), MemoryNeed::of(&base, 256).with_adapters(&base, std::slice::from_ref(&header)));
+    let bare = MemoryNeed::of(&base, 256);
+    let with = bare.with_adapters(&base, std::slice::from_ref(&header));
     assert_eq!((with.weights - bare.weights, with.row), (header.weight_bytes, bare.row));
     assert!(with.work > bare.work);
 }

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use darkbloom_batch::{RowId, RowWork, SampleAt, Sampling, Slot, StepPlan};
-use darkbloom_engine::{Adapter, Executor as _, LlamaExecutor, LlamaSettings, check_model_file};
+use darkbloom_engine::{Adapter, Executor as _, LlamaEmbedder, LlamaExecutor, LlamaSettings, check_model_file};
 use darkbloom_types::{SecretTokens, TokenId};
 
 use crate::file::{LIST, Parts, TEXT, U32, read_texts, texts};
@@ -131,10 +131,13 @@ pub const TYPES: [(u32, u64, u64); 24] = [
     (34, 256, 54),
 ];
 
-/// A file with one to three changes.
+/// A file with one to three changes; every other is one for embeddings.
 fn mutant(sound: &Parts, seed: u64) -> Vec<u8> {
     let mut chance = Chance(seed);
     let mut parts = sound.clone();
+    if seed.is_multiple_of(2) {
+        parts.set_number("qwen3.pooling_type", 1);
+    }
     for _ in 0..=chance.below(3) {
         change(&mut parts, &mut chance);
     }
@@ -328,4 +331,10 @@ fn load_and_step(path: &Path) {
     };
     // Whether it computes or fails does not matter.
     let _ = executor.step(&StepPlan { memory: Vec::new(), rows: vec![work(0), work(1)] });
+    drop(executor);
+    let embedder = LlamaEmbedder::load_open(File::open(path).unwrap(), Vec::new(), &settings, &mut |_| true);
+    if let Ok(mut embedder) = embedder {
+        let text: Vec<_> = (0..5).map(TokenId).collect();
+        let _ = embedder.embed(&[&text, &text[..1]]);
+    }
 }

@@ -48,16 +48,11 @@ struct Held {
 impl ModelFiles {
     /// Opens a model's files and holds them, as others may who only read them.
     pub(crate) fn hold(path: &Path, adapters: &[AdapterFile]) -> Result<Self, LoadError> {
-        let mut held = vec![Held::new(path, SINGLE_FILE.to_owned(), 1.0)?];
+        let of_model = |path, source| LoadError::Read { path, source };
+        let of_adapter = |path, source| LoadError::ReadAdapter { path, source };
+        let mut held = vec![Held::new(path, SINGLE_FILE.to_owned(), 1.0, of_model)?];
         for (at, adapter) in adapters.iter().enumerate() {
-            let one = Held::new(&adapter.path, adapter.name(at), adapter.scale);
-            held.push(one.map_err(|error| {
-                if let LoadError::Read { path, source } = error {
-                    LoadError::ReadAdapter { path, source }
-                } else {
-                    error
-                }
-            })?);
+            held.push(Held::new(&adapter.path, adapter.name(at), adapter.scale, of_adapter)?);
         }
         Ok(Self { held })
     }
@@ -128,8 +123,13 @@ pub fn weights_of_file(path: &Path) -> io::Result<Digest> {
 }
 
 impl Held {
-    fn new(path: &Path, name: String, scale: f32) -> Result<Self, LoadError> {
-        let unreadable = |source| LoadError::Read { path: path.to_path_buf(), source };
+    fn new(
+        path: &Path,
+        name: String,
+        scale: f32,
+        unreadable: impl Fn(PathBuf, io::Error) -> LoadError,
+    ) -> Result<Self, LoadError> {
+        let unreadable = |source| unreadable(path.to_path_buf(), source);
         // Looked at before it is opened: opening a pipe would wait for somebody to write to it.
         let kind = std::fs::metadata(path).map_err(unreadable)?;
         if kind.is_dir() {

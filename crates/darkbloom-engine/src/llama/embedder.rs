@@ -1,0 +1,240 @@
+//! Texts as vectors: what a model makes of a text, pooled over its tokens.
+
+use std::fs::File;
+
+use darkbloom_types::TokenId;
+use zeroize::Zeroize as _;
+
+use super::loaded::Loaded;
+use super::raw::{Batch, Context};
+use super::{Adapter, LlamaSettings, LoadModelError};
+use crate::gguf::Pooling;
+
+/// Most texts of one call: OpenAI's interface takes as many.
+const TEXTS_MAX: usize = 2_048;
+/// Tokens in one step. llama.cpp computes the logits of each token whose state is asked for, though nobody reads them: with the
+/// largest vocabularies these take 256 MiB.
+const STEP_TOKENS: usize = 256;
+
+/// Why texts were not embedded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EmbedError {
+    /// More texts than one call takes.
+    #[error("there are more than {TEXTS_MAX} texts")]
+    TooMany,
+    /// A text has no tokens.
+    #[error("text {at} is empty")]
+    Empty {
+        /// Which, from 0.
+        at: usize,
+    },
+    /// A text is longer than a row.
+    #[error("text {at} has {tokens} tokens, and the limit is {most}")]
+    TooLong {
+        /// Which, from 0.
+        at: usize,
+        /// How many tokens it has.
+        tokens: usize,
+        /// How many it may have.
+        most: usize,
+    },
+    /// A text has a token that the model does not know.
+    #[error("text {at} has a token outside the vocabulary")]
+    UnknownToken {
+        /// Which, from 0.
+        at: usize,
+    },
+    /// llama.cpp failed.
+    #[error("the model's backend failed with code {code}")]
+    Backend {
+        /// What it returned.
+        code: i32,
+    },
+    /// What came of a text has no direction: its numbers are zeros, or none at all.
+    #[error("what the model makes of text {at} is no vector")]
+    NoVector {
+        /// Which, from 0.
+        at: usize,
+    },
+}
+
+/// A model that makes vectors of texts.
+///
+/// Where it is exact, a text's vector has the same bits alone and among others: tokens meet the same kernels, and are pooled
+/// here, one after the other. llama.cpp's own pooling adds over all texts of a step.
+pub struct LlamaEmbedder {
+    context: Context,
+    batch: Batch,
+    pooling: Pooling,
+    vocabulary: usize,
+    sequences: usize,
+    text_tokens_max: usize,
+    step_tokens_max: usize,
+    company: bool,
+}
+
+impl LlamaEmbedder {
+    /// Loads a model as [`super::LlamaExecutor::load_open`] does, for `rows_max` texts at a time of up to `row_tokens_max`
+    /// tokens. How their tokens are pooled, its file says.
+    ///
+    /// # Errors
+    /// As there, and [`LoadModelError::NoPooling`].
+    pub fn load_open(
+        file: File,
+        adapters: Vec<Adapter>,
+        settings: &LlamaSettings,
+        progress: &mut dyn FnMut(f32) -> bool,
+    ) -> Result<Self, LoadModelError> {
+        let step_tokens_max = settings.step_tokens_max.min(STEP_TOKENS.max(settings.rows_max));
+        let settings = LlamaSettings { step_tokens_max, ..*settings };
+        let loaded = Loaded::open(file, adapters, &settings, progress)?;
+        let pooling = loaded.header.pooling.ok_or(LoadModelError::NoPooling)?;
+        let context = loaded.context(&settings, step_tokens_max + settings.rows_max, true)?;
+        Ok(Self {
+            context,
+            batch: Batch::default(),
+            pooling,
+            vocabulary: loaded.model.vocabulary(),
+            sequences: settings.rows_max,
+            text_tokens_max: loaded.row_tokens_max(&settings),
+            step_tokens_max,
+            company: loaded.needs.company,
+        })
+    }
+
+    /// How many numbers a vector has.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.context.state_width()
+    }
+
+    /// How many tokens a text may have.
+    #[must_use]
+    pub fn text_tokens_max(&self) -> usize {
+        self.text_tokens_max
+    }
+
+    /// A vector of length 1 for each text, in order. Afterwards nothing of them is in the model's memory.
+    ///
+    /// # Errors
+    /// [`EmbedError`] says which text is at fault; then there is no vector of any.
+    pub fn embed(&mut self, texts: &[&[TokenId]]) -> Result<Vec<Vec<f32>>, EmbedError> {
+        self.check(texts)?;
+        let mut vectors = Vec::with_capacity(texts.len());
+        let mut fed = Ok(());
+        for (nth, group) in texts.chunks(self.sequences).enumerate() {
+            fed = self.embed_group(nth * self.sequences, group, &mut vectors);
+            if fed.is_err() {
+                break;
+            }
+        }
+        self.batch.clear();
+        self.context.erase();
+        fed.map(|()| vectors)
+    }
+
+    fn check(&self, texts: &[&[TokenId]]) -> Result<(), EmbedError> {
+        if texts.len() > TEXTS_MAX {
+            return Err(EmbedError::TooMany);
+        }
+        for (at, text) in texts.iter().enumerate() {
+            if text.is_empty() {
+                return Err(EmbedError::Empty { at });
+            }
+            if text.len() > self.text_tokens_max {
+                return Err(EmbedError::TooLong { at, tokens: text.len(), most: self.text_tokens_max });
+            }
+            if text.iter().any(|token| token.0 as usize >= self.vocabulary) {
+                return Err(EmbedError::UnknownToken { at });
+            }
+        }
+        Ok(())
+    }
+
+    /// Embeds as many texts as there are sequences, or fewer, the first of which is text `first` of the call.
+    fn embed_group(
+        &mut self,
+        first: usize,
+        texts: &[&[TokenId]],
+        vectors: &mut Vec<Vec<f32>>,
+    ) -> Result<(), EmbedError> {
+        let mut pools: Vec<_> = texts.iter().map(|_| Pool::new(self.context.state_width())).collect();
+        let mut held = vec![0; texts.len()];
+        while held.iter().zip(texts).any(|(held, text)| *held < text.len()) {
+            self.step(texts, &mut held, &mut pools)?;
+        }
+        for sequence in 0..texts.len() {
+            self.context.forget(sequence, 0);
+        }
+        for (at, (pool, text)) in pools.into_iter().zip(texts).enumerate() {
+            let tokens = if self.pooling == Pooling::Mean { text.len() } else { 1 };
+            vectors.push(pool.vector(tokens).ok_or(EmbedError::NoVector { at: first + at })?);
+        }
+        Ok(())
+    }
+
+    /// One forward: of each text in turn as many tokens as there is room for.
+    fn step(&mut self, texts: &[&[TokenId]], held: &mut [usize], pools: &mut [Pool]) -> Result<(), EmbedError> {
+        self.batch.clear();
+        let mut wanted = Vec::new();
+        let mut room = self.step_tokens_max;
+        for (sequence, text) in texts.iter().enumerate() {
+            let from = held[sequence];
+            let to = text.len().min(from + room);
+            room -= to - from;
+            for at in from..to {
+                let pooled = match self.pooling {
+                    Pooling::Mean => true,
+                    Pooling::First => at == 0,
+                    Pooling::Last => at + 1 == text.len(),
+                };
+                let place = self.batch.push(text[at].0, at, sequence, pooled);
+                if pooled {
+                    wanted.push((place, sequence));
+                }
+            }
+            held[sequence] = to;
+        }
+        let filled = if self.company { self.batch.add_company() } else { Vec::new() };
+        let code = self.context.decode(&mut self.batch);
+        if code != 0 {
+            return Err(EmbedError::Backend { code });
+        }
+        for (place, sequence) in wanted {
+            pools[sequence].add(self.context.state_of(place).unwrap_or_default());
+        }
+        for sequence in filled {
+            self.context.forget(sequence, held[sequence]);
+        }
+        Ok(())
+    }
+}
+
+/// The sum over a text's tokens, wiped on drop.
+struct Pool(Vec<f64>);
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl Pool {
+    fn new(width: usize) -> Self {
+        Self(vec![0.0; width])
+    }
+
+    fn add(&mut self, state: &[f32]) {
+        for (sum, number) in self.0.iter_mut().zip(state) {
+            *sum += f64::from(*number);
+        }
+    }
+
+    /// Its mean over so many tokens, with a length of 1.
+    fn vector(&self, tokens: usize) -> Option<Vec<f32>> {
+        let length = self.0.iter().map(|sum| sum * sum).sum::<f64>().sqrt();
+        // The mean's direction is the sum's.
+        (tokens > 0 && length.is_finite() && length > 0.0)
+            .then(|| self.0.iter().map(|sum| (sum / length) as f32).collect())
+    }
+}
