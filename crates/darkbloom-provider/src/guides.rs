@@ -1,7 +1,8 @@
 //! What holds an answer to its schema, or to a call: grammars over a model's vocabulary.
 //!
 //! A request's schema is text that somebody sent, and what it takes to follow it is found out by trying. So it is checked
-//! before ([`schema`]), made into a grammar within a time, on a thread with a stack of its own, and each mask has a budget.
+//! before (`guides/schema.rs`), made into a grammar within a time, on a thread with a stack of its own, and each mask has
+//! a budget.
 //!
 //! The grammars are those of `llguidance` (github.com/guidance-ai/llguidance), whose parser walks a tree of the vocabulary.
 
