@@ -4,8 +4,8 @@
 //!
 //! Each round asks every server for so many streamed answers at once and measures when their pieces come. `prompt` is about
 //! so many words; `ban` are the tokens that would end an answer early. Shown are medians over the rounds: tokens a second of
-//! all rows together from each row's first piece on, and the time until a row's first piece, with the ratio to the first
-//! server, round by round.
+//! all rows together, each from its own first piece on, while others may still be fed; the time until a row's first
+//! piece, and until all answers are whole. Ratios are to the first server, round by round.
 
 #![allow(
     clippy::print_stdout,
@@ -42,6 +42,7 @@ struct Measured {
     first: Duration,
     /// Tokens a second after the first piece.
     rate: f64,
+    whole: Duration,
 }
 
 #[tokio::main]
@@ -67,11 +68,12 @@ async fn main() {
     }
     rustls::crypto::ring::default_provider().install_default().unwrap();
     let http = reqwest::Client::new();
-    println!("| rows | server | tokens a second | ratio (least to most) | first piece, ms |");
-    println!("|---|---|---|---|---|");
+    println!("| rows | server | tokens a second | ratio (least to most) | first piece, ms | all of them, ms |");
+    println!("|---|---|---|---|---|---|");
     for &rows in &load.rows {
         let mut rates = vec![Vec::new(); servers.len()];
         let mut firsts = vec![Vec::new(); servers.len()];
+        let mut wholes = vec![Vec::new(); servers.len()];
         // The first round warms up and is not counted.
         for round in 0..=load.rounds {
             for (at, server) in servers.iter().enumerate() {
@@ -79,6 +81,7 @@ async fn main() {
                 let answers = futures_util::future::join_all(asked).await;
                 if round > 0 {
                     rates[at].push(answers.iter().map(|answer| answer.rate).sum::<f64>());
+                    wholes[at].push(answers.iter().map(|one| one.whole.as_secs_f64()).fold(0.0, f64::max));
                     firsts[at].push(median(&answers.iter().map(|one| one.first.as_secs_f64()).collect::<Vec<_>>()));
                 }
             }
@@ -87,9 +90,9 @@ async fn main() {
             let mut comparison = Comparison::default();
             rates[at].iter().zip(&rates[0]).for_each(|(own, first)| comparison.push(*own, *first));
             let (middle, least, most) = comparison.ratio();
-            let first = median(&firsts[at]) * 1_000.0;
+            let (first, whole) = (median(&firsts[at]) * 1_000.0, median(&wholes[at]) * 1_000.0);
             println!(
-                "| {rows} | {} | {:.1} | {middle:.2} ({least:.2} to {most:.2}) | {first:.0} |",
+                "| {rows} | {} | {:.1} | {middle:.2} ({least:.2} to {most:.2}) | {first:.0} | {whole:.0} |",
                 server.name,
                 comparison.a()
             );
@@ -143,5 +146,5 @@ async fn ask(http: &reqwest::Client, server: &Server, load: &Load, number: usize
     }
     let first = first.expect("an answer has a piece");
     // The first piece has a token at least; the rest came after it.
-    Measured { first, rate: (tokens.saturating_sub(1)) as f64 / (last - first).as_secs_f64() }
+    Measured { first, rate: tokens.saturating_sub(1) as f64 / (last - first).as_secs_f64(), whole: last }
 }
