@@ -180,3 +180,26 @@ fn changes_to_the_memory_that_cannot_be_are_errors_and_the_executor_goes_on() {
         assert_eq!(executor.step(&StepPlan { memory: vec![], rows: vec![row] }), Err(ExecuteError::Plan(fault)));
     }
 }
+
+#[test]
+fn loading_is_heard_from_nothing_to_all_and_ends_when_whoever_hears_it_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    std::fs::copy(model(), &path).unwrap();
+    let (whole, broken_off) = (std::fs::File::open(&path).unwrap(), std::fs::File::open(&path).unwrap());
+    // What is open is loaded, whatever becomes of its path.
+    std::fs::remove_file(&path).unwrap();
+    let settings = LlamaSettings { threads: 1, ..LlamaSettings::new(1, 64) };
+    let mut heard = Vec::new();
+    let loaded = LlamaExecutor::load_open(whole, Vec::new(), &settings, &mut |done| {
+        heard.push(done);
+        true
+    });
+    assert!(loaded.is_ok());
+    assert!(
+        heard.len() > 2 && heard.is_sorted() && heard.first() < Some(&0.5) && heard.last() == Some(&1.0),
+        "{heard:?}"
+    );
+    let ended = LlamaExecutor::load_open(broken_off, Vec::new(), &settings, &mut |done| done < 0.5);
+    assert!(matches!(ended, Err(LoadModelError::Ended)));
+}

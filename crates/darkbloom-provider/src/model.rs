@@ -51,6 +51,22 @@ pub struct ModelOptions {
     pub accelerator: Accelerator,
 }
 
+impl ModelOptions {
+    /// A file with so many rows of so many tokens: exact, on the processor, unchanged by adapters.
+    #[must_use]
+    pub fn new(path: PathBuf, rows: usize, row_tokens: usize) -> Self {
+        Self {
+            path,
+            adapters: Vec::new(),
+            rows,
+            row_tokens,
+            threads: None,
+            exactness: Exactness::Exact,
+            accelerator: Accelerator::Cpu,
+        }
+    }
+}
+
 /// Which model is to be served, and what its owner says about its rows.
 #[derive(Debug, Clone)]
 pub struct ModelConfig {
@@ -474,15 +490,7 @@ mod tests {
 
     #[test]
     fn numbers_that_make_no_engine_are_not_blamed_on_the_file() {
-        let good = ModelOptions {
-            path: shipped(),
-            adapters: Vec::new(),
-            rows: 1,
-            row_tokens: 64,
-            threads: Some(1),
-            exactness: Exactness::Exact,
-            accelerator: Accelerator::Cpu,
-        };
+        let good = ModelOptions { threads: Some(1), ..ModelOptions::new(shipped(), 1, 64) };
         for wrong in [
             ModelOptions { rows: 0, ..good.clone() },
             ModelOptions { rows: 257, ..good.clone() },
@@ -529,15 +537,7 @@ mod tests {
             let (path, other) = (folder.path().join("model.gguf"), folder.path().join("other.gguf"));
             std::fs::copy(shipped(), &path).unwrap();
             std::fs::copy(shipped(), &other).unwrap();
-            let options = ModelOptions {
-                path: path.clone(),
-                adapters: Vec::new(),
-                rows: 1,
-                row_tokens: 64,
-                threads: Some(1),
-                exactness: Exactness::Exact,
-                accelerator: Accelerator::Cpu,
-            };
+            let options = ModelOptions { threads: Some(1), ..ModelOptions::new(path.clone(), 1, 64) };
             let loaded = LoadedModel::load_into(&options, &LoadWatch::default(), |executor| {
                 change(&path, &other);
                 executor

@@ -161,15 +161,7 @@ impl Shelf {
     /// A shelf with one model, which is in memory and stays there.
     #[cfg(test)]
     pub fn holding(model: LoadedModel) -> Arc<Self> {
-        let options = ModelOptions {
-            path: PathBuf::new(),
-            adapters: Vec::new(),
-            rows: model.rows as usize,
-            row_tokens: model.row_tokens.0 as usize,
-            threads: None,
-            exactness: darkbloom_engine::Exactness::Exact,
-            accelerator: darkbloom_engine::Accelerator::Cpu,
-        };
+        let options = ModelOptions::new(PathBuf::new(), model.rows as usize, model.row_tokens.0 as usize);
         let never =
             Box::new(|options: &ModelOptions, _: &LoadWatch| Err(LoadError::Ended { path: options.path.clone() }));
         Self::new(vec![Book::loaded(options, model, 0)], Allowance::new(u64::MAX, None), never)

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use darkbloom_attest::{TrustPolicy, verify_statement};
-use darkbloom_engine::{Accelerator, Exactness};
 use darkbloom_types::{ConnectionId, Millis, Tier, TokenCount};
 use darkbloom_wire::{CoordinatorProof, coordinator_proof_digest};
 
@@ -28,16 +27,7 @@ fn welcomed() -> Welcomed {
     let coordinator = SoftwareKey::in_memory().unwrap();
     let network = NetworkId::of_coordinator_key(&coordinator.public_point());
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");
-    let model = LoadedModel::load(&ModelOptions {
-        path,
-        adapters: Vec::new(),
-        rows: 1,
-        row_tokens: 64,
-        threads: Some(1),
-        exactness: Exactness::Exact,
-        accelerator: Accelerator::Cpu,
-    })
-    .unwrap();
+    let model = LoadedModel::load(&ModelOptions { threads: Some(1), ..ModelOptions::new(path, 1, 64) }).unwrap();
     let entry = CatalogueEntry {
         network,
         name: "tiny".to_owned(),

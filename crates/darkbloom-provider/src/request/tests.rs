@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use darkbloom_content::{ChatRequest, Message, Role};
-use darkbloom_engine::{Accelerator, Exactness};
 use darkbloom_seal::{Epoch, EpochRing, Recipient, seal_request};
 use darkbloom_store::ReceiptOutbox;
 use darkbloom_types::{
@@ -20,16 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn model() -> LoadedModel {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");
-    LoadedModel::load(&ModelOptions {
-        path,
-        adapters: Vec::new(),
-        rows: 1,
-        row_tokens: 64,
-        threads: Some(1),
-        exactness: Exactness::Exact,
-        accelerator: Accelerator::Cpu,
-    })
-    .unwrap()
+    LoadedModel::load(&ModelOptions { threads: Some(1), ..ModelOptions::new(path, 1, 64) }).unwrap()
 }
 
 fn chat(content: &str) -> SecretBytes {

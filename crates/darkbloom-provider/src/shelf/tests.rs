@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use darkbloom_engine::{Accelerator, Exactness};
 use darkbloom_types::Millis;
 
 use super::*;
@@ -42,15 +41,7 @@ impl Files {
         let book = |path: &PathBuf| {
             let checked = CheckedModel::read(path, &[]).unwrap();
             let identity = Identity { weights: checked.weights, text_pack: checked.text_pack.digest() };
-            let options = ModelOptions {
-                path: path.clone(),
-                adapters: Vec::new(),
-                rows: 1,
-                row_tokens: 64,
-                threads: Some(1),
-                exactness: Exactness::Exact,
-                accelerator: Accelerator::Cpu,
-            };
+            let options = ModelOptions { threads: Some(1), ..ModelOptions::new(path.clone(), 1, 64) };
             // So little that what is measured is not believed.
             Book::stored(options, identity, 10)
         };
@@ -308,15 +299,7 @@ async fn an_unloaded_model_gives_its_memory_back() {
     let checked = CheckedModel::read(&files.paths[0], &[]).unwrap();
     let identity = Identity { weights: checked.weights, text_pack: checked.text_pack.digest() };
     // 64 rows of 1,024 tokens: a hundred MiB of keys and values.
-    let options = ModelOptions {
-        path: files.paths[0].clone(),
-        adapters: Vec::new(),
-        rows: 64,
-        row_tokens: 1_024,
-        threads: Some(1),
-        exactness: Exactness::Exact,
-        accelerator: Accelerator::Cpu,
-    };
+    let options = ModelOptions { threads: Some(1), ..ModelOptions::new(files.paths[0].clone(), 64, 1_024) };
     let header = darkbloom_engine::check_model_file(&options.path).unwrap();
     let need = darkbloom_engine::MemoryNeed::of(&header, options.row_tokens).total(options.rows);
     let idle = Some(Millis(0));

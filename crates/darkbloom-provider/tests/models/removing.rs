@@ -4,9 +4,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use darkbloom_provider::Exactness;
 use darkbloom_provider::models::{RemoveError, remove};
-use darkbloom_provider::{Accelerator, LoadError, LoadedModel, ModelOptions};
+use darkbloom_provider::{LoadError, LoadedModel, ModelOptions};
 
 use crate::{everything_below, shipped};
 
@@ -95,15 +94,7 @@ fn what_a_provider_has_loaded_stays_until_it_stops() {
     put(models.path(), "lab/one/a.gguf", &shipped());
     put(models.path(), "lab/one/b.gguf", b"1");
     let path = models.path().join("lab/one/a.gguf");
-    let options = ModelOptions {
-        path: path.clone(),
-        adapters: Vec::new(),
-        rows: 1,
-        row_tokens: 64,
-        threads: Some(1),
-        exactness: Exactness::Exact,
-        accelerator: Accelerator::Cpu,
-    };
+    let options = ModelOptions { threads: Some(1), ..ModelOptions::new(path.clone(), 1, 64) };
     let loaded = LoadedModel::load(&options).unwrap();
     let again = LoadedModel::load(&options).expect("two providers may use a file");
     drop(again);
@@ -123,15 +114,7 @@ fn what_is_being_removed_or_written_is_not_loaded() {
     let path = models.path().join("a.gguf");
     let held = File::open(&path).unwrap();
     held.lock().unwrap();
-    let options = ModelOptions {
-        path,
-        adapters: Vec::new(),
-        rows: 1,
-        row_tokens: 64,
-        threads: Some(1),
-        exactness: Exactness::Exact,
-        accelerator: Accelerator::Cpu,
-    };
+    let options = ModelOptions { threads: Some(1), ..ModelOptions::new(path, 1, 64) };
     assert!(matches!(LoadedModel::load(&options), Err(LoadError::InUse { .. })));
     drop(held);
     assert!(LoadedModel::load(&options).is_ok());
