@@ -20,9 +20,14 @@ use crate::plan::{MemoryOp, RowWork, Sampled, SavedId, Slot, StepOutput, StepPla
 use crate::row::{EndReason, RowEvent, RowFailure, RowId, RowRequest};
 use crate::{Drawn, SamplingError};
 
-/// How much longer a step may take because rows prefill in it, while others decode: a little less than the twofold gap between
-/// tokens that a long prompt may cause, since what a step takes is known only roughly.
-const PREFILL_STRETCH: f64 = 1.9;
+/// What a prompt's piece may take, as a part of what the rows take that decode beside it: a little less than the twofold gap
+/// between tokens that a long prompt may cause, since what a step takes is known only roughly.
+const PREFILL_PART: f64 = 0.9;
+
+/// From so many decoding rows on that gap is kept. Fewer leave a prompt more of the step: a piece is a pass over all weights
+/// whatever its size, and what a small one costs is lost for everybody. On one AVX2 thread a token of a 0.6 B model takes 26 ms in
+/// a piece of 4, 18 in one of 16 and 16 in one of 64.
+const GAP_KEPT_ROWS: usize = 8;
 
 /// What a step of decoding rows may take in any case so that others prefill in it: a gap that nobody notices.
 const PREFILL_STEP_US_MIN: f64 = 1e3;
@@ -36,9 +41,9 @@ const CHUNK_FIRST: usize = 64;
 /// How long a step should take at most because rows prefill in it while none decodes: so long waits who comes next.
 const PREFILL_STEP_US_MAX: f64 = 1e6;
 
-/// Prompt tokens that join a step of decoding rows at least: with fewer, a prompt of a thousand tokens would take longer than
-/// anybody waits.
-const CHUNK_MIN: usize = 4;
+/// Prompt tokens that join a step of decoding rows at least: with fewer, most of what a prompt takes would be passes over the
+/// weights.
+const CHUNK_MIN: usize = 8;
 
 /// Most guesses in one step, of all rows together: each needs room for the logits after it, 0.6 MB at a vocabulary of 152k.
 pub const GUESSES_IN_STEP_MAX: usize = 32;
@@ -392,7 +397,8 @@ impl Scheduler {
         let wanted = if rows.is_empty() {
             self.cost.room_alone(PREFILL_STEP_US_MAX).unwrap_or(CHUNK_FIRST)
         } else {
-            self.cost.room_beside(fed, PREFILL_STRETCH, PREFILL_STEP_US_MIN).unwrap_or(CHUNK_UNKNOWN)
+            let room = |us| self.cost.room_beside(prompts_us(us, rows.len(), prefilling.len()));
+            self.cost.of_decoding(fed).and_then(room).unwrap_or(CHUNK_UNKNOWN)
         };
         let mut left = wanted.max(CHUNK_MIN).min(left);
         prefilling.sort_by_key(|&(_, needs)| needs);
@@ -561,6 +567,15 @@ impl Scheduler {
         self.events.push(row.ended(reason, failure));
         self.drop_saved(&row);
     }
+}
+
+/// How long prompts' pieces may take in a step whose rows decode for so long.
+fn prompts_us(decoding_us: f64, decoding: usize, prompts: usize) -> f64 {
+    let kept = PREFILL_PART * decoding_us;
+    let few = kept * GAP_KEPT_ROWS as f64 / decoding as f64;
+    // Where more wait for their first token than decode, each of them all counts the same.
+    let fair = decoding_us * prompts as f64 / decoding as f64;
+    few.max(fair).min(PREFILL_STEP_US_MAX - decoding_us).max(kept).max(PREFILL_STEP_US_MIN - decoding_us)
 }
 
 fn slot_of(index: usize) -> Slot {

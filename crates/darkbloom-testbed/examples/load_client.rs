@@ -1,11 +1,12 @@
 //! The same load for several OpenAI servers, in rounds that take turns:
 //!
-//! `load_client [rows=1,2,4] [rounds=3] [prompt=100] [output=64] [ban=0,2] NAME=URL,MODEL,KEY...`
+//! `load_client [rows=1,2,4] [rounds=3] [answers=2] [prompt=100] [output=64] [ban=0,2] NAME=URL,MODEL,KEY...`
 //!
-//! Each round asks every server for so many streamed answers at once and measures when their pieces come. `prompt` is about
-//! so many words; `ban` are the tokens that would end an answer early. Shown are medians over the rounds: tokens a second of
-//! all rows together, each from its own first piece on, while others may still be fed; the time until a row's first
-//! piece, and until all answers are whole. Ratios are to the first server, round by round.
+//! In each round every server has so many consumers at once, each of whom asks for `answers` streamed answers, one after the
+//! other. `prompt` is about so many words, of which no two prompts share the beginning; `ban` are the tokens that would end
+//! an answer early. Shown are medians over the rounds: tokens a second, of all answers from the first question until the last
+//! answer is whole, and their ratio to the first server's, round by round; the median time from a question to its first
+//! piece; the median time between an answer's tokens after that, and the longest time between two of its pieces.
 
 #![allow(
     clippy::print_stdout,
@@ -32,6 +33,7 @@ struct Server {
 struct Load {
     rows: Vec<usize>,
     rounds: usize,
+    answers: usize,
     prompt: usize,
     output: u32,
     ban: Vec<String>,
@@ -39,15 +41,17 @@ struct Load {
 
 /// What one answer's life told the clock.
 struct Measured {
+    tokens: u64,
     first: Duration,
-    /// Tokens a second after the first piece.
-    rate: f64,
-    whole: Duration,
+    /// Between tokens, on average.
+    gap: Duration,
+    /// Between pieces, the longest.
+    pause: Duration,
 }
 
 #[tokio::main]
 async fn main() {
-    let mut load = Load { rows: vec![1, 2, 4], rounds: 3, prompt: 100, output: 64, ban: Vec::new() };
+    let mut load = Load { rows: vec![1, 2, 4], rounds: 3, answers: 2, prompt: 100, output: 64, ban: Vec::new() };
     let mut servers = Vec::new();
     for word in std::env::args().skip(1) {
         let (name, value) = word.split_once('=').expect("words are NAME=VALUE");
@@ -55,6 +59,7 @@ async fn main() {
         match name {
             "rows" => load.rows = list().iter().map(|rows| rows.parse().unwrap()).collect(),
             "rounds" => load.rounds = value.parse().unwrap(),
+            "answers" => load.answers = value.parse().unwrap(),
             "prompt" => load.prompt = value.parse().unwrap(),
             "output" => load.output = value.parse().unwrap(),
             "ban" => load.ban = list(),
@@ -68,21 +73,23 @@ async fn main() {
     }
     rustls::crypto::ring::default_provider().install_default().unwrap();
     let http = reqwest::Client::new();
-    println!("| rows | server | tokens a second | ratio (least to most) | first piece, ms | all of them, ms |");
-    println!("|---|---|---|---|---|---|");
+    println!(
+        "| rows | server | tokens a second | ratio (least to most) | first piece, ms | gap, ms | longest pause, ms |"
+    );
+    println!("|---|---|---|---|---|---|---|");
     for &rows in &load.rows {
         let mut rates = vec![Vec::new(); servers.len()];
-        let mut firsts = vec![Vec::new(); servers.len()];
-        let mut wholes = vec![Vec::new(); servers.len()];
+        let mut answers: Vec<Vec<Measured>> = servers.iter().map(|_| Vec::new()).collect();
         // The first round warms up and is not counted.
         for round in 0..=load.rounds {
             for (at, server) in servers.iter().enumerate() {
-                let asked = (0..rows).map(|row| ask(&http, server, &load, round * 1_000 + row));
-                let answers = futures_util::future::join_all(asked).await;
+                let began = Instant::now();
+                let asked = (0..rows).map(|row| ask_on(&http, server, &load, [rows, round, row]));
+                let came: Vec<Measured> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
                 if round > 0 {
-                    rates[at].push(answers.iter().map(|answer| answer.rate).sum::<f64>());
-                    wholes[at].push(answers.iter().map(|one| one.whole.as_secs_f64()).fold(0.0, f64::max));
-                    firsts[at].push(median(&answers.iter().map(|one| one.first.as_secs_f64()).collect::<Vec<_>>()));
+                    let tokens = came.iter().map(|answer| answer.tokens).sum::<u64>();
+                    rates[at].push(tokens as f64 / began.elapsed().as_secs_f64());
+                    answers[at].extend(came);
                 }
             }
         }
@@ -90,24 +97,45 @@ async fn main() {
             let mut comparison = Comparison::default();
             rates[at].iter().zip(&rates[0]).for_each(|(own, first)| comparison.push(*own, *first));
             let (middle, least, most) = comparison.ratio();
-            let (first, whole) = (median(&firsts[at]) * 1_000.0, median(&wholes[at]) * 1_000.0);
+            let of = |what: fn(&Measured) -> Duration| {
+                median(&answers[at].iter().map(|one| what(one).as_secs_f64() * 1_000.0).collect::<Vec<_>>())
+            };
             println!(
-                "| {rows} | {} | {:.1} | {middle:.2} ({least:.2} to {most:.2}) | {first:.0} | {whole:.0} |",
+                "| {rows} | {} | {:.1} | {middle:.2} ({least:.2} to {most:.2}) | {:.0} | {:.0} | {:.0} |",
                 server.name,
-                comparison.a()
+                comparison.a(),
+                of(|answer| answer.first),
+                of(|answer| answer.gap),
+                of(|answer| answer.pause),
             );
         }
     }
 }
 
+/// One consumer of a round, by what tells it from all others.
+async fn ask_on(http: &reqwest::Client, server: &Server, load: &Load, who: [usize; 3]) -> Vec<Measured> {
+    let mut answers = Vec::with_capacity(load.answers);
+    for nth in 0..load.answers {
+        answers.push(ask(http, server, load, &prompt(load.prompt, who, nth)).await);
+    }
+    answers
+}
+
+/// Numbers, of which the first tells a prompt from every other: nobody's cache of prefixes helps but with what the template
+/// writes before them.
+fn prompt(words: usize, who: [usize; 3], nth: usize) -> String {
+    let [rows, round, row] = who;
+    let first = ((rows * 100 + round) * 100 + row) * 100 + nth;
+    let words = (0..words).map(|at| if at == 0 { first } else { (first * 31 + at * 7_919) % 997 }.to_string());
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// Asks for one answer and reads it to its end.
-async fn ask(http: &reqwest::Client, server: &Server, load: &Load, number: usize) -> Measured {
-    // No two prompts begin alike, so that nobody's cache of prefixes helps but where it should: within a conversation.
-    let words: Vec<String> = (0..load.prompt).map(|at| format!("{}", (number * 7_919 + at * 31) % 997)).collect();
+async fn ask(http: &reqwest::Client, server: &Server, load: &Load, prompt: &str) -> Measured {
     let mut body = json!({
         "model": server.model, "stream": true, "temperature": 0, "max_tokens": load.output,
         "stream_options": {"include_usage": true},
-        "messages": [{"role": "user", "content": words.join(" ")}],
+        "messages": [{"role": "user", "content": prompt}],
     });
     if !load.ban.is_empty() {
         body["logit_bias"] =
@@ -122,7 +150,7 @@ async fn ask(http: &reqwest::Client, server: &Server, load: &Load, number: usize
         .body(body.to_string());
     let mut response = request.send().await.unwrap();
     assert!(response.status().is_success(), "{}: {} {:?}", server.name, response.status(), response.text().await);
-    let (mut first, mut last, mut tokens) = (None, Duration::ZERO, 0u64);
+    let (mut first, mut last, mut pause, mut tokens) = (None, Duration::ZERO, Duration::ZERO, 0u64);
     let mut text = String::new();
     while let Some(chunk) = response.chunk().await.unwrap() {
         let now = began.elapsed();
@@ -136,6 +164,9 @@ async fn ask(http: &reqwest::Client, server: &Server, load: &Load, number: usize
                 .iter()
                 .any(|part| delta[part].as_str().is_some_and(|text| !text.is_empty()))
             {
+                if first.is_some() {
+                    pause = pause.max(now - last);
+                }
                 first.get_or_insert(now);
                 last = now;
             }
@@ -146,5 +177,6 @@ async fn ask(http: &reqwest::Client, server: &Server, load: &Load, number: usize
     }
     let first = first.expect("an answer has a piece");
     // The first piece has a token at least; the rest came after it.
-    Measured { first, rate: tokens.saturating_sub(1) as f64 / (last - first).as_secs_f64(), whole: last }
+    let gap = (last - first) / u32::try_from(tokens.saturating_sub(1).max(1)).unwrap();
+    Measured { tokens, first, gap, pause }
 }

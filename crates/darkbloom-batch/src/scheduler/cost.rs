@@ -73,12 +73,9 @@ impl StepCost {
         }
     }
 
-    /// How many tokens of prompts can join a step that decodes so many, so that it takes at most `factor` times as long, or at
-    /// most `us_min`.
-    pub(crate) fn room_beside(&self, decoded: usize, factor: f64, us_min: f64) -> Option<usize> {
-        let decoding = self.of_decoding(decoded)?;
-        let each = self.beside.or(self.alone)?;
-        Some((((decoding * factor).max(us_min) - decoding) / each) as usize)
+    /// How many tokens of prompts lengthen a step with rows that decode by so long.
+    pub(crate) fn room_beside(&self, us: f64) -> Option<usize> {
+        Some((us / self.beside.or(self.alone)?) as usize)
     }
 
     /// How many tokens of prompts a step without rows that decode can have, so that it takes at most so long.
@@ -107,7 +104,7 @@ mod tests {
     #[test]
     fn nothing_is_known_before_a_step_was_seen() {
         let mut cost = decoding(&[(0, 5), (4, 0)]);
-        assert_eq!((cost.of_decoding(1), cost.room_beside(1, 2.0, 0.0), cost.room_alone(1e6)), (None, None, None));
+        assert_eq!((cost.of_decoding(1), cost.room_beside(1e6), cost.room_alone(1e6)), (None, None, None));
         cost.learn(3, 5, 100);
         assert_eq!(cost.room_alone(1e6), None, "whose part of it was whose is not known");
     }
@@ -131,16 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn room_is_what_keeps_the_step_within_the_factor() {
+    fn a_prompts_token_beside_rows_that_decode_has_a_price_of_its_own() {
         let mut cost = decoding(&[(8, 180)]);
         cost.learn(0, 100, 1_000);
-        assert_eq!(cost.room_beside(8, 2.0, 0.0), Some(18), "ten µs a token, as alone");
-        assert_eq!(cost.room_beside(8, 1.0, 0.0), Some(0));
-        assert_eq!(cost.room_beside(8, 1.0, 460.0), Some(28));
+        assert_eq!(cost.room_beside(180.0), Some(18), "ten µs a token, as alone");
         assert_eq!(cost.room_alone(1_100.0), Some(110));
         // Beside the others it takes twice as long.
         cost.learn(8, 10, 180 + 200);
-        assert_eq!(cost.room_beside(8, 2.0, 0.0), Some(9));
+        assert_eq!(cost.room_beside(180.0), Some(9));
         assert_eq!(cost.room_alone(1_100.0), Some(110));
     }
 
@@ -148,7 +143,7 @@ mod tests {
     fn a_step_that_was_too_short_to_be_true_makes_no_prompt_free() {
         let mut cost = decoding(&[(8, 1_000)]);
         cost.learn(8, 10, 500);
-        assert!(cost.room_beside(8, 2.0, 0.0).is_some_and(|tokens| tokens <= 2_000));
+        assert!(cost.room_beside(1_000.0).is_some_and(|tokens| tokens <= 2_000));
     }
 
     #[test]
