@@ -1,4 +1,4 @@
-//! What one forward takes: a prompt's piece by its size, and decoding by the number of rows.
+//! What one step takes: a prompt's piece by its size, decoding by the number of rows, and both together.
 //!
 //! `cargo run --release -p darkbloom-engine --example forward_bench -- MODEL.gguf [depth=64] [rounds=5] [threads=N]
 //! [exactness=exact|fast]`
@@ -18,6 +18,8 @@ use darkbloom_types::{SecretTokens, TokenId};
 
 const PIECES: [usize; 14] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 512];
 const ROWS: [usize; 7] = [1, 2, 3, 4, 6, 8, 16];
+/// Tokens of the piece beside rows that decode.
+const PIECE: usize = 16;
 /// Rows that a context is made for, and tokens of each beyond the depth.
 const ROWS_MAX: usize = 16;
 const ROOM: usize = 512;
@@ -46,11 +48,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     writeln!(out, "piece     ms (median)   ms a token")?;
     for tokens in PIECES {
-        show(&mut out, tokens, time(&mut executor, depth, rounds, 1, tokens, false)?)?;
+        show(&mut out, tokens, time(&mut executor, depth, rounds, || vec![(tokens, false)])?)?;
     }
     writeln!(out, "rows      ms (median)   ms a token")?;
     for rows in ROWS {
-        show(&mut out, rows, time(&mut executor, depth, rounds, rows, 1, true)?)?;
+        show(&mut out, rows, time(&mut executor, depth, rounds, || vec![(1, true); rows])?)?;
+    }
+    writeln!(out, "rows beside a piece of {PIECE}")?;
+    for rows in ROWS.into_iter().filter(|rows| *rows < ROWS_MAX) {
+        let works = || [vec![(1, true); rows], vec![(PIECE, false)]].concat();
+        show(&mut out, rows, time(&mut executor, depth, rounds, works)?)?;
     }
     Ok(())
 }
@@ -72,26 +79,23 @@ fn fill(executor: &mut LlamaExecutor, row: usize, depth: usize) -> Result<(), Bo
     Ok(())
 }
 
-/// Milliseconds of forwards with so many tokens for each of so many rows, which forget them afterwards.
+/// Milliseconds of steps in which each row gets so many tokens and draws or not; the rows forget them afterwards.
 fn time(
     executor: &mut LlamaExecutor,
     depth: usize,
     rounds: usize,
-    rows: usize,
-    tokens: usize,
-    draws: bool,
+    works: impl Fn() -> Vec<(usize, bool)>,
 ) -> Result<Vec<f64>, Box<dyn Error>> {
     let mut took = Vec::with_capacity(rounds);
     for _ in 0..rounds {
-        let plan = StepPlan {
-            memory: Vec::new(),
-            rows: (0..rows).map(|row| work(row, depth, tokens, executor.vocabulary(), draws)).collect(),
-        };
+        let rows = works().into_iter().enumerate();
+        let rows = rows.map(|(row, (tokens, draws))| work(row, depth, tokens, executor.vocabulary(), draws));
+        let plan = StepPlan { memory: Vec::new(), rows: rows.collect() };
         let began = Instant::now();
         executor.step(&plan)?;
         took.push(began.elapsed().as_secs_f64() * 1e3);
-        let forget = |row| MemoryOp::Forget { slot: Slot(row as u32), from: depth as u32 };
-        executor.step(&StepPlan { memory: (0..rows).map(forget).collect(), rows: Vec::new() })?;
+        let forget = |row: &RowWork| MemoryOp::Forget { slot: row.slot, from: depth as u32 };
+        executor.step(&StepPlan { memory: plan.rows.iter().map(forget).collect(), rows: Vec::new() })?;
     }
     Ok(took)
 }

@@ -4,6 +4,7 @@ mod adapter;
 mod embedder;
 mod exact;
 mod loaded;
+mod passes;
 pub(crate) mod raw;
 mod state;
 
@@ -13,6 +14,7 @@ use std::io::{BufReader, ErrorKind, Seek as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use darkbloom_batch::{
     Drawn, GUESSES_IN_STEP_MAX, MemoryOp, RowWork, SampleAt, SampleError, Sampled, Sampler, SavedId, Slot, StepOutput,
@@ -22,11 +24,12 @@ use darkbloom_types::TokenId;
 
 use crate::devices::{Accelerator, devices};
 use crate::executor::{Draws, Ledger, SAVED_PART};
-use crate::masks::{MaskFinder, RowMasks};
+use crate::masks::{FoundMasks, MaskFinder, RowMasks};
 use crate::{AdapterError, AdapterHeader, Capacity, ExecuteError, Executor, GgufError, ModelHeader};
 pub use adapter::{Adapter, check_open_adapters};
 pub use embedder::{EmbedError, LlamaEmbedder};
 use loaded::Loaded;
+use passes::Passes;
 use raw::{Batch, Context, Model};
 use state::SavedState;
 
@@ -244,7 +247,7 @@ pub struct LlamaExecutor {
     company: bool,
     sampler: Sampler,
     masks: MaskFinder,
-    forwards: u64,
+    passes: Passes,
 }
 
 impl LlamaExecutor {
@@ -290,7 +293,7 @@ impl LlamaExecutor {
             company: needs.company,
             sampler: Sampler::new(),
             masks: MaskFinder::default(),
-            forwards: 0,
+            passes: Passes::default(),
         })
     }
 
@@ -298,12 +301,6 @@ impl LlamaExecutor {
     #[must_use]
     pub fn end_tokens(&self) -> Vec<TokenId> {
         self.model.end_tokens().into_iter().map(TokenId).collect()
-    }
-
-    /// Forwards since the start: one for each step.
-    #[must_use]
-    pub fn forwards(&self) -> u64 {
-        self.forwards
     }
 
     /// As [`Executor::step`], and shows the logits of each row that draws: to measure whether they depend on neighbours.
@@ -321,29 +318,55 @@ impl LlamaExecutor {
             return Ok(StepOutput { sampled: Vec::new(), lost });
         }
         self.ledger.check(rows.iter().copied())?;
-        let (places, filled) = self.fill_batch(&rows);
-        let mut masks = self.masks.ask(rows.iter().copied());
+        let split = self.passes.split(rows, !self.company);
+        let forwards = split.decoding.iter().chain([&split.prompts]).filter(|rows| !rows.is_empty());
+        let mut masks = self.masks.ask(forwards.clone().flatten().copied());
+        let mut sampled = Vec::new();
+        let mut decoding_us = 0.0;
+        for (nth, rows) in forwards.enumerate() {
+            let outcome = self.forward(rows, &mut masks, &mut observe, &mut sampled);
+            if nth > 0 && outcome == Err(ExecuteError::NoRoom) {
+                // The memory is not as it was before the step.
+                return Err(self.forget_everything(ExecuteError::Backend { code: 1 }));
+            }
+            let us = outcome?;
+            if nth < split.decoding.len() {
+                decoding_us += us;
+            }
+        }
+        let decoding = split.decoding.iter().map(Vec::len).sum();
+        self.passes.learn(decoding, split.decoding.len(), decoding_us);
+        Ok(StepOutput { sampled, lost })
+    }
+
+    /// One forward, and what its rows draw. Returns the microseconds that the forward took.
+    fn forward(
+        &mut self,
+        rows: &[&RowWork],
+        masks: &mut FoundMasks,
+        observe: &mut impl FnMut(&RowWork, &[f32]),
+        sampled: &mut Vec<Sampled>,
+    ) -> Result<f64, ExecuteError> {
+        let (places, filled) = self.fill_batch(rows);
+        let began = Instant::now();
         let code = self.context.decode(&mut self.batch);
+        let us = began.elapsed().as_secs_f64() * 1e6;
         self.batch.clear();
-        self.forwards += 1;
         match code {
             0 => {}
             // The memory is as it was.
             1 => return Err(ExecuteError::NoRoom),
-            code => {
-                self.forget_everything();
-                return Err(if code == 2 { ExecuteError::Interrupted } else { ExecuteError::Backend { code } });
-            }
+            2 => return Err(self.forget_everything(ExecuteError::Interrupted)),
+            code => return Err(self.forget_everything(ExecuteError::Backend { code })),
         }
-        let mut sampled = Vec::with_capacity(rows.len());
-        for (work, last) in rows.into_iter().zip(places) {
+        for (&work, last) in rows.iter().zip(places) {
             let guesses = work.guesses as usize;
             let slot = work.slot.0 as usize;
             let held = self.ledger.held[slot] + work.tokens.len();
             self.ledger.held[slot] = held;
             let Some(draw) = &work.sample else { continue };
             let masks = masks.of(work, &mut self.masks);
-            let tokens = self.draw(work, draw, masks, last - guesses, &mut observe);
+            let tokens = self.draw(work, draw, masks, last - guesses, observe);
             let right = tokens.as_ref().map_or(0, |tokens| tokens.len() - 1);
             if right < guesses {
                 self.ledger.held[slot] = held - guesses + right;
@@ -354,7 +377,7 @@ impl LlamaExecutor {
         for slot in filled {
             self.context.forget(slot, self.ledger.held[slot]);
         }
-        Ok(StepOutput { sampled, lost })
+        Ok(us)
     }
 
     /// Draws from the logits at a place of the batch, and from those after it as long as the guesses there are right.
@@ -455,11 +478,12 @@ impl LlamaExecutor {
     }
 
     /// After a failed forward nobody knows what the sequences hold.
-    fn forget_everything(&mut self) {
+    fn forget_everything(&mut self, error: ExecuteError) -> ExecuteError {
         for slot in 0..self.ledger.held.len() {
             self.context.forget(slot, 0);
             self.ledger.held[slot] = 0;
         }
+        error
     }
 }
 

@@ -1,84 +1,201 @@
-//! Tokens a second through the whole sealed path (client, coordinator with a durable ledger, provider, receipts) beside the
-//! bare executor loop, in interleaved rounds: the same model file, settings, prompts and numbers of tokens.
+//! Tokens a second of the bare executor loop, of the engine with its scheduler, and of the whole sealed path (client,
+//! coordinator with a durable ledger, provider, receipts), in interleaved rounds: the same model file, settings, prompts and
+//! numbers of tokens.
 //!
-//! `cargo run --release -p darkbloom-testbed --example sealed_path -- MODEL.gguf [OUTPUT_TOKENS] [ROUNDS] [STREAMS,STREAMS…]`
+//! `cargo run --release -p darkbloom-testbed --example sealed_path -- MODEL.gguf [output=32] [rounds=5] [words=40]
+//! [streams=1,2,4,8,16] [threads=N] [exactness=exact|fast]`
+//!
+//! Rates are of output tokens from the question to the last answer's end, prefill included. No two prompts are alike, so that
+//! no prefix is shared but the template's; tokens are drawn at temperature 1, so that there is little to guess.
 
+use std::error::Error;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use darkbloom_engine::LlamaSettings;
+use darkbloom_batch::{Limits, RowEvent, RowId, RowRequest, Sampling};
+use darkbloom_content::ChatRequest;
+use darkbloom_engine::{Engine, EngineHandle, Exactness, Executor as _, LlamaExecutor, LlamaSettings};
 use darkbloom_testbed::{BareLoop, Comparison, Network, median, sampled_request};
 use darkbloom_text::{TextModel, TextPack};
+use darkbloom_types::{SecretTokens, TokenCount};
+use tokio::runtime::Runtime;
 
-/// The prompt: a model with random weights does not mind, the one that ships counts as long as it is let.
-const PROMPT: &str = "Count from 1 to 12.";
+/// A logit that no draw reaches: of tokens that would end an answer early.
+const NEVER: f32 = -100.0;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let model = PathBuf::from(arguments.next().ok_or("which model file?")?);
-    let output: u32 = arguments.next().map_or(Ok(32), |text| text.parse())?;
-    let rounds: usize = arguments.next().map_or(Ok(5), |text| text.parse())?;
-    let streams = arguments.next().unwrap_or_else(|| "1,8".to_owned());
-    let streams: Vec<usize> = streams.split(',').map(str::parse).collect::<Result<_, _>>()?;
+struct Options {
+    model: PathBuf,
+    output: u32,
+    rounds: usize,
+    words: usize,
+    streams: Vec<usize>,
+    threads: usize,
+    exactness: Exactness,
+}
+
+impl Options {
+    fn parse() -> Result<Self, Box<dyn Error>> {
+        let mut arguments = std::env::args().skip(1);
+        let mut options = Self {
+            model: arguments.next().ok_or("usage: sealed_path MODEL.gguf [key=value ...]")?.into(),
+            output: 32,
+            rounds: 5,
+            words: 40,
+            streams: vec![1, 2, 4, 8, 16],
+            threads: LlamaSettings::threads_of_this_machine(),
+            exactness: Exactness::Exact,
+        };
+        for argument in arguments {
+            match argument.split_once('=').ok_or("arguments after the model are key=value")? {
+                ("output", value) => options.output = value.parse()?,
+                ("rounds", value) => options.rounds = value.parse()?,
+                ("words", value) => options.words = value.parse()?,
+                ("streams", value) => options.streams = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
+                ("threads", value) => options.threads = value.parse()?,
+                ("exactness", "exact") => options.exactness = Exactness::Exact,
+                ("exactness", "fast") => options.exactness = Exactness::Fast,
+                (key, _) => return Err(format!("unknown argument {key}").into()),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// The three ways to the model.
+struct Sides {
+    text: TextModel,
+    bare: BareLoop,
+    engine: EngineHandle,
+    network: Network,
+    runtime: Runtime,
+    sampling: Arc<Sampling>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse()?;
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-
-    let pack = TextPack::from_gguf(std::io::BufReader::new(std::fs::File::open(&model)?))?;
+    let pack = TextPack::from_gguf(std::io::BufReader::new(std::fs::File::open(&options.model)?))?;
     let text = TextModel::new(pack)?;
-    let prompt = text.prompt_tokens(&sampled_request(PROMPT, 0.0))?;
-    let row_tokens = (prompt.len() + output as usize + 64).next_multiple_of(256).min(text.context_length().0 as usize);
-    let most = streams.iter().copied().max().unwrap_or(1);
-    let mut settings = LlamaSettings::new(most, row_tokens);
-    settings.threads = LlamaSettings::threads_of_this_machine();
+    let longest = text.prompt_tokens(&request(&text, options.words, 0))?.len() + options.output as usize;
+    // Prompts of as many words differ by some tokens.
+    let row_tokens = (longest + 64).next_multiple_of(256).min(text.context_length().0 as usize);
+    let most = options.streams.iter().copied().max().unwrap_or(1);
+    let settings = LlamaSettings {
+        threads: options.threads,
+        exactness: options.exactness,
+        ..LlamaSettings::new(most, row_tokens)
+    };
+    let executor = LlamaExecutor::load(&options.model, &settings)?;
+    let limits = Limits { trims: false, ..executor.capacity().limits(most) };
+    let engine = Engine::start(executor, limits)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let logit_bias = text.end_tokens().iter().map(|token| (*token, NEVER)).collect();
+    let mut sides = Sides {
+        bare: BareLoop::load(&options.model, &settings)?,
+        engine: engine.handle(),
+        network: runtime.block_on(Network::start_with(&options.model, &settings))?,
+        sampling: Arc::new(Sampling { temperature: 1.0, seed: 7, logit_bias, ..Sampling::greedy() }),
+        text,
+        runtime,
+    };
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
-        "model {}, {} prompt tokens, {output} output tokens, {} engine thread(s), {rounds} rounds",
-        model.display(),
-        prompt.len(),
-        settings.threads
+        "{}, {:?}, {} thread(s), prompts of some {} tokens, {} tokens out, {} rounds",
+        options.model.display(),
+        options.exactness,
+        options.threads,
+        longest - options.output as usize,
+        options.output,
+        options.rounds
     )?;
     writeln!(
         out,
-        "{:>7}  {:>12}  {:>12}  {:>22}  {:>14}",
-        "streams", "sealed tok/s", "bare tok/s", "ratio (least, largest)", "first text ms"
+        "streams   bare tok/s   engine tok/s (÷ bare)          sealed tok/s (÷ bare)          first text ms"
     )?;
-    let mut bare = BareLoop::load(&model, &settings)?;
-    let network = runtime.block_on(Network::start(&model, most, row_tokens, settings.threads))?;
-    for streams in streams {
-        let (mut comparison, mut firsts) = (Comparison::default(), Vec::new());
-        for round in 0..=rounds {
-            let began = Instant::now();
-            let answers = runtime.block_on(async {
-                let asks = (0..streams).map(|_| network.ask(sampled_request(PROMPT, 0.0), output));
-                futures_util::future::join_all(asks).await
-            });
-            let took = began.elapsed().as_secs_f64();
-            let (mut tokens, mut first_ms) = (0, Vec::new());
-            for answer in answers {
-                let answer = answer?;
-                tokens += answer.tokens;
-                first_ms.push(answer.first.as_secs_f64() * 1_000.0);
-            }
-            let sealed = f64::from(tokens) / took;
-            // The bare loop makes as many tokens a row as the sealed path did.
-            let each = tokens / u32::try_from(streams)?;
-            let floor = bare.run(streams, &prompt, each.max(1))?;
+    for &streams in &options.streams {
+        let (mut engines, mut sealed, mut firsts) = (Comparison::default(), Comparison::default(), Vec::new());
+        // The first round warms up.
+        for round in 0..=options.rounds {
+            let first = (streams * 100 + round) * 300;
+            let (of_sealed, first_ms) = sides.sealed(&options, first, streams)?;
+            let (of_bare, of_engine) = sides.within(&options, first, streams)?;
             if round > 0 {
-                comparison.push(sealed, floor);
-                firsts.push(median(&first_ms));
+                engines.push(of_engine, of_bare);
+                sealed.push(of_sealed, of_bare);
+                firsts.push(first_ms);
             }
         }
-        let (ratio, least, largest) = comparison.ratio();
+        let show = |of: &Comparison| {
+            let (ratio, least, most) = of.ratio();
+            format!("{:.1} {ratio:.3} ({least:.3} to {most:.3})", of.a())
+        };
         writeln!(
             out,
-            "{streams:>7}  {:>12.1}  {:>12.1}  {ratio:>8.3} ({least:.3}, {largest:.3})  {:>14.2}",
-            comparison.a(),
-            comparison.b(),
+            "{streams:>7}   {:>10.1}   {:<29}  {:<29}  {:.1}",
+            sealed.b(),
+            show(&engines),
+            show(&sealed),
             median(&firsts)
         )?;
     }
-    runtime.block_on(network.stop());
+    sides.runtime.block_on(sides.network.stop());
     Ok(())
+}
+
+/// Numbers, of which the first tells a prompt from every other.
+fn request(text: &TextModel, words: usize, nth: usize) -> ChatRequest {
+    let words = (0..words).map(|at| if at == 0 { nth } else { (nth * 31 + at * 7_919) % 997 }.to_string());
+    let mut request = sampled_request(&words.collect::<Vec<_>>().join(" "), 1.0);
+    request.tweaks.logit_bias = text.end_tokens().iter().map(|token| (*token, NEVER)).collect();
+    request
+}
+
+impl Sides {
+    /// Tokens a second through the whole path, and the median time to a stream's first text in milliseconds.
+    fn sealed(&self, options: &Options, first: usize, streams: usize) -> Result<(f64, f64), Box<dyn Error>> {
+        let began = Instant::now();
+        let answers = self.runtime.block_on(async {
+            let asks = (first..first + streams)
+                .map(|nth| self.network.ask(request(&self.text, options.words, nth), options.output));
+            futures_util::future::try_join_all(asks).await
+        })?;
+        let seconds = began.elapsed().as_secs_f64();
+        let tokens = answers.iter().map(|answer| answer.tokens).sum::<u32>();
+        if tokens as usize != streams * options.output as usize {
+            return Err("an answer ended early".into());
+        }
+        let first_ms: Vec<_> = answers.iter().map(|answer| answer.first.as_secs_f64() * 1_000.0).collect();
+        Ok((f64::from(tokens) / seconds, median(&first_ms)))
+    }
+
+    /// Tokens a second of the bare loop and of the engine.
+    fn within(&mut self, options: &Options, first: usize, streams: usize) -> Result<(f64, f64), Box<dyn Error>> {
+        let prompts = (first..first + streams)
+            .map(|nth| self.text.prompt_tokens(&request(&self.text, options.words, nth)))
+            .collect::<Result<Vec<SecretTokens>, _>>()?;
+        let bare = self.bare.run(&prompts, &self.sampling, options.output)?;
+        let began = Instant::now();
+        let (sender, ends) = mpsc::channel();
+        for (nth, prompt) in prompts.into_iter().enumerate() {
+            let sender = sender.clone();
+            let row = RowRequest::new(RowId((first + nth) as u64), prompt, TokenCount(options.output));
+            let row = RowRequest { sampling: Arc::clone(&self.sampling), ..row };
+            let sink = Box::new(move |event| {
+                if let RowEvent::Ended { output_tokens, .. } = event {
+                    // The receiver waits for every end.
+                    _ = sender.send(output_tokens.0);
+                }
+            });
+            self.engine.submit(row, sink)?;
+        }
+        drop(sender);
+        let tokens: u32 = ends.iter().sum();
+        if tokens as usize != streams * options.output as usize {
+            return Err("a row ended early".into());
+        }
+        Ok((bare, f64::from(tokens) / began.elapsed().as_secs_f64()))
+    }
 }

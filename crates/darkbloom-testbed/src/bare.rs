@@ -36,41 +36,47 @@ impl BareLoop {
         Ok(Self { executor: LlamaExecutor::load(model, settings)? })
     }
 
-    /// Prompts all rows with the same tokens, decodes `output` tokens of each greedily, and returns output tokens a second,
-    /// from the first step to the last, prefill included: what a consumer of all rows would see.
+    /// Prompts the rows, decodes `output` tokens of each, and returns output tokens a second, from the first step to the last,
+    /// prefill included: what a consumer of all rows would see.
     ///
     /// # Errors
     /// [`BareError`] when a step fails.
-    pub fn run(&mut self, rows: usize, prompt: &SecretTokens, output: u32) -> Result<f64, BareError> {
-        let greedy = Arc::new(Sampling::greedy());
-        let work = |slot: usize, start: u32, tokens: Vec<TokenId>, position: u32| RowWork {
-            slot: Slot(u32::try_from(slot).unwrap_or(u32::MAX)),
+    pub fn run(&mut self, prompts: &[SecretTokens], sampling: &Arc<Sampling>, output: u32) -> Result<f64, BareError> {
+        let work = |slot: usize, start: usize, tokens: Vec<TokenId>, position: u32| RowWork {
+            slot: Slot(slot as u32),
             id: RowId(slot as u64 + 1),
-            start,
+            start: start as u32,
             tokens: SecretTokens::new(tokens),
             guesses: 0,
-            sample: Some(SampleAt::new(Arc::clone(&greedy), position)),
+            sample: Some(SampleAt::new(Arc::clone(sampling), position)),
         };
-        let prompt_tokens = prompt.expose();
-        let length = u32::try_from(prompt_tokens.len()).unwrap_or(u32::MAX);
-        let mut last = vec![TokenId(0); rows];
+        let step_tokens = self.executor.capacity().step_tokens_max;
+        let mut last = vec![TokenId(0); prompts.len()];
+        let forget = |slot| MemoryOp::Forget { slot: Slot(slot as u32), from: 0 };
+        let mut memory: Vec<_> = (0..prompts.len()).map(forget).collect();
         let began = Instant::now();
-        for index in 0..output {
-            let forget = |slot| MemoryOp::Forget { slot: Slot(slot as u32), from: 0 };
-            let memory = if index == 0 { (0..rows).map(forget).collect() } else { Vec::new() };
-            let rows_work = (0..rows)
-                .map(|slot| match index {
-                    0 => work(slot, 0, prompt_tokens.to_vec(), 0),
-                    _ => work(slot, length + index - 1, vec![last[slot]], index),
-                })
-                .collect();
-            let step = self.executor.step(&StepPlan { memory, rows: rows_work })?;
-            for sampled in step.sampled {
-                let slot = sampled.slot.0 as usize;
-                let tokens = sampled.tokens.map_err(|_| BareError::NoToken)?;
-                last[slot] = tokens.last().ok_or(BareError::NoToken)?.token;
+        for position in 0..output {
+            let rows = prompts.iter().enumerate().map(|(slot, prompt)| match position {
+                0 => work(slot, 0, prompt.expose().to_vec(), 0),
+                _ => work(slot, prompt.len() + position as usize - 1, vec![last[slot]], position),
+            });
+            // As many prompts at a time as fit into a step.
+            let mut rows: Vec<_> = rows.collect();
+            while !rows.is_empty() {
+                let mut tokens = 0;
+                let fit = rows.iter().take_while(|row| {
+                    tokens += row.tokens.len();
+                    tokens <= step_tokens
+                });
+                let rest = rows.split_off(fit.count().max(1));
+                let step = self.executor.step(&StepPlan { memory: std::mem::take(&mut memory), rows })?;
+                rows = rest;
+                for sampled in step.sampled {
+                    let tokens = sampled.tokens.map_err(|_| BareError::NoToken)?;
+                    last[sampled.slot.0 as usize] = tokens.last().ok_or(BareError::NoToken)?.token;
+                }
             }
         }
-        Ok((rows as u32 * output) as f64 / began.elapsed().as_secs_f64())
+        Ok((prompts.len() as u32 * output) as f64 / began.elapsed().as_secs_f64())
     }
 }

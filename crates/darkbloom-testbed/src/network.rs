@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use darkbloom_client::{Client, Config as ClientConfig, Operation, Part};
 use darkbloom_content::{ChatRequest, Message, Role};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
+use darkbloom_engine::LlamaSettings;
 use darkbloom_provider::{Config as ProviderConfig, ModelConfig, Provider, weights_of_file};
 use darkbloom_text::TextPack;
 use darkbloom_types::{Refusal, SecretString, Tier};
@@ -85,6 +86,15 @@ impl Network {
     /// # Errors
     /// [`NetworkError`] says which part failed.
     pub async fn start(model: &Path, rows: usize, row_tokens: usize, threads: usize) -> Result<Self, NetworkError> {
+        let settings = LlamaSettings { threads, ..LlamaSettings::new(rows, row_tokens) };
+        Self::start_with(model, &settings).await
+    }
+
+    /// Starts a network around a model that is loaded with these settings.
+    ///
+    /// # Errors
+    /// [`NetworkError`] says which part failed.
+    pub async fn start_with(model: &Path, settings: &LlamaSettings) -> Result<Self, NetworkError> {
         let folder = tempfile::tempdir()?;
         let coordinator = Coordinator::start(CoordinatorConfig {
             listen: ([127, 0, 0, 1], 0).into(),
@@ -106,9 +116,10 @@ impl Network {
             join_token: Some(admin.key("join", None).await?),
             data: folder.path().join("provider"),
             models: vec![ModelConfig {
-                rows: Some(rows),
-                row_tokens: Some(row_tokens),
-                threads: Some(threads),
+                rows: Some(settings.rows_max),
+                row_tokens: Some(settings.row_tokens_max),
+                threads: Some(settings.threads),
+                exactness: settings.exactness,
                 ..ModelConfig::new(model.to_owned())
             }],
             memory: None,
