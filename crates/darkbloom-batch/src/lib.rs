@@ -11,10 +11,10 @@
 //!                 │                                                      │           │
 //!                 └──────────────────── cancel ─────────────────────────┴───────────┘
 //!
-//!   plan() ──StepPlan──▶ executor (one forward for every row in the plan) ──StepOutput──▶ update() ──▶ row events
+//!   plan() ──StepPlan──▶ executor (every row in the plan) ──StepOutput──▶ update() ──▶ row events
 //! ```
 //!
-//! A row may have a [`Guide`], which says what may come next in its answer. The executor asks it while the forward runs; what
+//! A row may have a [`Guide`], which says what may come next in its answer. The executor asks it while it computes; what
 //! the guide forbids is never drawn, and a guess that it forbids is wrong.
 //!
 //! A row's slot is free for the next plan as soon as the row ended; the plan that reuses a slot, or the next one at the

@@ -14,10 +14,10 @@ pub struct Slot(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SavedId(pub u64);
 
-/// One step: changes to the model's memory in order, then one forward over all rows' tokens.
+/// One step: changes to the model's memory in order, then all rows' tokens.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StepPlan {
-    /// What is forgotten, saved and brought back before the forward.
+    /// What is forgotten, saved and brought back before.
     pub memory: Vec<MemoryOp>,
     /// The rows of the step, each slot at most once: those that decode first, then those that prefill. Nothing when only the
     /// memory changes.
@@ -25,7 +25,7 @@ pub struct StepPlan {
 }
 
 impl StepPlan {
-    /// Tokens that the forward takes in.
+    /// Tokens that the step takes in.
     #[must_use]
     pub fn token_count(&self) -> usize {
         self.rows.iter().map(|row| row.tokens.len()).sum()

@@ -38,7 +38,7 @@ const CHUNK_UNKNOWN: usize = 32;
 /// Prompt tokens of a step while nothing is known about what they take: on the slowest machine a few seconds.
 const CHUNK_FIRST: usize = 64;
 
-/// How long a step should take at most because rows prefill in it while none decodes: so long waits who comes next.
+/// How long a step should take at most because rows prefill in it: so long waits who comes next.
 const PREFILL_STEP_US_MAX: f64 = 1e6;
 
 /// Prompt tokens that join a step of decoding rows at least: with fewer, most of what a prompt takes would be passes over the
@@ -572,12 +572,33 @@ impl Scheduler {
 /// How long prompts' pieces may take in a step whose rows decode for so long.
 fn prompts_us(decoding_us: f64, decoding: usize, prompts: usize) -> f64 {
     let kept = PREFILL_PART * decoding_us;
-    let few = kept * GAP_KEPT_ROWS as f64 / decoding as f64;
-    // Where more wait for their first token than decode, each of them all counts the same.
-    let fair = decoding_us * prompts as f64 / decoding as f64;
-    few.max(fair).min(PREFILL_STEP_US_MAX - decoding_us).max(kept).max(PREFILL_STEP_US_MIN - decoding_us)
+    let few = if decoding < GAP_KEPT_ROWS {
+        // Where more wait for their first token than decode, each of them all counts the same.
+        (kept * GAP_KEPT_ROWS as f64).max(decoding_us * prompts as f64) / decoding as f64
+    } else {
+        kept
+    };
+    few.min(PREFILL_STEP_US_MAX - decoding_us).max(kept).max(PREFILL_STEP_US_MIN - decoding_us)
 }
 
 fn slot_of(index: usize) -> Slot {
     Slot(u32::try_from(index).expect("Limits::check keeps the number of slots within 32 bits"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_get_a_part_of_a_step_by_how_many_rows_decode_and_how_many_wait() {
+        for prompts in [1, 50] {
+            assert_eq!(prompts_us(100e3, 8, prompts), 90e3, "the gap is kept");
+            assert_eq!(prompts_us(100e3, 16, prompts), 90e3);
+        }
+        assert_eq!(prompts_us(100e3, 4, 1), 180e3, "as much as beside eight for all of them");
+        assert_eq!(prompts_us(100e3, 2, 12), 600e3, "six times as many wait");
+        assert_eq!(prompts_us(200e3, 1, 1), 800e3, "the step takes a second");
+        assert_eq!(prompts_us(4e6, 1, 1), 3.6e6, "which it takes without any prompt");
+        assert_eq!(prompts_us(100.0, 8, 1), 900.0, "nobody notices a millisecond");
+    }
 }

@@ -3,8 +3,9 @@
 //! `cargo run --release -p darkbloom-engine --example forward_bench -- MODEL.gguf [depth=64] [rounds=5] [threads=N]
 //! [exactness=exact|fast]`
 //!
-//! Every row holds `depth` tokens before each forward. Nothing is drawn from pieces; rows that decode draw the likeliest token.
-//! The lowest of the rounds is shown, which other work on the machine disturbs least, with the median behind it.
+//! Every row holds `depth` tokens before each step. Nothing is drawn from pieces; rows that decode draw the likeliest token.
+//! The lowest of the rounds is shown, which other work on the machine disturbs least, with the median behind it. Two and three
+//! rows are tried together and apart; the lowest is the better way.
 
 use std::error::Error;
 use std::io::Write;

@@ -67,7 +67,7 @@ pub enum StartEngineError {
 /// What an engine has done since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// Steps executed: one forward each, for all rows together.
+    /// Steps executed, for all rows together.
     pub steps: u64,
     /// Tokens that they took in: prompts, answers and guesses.
     pub tokens: u64,

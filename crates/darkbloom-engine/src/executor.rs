@@ -17,7 +17,7 @@ const PREFIX_KEEP: Millis = Millis::from_minutes(5);
 
 /// A model with memory for a fixed number of rows.
 pub trait Executor: Send {
-    /// Changes the memory as the plan says, runs one forward over all rows' tokens, and draws tokens for each row that asks
+    /// Changes the memory as the plan says, computes all rows' tokens, and draws tokens for each row that asks
     /// for them. A plan without rows changes the memory only.
     ///
     /// # Errors

@@ -11,7 +11,7 @@
 //!                                     │ plan   ▲ update          │ events
 //!                                     ▼        │                 ▼
 //!                          executing thread ──step──▶ executor   telling thread ──▶ each row's sink
-//!                          (one forward for all rows)            (meanwhile; and watches that steps come back)
+//!                          (all rows of a step)                  (meanwhile; and watches that steps come back)
 //! ```
 
 mod devices;

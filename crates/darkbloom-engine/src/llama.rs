@@ -37,10 +37,10 @@ use state::SavedState;
 /// neighbouring slots in one pass over the weights, so a gap costs another pass.
 const GAP_FILLED_MAX: usize = 2;
 
-/// Fewest decoding rows with which gaps are filled. A step of seven rows with a gap took 282 ms as it is and 169 ms
-/// filled, one of two rows 53 and 198 ms: llama.cpp's products for two to four columns are slow (0.6 B parameters,
+/// Fewest decoding rows with which gaps are filled. llama.cpp's products for two and three columns are slow: two forwards of
+/// two rows take 210 ms, one of five columns 160, and one of three columns takes as long as three of one (0.6 B parameters,
 /// Q8_0, one thread, AVX2).
-const GAP_FILL_ROWS_MIN: usize = 6;
+const GAP_FILL_ROWS_MIN: usize = 4;
 
 /// Most threads. ggml allows 512; beyond the number of cores they only wait for each other.
 const THREADS_MAX: usize = 512;
@@ -57,7 +57,8 @@ pub enum Exactness {
     /// forward gets one of no consequence beside it, and a row holds a token less.
     #[default]
     Exact,
-    /// Whichever kernel is fastest. Tokens then depend on the neighbours now and then.
+    /// Whichever kernel is fastest. Tokens then depend on the neighbours now and then, and on which way to share a forward was
+    /// the faster.
     Fast,
 }
 
@@ -323,19 +324,26 @@ impl LlamaExecutor {
         let mut masks = self.masks.ask(forwards.clone().flatten().copied());
         let mut sampled = Vec::new();
         let mut decoding_us = 0.0;
-        for (nth, rows) in forwards.enumerate() {
+        for (nth, rows) in forwards.clone().enumerate() {
             let outcome = self.forward(rows, &mut masks, &mut observe, &mut sampled);
-            if nth > 0 && outcome == Err(ExecuteError::NoRoom) {
-                // The memory is not as it was before the step.
-                return Err(self.forget_everything(ExecuteError::Backend { code: 1 }));
+            if outcome == Err(ExecuteError::NoRoom) {
+                // The memory is to be as it was before the step.
+                for row in forwards.take(nth).flatten() {
+                    let (slot, start) = (row.slot.0 as usize, row.start as usize);
+                    self.context.forget(slot, start);
+                    self.ledger.held[slot] = start;
+                }
+                return Err(ExecuteError::NoRoom);
             }
             let us = outcome?;
             if nth < split.decoding.len() {
                 decoding_us += us;
             }
         }
-        let decoding = split.decoding.iter().map(Vec::len).sum();
-        self.passes.learn(decoding, split.decoding.len(), decoding_us);
+        if split.measured {
+            let decoding = split.decoding.iter().map(Vec::len).sum();
+            self.passes.learn(decoding, split.decoding.len(), decoding_us);
+        }
         Ok(StepOutput { sampled, lost })
     }
 

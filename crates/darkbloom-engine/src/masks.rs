@@ -1,4 +1,4 @@
-//! Masks of guided rows, found on a thread of their own while the forward runs.
+//! Masks of guided rows, found on a thread of their own while a step's forwards run.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use darkbloom_batch::{GuideError, RowWork, SharedGuide, TokenMask};
 use darkbloom_types::SecretTokens;
 
-/// How long a step waits for its masks after the forward. A guide bounds its own work to some 20 ms a mask; with a step of 256
+/// How long a step waits for its masks after a forward. A guide bounds its own work to some 20 ms a mask; with a step of 256
 /// rows, each of them at that bound, one thread is done after 5 s.
 const MASKS_WAIT: Duration = Duration::from_secs(10);
 
@@ -50,7 +50,7 @@ impl MaskFinder {
     pub(crate) fn ask<'r>(&mut self, rows: impl IntoIterator<Item = &'r RowWork>) -> FoundMasks {
         let rows: Vec<_> = rows.into_iter().filter_map(Question::of).collect();
         if rows.is_empty() {
-            return FoundMasks { found: None, until: None };
+            return FoundMasks { found: None, until: None, failed: None };
         }
         let (found, masks) = sync_channel(rows.len());
         let steps = self.steps.take().or_else(start);
@@ -60,7 +60,7 @@ impl MaskFinder {
                 self.steps = Some(steps);
             }
         }
-        FoundMasks { found: Some(masks), until: None }
+        FoundMasks { found: Some(masks), until: None, failed: None }
     }
 
     /// Leaves the thread to what it does not come back from; the next step gets another.
@@ -92,6 +92,8 @@ pub(crate) struct FoundMasks {
     found: Option<Receiver<RowMasks>>,
     /// How long they are waited for; set when the first is.
     until: Option<Instant>,
+    /// Why there are no more: what comes after one that did not would be taken for the next row's.
+    failed: Option<GuideError>,
 }
 
 impl FoundMasks {
@@ -99,18 +101,57 @@ impl FoundMasks {
     pub(crate) fn of(&mut self, row: &RowWork, finder: &mut MaskFinder) -> Option<RowMasks> {
         row.sample.as_ref()?.guide.as_ref()?;
         let found = self.found.as_ref()?;
+        if let Some(failed) = &self.failed {
+            return Some(vec![Err(*failed)]);
+        }
         let until = *self.until.get_or_insert_with(|| Instant::now() + MASKS_WAIT);
-        Some(match found.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(masks) => masks,
-            Err(RecvTimeoutError::Timeout) => {
-                finder.give_up();
-                vec![Err(GuideError::Late)]
-            }
+        let failed = match found.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(masks) => return Some(masks),
+            Err(RecvTimeoutError::Timeout) => GuideError::Late,
             // A guide that panicked took the thread along.
-            Err(RecvTimeoutError::Disconnected) => {
-                finder.give_up();
-                vec![Err(GuideError::Strayed)]
-            }
-        })
+            Err(RecvTimeoutError::Disconnected) => GuideError::Strayed,
+        };
+        finder.give_up();
+        Some(vec![Err(*self.failed.insert(failed))])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use darkbloom_batch::{Guide, RowId, SampleAt, Sampling, Slot};
+    use darkbloom_types::TokenId;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Anything;
+
+    impl Guide for Anything {
+        fn mask(&mut self, _answer: &[TokenId]) -> Result<TokenMask, GuideError> {
+            Err(GuideError::Strayed)
+        }
+    }
+
+    #[test]
+    fn masks_that_come_too_late_are_not_taken_for_the_next_rows() {
+        let sample =
+            SampleAt { guide: Some(SharedGuide::new(Anything)), ..SampleAt::new(Arc::new(Sampling::greedy()), 0) };
+        let row = RowWork {
+            slot: Slot(0),
+            id: RowId(1),
+            start: 0,
+            tokens: SecretTokens::new(vec![TokenId(1)]),
+            guesses: 0,
+            sample: Some(sample),
+        };
+        let (found, masks) = sync_channel(2);
+        let mut masks = FoundMasks { found: Some(masks), until: Some(Instant::now()), failed: None };
+        let mut finder = MaskFinder::default();
+        assert_eq!(masks.of(&row, &mut finder), Some(vec![Err(GuideError::Late)]));
+        // The first row's.
+        found.send(Vec::new()).unwrap();
+        assert_eq!(masks.of(&row, &mut finder), Some(vec![Err(GuideError::Late)]));
     }
 }

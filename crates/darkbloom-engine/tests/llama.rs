@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use darkbloom_batch::{MemoryOp, RowId, RowWork, SampleAt, Sampling, SavedId, Slot, StepPlan};
 use darkbloom_engine::{ExecuteError, Executor, GgufError, LlamaExecutor, LlamaSettings, LoadModelError, PlanFault};
@@ -202,4 +203,39 @@ fn loading_is_heard_from_nothing_to_all_and_ends_when_whoever_hears_it_says_so()
     );
     let ended = LlamaExecutor::load_open(broken_off, Vec::new(), &settings, &mut |done| done < 0.5);
     assert!(matches!(ended, Err(LoadModelError::Ended)));
+}
+
+#[test]
+fn a_step_that_is_interrupted_between_two_forwards_leaves_every_slot_empty_and_usable() {
+    let settings = LlamaSettings { threads: 1, ..LlamaSettings::new(3, 256) };
+    let mut executor = LlamaExecutor::load(&model(), &settings).unwrap();
+    let work = |slot: u32, start: u32, tokens: std::ops::Range<u32>, draws: bool| RowWork {
+        slot: Slot(slot),
+        id: RowId(slot.into()),
+        start,
+        tokens: SecretTokens::new(tokens.map(TokenId).collect()),
+        guesses: 0,
+        sample: draws.then(|| SampleAt::new(Arc::new(Sampling::greedy()), 0)),
+    };
+    let plan = |rows: Vec<RowWork>| StepPlan { memory: vec![], rows };
+    let whole = plan(vec![work(0, 0, 1..41, true)]);
+    let first = executor.step(&whole).unwrap();
+
+    let interrupt = executor.interrupt().unwrap();
+    // The row that decodes has drawn when the prompt's piece is computed.
+    let mixed = plan(vec![work(0, 40, 41..42, true), work(1, 0, 1..200, false)]);
+    let mut drawn = 0;
+    let outcome = executor.step_observed(&mixed, |_, _| {
+        drawn += 1;
+        interrupt.store(true, Ordering::Relaxed);
+    });
+    assert_eq!((outcome, drawn), (Err(ExecuteError::Interrupted), 1));
+    interrupt.store(false, Ordering::Relaxed);
+    assert_eq!(executor.step(&whole).unwrap(), first);
+    executor.step(&plan(vec![work(1, 0, 1..200, false)])).unwrap();
+    let again = MemoryOp::Forget { slot: Slot(0), from: 40 };
+    assert_eq!(
+        executor.step(&StepPlan { memory: vec![again], rows: vec![work(0, 40, 41..42, true)] }).unwrap().sampled.len(),
+        1
+    );
 }

@@ -3,10 +3,10 @@
 //! `load_client [rows=1,2,4] [rounds=3] [answers=2] [prompt=100] [output=64] [ban=0,2] NAME=URL,MODEL,KEY...`
 //!
 //! In each round every server has so many consumers at once, each of whom asks for `answers` streamed answers, one after the
-//! other. `prompt` is about so many words, of which no two prompts share the beginning; `ban` are the tokens that would end
+//! other; the servers change turns from round to round. `prompt` is about so many words, of which no two prompts share the beginning; `ban` are the tokens that would end
 //! an answer early. Shown are medians over the rounds: tokens a second, of all answers from the first question until the last
 //! answer is whole, and their ratio to the first server's, round by round; the median time from a question to its first
-//! piece; the median time between an answer's tokens after that, and the longest time between two of its pieces.
+//! piece; the median time between an answer's tokens after that, and the longest time between two pieces of any.
 
 #![allow(
     clippy::print_stdout,
@@ -83,9 +83,10 @@ async fn main() {
         let mut answers: Vec<Vec<Measured>> = servers.iter().map(|_| Vec::new()).collect();
         // The first round warms up and is not counted.
         for round in 0..=load.rounds {
-            for (at, server) in servers.iter().enumerate() {
+            for turn in 0..servers.len() {
+                let at = (turn + round) % servers.len();
                 let began = Instant::now();
-                let asked = (0..rows).map(|row| ask_on(&http, server, &load, [rows, round, row]));
+                let asked = (0..rows).map(|row| ask_on(&http, &servers[at], &load, [at, rows, round, row]));
                 let came: Vec<Measured> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
                 if round > 0 {
                     let tokens = came.iter().map(|answer| answer.tokens).sum::<u64>();
@@ -107,14 +108,14 @@ async fn main() {
                 comparison.a(),
                 of(|answer| answer.first),
                 of(|answer| answer.gap),
-                of(|answer| answer.pause),
+                answers[at].iter().map(|answer| answer.pause.as_secs_f64() * 1_000.0).fold(0.0, f64::max),
             );
         }
     }
 }
 
 /// One consumer of a round, by what tells it from all others.
-async fn ask_on(http: &reqwest::Client, server: &Server, load: &Load, who: [usize; 3]) -> Vec<Measured> {
+async fn ask_on(http: &reqwest::Client, server: &Server, load: &Load, who: [usize; 4]) -> Vec<Measured> {
     let mut answers = Vec::with_capacity(load.answers);
     for nth in 0..load.answers {
         answers.push(ask(http, server, load, &prompt(load.prompt, who, nth)).await);
@@ -124,9 +125,8 @@ async fn ask_on(http: &reqwest::Client, server: &Server, load: &Load, who: [usiz
 
 /// Numbers, of which the first tells a prompt from every other: nobody's cache of prefixes helps but with what the template
 /// writes before them.
-fn prompt(words: usize, who: [usize; 3], nth: usize) -> String {
-    let [rows, round, row] = who;
-    let first = ((rows * 100 + round) * 100 + row) * 100 + nth;
+fn prompt(words: usize, who: [usize; 4], nth: usize) -> String {
+    let first = who.into_iter().chain([nth]).fold(1, |number, part| number * 100 + part);
     let words = (0..words).map(|at| if at == 0 { first } else { (first * 31 + at * 7_919) % 997 }.to_string());
     words.collect::<Vec<_>>().join(" ")
 }

@@ -6,7 +6,8 @@
 //! [streams=1,2,4,8,16] [threads=N] [exactness=exact|fast]`
 //!
 //! Rates are of output tokens from the question to the last answer's end, prefill included. No two prompts are alike, so that
-//! no prefix is shared but the template's; tokens are drawn at temperature 1, so that there is little to guess.
+//! no prefix is shared but the template's, which the sealed path alone may keep; tokens are drawn at temperature 1, so that
+//! there is little to guess for the engine and the sealed path. Whose turn is first changes from round to round.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use darkbloom_batch::{Limits, RowEvent, RowId, RowRequest, Sampling};
+use darkbloom_batch::{RowEvent, RowId, RowRequest, Sampling};
 use darkbloom_content::ChatRequest;
 use darkbloom_engine::{Engine, EngineHandle, Exactness, Executor as _, LlamaExecutor, LlamaSettings};
 use darkbloom_testbed::{BareLoop, Comparison, Network, median, sampled_request};
@@ -88,7 +89,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..LlamaSettings::new(most, row_tokens)
     };
     let executor = LlamaExecutor::load(&options.model, &settings)?;
-    let limits = Limits { trims: false, ..executor.capacity().limits(most) };
+    let limits = executor.capacity().limits(most);
     let engine = Engine::start(executor, limits)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let logit_bias = text.end_tokens().iter().map(|token| (*token, NEVER)).collect();
@@ -120,8 +121,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         // The first round warms up.
         for round in 0..=options.rounds {
             let first = (streams * 100 + round) * 300;
-            let (of_sealed, first_ms) = sides.sealed(&options, first, streams)?;
-            let (of_bare, of_engine) = sides.within(&options, first, streams)?;
+            let ((of_sealed, first_ms), (of_bare, of_engine)) = if round % 2 == 0 {
+                let sealed = sides.sealed(&options, first, streams)?;
+                (sealed, sides.within(&options, first, streams)?)
+            } else {
+                let within = sides.within(&options, first, streams)?;
+                (sides.sealed(&options, first, streams)?, within)
+            };
             if round > 0 {
                 engines.push(of_engine, of_bare);
                 sealed.push(of_sealed, of_bare);

@@ -42,13 +42,13 @@ impl BareLoop {
     /// # Errors
     /// [`BareError`] when a step fails.
     pub fn run(&mut self, prompts: &[SecretTokens], sampling: &Arc<Sampling>, output: u32) -> Result<f64, BareError> {
-        let work = |slot: usize, start: usize, tokens: Vec<TokenId>, position: u32| RowWork {
+        let work = |slot: usize, start: usize, tokens: &[TokenId], position: u32, draws: bool| RowWork {
             slot: Slot(slot as u32),
             id: RowId(slot as u64 + 1),
             start: start as u32,
-            tokens: SecretTokens::new(tokens),
+            tokens: SecretTokens::new(tokens.to_vec()),
             guesses: 0,
-            sample: Some(SampleAt::new(Arc::clone(sampling), position)),
+            sample: draws.then(|| SampleAt::new(Arc::clone(sampling), position)),
         };
         let step_tokens = self.executor.capacity().step_tokens_max;
         let mut last = vec![TokenId(0); prompts.len()];
@@ -56,21 +56,30 @@ impl BareLoop {
         let mut memory: Vec<_> = (0..prompts.len()).map(forget).collect();
         let began = Instant::now();
         for position in 0..output {
-            let rows = prompts.iter().enumerate().map(|(slot, prompt)| match position {
-                0 => work(slot, 0, prompt.expose().to_vec(), 0),
-                _ => work(slot, prompt.len() + position as usize - 1, vec![last[slot]], position),
-            });
-            // As many prompts at a time as fit into a step.
-            let mut rows: Vec<_> = rows.collect();
-            while !rows.is_empty() {
-                let mut tokens = 0;
-                let fit = rows.iter().take_while(|row| {
-                    tokens += row.tokens.len();
-                    tokens <= step_tokens
-                });
-                let rest = rows.split_off(fit.count().max(1));
+            let from = last.clone();
+            let mut left: Vec<_> = prompts
+                .iter()
+                .enumerate()
+                .map(|(slot, prompt)| match position {
+                    0 => (slot, 0, prompt.expose()),
+                    _ => (slot, prompt.len() + position as usize - 1, &from[slot..=slot]),
+                })
+                .collect();
+            // As much at a time as fits into a step.
+            while !left.is_empty() {
+                let mut room = step_tokens;
+                let rows = left
+                    .iter_mut()
+                    .map_while(|(slot, start, tokens)| {
+                        let (fed, rest) = tokens.split_at(tokens.len().min(room));
+                        room -= fed.len();
+                        let row = (!fed.is_empty()).then(|| work(*slot, *start, fed, position, rest.is_empty()));
+                        (*start, *tokens) = (*start + fed.len(), rest);
+                        row
+                    })
+                    .collect();
+                left.retain(|(_, _, tokens)| !tokens.is_empty());
                 let step = self.executor.step(&StepPlan { memory: std::mem::take(&mut memory), rows })?;
-                rows = rest;
                 for sampled in step.sampled {
                     let tokens = sampled.tokens.map_err(|_| BareError::NoToken)?;
                     last[sampled.slot.0 as usize] = tokens.last().ok_or(BareError::NoToken)?.token;

@@ -444,7 +444,10 @@ impl Context {
         };
         // SAFETY: every array has `count` elements, each sequence pointer points to one id, and all of them live over
         // the call, which only reads them. The count and the ids are within what the context was made for.
-        unsafe { sys::llama_decode(self.context.as_ptr(), raw) }
+        let code = unsafe { sys::llama_decode(self.context.as_ptr(), raw) };
+        // SAFETY: the context is alive. Accelerators compute on after the call; what a forward takes is to be known.
+        unsafe { sys::llama_synchronize(self.context.as_ptr()) };
+        code
     }
 
     /// How many numbers a token's last state has; none where states are not kept.
