@@ -284,6 +284,8 @@ struct State {
     /// Rows whose sink has not heard the end: at most twice what may run and wait.
     known: HashSet<RowId>,
     stats: Stats,
+    /// The telling thread has just told something, and looks again soon without being woken.
+    napping: bool,
     /// When the step that runs began.
     step_began: Option<Instant>,
     stopping: bool,
@@ -305,6 +307,7 @@ impl State {
             events: Vec::new(),
             known: HashSet::new(),
             stats: Stats::default(),
+            napping: false,
             step_began: None,
             stopping: false,
             steps_ended: false,
@@ -312,6 +315,11 @@ impl State {
             stopped: false,
             notices: Vec::new(),
         }
+    }
+
+    /// Whether the telling thread has to be woken for what there is to tell.
+    fn waits_to_be_told(&self) -> bool {
+        !self.events.is_empty() && !self.napping
     }
 
     /// Queues what the scheduler has to say.

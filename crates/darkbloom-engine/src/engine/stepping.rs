@@ -84,7 +84,7 @@ impl Shared {
             let now = self.now();
             let plan = state.scheduler.plan(now);
             state.collect_events();
-            if !state.events.is_empty() {
+            if state.waits_to_be_told() {
                 self.news.notify_all();
             }
             if let Some(plan) = plan {
@@ -143,7 +143,10 @@ impl Shared {
             }
         };
         state.events.extend(events);
+        let tell = state.waits_to_be_told();
         drop(state);
-        self.news.notify_all();
+        if tell {
+            self.news.notify_all();
+        }
     }
 }
