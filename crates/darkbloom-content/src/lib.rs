@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cbor;
+mod embedding;
 mod event;
 mod message;
 mod parts;
@@ -23,6 +24,7 @@ mod tool;
 mod tweaks;
 
 pub use cbor::DecodeContentError;
+pub use embedding::{EMBEDDING_INPUTS_MAX, EMBEDDING_TOKENS_MAX, EmbeddingInput, EmbeddingRequest, Embeddings};
 pub use event::{AnswerEvent, EVENT_TOKENS_MAX, FinishReason};
 pub use message::{Message, Role};
 pub use parts::{AnswerPart, AnswerParts, EVENT_PARTS_MAX, PART_HEAD_BYTES_MAX, PartKind};

@@ -27,7 +27,7 @@ pub type StopNotice = Box<dyn FnOnce() + Send>;
 /// How long no row must have run before what the rows left in the model's memory is overwritten. All of that memory is
 /// written, not only what was used: 0.13 s for 3.8 GB (8 rows of 4,096 tokens, 0.6 B parameters), during which a row that
 /// comes in waits. So it is not done between requests that follow each other.
-const ERASE_AFTER: Duration = Duration::from_secs(1);
+pub const ERASE_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a step may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,12 +216,6 @@ impl EngineHandle {
         };
         self.shared.wake();
         found
-    }
-
-    /// Whether both are handles to one engine.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     /// How busy it is.

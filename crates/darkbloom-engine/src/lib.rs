@@ -23,7 +23,7 @@ mod masks;
 mod simulated;
 
 pub use devices::{Accelerator, Device, devices, processor_features};
-pub use engine::{Engine, EngineHandle, EventSink, StartEngineError, Stats, StepLimits, StopNotice};
+pub use engine::{ERASE_AFTER, Engine, EngineHandle, EventSink, StartEngineError, Stats, StepLimits, StopNotice};
 pub use executor::{Capacity, ExecuteError, Executor, PlanFault};
 pub use gguf::adapter::{AdapterError, AdapterHeader};
 pub use gguf::{GgufError, ModelHeader, Pooling};

@@ -167,6 +167,14 @@ impl MemoryNeed {
         self
     }
 
+    /// The same for a model that makes vectors: the logits of each of a step's tokens stand in memory twice.
+    #[must_use]
+    pub fn with_states(mut self, header: &ModelHeader) -> Self {
+        let logits = 2 * (embedder::STEP_TOKENS as u64) * header.vocabulary;
+        self.work = self.work.saturating_add(logits.saturating_mul(4));
+        self
+    }
+
     /// All of it, with so many rows.
     #[must_use]
     pub fn total(&self, rows: usize) -> u64 {

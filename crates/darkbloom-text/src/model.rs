@@ -7,15 +7,13 @@ use darkbloom_content::ChatRequest;
 use darkbloom_types::{SecretTokens, TokenCount, TokenId};
 use zeroize::Zeroizing;
 
-use crate::alphabet;
-use crate::bpe::{Bpe, Workspace};
+use crate::bpe::Workspace;
 use crate::decoder::{TokenDecoder, TokenTable};
 use crate::format::{AnswerFormat, Mark, Marker, Written};
-use crate::pack::{self, TextPack, TokenKind};
+use crate::pack::{TextPack, TokenKind};
 use crate::parser::{Opening, Reading};
-use crate::split::PreTokenizer;
 use crate::template::{ChatTemplate, ControlTokens, Segment};
-use crate::user_defined::UserDefined;
+use crate::tokenizer::{Tokenizer, token_text};
 
 pub use crate::template::RenderPromptError;
 
@@ -52,11 +50,7 @@ pub enum MakePromptError {
 pub struct TextModel(Arc<Parts>);
 
 struct Parts {
-    pre_tokenizer: PreTokenizer,
-    bpe: Bpe,
-    /// Whole pieces that are one token, where the family looks them up before merging.
-    whole_pieces: Option<std::collections::HashMap<Box<[u8]>, u32>>,
-    user_defined: UserDefined,
+    tokenizer: Tokenizer,
     template: ChatTemplate,
     format: AnswerFormat,
     /// The markers of that format, and which of them each token is that is one.
@@ -66,8 +60,6 @@ struct Parts {
     begin: Option<TokenId>,
     ends: Vec<TokenId>,
     context: TokenCount,
-    /// Bytes of text that one token stands for, at most.
-    token_bytes_max: usize,
 }
 
 impl std::fmt::Debug for TextModel {
@@ -82,22 +74,8 @@ impl TextModel {
     /// # Errors
     /// [`BuildTextModelError`].
     pub fn new(pack: TextPack) -> Result<Self, BuildTextModelError> {
-        let results = pack.merge_results().unwrap_or_default();
-        let merges = pack.merges.iter().zip(&results).map(|(&(left, right), &becomes)| (left, right, becomes));
-        let mut bytes = [0; 256];
-        let of_kind = |wanted: TokenKind| {
-            let tokens = (0..).zip(pack.tokens.iter().zip(&pack.kinds));
-            tokens.filter(move |(_, (_, kind))| **kind == wanted).map(|(number, (token, _))| (token, number))
-        };
-        for (token, number) in of_kind(TokenKind::Normal) {
-            if let Some(byte) = pack::single_byte(token) {
-                bytes[usize::from(byte)] = number;
-            }
-        }
-        // Llama 3's tokenizer takes a piece that is a token as it is, whatever the merges would give.
-        let whole_pieces = (pack.pre_tokenizer == PreTokenizer::Llama3)
-            .then(|| of_kind(TokenKind::Normal).map(|(token, number)| (token_text(token).into(), number)).collect());
-        let controls = ControlTokens::new(of_kind(TokenKind::Control).map(|(token, number)| (token.clone(), number)));
+        let controls =
+            ControlTokens::new(pack.of_kind(TokenKind::Control).map(|(token, number)| (token.clone(), number)));
         let name = |token: Option<u32>| token.and_then(|token| pack.tokens.get(token as usize)).map(String::as_str);
         let format = AnswerFormat::of_template(&pack.template);
         let (begin, end) = (name(pack.begin), name(pack.end));
@@ -112,18 +90,8 @@ impl TextModel {
             TokenKind::UserDefined => Cow::Borrowed(token.as_bytes()),
             TokenKind::Normal | TokenKind::Unused => Cow::Owned(token_text(token)),
         }));
-        // No text becomes any other kind.
-        let lengths = pack.tokens.iter().zip(&pack.kinds).map(|(token, kind)| match kind {
-            TokenKind::Normal => token_text(token).len(),
-            TokenKind::UserDefined => token.len(),
-            TokenKind::Control | TokenKind::Unused => 1,
-        });
-        let token_bytes_max = lengths.max().unwrap_or(1).max(1);
         Ok(Self(Arc::new(Parts {
-            pre_tokenizer: pack.pre_tokenizer,
-            bpe: Bpe::new(bytes, merges),
-            whole_pieces,
-            user_defined: UserDefined::new(of_kind(TokenKind::UserDefined)),
+            tokenizer: Tokenizer::new(&pack),
             template,
             format,
             marks: marks.into(),
@@ -132,7 +100,6 @@ impl TextModel {
             begin: pack.begin.filter(|_| pack.add_begin).map(TokenId),
             ends: pack.end_tokens().collect(),
             context: pack.context_length(),
-            token_bytes_max,
         })))
     }
 
@@ -167,7 +134,7 @@ impl TextModel {
     /// rendered prompt; of what a message says, a chat template may leave something out.
     #[must_use]
     pub fn tokens_min(&self, bytes: usize) -> TokenCount {
-        TokenCount(u32::try_from(bytes.div_ceil(self.0.token_bytes_max)).unwrap_or(u32::MAX))
+        self.0.tokenizer.tokens_min(bytes)
     }
 
     /// The tokens of a rendered prompt and whether they are all there: no piece is begun that would bring more than `most`.
@@ -198,7 +165,7 @@ impl TextModel {
                         tokens.push(TokenId(*token));
                         tokens.len() <= most
                     }
-                    Segment::Plain(text) => self.encode_user_defined(text.expose(), most, &mut workspace, &mut tokens),
+                    Segment::Plain(text) => self.0.tokenizer.encode(text.expose(), most, &mut workspace, &mut tokens),
                 };
         }
         (SecretTokens::new(tokens), fits)
@@ -208,7 +175,7 @@ impl TextModel {
     #[must_use]
     pub fn text_tokens(&self, text: &str) -> SecretTokens {
         let mut tokens = Vec::with_capacity(text.len());
-        self.encode(text, usize::MAX, &mut Workspace::default(), &mut tokens);
+        self.0.tokenizer.encode_plain(text, usize::MAX, &mut Workspace::default(), &mut tokens);
         SecretTokens::new(tokens)
     }
 
@@ -234,7 +201,8 @@ impl TextModel {
     /// one that stays whole in every text.
     #[must_use]
     pub fn special_token(&self, text: &str) -> Option<TokenId> {
-        let whole = self.0.user_defined.find(text).filter(|(at, length, _)| (*at, *length) == (0, text.len()));
+        let whole =
+            self.0.tokenizer.user_defined().find(text).filter(|(at, length, _)| (*at, *length) == (0, text.len()));
         self.0.template.control(text).or(whole.map(|(_, _, token)| token))
     }
 
@@ -305,40 +273,6 @@ impl TextModel {
     pub fn token_bytes(&self, token: TokenId) -> Option<&[u8]> {
         self.0.table.bytes(token)
     }
-
-    /// Appends a text's tokens, and says whether all of it went in: it stops where there would be more than `most`.
-    fn encode_user_defined(
-        &self,
-        text: &str,
-        most: usize,
-        workspace: &mut Workspace,
-        tokens: &mut Vec<TokenId>,
-    ) -> bool {
-        let mut rest = text;
-        while let Some((at, length, token)) = self.0.user_defined.find(rest) {
-            if !self.encode(&rest[..at], most, workspace, tokens) || tokens.len() >= most {
-                return false;
-            }
-            tokens.push(token);
-            rest = &rest[at + length..];
-        }
-        self.encode(rest, most, workspace, tokens)
-    }
-
-    fn encode(&self, text: &str, most: usize, workspace: &mut Workspace, tokens: &mut Vec<TokenId>) -> bool {
-        for piece in self.0.pre_tokenizer.pieces(text) {
-            // A piece can be as long as the text, and all of it is merged before its tokens are known.
-            if tokens.len().saturating_add(self.tokens_min(piece.len()).0 as usize) > most {
-                return false;
-            }
-            let whole = self.0.whole_pieces.as_ref().and_then(|pieces| pieces.get(piece.as_bytes()));
-            match whole {
-                Some(token) => tokens.push(TokenId(*token)),
-                None => self.0.bpe.encode(piece.as_bytes(), workspace, tokens),
-            }
-        }
-        tokens.len() <= most
-    }
 }
 
 /// The markers of a format as this vocabulary has them, and the tokens that are one.
@@ -354,18 +288,6 @@ fn find_marks(format: AnswerFormat, pack: &TextPack) -> (Vec<Mark>, Vec<(TokenId
         marks.push(Mark { text, marker, written });
     }
     (marks, tokens)
-}
-
-/// The bytes of a normal token. Characters outside the alphabet, which occur in padding only, stand for themselves.
-fn token_text(token: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(token.len());
-    for character in token.chars() {
-        match alphabet::byte(character) {
-            Some(byte) => bytes.push(byte),
-            None => bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-    }
-    bytes
 }
 
 #[cfg(test)]

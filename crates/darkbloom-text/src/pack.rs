@@ -20,6 +20,9 @@ const TOKEN_BYTES_MAX: usize = 4_096;
 /// Longest chat template in bytes; the longest of today have 20 KiB.
 const TEMPLATE_BYTES_MAX: usize = 256 << 10;
 
+/// Where a file has its chat template.
+const TEMPLATE_KEY: &str = "tokenizer.chat_template";
+
 /// Tokens that end an answer in some family of models, also where a file does not say so.
 const END_TOKEN_NAMES: [&str; 6] =
     ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"];
@@ -187,6 +190,16 @@ impl TextPack {
     /// # Errors
     /// [`ReadGgufError`] when something is missing or not sound.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, ReadGgufError> {
+        Self::with_template(metadata, metadata.text(TEMPLATE_KEY)?)
+    }
+
+    /// Takes the pack out of metadata as [`Self::from_metadata`] does, with an empty template where there is none.
+    pub(crate) fn with_or_without_template(metadata: &Metadata) -> Result<Self, ReadGgufError> {
+        let template = if metadata.entries.contains_key(TEMPLATE_KEY) { metadata.text(TEMPLATE_KEY)? } else { "" };
+        Self::with_template(metadata, template)
+    }
+
+    fn with_template(metadata: &Metadata, template: &str) -> Result<Self, ReadGgufError> {
         let tokenizer = metadata.text("tokenizer.ggml.model")?;
         if tokenizer != "gpt2" {
             return Err(ReadGgufError::UnsupportedTokenizer(tokenizer.to_owned()));
@@ -216,7 +229,7 @@ impl TextPack {
             tokens,
             kinds,
             merges,
-            template: metadata.text("tokenizer.chat_template")?.to_owned(),
+            template: template.to_owned(),
             begin: metadata.number("tokenizer.ggml.bos_token_id")?,
             end,
             ends: ends.into_iter().collect(),
@@ -292,6 +305,12 @@ impl TextPack {
     /// The tokens that end an answer, ascending.
     pub fn end_tokens(&self) -> impl Iterator<Item = TokenId> + '_ {
         self.ends.iter().copied().map(TokenId)
+    }
+
+    /// The tokens of one kind with their numbers.
+    pub(crate) fn of_kind(&self, wanted: TokenKind) -> impl Iterator<Item = (&String, u32)> {
+        let tokens = (0..).zip(self.tokens.iter().zip(&self.kinds));
+        tokens.filter(move |(_, (_, kind))| **kind == wanted).map(|(number, (token, _))| (token, number))
     }
 
     /// What each merge becomes, in order of rank; sound for every value of this type.

@@ -20,7 +20,7 @@ pub use id::{
 };
 pub use money::{MoneyError, NanoDollars, Price, TokenCount};
 pub use refusal::{Refusal, RefusalClass, RefusalCode, error_type};
-pub use secret::{SecretBytes, SecretString, SecretTokens, TokenId};
+pub use secret::{SecretBytes, SecretString, SecretTokens, SecretVector, TokenId};
 pub use tier::{ParseTierError, Tier};
 pub use time::{Micros, Millis, MonoMillis, UnixMillis};
 pub use turns::Turns;

@@ -195,6 +195,30 @@ impl fmt::Debug for SecretTokens {
     }
 }
 
+/// What a model makes of a text: much of the text can be told from it. Wiped on drop.
+#[derive(Clone, Default, PartialEq, Zeroize, ZeroizeOnDrop)]
+pub struct SecretVector(Vec<f32>);
+
+impl SecretVector {
+    /// Takes the numbers in.
+    #[must_use]
+    pub fn new(numbers: Vec<f32>) -> Self {
+        Self(numbers)
+    }
+
+    /// The numbers themselves. Each caller answers for where they go.
+    #[must_use]
+    pub fn expose(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretVector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretVector(…)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,7 +227,8 @@ mod tests {
     fn secrets_show_nothing_in_debug() {
         let text = SecretString::from("violet");
         let bytes = SecretBytes::from(b"violet".to_vec());
-        assert_eq!(format!("{text:?} {bytes:?}"), "SecretString(…) SecretBytes(…)");
+        let vector = SecretVector::new(vec![0.5]);
+        assert_eq!(format!("{text:?} {bytes:?} {vector:?}"), "SecretString(…) SecretBytes(…) SecretVector(…)");
     }
 
     #[test]

@@ -348,7 +348,7 @@ impl io::Write for Measure {
     }
 }
 
-fn write(before: &[u8], body: &impl Serialize, after: &[u8]) -> SecretBytes {
+pub(super) fn write(before: &[u8], body: &impl Serialize, after: &[u8]) -> SecretBytes {
     let mut length = Measure(before.len() + after.len());
     serde_json::to_writer(&mut length, body).expect("these bodies have text keys and a counter takes everything");
     let mut bytes = Vec::with_capacity(length.0);

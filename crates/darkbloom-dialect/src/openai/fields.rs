@@ -206,6 +206,19 @@ pub static FIELDS: &[Field] = &[
     hint("prompt_cache_retention", is_text, "a text"),
 ];
 
+/// Every field of an embeddings request. `null` counts as absent everywhere but in `model` and `input`.
+pub static EMBEDDINGS_FIELDS: &[Field] = &[
+    honoured("model", "a model that makes vectors; `GET /v1/models` lists all models"),
+    honoured(
+        "input",
+        "a text, 1 to 2,048 texts, the tokens of a text, or those of 1 to 2,048 texts; none may be empty. They have at most \
+         300,000 tokens together, and each as many as the model takes: none is cut",
+    ),
+    honoured("encoding_format", "`float`, or `base64` of single-precision floats, the least significant byte first"),
+    honoured("dimensions", "as many numbers as the model's vectors have"),
+    hint("user", is_text, "a text; nobody looks at it"),
+];
+
 fn never(_: &Json) -> bool {
     false
 }
@@ -261,11 +274,21 @@ fn is_text_only(value: &Json) -> bool {
 /// Goes through the fields of one object. `scope` is its place in [`FIELDS`], `place` its place in the request.
 /// Returns the hints among them.
 pub(super) fn check_object(scope: &str, place: &str, members: &Members) -> Result<Vec<&'static str>, ApiError> {
+    check_among(FIELDS, scope, place, members)
+}
+
+/// Goes through the fields of one object as [`check_object`] does, with another table.
+pub(super) fn check_among(
+    fields: &'static [Field],
+    scope: &str,
+    place: &str,
+    members: &Members,
+) -> Result<Vec<&'static str>, ApiError> {
     let mut hints = Vec::new();
     for (name, value) in members.iter() {
         let path = join(place, name);
-        let Some(field) = FIELDS.iter().find(|field| field.split() == (scope, name.as_str())) else {
-            return Err(unknown(scope, place, name));
+        let Some(field) = fields.iter().find(|field| field.split() == (scope, name.as_str())) else {
+            return Err(unknown(fields, scope, place, name));
         };
         let is_default = match field.rule {
             Rule::Honoured => true,
@@ -302,22 +325,22 @@ fn not_taken(field: &Field, path: &str) -> ApiError {
 /// Longest name of an unknown field that is repeated in an error: twice the longest there is.
 const SHOWN_NAME_MAX: usize = 64;
 
-fn unknown(scope: &str, place: &str, name: &str) -> ApiError {
+fn unknown(fields: &[Field], scope: &str, place: &str, name: &str) -> ApiError {
     let shown: String = name.chars().take(SHOWN_NAME_MAX).collect();
     let path = join(place, &shown);
     let mut message = format!("`{path}` is not a field of this interface");
-    if let Some(near) = nearest(scope, name) {
+    if let Some(near) = nearest(fields, scope, name) {
         let _ = write!(message, "; did you mean `{near}`?");
     }
     ApiError::invalid("unknown_parameter", path, message)
 }
 
 /// The field of the same object whose name is nearest, if one is near.
-fn nearest(scope: &str, name: &str) -> Option<&'static str> {
+fn nearest(fields: &[Field], scope: &str, name: &str) -> Option<&'static str> {
     if name.len() > SHOWN_NAME_MAX {
         return None;
     }
-    let names = FIELDS.iter().map(Field::split).filter(|(parent, _)| *parent == scope).map(|(_, name)| name);
+    let names = fields.iter().map(Field::split).filter(|(parent, _)| *parent == scope).map(|(_, name)| name);
     let near = names.map(|known| (distance(name, known), known)).min()?;
     // A third of the letters may be wrong, but never all of a short name.
     (near.0 <= near.1.len().div_ceil(3)).then_some(near.1)
@@ -339,11 +362,11 @@ fn distance(one: &str, other: &str) -> usize {
     row[other.len()]
 }
 
-/// The support matrix as a Markdown page's table.
+/// What becomes of each of these fields, as a Markdown page's table.
 #[must_use]
-pub fn support_matrix() -> String {
+pub fn support_matrix(fields: &[Field]) -> String {
     let mut table = String::from("| Field | State | Values and remarks |\n|---|---|---|\n");
-    for field in FIELDS {
+    for field in fields {
         let note = field.note.replace('|', "\\|");
         let _ = writeln!(table, "| `{}` | {} | {note} |", field.path, field.state().name());
     }

@@ -82,7 +82,7 @@ pub fn parse_chat(body: &[u8]) -> Result<ChatCall, ApiError> {
 }
 
 /// The parser says what is wrong and where, and quotes nothing.
-fn malformed(error: &serde_json::Error) -> ApiError {
+pub(super) fn malformed(error: &serde_json::Error) -> ApiError {
     if error.is_eof() {
         ApiError::malformed("invalid_json", "the body is not valid JSON: it ends too early")
     } else {
@@ -90,19 +90,19 @@ fn malformed(error: &serde_json::Error) -> ApiError {
     }
 }
 
-fn missing(path: &str) -> ApiError {
+pub(super) fn missing(path: &str) -> ApiError {
     ApiError::invalid("missing_required_parameter", path, format!("`{path}` is missing"))
 }
 
-fn wrong_type(path: &str, expected: &str) -> ApiError {
+pub(super) fn wrong_type(path: &str, expected: &str) -> ApiError {
     ApiError::invalid("invalid_type", path, format!("`{path}` must be {expected}"))
 }
 
-fn wrong_value(path: &str, expected: &str) -> ApiError {
+pub(super) fn wrong_value(path: &str, expected: &str) -> ApiError {
     ApiError::invalid("invalid_value", path, format!("`{path}` must be {expected}"))
 }
 
-fn read_model(members: &Members) -> Result<String, ApiError> {
+pub(super) fn read_model(members: &Members) -> Result<String, ApiError> {
     let model = members.get("model").ok_or_else(|| missing("model"))?;
     let model = model.text().ok_or_else(|| wrong_type("model", "a string"))?;
     if (1..=MODEL_NAME_BYTES_MAX).contains(&model.len()) {
@@ -217,7 +217,7 @@ fn read_parts(place: &str, parts: &[Json]) -> Result<SecretString, ApiError> {
 }
 
 /// A field that may be left out or be `null`.
-fn optional<'j, T>(
+pub(super) fn optional<'j, T>(
     members: &'j Members,
     name: &str,
     path: &str,

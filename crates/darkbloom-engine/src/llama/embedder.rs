@@ -14,7 +14,7 @@ use crate::gguf::Pooling;
 const TEXTS_MAX: usize = 2_048;
 /// Tokens in one step. llama.cpp computes the logits of each token whose state is asked for, though nobody reads them: with the
 /// largest vocabularies these take 256 MiB.
-const STEP_TOKENS: usize = 256;
+pub(super) const STEP_TOKENS: usize = 256;
 
 /// Why texts were not embedded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -114,7 +114,8 @@ impl LlamaEmbedder {
         self.text_tokens_max
     }
 
-    /// A vector of length 1 for each text, in order. Afterwards nothing of them is in the model's memory.
+    /// A vector of length 1 for each text, in order. Their keys and values stay in memory until [`Self::erase`] or other
+    /// texts overwrite them.
     ///
     /// # Errors
     /// [`EmbedError`] says which text is at fault; then there is no vector of any.
@@ -129,8 +130,16 @@ impl LlamaEmbedder {
             }
         }
         self.batch.clear();
-        self.context.erase();
+        if fed.is_err() {
+            // What was begun must not be taken for the next text's.
+            self.erase();
+        }
         fed.map(|()| vectors)
+    }
+
+    /// Overwrites what texts left in memory. With many long rows that takes a while.
+    pub fn erase(&mut self) {
+        self.context.erase();
     }
 
     fn check(&self, texts: &[&[TokenId]]) -> Result<(), EmbedError> {

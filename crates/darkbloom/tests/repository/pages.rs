@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::process::Command;
 
+use darkbloom_dialect::openai;
 use darkbloom_types::{RefusalClass, RefusalCode};
 
 use crate::check_page;
@@ -38,7 +39,10 @@ fn the_support_matrix_is_current() {
          silently: what is not listed here is refused with 400, `unknown_parameter` and its name in `param`. Hints that \
          were sent are listed in the answer's header `x-darkbloom-hints`.\n\n",
     );
-    page.push_str(&darkbloom_dialect::openai::support_matrix());
+    page.push_str(&openai::support_matrix(openai::FIELDS));
+    page.push_str("\n## Fields of an embeddings request\n\n");
+    page.push_str("The same of `POST /v1/embeddings` of `darkbloom start --local`; a network answers chats alone.\n\n");
+    page.push_str(&openai::support_matrix(openai::EMBEDDINGS_FIELDS));
     check_page("docs/support-matrix.md", &page);
 }
 
