@@ -26,7 +26,7 @@ use darkbloom_types::{NetworkId, ProviderId, Refusal, SecretString, Tier};
 pub use crate::call::{Answer, AnswerMeta, Completed, Failed, Operation, Part, Settled};
 pub use crate::network::{ModelOffer, check_address};
 pub use crate::printable::{printable, printable_answer};
-pub use crate::surface::{Answering, Engine, Role, Surface, SurfaceConfig};
+pub use crate::surface::{Answering, Embedding, Engine, Role, Surface, SurfaceConfig};
 pub use crate::timing::Timing;
 
 /// What a consumer or operator decides.

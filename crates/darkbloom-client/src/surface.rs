@@ -1,6 +1,7 @@
 //! The HTTP surface that consumers' programs speak to: the same for gateway and proxy.
 
 mod chat;
+mod embeddings;
 mod engine;
 mod places;
 
@@ -18,7 +19,7 @@ use darkbloom_dialect::{ApiError, openai};
 use darkbloom_types::{Refusal, RefusalCode, SecretString};
 
 use self::engine::Backend;
-pub use self::engine::{Answering, Engine};
+pub use self::engine::{Answering, Embedding, Engine};
 use self::places::Places;
 use crate::Client;
 use crate::keys::{self, Keys};
@@ -30,8 +31,14 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(30);
 /// Requests worked on at once, from before their body is read; more are refused.
 const REQUESTS_MAX: usize = 1_024;
 
+/// Largest body of a consumer: what seals into the largest bucket, JSON escapes included.
+const BODY_BYTES_MAX: usize = 4 << 20;
+
 /// OpenAI's clients do not send a request again by themselves whose error says `false` here.
 const SHOULD_RETRY: &str = "x-should-retry";
+
+/// Names the fields that were sent and have no effect.
+const HINTS: &str = "x-darkbloom-hints";
 
 /// Who runs the surface: that decides whose key is used and what the answers may claim.
 #[derive(Debug, Clone)]
@@ -136,6 +143,7 @@ fn router(shared: Arc<Shared>) -> Router {
     let mut router = Router::new()
         .route("/healthz", get(|| async { axum::Json(serde_json::json!({"status": "ok"})) }))
         .route("/v1/chat/completions", post(chat::completions))
+        .route("/v1/embeddings", post(embeddings::make))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .fallback(|| async { Failure::new(RefusalCode::NotFound.into()) })

@@ -218,12 +218,6 @@ impl EngineHandle {
         found
     }
 
-    /// Whether both are handles to one engine.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared)
-    }
-
     /// How busy it is.
     #[must_use]
     pub fn load(&self) -> Load {

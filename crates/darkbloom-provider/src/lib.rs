@@ -8,6 +8,7 @@
 mod agent;
 mod answer;
 pub mod benchmark;
+mod embedder;
 pub mod guides;
 mod link;
 mod local;
@@ -33,7 +34,8 @@ use tokio::task::{JoinError, JoinHandle};
 
 pub use darkbloom_engine::{Accelerator, Device, Exactness, devices, processor_features};
 
-use crate::shelf::{Allowance, Shelf};
+use crate::shelf::{Allowance, Shelf, Shelved};
+use crate::stock::Kinds;
 
 pub use crate::local::{Local, LocalConfig, Said, local_key};
 pub use crate::model::{
@@ -142,24 +144,25 @@ impl ServeError {
 }
 
 /// Looks at the models, loads the first, and puts them on a shelf. Dropping the future ends the loading.
-async fn open_shelf(
+async fn open_shelf<M: Into<Shelved> + 'static>(
     models: Vec<ModelConfig>,
+    kinds: Kinds,
     memory: Option<u64>,
     idle_unload: Option<Duration>,
     known: PathBuf,
-    load_model: impl Fn(&ModelOptions, &LoadWatch) -> Result<LoadedModel, LoadError> + Send + Sync + 'static,
+    load_model: impl Fn(&ModelOptions, &LoadWatch) -> Result<M, LoadError> + Send + Sync + 'static,
 ) -> Result<Arc<Shelf>, StartError> {
     let budget = memory.or_else(machine::default_budget).unwrap_or(u64::MAX);
     let watch = EndsWithStart(LoadWatch::default());
     let watched = watch.0.clone();
     let load = tokio::task::spawn_blocking(move || {
         let known = models::KnownWeights::open(known);
-        let books = stock::books(&models, budget, known, &load_model, &watched)?;
+        let books = stock::books(&models, kinds, budget, known, &load_model, &watched)?;
         Ok::<_, StartError>((books, load_model))
     });
     let (books, load_model) = load.await.expect("loading does not panic")?;
     drop(watch);
-    Ok(Shelf::new(books, Allowance::new(budget, idle_unload.map(millis)), Box::new(load_model)))
+    Ok(Shelf::new(books, Allowance::new(budget, idle_unload.map(millis)), load_model))
 }
 
 fn millis(duration: Duration) -> Millis {
@@ -212,8 +215,8 @@ impl Provider {
         });
         let (identity, outbox, pin) = own.await.expect("reading files does not panic")?;
         let known = config.data.join("weights.json");
-        let shelf = open_shelf(config.models, config.memory, config.idle_unload, known, load_model).await?;
-        let join_token = config.join_token;
+        let Config { models, memory, idle_unload, join_token, .. } = config;
+        let shelf = open_shelf(models, Kinds::Answers, memory, idle_unload, known, load_model).await?;
         let id = ProviderId::of_public_key(&identity.public_point());
         let (stop, stopped) = watch::channel(false);
         let agent = agent::Agent::new(Arc::new(identity), outbox, pin, shelf, join_token, endpoint);

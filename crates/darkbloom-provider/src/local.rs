@@ -1,5 +1,7 @@
 //! Answers without a network: programs of this machine ask an engine of this process.
 
+mod vectors;
+
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,10 +21,11 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::model::{LoadedModel, ModelConfig};
+use crate::model::ModelConfig;
 use crate::request::prompt::{self, Asked};
 use crate::request::{out_of_shape, row_request, submit_refusal};
-use crate::shelf::{self, Loan, Shelf, ended};
+use crate::shelf::{self, Loan, Shelf, Shelved, ended};
+use crate::stock::Kinds;
 use crate::{ServeError, StartError};
 
 /// Parts of an answer that may wait for whoever reads it; behind them wait the row's tokens, which its limit bounds.
@@ -80,8 +83,8 @@ impl Local {
     /// [`StartError`]; nothing keeps running then.
     pub async fn start(config: LocalConfig) -> Result<Self, StartError> {
         let (models, known) = (config.models, config.data.join("weights.json"));
-        let shelf = crate::open_shelf(models, config.memory, config.idle_unload, known, LoadedModel::load_watched);
-        let shelf = shelf.await?;
+        let (memory, idle) = (config.memory, config.idle_unload);
+        let shelf = crate::open_shelf(models, Kinds::AnswersAndVectors, memory, idle, known, Shelved::load).await?;
         let mut names: Vec<String> = Vec::new();
         for (_, path) in shelf.identities() {
             let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
@@ -120,8 +123,13 @@ impl Local {
         request: ChatRequest,
         output_most: Option<u32>,
     ) -> Result<mpsc::Receiver<Said>, Refusal> {
-        let at = self.names.iter().position(|name| name == model).ok_or(RefusalCode::ModelNotFound)?;
-        let model = self.loaded(at).await?;
+        let at = self.place_of(model)?;
+        if self.shelf.embeds(at) {
+            let detail =
+                "this model makes vectors of texts: send it to `POST /v1/embeddings`, or name one that answers";
+            return Err(Refusal::new(RefusalCode::InvalidRequest, detail));
+        }
+        let model = self.loaded(at, Shelf::lend_unless_leaving).await?;
         let room = TokenCount(model.row_tokens.0.saturating_sub(1));
         let Asked { request, prompt, opening, guide } = prompt::make_within(model.clone(), request, room).await?;
         let input_tokens = TokenCount(u32::try_from(prompt.len()).unwrap_or(u32::MAX));
@@ -141,10 +149,18 @@ impl Local {
         Ok(said)
     }
 
-    async fn loaded(&self, at: usize) -> Result<Loan, Refusal> {
+    fn place_of(&self, model: &str) -> Result<usize, Refusal> {
+        self.names.iter().position(|name| name == model).ok_or_else(|| RefusalCode::ModelNotFound.into())
+    }
+
+    async fn loaded<T>(
+        &self,
+        at: usize,
+        lend: impl Fn(&Arc<Shelf>, usize) -> Option<Loan<T>>,
+    ) -> Result<Loan<T>, Refusal> {
         // It may be unloaded again before it is lent, when another waits for its room.
         for _ in 0..3 {
-            if let Some(model) = self.shelf.lend_unless_leaving(at) {
+            if let Some(model) = lend(&self.shelf, at) {
                 return Ok(model);
             }
             let Some(shelf::Asked::Loading(loading)) = self.shelf.ask(at) else { continue };

@@ -2,6 +2,7 @@
 
 mod files;
 
+use std::fs::File;
 use std::io::{self, BufReader, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,11 +27,11 @@ pub use files::{AdapterFile, weights_of_file};
 
 /// Requests that may wait for a row here: as many as programs of one machine may have at once. A coordinator offers no more
 /// than there are rows.
-const WAITING_MAX: usize = 64;
+pub(crate) const WAITING_MAX: usize = 64;
 
 /// Prompts that are made into tokens at the same time: the core that the engine leaves free, and one more, so that a long
 /// prompt does not hold up all the short ones. Each takes a core for up to a quarter of a second a MiB.
-const TOKENISERS: usize = 2;
+pub(crate) const TOKENISERS: usize = 2;
 
 /// Which model, and how much of the machine it may use.
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ pub struct ModelOptions {
     pub exactness: Exactness,
     /// Whether it may run on something else than the processor; where it must be exact, it does not.
     pub accelerator: Accelerator,
+    /// Whether it makes vectors of texts, as its file says, and no answers.
+    pub embeds: bool,
 }
 
 impl ModelOptions {
@@ -63,6 +66,7 @@ impl ModelOptions {
             threads: None,
             exactness: Exactness::Exact,
             accelerator: Accelerator::Cpu,
+            embeds: false,
         }
     }
 }
@@ -119,11 +123,14 @@ impl ModelConfig {
         let trained = usize::try_from(header.context_length).unwrap_or(usize::MAX);
         let mut row_tokens = self.row_tokens.unwrap_or(ROW_TOKENS).min(trained);
         let mut rows = self.rows.unwrap_or(ROWS);
+        let embeds = header.pooling.is_some();
         loop {
-            let needed = MemoryNeed::of(header, row_tokens).with_adapters(header, adapters).total(rows);
+            let need = MemoryNeed::of(header, row_tokens).with_adapters(header, adapters);
+            let needed = if embeds { need.with_states(header) } else { need }.total(rows);
             if needed <= budget {
                 let Self { path, adapters, threads, exactness, accelerator, .. } = self.clone();
-                let options = ModelOptions { path, adapters, rows, row_tokens, threads, exactness, accelerator };
+                let options =
+                    ModelOptions { path, adapters, rows, row_tokens, threads, exactness, accelerator, embeds };
                 return Ok((options, needed));
             }
             if self.row_tokens.is_none() && row_tokens > ROW_TOKENS_LEAST[0] {
@@ -168,7 +175,7 @@ impl LoadWatch {
     }
 
     /// Whether loading goes on.
-    fn hear(&self, done: f32) -> bool {
+    pub(crate) fn hear(&self, done: f32) -> bool {
         // From 0 to 1.
         self.0.done.store((done * 1_000.0) as u32, Ordering::Relaxed);
         !self.is_ended()
@@ -255,6 +262,12 @@ pub enum LoadError {
         /// MiB that there are.
         budget: u64,
     },
+    /// It makes vectors of texts, where answers are asked for.
+    #[error("{path} makes vectors of texts, and a network sells answers alone", path = .path.display())]
+    Embeds {
+        /// Which file.
+        path: PathBuf,
+    },
     /// It is being removed or written.
     #[error("the model file {path} is in use by another program that removes or writes it", path = .path.display())]
     InUse {
@@ -287,6 +300,9 @@ impl LoadError {
             Self::ReadAdapter { .. } => "check the path given with `--adapter`, as FILE or FILE=SCALE",
             Self::Adapter { source: AdapterError::Overlap, .. } => "give one of them, or add `--fast`",
             Self::Adapter { .. } => "give adapters that were made for this model, as FILE or FILE=SCALE",
+            Self::Embeds { .. } => {
+                "serve it on this machine with `darkbloom start --local`, and give a model that answers here"
+            }
             Self::InUse { .. } => "wait until that is done, and start again",
             Self::Ended { .. } => "start again",
             Self::TooLarge { .. } => {
@@ -354,6 +370,9 @@ impl CheckedModel {
         let files = ModelFiles::hold(path, adapters)?;
         // Whether two adapters of one matrix run is a provider's own decision.
         let (header, _) = files.headers(Exactness::Fast)?;
+        if header.pooling.is_some() {
+            return Err(LoadError::Embeds { path: owned() });
+        }
         let malformed = |source| LoadError::Format { path: owned(), source };
         let mut file = files.model();
         file.rewind().map_err(|source| LoadError::Read { path: owned(), source })?;
@@ -391,20 +410,12 @@ impl LoadedModel {
         watch: &LoadWatch,
         around: impl FnOnce(LlamaExecutor) -> E,
     ) -> Result<Self, LoadError> {
-        let files = Arc::new(ModelFiles::hold(&options.path, &options.adapters)?);
-        // Hashed while the engine reads them: the system fetches each block once for both.
-        let hashing = {
-            let (files, watch) = (Arc::clone(&files), watch.clone());
-            std::thread::Builder::new().name("hashing".to_owned()).spawn(move || files.digests(&watch))
-        };
-        let hashing = hashing.map_err(|source| LoadError::Read { path: options.path.clone(), source })?;
-        let ((text_pack, text), executor) = read_and_load(&files, options, watch)?;
-        let limits = executor.capacity().limits(WAITING_MAX);
-        let executor = around(executor);
-        let digests = hashing.join().expect("hashing does not panic")?;
-        // The engine reads by itself: whoever wrote to a file meanwhile is found out here. A restart would read what lies at
-        // the paths, so that must be it still.
-        files.check_unchanged(&digests)?;
+        let ((text_pack, text, limits, executor), files, weights) =
+            ModelFiles::hold_and_hash(options, watch, |files| {
+                let ((text_pack, text), executor) = read_and_load(files, options, watch)?;
+                let limits = executor.capacity().limits(WAITING_MAX);
+                Ok((text_pack, text, limits, around(executor)))
+            })?;
         let engine = Engine::start(executor, limits)?;
         let (notice, stopped) = watch::channel(false);
         engine.handle().when_stopped(Box::new(move || {
@@ -412,7 +423,7 @@ impl LoadedModel {
             let _ = notice.send(true);
         }));
         Ok(Self {
-            weights: files.root(&digests),
+            weights,
             text_pack,
             token_text_max: token_text_max(&text),
             tokenisers: Arc::new(Semaphore::new(TOKENISERS)),
@@ -440,22 +451,36 @@ fn read_and_load(
     watch: &LoadWatch,
 ) -> Result<((Digest, TextModel), LlamaExecutor), LoadError> {
     let path = &options.path;
-    let unreadable = |source| LoadError::Read { path: path.clone(), source };
-    let file = files.model().try_clone().map_err(unreadable)?;
-    let adapters = files.adapters().map(|(file, scale)| Ok(Adapter { file: file.try_clone()?, scale }));
-    let adapters = adapters.collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
+    let (file, adapters) = open_files(files, options)?;
     let pack = TextPack::from_gguf(BufReader::new(&file));
     let pack = pack.map_err(|source| LoadError::Format { path: path.clone(), source })?;
     let text_pack = pack.digest();
     let text = TextModel::new(pack).map_err(|source| LoadError::Text { path: path.clone(), source })?;
     let row_tokens = options.row_tokens.min(text.context_length().0 as usize);
-    let ModelOptions { exactness, accelerator, .. } = *options;
-    let mut settings = LlamaSettings { exactness, accelerator, ..LlamaSettings::new(options.rows, row_tokens) };
-    if let Some(threads) = options.threads {
-        settings.threads = threads;
-    }
+    let settings = LlamaSettings { row_tokens_max: row_tokens, ..llama_settings(options) };
     let executor = LlamaExecutor::load_open(file, adapters, &settings, &mut |done| watch.hear(done));
-    let executor = executor.map_err(|source| match source {
+    Ok(((text_pack, text), executor.map_err(|source| load_error(options, source))?))
+}
+
+/// A model's files once more, as the engine takes them.
+pub(crate) fn open_files(files: &ModelFiles, options: &ModelOptions) -> Result<(File, Vec<Adapter>), LoadError> {
+    let unreadable = |source| LoadError::Read { path: options.path.clone(), source };
+    let file = files.model().try_clone().map_err(unreadable)?;
+    let adapters = files.adapters().map(|(file, scale)| Ok(Adapter { file: file.try_clone()?, scale }));
+    Ok((file, adapters.collect::<io::Result<Vec<_>>>().map_err(unreadable)?))
+}
+
+/// How the engine is to run a model.
+pub(crate) fn llama_settings(options: &ModelOptions) -> LlamaSettings {
+    let ModelOptions { exactness, accelerator, .. } = *options;
+    let settings = LlamaSettings { exactness, accelerator, ..LlamaSettings::new(options.rows, options.row_tokens) };
+    LlamaSettings { threads: options.threads.unwrap_or(settings.threads), ..settings }
+}
+
+/// What the engine says of a model that it did not load.
+pub(crate) fn load_error(options: &ModelOptions, source: LoadModelError) -> LoadError {
+    let path = &options.path;
+    match source {
         LoadModelError::Ended => LoadError::Ended { path: path.clone() },
         LoadModelError::Adapter { at, source } => {
             LoadError::Adapter { path: options.adapters[at].path.clone(), source }
@@ -470,8 +495,7 @@ fn read_and_load(
         | LoadModelError::Refused
         | LoadModelError::NoPooling
         | LoadModelError::UnsupportedKind => LoadError::Weights { path: path.clone(), source },
-    })?;
-    Ok(((text_pack, text), executor))
+    }
 }
 
 #[cfg(test)]
@@ -513,6 +537,7 @@ mod tests {
             threads: Some(1),
             exactness,
             accelerator: Accelerator::Required,
+            embeds: false,
         };
         let exact = LoadedModel::load(&options(Exactness::Exact)).err().expect("no bits are promised");
         assert!(exact.to_string().contains("no accelerator promises the same bits"), "{exact}");

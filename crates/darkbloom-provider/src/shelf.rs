@@ -12,6 +12,7 @@
 //! ```
 
 mod residency;
+mod shelved;
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ use tokio::sync::{Notify, watch};
 
 pub use self::residency::Allowance;
 use self::residency::{NoRoom, Resident};
+pub use self::shelved::Shelved;
+use crate::embedder::LoadedEmbedder;
 use crate::machine;
 use crate::model::{LoadError, LoadWatch, LoadedModel, ModelOptions};
 use crate::models::Unchanged;
@@ -33,7 +36,7 @@ use crate::models::Unchanged;
 const ROOM_LOOK: Duration = Duration::from_millis(500);
 
 /// Loads a model; blocks.
-pub type Load = Box<dyn Fn(&ModelOptions, &LoadWatch) -> Result<LoadedModel, LoadError> + Send + Sync>;
+type Load = Box<dyn Fn(&ModelOptions, &LoadWatch) -> Result<Shelved, LoadError> + Send + Sync>;
 
 /// What a network's catalogue names a model by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +54,7 @@ pub struct Book {
     /// What it takes in memory.
     bytes: u64,
     /// The model, where it is in memory.
-    model: Option<Arc<LoadedModel>>,
+    model: Option<Shelved>,
     /// Where somebody asked for it: what becomes of that, and what ends the loading.
     asked: Option<(watch::Receiver<LoadOutcome>, LoadWatch)>,
     /// Requests that hold it.
@@ -105,9 +108,10 @@ impl Book {
     }
 
     /// A model in memory.
-    pub fn loaded(options: ModelOptions, model: LoadedModel, bytes: u64) -> Self {
-        let identity = Identity { weights: model.weights, text_pack: model.text_pack };
-        Self { model: Some(Arc::new(model)), ..Self::stored(options, identity, bytes) }
+    pub fn loaded(options: ModelOptions, model: impl Into<Shelved>, bytes: u64) -> Self {
+        let model = model.into();
+        let identity = model.identity();
+        Self { model: Some(model), ..Self::stored(options, identity, bytes) }
     }
 
     fn resident(&self, at: usize) -> Option<Resident> {
@@ -135,7 +139,11 @@ pub struct Shelf {
 
 impl Shelf {
     /// A shelf with these models. What they are loaded by is called again whenever one of them is.
-    pub fn new(books: Vec<Book>, allowance: Allowance, load: Load) -> Arc<Self> {
+    pub fn new<M: Into<Shelved>>(
+        books: Vec<Book>,
+        allowance: Allowance,
+        load: impl Fn(&ModelOptions, &LoadWatch) -> Result<M, LoadError> + Send + Sync + 'static,
+    ) -> Arc<Self> {
         // What is loaded may have taken more than was estimated, and must be able to come back.
         let fits = |book: Book| Book {
             bytes: if book.model.is_some() { book.bytes.min(allowance.budget) } else { book.bytes },
@@ -145,7 +153,7 @@ impl Shelf {
         let shelf = Arc::new(Self {
             books: Mutex::new(books),
             allowance,
-            load,
+            load: Box::new(move |options, watch| load(options, watch).map(Into::into)),
             started: Instant::now(),
             loading: tokio::sync::Mutex::default(),
             changed: watch::Sender::new(0),
@@ -162,8 +170,9 @@ impl Shelf {
     #[cfg(test)]
     pub fn holding(model: LoadedModel) -> Arc<Self> {
         let options = ModelOptions::new(PathBuf::new(), model.rows as usize, model.row_tokens.0 as usize);
-        let never =
-            Box::new(|options: &ModelOptions, _: &LoadWatch| Err(LoadError::Ended { path: options.path.clone() }));
+        let never = |options: &ModelOptions, _: &LoadWatch| {
+            Err::<LoadedModel, _>(LoadError::Ended { path: options.path.clone() })
+        };
         Self::new(vec![Book::loaded(options, model, 0)], Allowance::new(u64::MAX, None), never)
     }
 
@@ -196,11 +205,12 @@ impl Shelf {
             (_, _, None) => Residence::Stored,
         };
         Some(match &book.model {
-            None => {
+            None | Some(Shelved::Embedder(_)) => {
                 let rows = (count(book.options.rows), count(book.options.row_tokens));
+                // No network has embedders, and nobody else asks how busy one is.
                 Status { residence, rows, busy: (0, 0) }
             }
-            Some(model) => {
+            Some(Shelved::Model(model)) => {
                 let load = model.engine.load();
                 let busy = (count(load.running), count(load.waiting));
                 Status { residence, rows: (model.rows, model.row_tokens.0), busy }
@@ -223,21 +233,36 @@ impl Shelf {
         *self.broken_by.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a model makes vectors, and no answers.
+    pub fn embeds(&self, at: usize) -> bool {
+        self.books().get(at).is_some_and(|book| book.options.embeds)
+    }
+
     /// A model for one request, which keeps it in memory; nothing when it is not there. One that is to leave is lent to
     /// requests that were sent before that was known.
     pub fn lend(self: &Arc<Self>, at: usize) -> Option<Loan> {
-        self.lend_if(at, |_| true)
+        self.lend_if(at, |_| true, Shelved::model)
     }
 
     /// A model for a request that can wait; nothing when it is not there, or shall get no more requests.
     pub fn lend_unless_leaving(self: &Arc<Self>, at: usize) -> Option<Loan> {
-        self.lend_if(at, |book| !book.leaving)
+        self.lend_if(at, |book| !book.leaving, Shelved::model)
     }
 
-    fn lend_if(self: &Arc<Self>, at: usize, may: impl FnOnce(&Book) -> bool) -> Option<Loan> {
+    /// A model that makes vectors, as [`Self::lend_unless_leaving`] lends one that answers.
+    pub fn lend_embedder_unless_leaving(self: &Arc<Self>, at: usize) -> Option<Loan<LoadedEmbedder>> {
+        self.lend_if(at, |book| !book.leaving, Shelved::embedder)
+    }
+
+    fn lend_if<T>(
+        self: &Arc<Self>,
+        at: usize,
+        may: impl FnOnce(&Book) -> bool,
+        kind: impl FnOnce(&Shelved) -> Option<&Arc<T>>,
+    ) -> Option<Loan<T>> {
         let mut books = self.books();
         let book = books.get_mut(at).filter(|book| may(book))?;
-        let model = Some(Arc::clone(book.model.as_ref()?));
+        let model = Some(Arc::clone(kind(book.model.as_ref()?)?));
         book.in_use += 1;
         Some(Loan(Arc::new(Lent { model, shelf: Arc::clone(self), at })))
     }
@@ -293,7 +318,7 @@ impl Shelf {
             book.asked = None;
             match loaded {
                 Ok(Some((model, bytes))) => {
-                    (book.model, book.bytes, book.used_at) = (Some(Arc::new(model)), bytes, self.now());
+                    (book.model, book.bytes, book.used_at) = (Some(model), bytes, self.now());
                     LoadOutcome::Succeeded
                 }
                 Ok(None) => LoadOutcome::Succeeded,
@@ -352,9 +377,9 @@ impl Shelf {
     async fn replace(
         self: &Arc<Self>,
         at: usize,
-        gone: Vec<Arc<LoadedModel>>,
+        gone: Vec<Shelved>,
         watch: LoadWatch,
-    ) -> Result<(LoadedModel, u64), LoadOutcome> {
+    ) -> Result<(Shelved, u64), LoadOutcome> {
         let (options, identity, estimated) = {
             let books = self.books();
             (books[at].options.clone(), books[at].identity, books[at].bytes)
@@ -372,7 +397,7 @@ impl Shelf {
             Ok::<_, LoadError>((model, took))
         });
         let (model, took) = tell_progress(load, &path, &watched).await?;
-        if (Identity { weights: model.weights, text_pack: model.text_pack }) != identity {
+        if model.identity() != identity {
             self.books()[at].wrong = mark_of(&path);
             tracing::error!(path = %path.display(), "the model file is not the one that was put on offer any more");
             return Err(LoadOutcome::Unusable);
@@ -434,8 +459,7 @@ impl Shelf {
 
     /// Has the end of a loaded model's engine noticed, unless the model has left the shelf before.
     fn watch_engine(self: &Arc<Self>, at: usize) {
-        let loaded = self.books()[at].model.as_ref().map(|model| (model.stopped(), model.engine.clone()));
-        let Some((mut stopped, engine)) = loaded else { return };
+        let Some(mut stopped) = self.books()[at].model.as_ref().map(Shelved::stopped) else { return };
         // The shelf must be able to go: it is what ends its engines.
         let shelf = Arc::downgrade(self);
         tokio::spawn(async move {
@@ -444,9 +468,10 @@ impl Shelf {
                 return;
             }
             let Some(shelf) = shelf.upgrade() else { return };
-            let still = shelf.books()[at].model.as_ref().is_some_and(|model| model.engine.is_same(&engine));
-            if still {
-                *shelf.broken_by.lock().unwrap_or_else(PoisonError::into_inner) = engine.stats().last_error;
+            let still = |model: &&Shelved| model.stopped().same_channel(&stopped);
+            let broken_by = shelf.books()[at].model.as_ref().filter(still).map(Shelved::last_error);
+            if let Some(error) = broken_by {
+                *shelf.broken_by.lock().unwrap_or_else(PoisonError::into_inner) = error;
                 shelf.broken.send_replace(true);
             }
         });
@@ -456,7 +481,7 @@ impl Shelf {
 /// What came of making room.
 enum Room {
     /// These have left the shelf and are to be freed.
-    Made(Vec<Arc<LoadedModel>>),
+    Made(Vec<Shelved>),
     /// The model is there.
     Kept,
 }
@@ -513,24 +538,29 @@ async fn sleep_for(wait: Option<Duration>) {
 }
 
 /// A model that a request holds; it stays in memory until every copy of this is gone.
-#[derive(Clone)]
-pub struct Loan(Arc<Lent>);
+pub struct Loan<T = LoadedModel>(Arc<Lent<T>>);
 
-struct Lent {
+impl<T> Clone for Loan<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+struct Lent<T> {
     /// Given back before it is counted, so that whoever unloads it then has the last one.
-    model: Option<Arc<LoadedModel>>,
+    model: Option<Arc<T>>,
     shelf: Arc<Shelf>,
     at: usize,
 }
 
-impl Deref for Loan {
-    type Target = LoadedModel;
-    fn deref(&self) -> &LoadedModel {
+impl<T> Deref for Loan<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
         self.0.model.as_ref().expect("it is there until the last copy is gone")
     }
 }
 
-impl Drop for Lent {
+impl<T> Drop for Lent<T> {
     fn drop(&mut self) {
         drop(self.model.take());
         let now = self.shelf.now();

@@ -51,7 +51,7 @@ impl ModelFile {
     pub fn read(path: &Path, adapters: &[AdapterFile]) -> Result<Self, Failure> {
         let CheckedModel { weights, text_pack, quantisation } =
             CheckedModel::read(path, adapters).map_err(|error| {
-                if matches!(error, LoadError::ReadAdapter { .. } | LoadError::Adapter { .. }) {
+                if let LoadError::ReadAdapter { .. } | LoadError::Adapter { .. } | LoadError::Embeds { .. } = error {
                     return Failure::new(error.to_string(), error.hint());
                 }
                 let hint =

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use darkbloom_client::{Answering, Completed, Engine, Failed, Operation, Part, Surface, Timing};
-use darkbloom_content::{AnswerParts, PartKind};
+use darkbloom_client::{Answering, Completed, Embedding, Engine, Failed, Operation, Part, Surface, Timing};
+use darkbloom_content::{AnswerParts, EmbeddingRequest, PartKind};
 use darkbloom_provider::{Local, LocalConfig, Said, local_key};
 use darkbloom_types::{Refusal, RefusalCode, SecretString};
 use serde_json::json;
@@ -36,6 +36,10 @@ impl Engine for LocalEngine {
             tokio::spawn(hand_on(said, out, timing));
             Ok(parts)
         })
+    }
+
+    fn embed(&self, model: String, request: EmbeddingRequest) -> Embedding<'_> {
+        Box::pin(async move { self.0.embed(&model, request).await })
     }
 }
 

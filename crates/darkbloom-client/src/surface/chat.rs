@@ -17,11 +17,9 @@ use darkbloom_wire::AttemptRecord;
 
 use self::calls::CallIds;
 use super::engine::Begun;
-use super::{Failure, Shared, Vouching, accepted_key, put};
+use super::{BODY_BYTES_MAX, Failure, HINTS, Shared, Vouching, accepted_key, put};
 use crate::{AnswerMeta, Failed, Operation, Part, Timing};
 
-/// Largest body of a consumer: what seals into the largest bucket, JSON escapes included.
-const BODY_BYTES_MAX: usize = 4 << 20;
 /// Longest idempotency key.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
@@ -141,7 +139,7 @@ fn meta_headers(about: &Call, meta: Option<&AnswerMeta>) -> HeaderMap {
         put(&mut headers, "x-darkbloom-attempts", &attempts(&meta.attempts));
     }
     if !about.hints.is_empty() {
-        put(&mut headers, "x-darkbloom-hints", &about.hints.join(", "));
+        put(&mut headers, HINTS, &about.hints.join(", "));
     }
     headers
 }

@@ -3,14 +3,18 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use darkbloom_content::{EmbeddingRequest, Embeddings};
 use darkbloom_dialect::openai;
-use darkbloom_types::{NanoDollars, Refusal};
+use darkbloom_types::{NanoDollars, Refusal, RefusalCode};
 use tokio::sync::mpsc;
 
 use crate::{Answer, AnswerMeta, Client, Failed, Operation, Part, Timing};
 
 /// The future of one answer.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<mpsc::Receiver<Part>, Box<Failed>>> + Send + 'a>>;
+
+/// The future of the vectors of some texts.
+pub type Embedding<'a> = Pin<Box<dyn Future<Output = Result<Embeddings, Refusal>> + Send + 'a>>;
 
 /// An engine in this process, for a surface without a network. Nothing is sealed, verified or charged.
 pub trait Engine: Send + Sync + 'static {
@@ -19,6 +23,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Starts an answer and returns when it has begun. Dropping the parts ends it.
     fn answer(&self, operation: Operation) -> Answering<'_>;
+
+    /// Makes vectors of texts with the model of this name. Dropping the future ends it.
+    fn embed(&self, model: String, request: EmbeddingRequest) -> Embedding<'_>;
 }
 
 /// Who answers.
@@ -69,6 +76,17 @@ impl Backend {
                 let parts = engine.answer(operation).await?;
                 Ok(Begun { meta: None, timing, parts, answer: None })
             }
+        }
+    }
+
+    /// What makes vectors of texts: an engine alone, since requests, prices and receipts of a network know answers only.
+    pub fn embedder(&self) -> Result<&dyn Engine, Refusal> {
+        match self {
+            Self::Network(_) => {
+                let detail = "a network answers chats and makes no vectors, which `darkbloom start --local` does";
+                Err(Refusal::new(RefusalCode::NotFound, detail))
+            }
+            Self::Engine(engine) => Ok(&**engine),
         }
     }
 

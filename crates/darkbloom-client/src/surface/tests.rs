@@ -78,6 +78,7 @@ async fn another_method_is_told_which_ones_there_are() {
     for (method, path, allowed) in [
         ("GET", "/v1/chat/completions", "POST"),
         ("DELETE", "/v1/chat/completions", "POST"),
+        ("GET", "/v1/embeddings", "POST"),
         ("POST", "/v1/models", "GET,HEAD"),
         ("PUT", "/v1/models/org/name", "GET,HEAD"),
         ("POST", "/healthz", "GET,HEAD"),
@@ -89,6 +90,17 @@ async fn another_method_is_told_which_ones_there_are() {
         assert!(said.starts_with("HTTP/1.1 405 ") && said.contains("\"method_not_allowed\""), "{said}");
         assert!(said.contains(&format!("allow: {allowed}\r\n")) && said.contains("x-request-id: req_"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_network_makes_no_vectors_and_reads_no_body_for_them() {
+    let (address, _server) = listening(1).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!("POST /v1/embeddings HTTP/1.1\r\nhost: here\r\n{KEY}content-length: 100\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let said = answered(&mut stream).await.expect("an answer without the body");
+    assert!(said.starts_with("HTTP/1.1 404 ") && said.contains("\"not_found\""), "{said}");
+    assert!(said.contains("darkbloom start --local"), "{said}");
 }
 
 #[tokio::test]

@@ -4,12 +4,13 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use darkbloom_attest::{SINGLE_FILE, weights_root};
 use darkbloom_engine::{AdapterHeader, Exactness, ModelHeader, check_open_adapters, check_open_model_file};
 use darkbloom_types::Digest;
 
-use super::{LoadError, LoadWatch};
+use super::{LoadError, LoadWatch, ModelOptions};
 use crate::models::{Unchanged, digest_of};
 
 /// A LoRA adapter of a model.
@@ -55,6 +56,28 @@ impl ModelFiles {
             held.push(Held::new(&adapter.path, adapter.name(at), adapter.scale, of_adapter)?);
         }
         Ok(Self { held })
+    }
+
+    /// Holds a model's files, and hashes them while something reads them: the system fetches each block once for both. With
+    /// what was read come the files and what names them all.
+    pub(crate) fn hold_and_hash<T>(
+        options: &ModelOptions,
+        watch: &LoadWatch,
+        read: impl FnOnce(&Self) -> Result<T, LoadError>,
+    ) -> Result<(T, Arc<Self>, Digest), LoadError> {
+        let files = Arc::new(Self::hold(&options.path, &options.adapters)?);
+        let hashing = {
+            let (files, watch) = (Arc::clone(&files), watch.clone());
+            std::thread::Builder::new().name("hashing".to_owned()).spawn(move || files.digests(&watch))
+        };
+        let hashing = hashing.map_err(|source| LoadError::Read { path: options.path.clone(), source })?;
+        let read = read(&files)?;
+        let digests = hashing.join().expect("hashing does not panic")?;
+        // The engine reads by itself: whoever wrote to a file meanwhile is found out here. A restart would read what lies at
+        // the paths, so that must be it still.
+        files.check_unchanged(&digests)?;
+        let root = files.root(&digests);
+        Ok((read, files, root))
     }
 
     /// The model's own file.

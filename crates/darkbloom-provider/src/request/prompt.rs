@@ -45,7 +45,7 @@ pub async fn make_within(model: Loan, request: ChatRequest, room: TokenCount) ->
 }
 
 /// Works beside the threads that carry frames, once there is a place for that.
-async fn aside<T: Send + 'static>(
+pub async fn aside<T: Send + 'static>(
     tokenisers: Arc<Semaphore>,
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {

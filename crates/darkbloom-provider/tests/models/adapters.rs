@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use darkbloom_engine::{AdapterError, GgufError};
-use darkbloom_provider::{
-    Accelerator, AdapterFile, CheckedModel, Exactness, LoadError, LoadWatch, LoadedModel, ModelOptions, weights_of_file,
-};
+use darkbloom_provider::{AdapterFile, CheckedModel, LoadError, LoadWatch, LoadedModel, ModelOptions, weights_of_file};
 
 use crate::adapter::random_adapter;
 use crate::file::Parts;
@@ -20,15 +18,7 @@ fn write_adapter(path: &Path, rank: u64) {
 }
 
 fn options(adapters: &[AdapterFile]) -> ModelOptions {
-    ModelOptions {
-        path: shipped(),
-        adapters: adapters.to_vec(),
-        rows: 1,
-        row_tokens: 64,
-        threads: Some(1),
-        exactness: Exactness::Exact,
-        accelerator: Accelerator::Cpu,
-    }
+    ModelOptions { adapters: adapters.to_vec(), threads: Some(1), ..ModelOptions::new(shipped(), 1, 64) }
 }
 
 #[test]

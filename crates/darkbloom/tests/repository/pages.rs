@@ -41,9 +41,7 @@ fn the_support_matrix_is_current() {
     );
     page.push_str(&openai::support_matrix(openai::FIELDS));
     page.push_str("\n## Fields of an embeddings request\n\n");
-    page.push_str(
-        "The same of `POST /v1/embeddings` of `darkbloom start --local`; a network answers chats alone.\n\n",
-    );
+    page.push_str("The same of `POST /v1/embeddings` of `darkbloom start --local`; a network answers chats alone.\n\n");
     page.push_str(&openai::support_matrix(openai::EMBEDDINGS_FIELDS));
     check_page("docs/support-matrix.md", &page);
 }

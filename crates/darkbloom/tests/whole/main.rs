@@ -20,6 +20,7 @@ mod concurrency;
 mod dev;
 mod doctor;
 mod doors;
+mod embeddings;
 mod errors;
 mod failure;
 #[allow(dead_code, reason = "the engine's own tests use all of it")]
