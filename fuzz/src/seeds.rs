@@ -168,6 +168,15 @@ fn content(seeds: &Seeds) -> Outcome<()> {
     for (number, body) in bodies.iter().enumerate() {
         seeds.put("dialect_openai", number.to_string(), &[body.as_bytes()])?;
     }
+    let inputs = [r#""one""#, r#"["one","two"]"#, "[1,2,3]", "[[1],[2,3]]", "[1.5,null]"];
+    for (number, input) in inputs.iter().enumerate() {
+        let body = format!(r#"{{"model":"m","input":{input},"encoding_format":"base64","dimensions":8,"user":"u"}}"#);
+        seeds.put("dialect_embeddings", number.to_string(), &[body.as_bytes()])?;
+    }
+    for (name, unit) in [("lists", "[0],"), ("numbers", "0,")] {
+        let body = format!(r#"{{"model":"m","input":[{}{}]}}"#, unit.repeat(2_000), unit.trim_end_matches(','));
+        seeds.put("dialect_embeddings", name, &[body.as_bytes()])?;
+    }
     Ok(())
 }
 
