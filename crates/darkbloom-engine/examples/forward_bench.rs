@@ -1,7 +1,7 @@
 //! What one step takes: a prompt's piece by its size, decoding by the number of rows, and both together.
 //!
 //! `cargo run --release -p darkbloom-engine --example forward_bench -- MODEL.gguf [depth=64] [rounds=5] [threads=N]
-//! [exactness=exact|fast]`
+//! [exactness=exact|fast] [accelerator=required]`
 //!
 //! Every row holds `depth` tokens before each step. Nothing is drawn from pieces; rows that decode draw the likeliest token.
 //! The lowest of the rounds is shown, which other work on the machine disturbs least, with the median behind it. Two and three
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use darkbloom_batch::{MemoryOp, RowId, RowWork, SampleAt, Sampling, Slot, StepPlan};
-use darkbloom_engine::{Exactness, Executor, LlamaExecutor, LlamaSettings};
+use darkbloom_engine::{Accelerator, Exactness, Executor, LlamaExecutor, LlamaSettings};
 use darkbloom_types::{SecretTokens, TokenId};
 
 const PIECES: [usize; 14] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 512];
@@ -37,6 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ("threads", value) => settings.threads = value.parse()?,
             ("exactness", "exact") => settings.exactness = Exactness::Exact,
             ("exactness", "fast") => settings.exactness = Exactness::Fast,
+            ("accelerator", "required") => settings.accelerator = Accelerator::Required,
             (key, _) => return Err(format!("unknown argument {key}").into()),
         }
     }
