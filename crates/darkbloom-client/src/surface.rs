@@ -230,11 +230,11 @@ fn key(shared: &Shared, headers: &HeaderMap) -> Result<SecretString, Refusal> {
     key.ok_or_else(|| RefusalCode::InvalidApiKey.into())
 }
 
-fn json(body: Vec<u8>) -> Response {
+fn json(body: impl Into<axum::body::Body>) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     put(&mut headers, request_id::HEADER, &request_id::fresh());
-    (headers, body).into_response()
+    (headers, body.into()).into_response()
 }
 
 /// Who stands for a network shows its models to anybody; an engine of this machine only to those who know its key.

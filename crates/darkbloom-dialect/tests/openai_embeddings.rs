@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use darkbloom_content::{EmbeddingInput, Embeddings};
 use darkbloom_dialect::openai::{
     EMBEDDINGS_FIELDS, EmbeddingsCall, VectorEncoding, embeddings, embeddings_error, parse_embeddings, support_matrix,
@@ -143,7 +145,13 @@ proptest! {
         let read: Value = serde_json::from_slice(body.expose()).unwrap();
         let read = read["data"][0]["embedding"].as_array().unwrap().clone();
         let read: Vec<u32> = read.iter().map(|number| (number.as_f64().unwrap() as f32).to_bits()).collect();
-        prop_assert_eq!(read, numbers.iter().map(|number| number.to_bits()).collect::<Vec<_>>());
+        let bits: Vec<_> = numbers.iter().map(|number| number.to_bits()).collect();
+        prop_assert_eq!(&read, &bits);
+        let body = embeddings("m", &made, VectorEncoding::Base64);
+        let read: Value = serde_json::from_slice(body.expose()).unwrap();
+        let bytes = STANDARD.decode(read["data"][0]["embedding"].as_str().unwrap()).unwrap();
+        let read: Vec<_> = bytes.chunks(4).map(|four| u32::from_le_bytes(four.try_into().unwrap())).collect();
+        prop_assert_eq!(read, bits);
     }
 
     #[test]

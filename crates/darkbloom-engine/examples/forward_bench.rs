@@ -17,7 +17,7 @@ use darkbloom_batch::{MemoryOp, RowId, RowWork, SampleAt, Sampling, Slot, StepPl
 use darkbloom_engine::{Accelerator, Exactness, Executor, LlamaExecutor, LlamaSettings};
 use darkbloom_types::{SecretTokens, TokenId};
 
-const PIECES: [usize; 14] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 512];
+const PIECES: [usize; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128];
 const ROWS: [usize; 7] = [1, 2, 3, 4, 6, 8, 16];
 /// Tokens of the piece beside rows that decode.
 const PIECE: usize = 16;

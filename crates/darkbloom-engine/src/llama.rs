@@ -4,6 +4,7 @@ mod adapter;
 mod embedder;
 mod exact;
 mod loaded;
+mod pages;
 mod passes;
 pub(crate) mod raw;
 mod state;

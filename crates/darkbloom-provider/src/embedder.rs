@@ -9,7 +9,7 @@ use std::sync::Arc;
 use darkbloom_engine::{EmbedError, LlamaEmbedder};
 use darkbloom_text::EmbeddingTokenizer;
 use darkbloom_text::gguf::read_metadata;
-use darkbloom_types::{TokenCount, TokenId};
+use darkbloom_types::{SecretVector, TokenCount, TokenId};
 use tokio::sync::Semaphore;
 
 use self::desk::{Desk, MakeVectors};
@@ -86,8 +86,8 @@ fn read_and_load(
 }
 
 impl MakeVectors for LlamaEmbedder {
-    fn embed(&mut self, texts: &[&[TokenId]]) -> Result<Vec<Vec<f32>>, EmbedError> {
-        self.embed(texts)
+    fn embed(&mut self, texts: &[&[TokenId]], goes_on: &dyn Fn() -> bool) -> Result<Vec<SecretVector>, EmbedError> {
+        self.embed(texts, goes_on)
     }
 
     fn erase(&mut self) {

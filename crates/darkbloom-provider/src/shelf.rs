@@ -168,6 +168,12 @@ impl Shelf {
 
     /// A shelf with one model, which is in memory and stays there.
     #[cfg(test)]
+    pub fn is_free(&self, at: usize) -> bool {
+        self.books()[at].in_use == 0
+    }
+
+    /// A shelf with one model.
+    #[cfg(test)]
     pub fn holding(model: LoadedModel) -> Arc<Self> {
         let options = ModelOptions::new(PathBuf::new(), model.rows as usize, model.row_tokens.0 as usize);
         let never = |options: &ModelOptions, _: &LoadWatch| {
@@ -265,6 +271,27 @@ impl Shelf {
         let model = Some(Arc::clone(kind(book.model.as_ref()?)?));
         book.in_use += 1;
         Some(Loan(Arc::new(Lent { model, shelf: Arc::clone(self), at })))
+    }
+
+    /// Ends what vectors are being made, and returns when no embedder is lent any more, or after so long.
+    pub async fn end_vectors(&self, most: Duration) {
+        let all_back = async {
+            loop {
+                let freed = self.freed.notified();
+                let lent = {
+                    let books = self.books();
+                    let embedders =
+                        books.iter().filter_map(|book| Some((book.model.as_ref()?.embedder()?, book.in_use)));
+                    embedders.inspect(|(embedder, _)| embedder.desk.end()).any(|(_, in_use)| in_use > 0)
+                };
+                if !lent {
+                    return;
+                }
+                freed.await;
+            }
+        };
+        // Longer is waited for nobody.
+        let _ = tokio::time::timeout(most, all_back).await;
     }
 
     /// Asks for a model to be in memory. One that is to leave comes back once the other has had its turn.

@@ -71,7 +71,8 @@ impl EmbeddingTokenizer {
         let whole = tokenizer.encode(text, most - usize::from(end.is_some()), &mut Workspace::default(), &mut tokens);
         tokens.extend(end);
         let tokens = SecretTokens::new(tokens);
-        whole.then_some(tokens)
+        // Without the room for a token of each byte, since it may have to wait for its turn.
+        whole.then(|| SecretTokens::new(tokens.expose().to_vec()))
     }
 }
 

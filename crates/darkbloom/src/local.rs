@@ -133,6 +133,7 @@ pub async fn run(
         () = stop.told() => Ok(()),
     };
     surface.stop().await;
+    local.stop().await;
     ended
 }
 

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use darkbloom_dialect::{ApiError, openai};
 use darkbloom_host::{body, request_id};
-use darkbloom_types::Refusal;
+use darkbloom_types::{Refusal, RefusalCode, SecretBytes};
 
 use super::{BODY_BYTES_MAX, Failure, HINTS, Shared, accepted_key, json, put};
 
@@ -28,9 +28,21 @@ async fn vectors(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Res
     drop(body);
     let openai::EmbeddingsCall { model, request, encoding, hints } = call?;
     let made = embedder.embed(model.clone(), request).await.map_err(refused)?;
-    let mut response = json(openai::embeddings(&model, &made, encoding).expose().to_vec());
+    // Thousands of vectors are some ten megabytes: they are written beside the threads that carry frames.
+    let write = move || openai::embeddings(&model, &made, encoding);
+    let body = tokio::task::spawn_blocking(write).await.map_err(|_| refused(RefusalCode::Internal.into()))?;
+    let mut response = json(Bytes::from_owner(Wiped(body)));
     if !hints.is_empty() {
         put(response.headers_mut(), HINTS, &hints.join(", "));
     }
     Ok(response)
+}
+
+/// A body that is wiped once it was sent.
+struct Wiped(SecretBytes);
+
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        self.0.expose()
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use darkbloom_types::TokenId;
+use darkbloom_types::{SecretVector, TokenId};
 use zeroize::Zeroize as _;
 
 use super::loaded::Loaded;
@@ -15,6 +15,9 @@ const TEXTS_MAX: usize = 2_048;
 /// Tokens in one step. llama.cpp computes the logits of each token whose state is asked for, though nobody reads them: with the
 /// largest vocabularies these take 256 MiB.
 pub(super) const STEP_TOKENS: usize = 256;
+
+/// The code of a forward that left no state where one was asked for.
+const NO_STATE: i32 = -100;
 
 /// Why texts were not embedded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +47,9 @@ pub enum EmbedError {
         /// Which, from 0.
         at: usize,
     },
+    /// Whoever asked for it ended it.
+    #[error("it was ended before it was done")]
+    Ended,
     /// llama.cpp failed.
     #[error("the model's backend failed with code {code}")]
     Backend {
@@ -114,17 +120,17 @@ impl LlamaEmbedder {
         self.text_tokens_max
     }
 
-    /// A vector of length 1 for each text, in order. Their keys and values stay in memory until [`Self::erase`] or other
-    /// texts overwrite them.
+    /// A vector of length 1 for each text, in order, as long as it is to go on, which is asked before each step. Their keys and
+    /// values stay in memory until [`Self::erase`] or other texts overwrite them.
     ///
     /// # Errors
     /// [`EmbedError`] says which text is at fault; then there is no vector of any.
-    pub fn embed(&mut self, texts: &[&[TokenId]]) -> Result<Vec<Vec<f32>>, EmbedError> {
+    pub fn embed(&mut self, texts: &[&[TokenId]], goes_on: &dyn Fn() -> bool) -> Result<Vec<SecretVector>, EmbedError> {
         self.check(texts)?;
         let mut vectors = Vec::with_capacity(texts.len());
         let mut fed = Ok(());
         for (nth, group) in texts.chunks(self.sequences).enumerate() {
-            fed = self.embed_group(nth * self.sequences, group, &mut vectors);
+            fed = self.embed_group(nth * self.sequences, group, goes_on, &mut vectors);
             if fed.is_err() {
                 break;
             }
@@ -165,11 +171,15 @@ impl LlamaEmbedder {
         &mut self,
         first: usize,
         texts: &[&[TokenId]],
-        vectors: &mut Vec<Vec<f32>>,
+        goes_on: &dyn Fn() -> bool,
+        vectors: &mut Vec<SecretVector>,
     ) -> Result<(), EmbedError> {
         let mut pools: Vec<_> = texts.iter().map(|_| Pool::new(self.context.state_width())).collect();
         let mut held = vec![0; texts.len()];
         while held.iter().zip(texts).any(|(held, text)| *held < text.len()) {
+            if !goes_on() {
+                return Err(EmbedError::Ended);
+            }
             self.step(texts, &mut held, &mut pools)?;
         }
         for sequence in 0..texts.len() {
@@ -210,7 +220,9 @@ impl LlamaEmbedder {
             return Err(EmbedError::Backend { code });
         }
         for (place, sequence) in wanted {
-            pools[sequence].add(self.context.state_of(place).unwrap_or_default());
+            let state = self.context.state_of(place);
+            // Without one token's state the mean would be another.
+            pools[sequence].add(state.ok_or(EmbedError::Backend { code: NO_STATE })?);
         }
         for sequence in filled {
             self.context.forget(sequence, held[sequence]);
@@ -240,10 +252,10 @@ impl Pool {
     }
 
     /// Its mean over so many tokens, with a length of 1.
-    fn vector(&self, tokens: usize) -> Option<Vec<f32>> {
+    fn vector(&self, tokens: usize) -> Option<SecretVector> {
         let length = self.0.iter().map(|sum| sum * sum).sum::<f64>().sqrt();
         // The mean's direction is the sum's.
         (tokens > 0 && length.is_finite() && length > 0.0)
-            .then(|| self.0.iter().map(|sum| (sum / length) as f32).collect())
+            .then(|| SecretVector::new(self.0.iter().map(|sum| (sum / length) as f32).collect()))
     }
 }

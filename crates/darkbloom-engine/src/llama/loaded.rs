@@ -5,6 +5,7 @@ use std::io::Seek as _;
 use std::sync::Arc;
 
 use super::exact::Needs;
+use super::pages::Regions;
 use super::raw::{Context, ContextSettings, LoadWays, Model};
 use super::{
     Adapter, Exactness, LlamaSettings, LoadModelError, adapter, check_open_adapters, check_open_model_file,
@@ -18,6 +19,8 @@ pub(super) struct Loaded {
     pub(super) header: ModelHeader,
     pub(super) needs: Needs,
     on_accelerator: bool,
+    /// Before it was loaded.
+    memory_before: Regions,
 }
 
 impl Loaded {
@@ -42,7 +45,13 @@ impl Loaded {
         }
         file.rewind().map_err(unreadable)?;
         let mut ended = false;
+        let memory_before = Regions::now();
+        let mut begun = false;
         let mut heard = |done| {
+            // The first time, the weights have their memory, and nothing was read into it.
+            if !std::mem::replace(&mut begun, true) {
+                memory_before.ask_for_large_pages_since();
+            }
             let goes_on = progress(done);
             ended |= !goes_on;
             goes_on
@@ -54,7 +63,7 @@ impl Loaded {
             return Err(LoadModelError::UnsupportedKind);
         }
         adapter::add_all(&mut model, adapters)?;
-        Ok(Self { model: Arc::new(model), header, needs, on_accelerator })
+        Ok(Self { model: Arc::new(model), header, needs, on_accelerator, memory_before })
     }
 
     /// Takes the memory for all rows. With `states` each token's last state is kept, otherwise the logits of so many outputs.
@@ -76,7 +85,9 @@ impl Loaded {
             no_tiles: self.needs.no_tiles,
             states,
         };
-        Context::new(Arc::clone(&self.model), &settings).ok_or(LoadModelError::Context)
+        let context = Context::new(Arc::clone(&self.model), &settings).ok_or(LoadModelError::Context)?;
+        self.memory_before.make_large_pages_since();
+        Ok(context)
     }
 
     /// Tokens that a row holds: whatever keeps its last token company takes the place after it.

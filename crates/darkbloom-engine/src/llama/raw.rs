@@ -8,6 +8,7 @@
 
 use std::ffi::{CStr, c_char, c_void};
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::IntoRawFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
@@ -477,6 +478,30 @@ impl Context {
         }
     }
 }
+
+/// When memory gets its large pages.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum LargePages {
+    /// As it is written.
+    Asked,
+    /// At once, by copying.
+    Made,
+}
+
+/// Has the system back whole large pages of this process's memory by such. Where it cannot, or the memory has gone meanwhile,
+/// nothing changes.
+#[cfg(target_os = "linux")]
+pub(super) fn back_with_large_pages(part: Range<usize>, when: LargePages) {
+    let advice = match when {
+        LargePages::Asked => libc::MADV_HUGEPAGE,
+        LargePages::Made => libc::MADV_COLLAPSE,
+    };
+    // SAFETY: either advice changes how memory is backed, and neither what is in it nor who may use it (madvise(2)).
+    unsafe { libc::madvise(part.start as *mut c_void, part.len(), advice) };
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn back_with_large_pages(_part: Range<usize>, _when: LargePages) {}
 
 /// The tokens of one forward. Its arrays always have the same length.
 #[derive(Default)]

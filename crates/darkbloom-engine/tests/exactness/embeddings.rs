@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use darkbloom_engine::{EmbedError, LlamaEmbedder, LlamaSettings, LoadModelError};
-use darkbloom_types::TokenId;
+use darkbloom_types::{SecretVector, TokenId};
 
 use crate::file::Parts;
 use crate::models::{Kind, Shape, Stored};
@@ -37,8 +37,8 @@ fn texts() -> Vec<Vec<TokenId>> {
     LENGTHS.iter().enumerate().map(|(nth, &length)| request(nth, length, 400).prompt.expose().to_vec()).collect()
 }
 
-fn bits(vectors: &[Vec<f32>]) -> Vec<Vec<u32>> {
-    vectors.iter().map(|vector| vector.iter().map(|number| number.to_bits()).collect()).collect()
+fn bits(vectors: &[SecretVector]) -> Vec<Vec<u32>> {
+    vectors.iter().map(|vector| vector.expose().iter().map(|number| number.to_bits()).collect()).collect()
 }
 
 fn assert_exact(base: &Path) {
@@ -47,10 +47,11 @@ fn assert_exact(base: &Path) {
     for pooling in [MEAN, FIRST, LAST] {
         let path = with_pooling(base, pooling);
         let mut alone = load(&path, &settings(1, 1_024, 1)).unwrap();
-        let expected: Vec<_> = all.iter().map(|text| alone.embed(&[text]).unwrap().remove(0)).collect();
+        let expected: Vec<_> = all.iter().map(|text| alone.embed(&[text], &|| true).unwrap().remove(0)).collect();
         for vector in &expected {
-            assert_eq!(vector.len(), alone.width());
-            let length: f64 = vector.iter().map(|number| f64::from(*number).powi(2)).sum();
+            let numbers = vector.expose();
+            assert_eq!(numbers.len(), alone.width());
+            let length: f64 = numbers.iter().map(|number| f64::from(*number).powi(2)).sum();
             assert!((length - 1.0).abs() < 1e-5, "its length is {length}");
         }
         for (at, vector) in expected.iter().enumerate() {
@@ -61,7 +62,7 @@ fn assert_exact(base: &Path) {
         for (rows, step, threads) in [(9, 512, 1), (4, 24, 1), (2, 7, 1), (3, 100, 2)] {
             let mut together = load(&path, &settings(rows, step, threads)).unwrap();
             for _ in 0..2 {
-                let vectors = together.embed(&all).unwrap();
+                let vectors = together.embed(&all, &|| true).unwrap();
                 assert!(bits(&vectors) == bits(&expected), "pooling {pooling}, {rows} rows, {step} a step");
             }
         }
@@ -89,7 +90,7 @@ fn each_way_to_pool_makes_other_vectors_of_several_tokens_and_the_same_of_one() 
     let text: Vec<_> = (5..25).map(TokenId).collect();
     let vectors = [MEAN, FIRST, LAST].map(|pooling| {
         let mut embedder = load(&with_pooling(&base, pooling), &settings(2, 64, 1)).unwrap();
-        embedder.embed(&[&text, &text[..1]]).unwrap()
+        embedder.embed(&[&text, &text[..1]], &|| true).unwrap()
     });
     let [mean, first, last] = &vectors;
     assert!(mean[0] != first[0] && mean[0] != last[0] && first[0] != last[0]);
@@ -112,11 +113,12 @@ fn what_makes_no_vector_is_refused_by_its_place_and_the_embedder_goes_on() {
     let most = embedder.text_tokens_max();
     let good = [TokenId(7), TokenId(8)];
     let long = vec![TokenId(7); most + 1];
-    let refused = |embedder: &mut LlamaEmbedder, wrong: &[TokenId]| embedder.embed(&[&good, wrong]).unwrap_err();
+    let refused =
+        |embedder: &mut LlamaEmbedder, wrong: &[TokenId]| embedder.embed(&[&good, wrong], &|| true).unwrap_err();
     assert_eq!(refused(&mut embedder, &[]), EmbedError::Empty { at: 1 });
     assert_eq!(refused(&mut embedder, &long), EmbedError::TooLong { at: 1, tokens: most + 1, most });
     assert_eq!(refused(&mut embedder, &[TokenId(u32::MAX)]), EmbedError::UnknownToken { at: 1 });
-    assert_eq!(embedder.embed(&[&good[..]; 2_049]).unwrap_err(), EmbedError::TooMany);
-    assert_eq!(embedder.embed(&[]).unwrap(), Vec::<Vec<f32>>::new());
-    assert_eq!(embedder.embed(&[&long[..most], &good]).unwrap().len(), 2);
+    assert_eq!(embedder.embed(&[&good[..]; 2_049], &|| true).unwrap_err(), EmbedError::TooMany);
+    assert_eq!(embedder.embed(&[], &|| true).unwrap(), Vec::<SecretVector>::new());
+    assert_eq!(embedder.embed(&[&long[..most], &good], &|| true).unwrap().len(), 2);
 }

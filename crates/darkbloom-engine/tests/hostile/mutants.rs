@@ -335,6 +335,6 @@ fn load_and_step(path: &Path) {
     let embedder = LlamaEmbedder::load_open(File::open(path).unwrap(), Vec::new(), &settings, &mut |_| true);
     if let Ok(mut embedder) = embedder {
         let text: Vec<_> = (0..5).map(TokenId).collect();
-        let _ = embedder.embed(&[&text, &text[..1]]);
+        let _ = embedder.embed(&[&text, &text[..1]], &|| true);
     }
 }

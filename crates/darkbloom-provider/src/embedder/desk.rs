@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!   submit ──▶ waiting (or refused: full) ──▶ the thread, a few texts at a time ──▶ whoever asked
-//!                  │ nobody is there any more       │ nobody is there any more
+//!                  │ nobody is there any more       │ nobody is there any more, or it ends
 //!                  └──────────▶ dropped ◀───────────┘
 //! ```
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
@@ -16,8 +18,8 @@ use tokio::sync::{oneshot, watch};
 
 /// What makes vectors.
 pub trait MakeVectors: Send + 'static {
-    /// A vector for each text.
-    fn embed(&mut self, texts: &[&[TokenId]]) -> Result<Vec<Vec<f32>>, EmbedError>;
+    /// A vector for each text, as long as it is to go on.
+    fn embed(&mut self, texts: &[&[TokenId]], goes_on: &dyn Fn() -> bool) -> Result<Vec<SecretVector>, EmbedError>;
 
     /// Overwrites what texts left in memory.
     fn erase(&mut self);
@@ -37,6 +39,7 @@ struct Job {
 pub struct Desk {
     jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
+    ending: Arc<AtomicBool>,
     stopped: watch::Receiver<bool>,
 }
 
@@ -45,17 +48,19 @@ impl Desk {
     pub fn start(maker: impl MakeVectors, at_a_time: usize, waiting_max: usize) -> io::Result<Self> {
         let (jobs, waiting) = sync_channel(waiting_max);
         let (notice, stopped) = watch::channel(false);
+        let ending = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&ending);
         let work = move || {
             // Told once nothing more is taken.
             let _told = Told(notice);
-            work(waiting, maker, at_a_time);
+            work(waiting, maker, at_a_time, &ends);
         };
         let thread = std::thread::Builder::new().name("embedder".to_owned()).spawn(work)?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), stopped })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), ending, stopped })
     }
 
-    /// Has vectors made of texts. Dropping the receiver ends that, before it is begun or within a few texts; what is kept is
-    /// dropped when it is over.
+    /// Has vectors made of texts. Dropping the receiver ends that, when its turn comes or within a step; what is kept is dropped
+    /// when it is over.
     pub fn submit(
         &self,
         texts: Vec<SecretTokens>,
@@ -72,6 +77,11 @@ impl Desk {
         }
     }
 
+    /// Ends what it works on within a step, and all that waits.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
     /// Becomes true when the thread has ended by itself.
     pub fn stopped(&self) -> watch::Receiver<bool> {
         self.stopped.clone()
@@ -80,6 +90,7 @@ impl Desk {
 
 impl Drop for Desk {
     fn drop(&mut self) {
+        self.end();
         drop(self.jobs.take());
         let Some(thread) = self.thread.take() else { return };
         // What a job kept may have been the last to hold this.
@@ -102,7 +113,7 @@ impl Drop for Told {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it goes with the thread, so that what waits is dropped then")]
-fn work(waiting: Receiver<Job>, mut maker: impl MakeVectors, at_a_time: usize) {
+fn work(waiting: Receiver<Job>, mut maker: impl MakeVectors, at_a_time: usize, ending: &AtomicBool) {
     let mut used = false;
     loop {
         let next = if used {
@@ -113,7 +124,7 @@ fn work(waiting: Receiver<Job>, mut maker: impl MakeVectors, at_a_time: usize) {
         match next {
             Ok(job) => {
                 used = true;
-                job.run(&mut maker, at_a_time);
+                job.run(&mut maker, at_a_time, ending);
             }
             Err(RecvTimeoutError::Timeout) => {
                 used = false;
@@ -125,16 +136,18 @@ fn work(waiting: Receiver<Job>, mut maker: impl MakeVectors, at_a_time: usize) {
 }
 
 impl Job {
-    fn run(self, maker: &mut impl MakeVectors, at_a_time: usize) {
+    fn run(self, maker: &mut impl MakeVectors, at_a_time: usize, ending: &AtomicBool) {
         let Self { texts, answer, _kept } = self;
+        let goes_on = || !answer.is_closed() && !ending.load(Ordering::Relaxed);
         let mut made = Vec::with_capacity(texts.len());
         for (nth, group) in texts.chunks(at_a_time).enumerate() {
-            if answer.is_closed() {
+            if !goes_on() {
                 return;
             }
             let group: Vec<_> = group.iter().map(SecretTokens::expose).collect();
-            match maker.embed(&group) {
-                Ok(vectors) => made.extend(vectors.into_iter().map(SecretVector::new)),
+            match maker.embed(&group, &goes_on) {
+                Ok(vectors) => made.extend(vectors),
+                Err(EmbedError::Ended) => return,
                 Err(error) => {
                     // Nobody may be there to hear it.
                     let _ = answer.send(Err(among_all(error, nth * at_a_time)));
@@ -153,7 +166,7 @@ fn among_all(error: EmbedError, before: usize) -> EmbedError {
         EmbedError::TooLong { at, tokens, most } => EmbedError::TooLong { at: before + at, tokens, most },
         EmbedError::UnknownToken { at } => EmbedError::UnknownToken { at: before + at },
         EmbedError::NoVector { at } => EmbedError::NoVector { at: before + at },
-        EmbedError::TooMany | EmbedError::Backend { .. } => error,
+        EmbedError::TooMany | EmbedError::Ended | EmbedError::Backend { .. } => error,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Vectors of texts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use darkbloom_content::{EMBEDDING_TOKENS_MAX, EmbeddingInput, EmbeddingRequest, Embeddings};
 use darkbloom_engine::EmbedError;
@@ -39,10 +40,20 @@ impl Local {
         match made.await {
             Ok(Ok(vectors)) => Ok(Embeddings { vectors, input_tokens }),
             Ok(Err(error)) => Err(failed(error)),
-            Err(_) => Err(RefusalCode::Internal.into()),
+            // It has broken, which is told elsewhere, or ends.
+            Err(_) => Err(RefusalCode::Draining.into()),
         }
     }
+
+    /// Ends what vectors are being made, and returns when nothing is, or after a few seconds. To be called when nobody asks
+    /// any more: a process must not end while its model computes.
+    pub async fn stop(&self) {
+        self.shelf.end_vectors(END_WAIT).await;
+    }
 }
+
+/// How long a step may take to end: one of 256 tokens takes 4 s with 0.6 B parameters and one slow thread.
+const END_WAIT: Duration = Duration::from_secs(20);
 
 fn invalid(detail: impl Into<String>) -> Refusal {
     Refusal::new(RefusalCode::InvalidRequest, detail)
@@ -61,7 +72,11 @@ fn tokens_of(model: &LoadedEmbedder, inputs: Vec<EmbeddingInput>) -> Result<Vec<
             EmbeddingInput::Tokens(tokens) => (tokens.len() <= most.0 as usize).then_some(tokens),
         };
         let tokens = tokens.ok_or_else(|| {
-            let detail = format!("{} has more than the {most} tokens that this model takes of a text", place(at));
+            let detail = format!(
+                "{} has more than the {most} tokens that a row of this model has room for: cut it, or start with a larger \
+                 `--context`",
+                place(at)
+            );
             Refusal::new(RefusalCode::ContextLengthExceeded, detail)
         })?;
         if tokens.is_empty() {
@@ -71,7 +86,9 @@ fn tokens_of(model: &LoadedEmbedder, inputs: Vec<EmbeddingInput>) -> Result<Vec<
             return Err(invalid(format!("{} has a token that this model does not know", place(at))));
         }
         left = left.checked_sub(tokens.len()).ok_or_else(|| {
-            let detail = format!("the texts have more than {EMBEDDING_TOKENS_MAX} tokens together");
+            let detail = format!(
+                "the texts have more than {EMBEDDING_TOKENS_MAX} tokens together: send them in several requests"
+            );
             Refusal::new(RefusalCode::TooLarge, detail)
         })?;
         texts.push(tokens);

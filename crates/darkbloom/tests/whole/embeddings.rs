@@ -116,8 +116,8 @@ fn expected(model: &Path) -> (Vec<Vec<TokenId>>, Vec<Vec<u32>>) {
     let mut engine =
         LlamaEmbedder::load_open(File::open(model).unwrap(), Vec::new(), &settings, &mut |_| true).unwrap();
     let bits = tokens.iter().map(|text| {
-        let vector = engine.embed(&[text]).unwrap().remove(0);
-        vector.iter().map(|number| number.to_bits()).collect()
+        let vector = engine.embed(&[text], &|| true).unwrap().remove(0);
+        vector.expose().iter().map(|number| number.to_bits()).collect()
     });
     let bits = bits.collect();
     (tokens.to_vec(), bits)

@@ -17,10 +17,13 @@ struct Maker {
 }
 
 impl MakeVectors for Maker {
-    fn embed(&mut self, texts: &[&[TokenId]]) -> Result<Vec<Vec<f32>>, EmbedError> {
+    fn embed(&mut self, texts: &[&[TokenId]], goes_on: &dyn Fn() -> bool) -> Result<Vec<SecretVector>, EmbedError> {
         self.asked.send(texts.len()).unwrap();
         self.go_on.recv().unwrap_or(Ok(()))?;
-        Ok(texts.iter().map(|text| vec![text[0].0 as f32]).collect())
+        if !goes_on() {
+            return Err(EmbedError::Ended);
+        }
+        Ok(texts.iter().map(|text| SecretVector::new(vec![text[0].0 as f32])).collect())
     }
 
     fn erase(&mut self) {
@@ -116,15 +119,32 @@ async fn a_thread_that_panics_is_told_of_and_takes_nothing_more() {
     assert_eq!(desk.submit(texts(1), ()).err().unwrap().code, RefusalCode::Draining);
 }
 
-#[test]
-fn what_a_job_kept_may_be_the_last_to_hold_the_desk() {
+#[tokio::test]
+async fn what_a_job_kept_may_be_the_last_to_hold_the_desk() {
     let (desk, hands) = desk();
     let desk = Arc::new(desk);
+    let mut stopped = desk.stopped();
     let made = desk.submit(texts(1), Arc::clone(&desk)).unwrap();
     assert_eq!(hands.asked.recv_timeout(SOON), Ok(1));
     drop(desk);
     drop(hands.go_on);
-    assert_eq!(made.blocking_recv().unwrap().unwrap().len(), 1);
+    assert_eq!(made.await.unwrap().unwrap().len(), 1);
     // Its thread lets go of what it says this by.
-    assert!(hands.asked.recv_timeout(SOON).is_err());
+    assert_eq!(hands.asked.recv_timeout(SOON), Err(RecvTimeoutError::Disconnected));
+    assert!(stopped.wait_for(|stopped| *stopped).await.is_err(), "it ended without a panic");
+}
+
+#[tokio::test]
+async fn what_is_worked_on_and_what_waits_ends_when_the_desk_is_to() {
+    let (desk, hands) = desk();
+    let ((first_kept, first_seen), (second_kept, second_seen)) = (kept(), kept());
+    let first = desk.submit(texts(7), first_kept).unwrap();
+    assert_eq!(hands.asked.recv_timeout(SOON), Ok(3));
+    let second = desk.submit(texts(1), second_kept).unwrap();
+    desk.end();
+    drop(hands.go_on);
+    assert!(first.await.is_err() && second.await.is_err());
+    drop(desk);
+    assert!(hands.asked.try_recv().is_err(), "nothing more was asked");
+    assert!(first_seen.upgrade().is_none() && second_seen.upgrade().is_none());
 }

@@ -113,6 +113,22 @@ async fn embedders_and_models_that_answer_make_room_for_each_other() {
 }
 
 #[tokio::test]
+async fn nothing_is_made_any_more_when_all_has_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let local = local(folder.path(), BOTH);
+    local.vectors().await;
+    let model = local.shelf.lend_embedder_unless_leaving(1).unwrap();
+    // Hours of work, for nobody or for somebody who waits.
+    let hours = || (0..100_000).map(|_| SecretTokens::new(vec![TokenId(1); 60])).collect::<Vec<_>>();
+    drop(model.desk.submit(hours(), model.clone()).unwrap());
+    let waited_for = model.desk.submit(hours(), model.clone()).unwrap();
+    drop(model);
+    local.stop().await;
+    assert!(waited_for.await.is_err());
+    assert!(local.shelf.is_free(1));
+}
+
+#[tokio::test]
 async fn what_a_model_does_not_do_is_refused_without_loading_it() {
     let folder = tempfile::tempdir().unwrap();
     let local = local(folder.path(), BOTH);
