@@ -38,9 +38,9 @@ use state::SavedState;
 /// neighbouring slots in one pass over the weights, so a gap costs another pass.
 const GAP_FILLED_MAX: usize = 2;
 
-/// Fewest decoding rows with which gaps are filled. llama.cpp's products for two and three columns are slow: two forwards of
-/// two rows take 210 ms, one of five columns 160, and one of three columns takes as long as three of one (0.6 B parameters,
-/// Q8_0, one thread, AVX2).
+/// Fewest decoding rows with which gaps are filled. llama.cpp's products for two and three columns are slow: a forward of two
+/// rows took 105 ms, so with a gap between them four rows took twice that, and one of six columns took 182; one of three
+/// columns took longer than three of one (0.6 B parameters, Q8_0, one thread, AVX2).
 const GAP_FILL_ROWS_MIN: usize = 4;
 
 /// Most threads. ggml allows 512; beyond the number of cores they only wait for each other.

@@ -1,7 +1,7 @@
 //! In how many forwards a step is computed.
 //!
 //! A forward reads all weights once, and llama.cpp's products of them with two or three columns take longer than as many of
-//! one column each: on one AVX2 thread a 0.6 B model in Q8_0 decodes one row in 38 ms, two together in 105 and three in 144. So
+//! one column each: on one AVX2 thread a 0.6 B model in Q8_0 decoded one row in 38 ms, two together in 105 and three in 144. So
 //! rows that decode share no forward with a prompt's piece, whose first token would be a column more for them, and two or
 //! three of them share one only where that is faster. No neighbour changes a row's bits in exact mode, so this does not either.
 
