@@ -41,9 +41,9 @@ const CHUNK_FIRST: usize = 64;
 /// How long a step should take at most because rows prefill in it: so long waits who comes next.
 const PREFILL_STEP_US_MAX: f64 = 1e6;
 
-/// Prompt tokens that join a step of decoding rows at least: with fewer, most of what a prompt takes would be passes over the
-/// weights.
-const CHUNK_MIN: usize = 8;
+/// Prompt tokens that join a step of decoding rows at least: with fewer, a prompt of a thousand tokens would take longer than
+/// anybody waits.
+const CHUNK_MIN: usize = 4;
 
 /// Most guesses in one step, of all rows together: each needs room for the logits after it, 0.6 MB at a vocabulary of 152k.
 pub const GUESSES_IN_STEP_MAX: usize = 32;
@@ -397,7 +397,8 @@ impl Scheduler {
         let wanted = if rows.is_empty() {
             self.cost.room_alone(PREFILL_STEP_US_MAX).unwrap_or(CHUNK_FIRST)
         } else {
-            let room = |us| self.cost.room_beside(prompts_us(us, rows.len(), prefilling.len()));
+            let own = prefilling.len() > 1 && self.decoders_wait_too();
+            let room = |us| self.cost.room_beside(prompts_us(us, rows.len(), prefilling.len(), own));
             self.cost.of_decoding(fed).and_then(room).unwrap_or(CHUNK_UNKNOWN)
         };
         let mut left = wanted.max(CHUNK_MIN).min(left);
@@ -420,6 +421,12 @@ impl Scheduler {
             self.places[slot].out = Some(Feeding { tokens, draws: work.sample.is_some() });
             rows.push(work);
         }
+    }
+
+    /// Whether everybody whose row decodes has one that waits for its first token.
+    fn decoders_wait_too(&self) -> bool {
+        let waits = |owner| self.running().any(|row| !row.decodes() && row.owner == owner);
+        self.running().filter(|row| row.decodes()).all(|row| waits(row.owner))
     }
 
     /// Takes the result of the last plan and how long it took, and returns what happened since events were last taken.
@@ -569,10 +576,13 @@ impl Scheduler {
     }
 }
 
-/// How long prompts' pieces may take in a step whose rows decode for so long.
-fn prompts_us(decoding_us: f64, decoding: usize, prompts: usize) -> f64 {
+/// How long prompts' pieces may take in a step whose rows decode for so long. `own` says that several prompts wait, and that
+/// their owners have all rows that decode: who asks for much at once has all of it sooner when prompts go first.
+fn prompts_us(decoding_us: f64, decoding: usize, prompts: usize, own: bool) -> f64 {
     let kept = PREFILL_PART * decoding_us;
-    let few = if decoding < GAP_KEPT_ROWS {
+    let few = if own {
+        PREFILL_STEP_US_MAX
+    } else if decoding < GAP_KEPT_ROWS {
         // Where more wait for their first token than decode, each of them all counts the same.
         (kept * GAP_KEPT_ROWS as f64).max(decoding_us * prompts as f64) / decoding as f64
     } else {
@@ -592,13 +602,14 @@ mod tests {
     #[test]
     fn prompts_get_a_part_of_a_step_by_how_many_rows_decode_and_how_many_wait() {
         for prompts in [1, 50] {
-            assert_eq!(prompts_us(100e3, 8, prompts), 90e3, "the gap is kept");
-            assert_eq!(prompts_us(100e3, 16, prompts), 90e3);
+            assert_eq!(prompts_us(100e3, 8, prompts, false), 90e3, "the gap is kept");
+            assert_eq!(prompts_us(100e3, 16, prompts, false), 90e3);
         }
-        assert_eq!(prompts_us(100e3, 4, 1), 180e3, "as much as beside eight for all of them");
-        assert_eq!(prompts_us(100e3, 2, 12), 600e3, "six times as many wait");
-        assert_eq!(prompts_us(200e3, 1, 1), 800e3, "the step takes a second");
-        assert_eq!(prompts_us(4e6, 1, 1), 3.6e6, "which it takes without any prompt");
-        assert_eq!(prompts_us(100.0, 8, 1), 900.0, "nobody notices a millisecond");
+        assert_eq!(prompts_us(100e3, 4, 1, false), 180e3, "as much as beside eight for all of them");
+        assert_eq!(prompts_us(100e3, 2, 12, false), 600e3, "six times as many wait");
+        assert_eq!(prompts_us(200e3, 1, 1, false), 800e3, "the step takes a second");
+        assert_eq!(prompts_us(100e3, 16, 2, true), 900e3, "as it does for who waits for several");
+        assert_eq!(prompts_us(4e6, 1, 1, false), 3.6e6, "which it takes without any prompt");
+        assert_eq!(prompts_us(100.0, 8, 1, false), 900.0, "nobody notices a millisecond");
     }
 }

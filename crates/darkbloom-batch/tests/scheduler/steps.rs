@@ -1,7 +1,8 @@
 //! What a step feeds, and what its result does.
 
 use darkbloom_batch::{
-    Drawn, EndReason, Limits, Load, MemoryOp, RowFailure, RowId, SampleError, Sampled, Scheduler, Slot, StepOutput,
+    Drawn, EndReason, Limits, Load, MemoryOp, Owner, RowFailure, RowId, RowRequest, SampleError, Sampled, Scheduler,
+    Slot, StepOutput,
 };
 use darkbloom_types::{SecretTokens, TokenId};
 
@@ -37,8 +38,8 @@ struct Among {
     first_tokens: Vec<u64>,
 }
 
-/// Prompts that come at once beside so many rows that decode.
-fn prompts_among(decoders: u64, prompts: &[usize]) -> Among {
+/// Prompts that come at once beside so many rows that decode, of one owner or of two.
+fn prompts_among(decoders: u64, prompts: &[usize], others: bool) -> Among {
     // Guesses make steps longer too, and are not what this is about.
     let limits =
         Limits { rows_max: 16, row_tokens_max: 2_048, step_tokens_max: 512, waiting_max: 16, trims: false, ..LIMITS };
@@ -55,7 +56,10 @@ fn prompts_among(decoders: u64, prompts: &[usize]) -> Among {
     let come_at = if decoders == 0 { 0 } else { 100 };
     for nth in 0..2_000 {
         if nth == come_at {
-            (100..).zip(prompts).for_each(|(id, &prompt)| scheduler.submit(row(id, prompt), NOW).unwrap());
+            let owner = Owner(u64::from(others));
+            (100..).zip(prompts).for_each(|(id, &prompt)| {
+                scheduler.submit(RowRequest { owner, ..row(id, prompt) }, NOW).unwrap();
+            });
         }
         let plan = scheduler.plan(NOW).unwrap();
         let (decoding, fed): (Vec<_>, Vec<_>) =
@@ -85,12 +89,12 @@ fn row_prompt(id: RowId, prompts: &[usize]) -> usize {
 
 /// A prompt's first token with nobody else there, in the steps that it gets.
 fn first_token_alone(prompt: usize) -> u64 {
-    prompts_among(0, &[prompt]).first_tokens[0]
+    prompts_among(0, &[prompt], true).first_tokens[0]
 }
 
 #[test]
 fn a_long_prompt_at_most_doubles_the_gap_between_the_tokens_of_eight_rows_and_is_not_starved() {
-    let among = prompts_among(8, &[512]);
+    let among = prompts_among(8, &[512], false);
     assert!(among.gap <= 2 * among.gap_before, "a gap of {} µs after {}", among.gap, among.gap_before);
     let (first, alone) = (among.first_tokens[0], first_token_alone(512));
     assert!(first <= 3 * alone, "{first} µs to the first token, {alone} alone");
@@ -99,7 +103,7 @@ fn a_long_prompt_at_most_doubles_the_gap_between_the_tokens_of_eight_rows_and_is
 #[test]
 fn a_prompt_beside_few_rows_is_fed_in_pieces_that_are_worth_a_pass_over_the_weights() {
     for decoders in 1..8 {
-        let among = prompts_among(decoders, &[512]);
+        let among = prompts_among(decoders, &[512], true);
         let (first, alone) = (among.first_tokens[0], first_token_alone(512));
         let most = if decoders <= 4 { 2 } else { 3 };
         assert!(first <= most * alone, "{first} µs to the first token beside {decoders} rows, {alone} alone");
@@ -110,10 +114,21 @@ fn a_prompt_beside_few_rows_is_fed_in_pieces_that_are_worth_a_pass_over_the_weig
 #[test]
 fn of_prompts_that_come_together_the_first_does_not_hold_up_the_last() {
     let alone: u64 = [240; 8].into_iter().map(first_token_alone).sum();
-    let among = prompts_among(0, &[240; 8]);
+    let among = prompts_among(0, &[240; 8], true);
     let (first, last) = (among.first_tokens[0], among.first_tokens[7]);
     assert!(first <= alone / 6, "{first} µs to the first, {alone} one after the other");
-    assert!(last <= alone * 14 / 10, "{last} µs to the last, {alone} one after the other");
+    assert!(last <= alone * 13 / 10, "{last} µs to the last, {alone} one after the other");
+}
+
+#[test]
+fn who_asks_for_much_at_once_slows_down_their_own_rows_and_not_anothers() {
+    let own = prompts_among(8, &[240; 4], false);
+    let others = prompts_among(8, &[240; 4], true);
+    assert!(own.gap > 3 * own.gap_before && own.gap <= 1_100_000, "a gap of {} µs", own.gap);
+    // Those whose prompts are done decode as well.
+    let most = others.gap_before * 5 / 2;
+    assert!(others.gap <= most, "a gap of {} µs after {}", others.gap, others.gap_before);
+    assert!(4 * own.first_tokens[3] < 3 * others.first_tokens[3], "{:?} {:?}", own.first_tokens, others.first_tokens);
 }
 
 #[test]
@@ -209,7 +224,7 @@ fn a_context_that_is_used_up_ends_the_row_by_length() {
 #[test]
 fn without_room_the_row_that_came_last_gives_way_until_another_ends() {
     let mut bench = Bench::new(LIMITS);
-    (1..=3).for_each(|id| bench.submit(darkbloom_batch::RowRequest { stop_tokens: vec![], ..request(id, 2, 5) }));
+    (1..=3).for_each(|id| bench.submit(RowRequest { stop_tokens: vec![], ..request(id, 2, 5) }));
     bench.step();
     let plan = bench.scheduler.plan(NOW).unwrap();
     assert_eq!(plan.rows.len(), 3);
