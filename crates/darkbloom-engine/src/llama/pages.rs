@@ -2,8 +2,8 @@
 //!
 //! A step reads all weights, one after the other, and with pages of 4 KiB the processor looks up where each of them lies: a row
 //! of a 0.6 B model decodes in 52 ms so, and in 34 ms with pages of 2 MiB (Q8_0, one thread, Zen 4). Linux gives large pages to
-//! memory that asks for them, as most systems are set up (`/sys/kernel/mm/transparent_hugepage/enabled`: `madvise`). llama.cpp
-//! does not ask, and what it takes comes from the allocator, so it is found by comparing the process's memory before and after.
+//! memory that asks for them where it is set up so (`/sys/kernel/mm/transparent_hugepage/enabled`: `madvise`). llama.cpp does
+//! not ask, and what it takes comes from the allocator, so it is found by comparing the process's memory before and after.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use super::raw::{self, LargePages};
 /// A large page of x86-64, and of AArch64 with small ones of 4 KiB.
 const LARGE_PAGE: usize = 2 << 20;
 
-/// The process's memory that is backed by no file and no thread's or program's stack, from low to high.
+/// The process's memory without a name, which is what the allocator gives and threads' stacks, from low to high.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Regions(Vec<Range<usize>>);
 

@@ -60,7 +60,7 @@ impl Passes {
         let decodes = |row: &&RowWork| row.sample.is_some() && row.tokens.len() == 1 + row.guesses as usize;
         let (decoding, prompts): (Vec<_>, Vec<_>) = rows.into_iter().partition(decodes);
         // llama.cpp computes slots with a gap between them apart in any case.
-        let neighbours = decoding.iter().map(|row| row.slot.0).max() == first_slot_and(&decoding);
+        let neighbours = decoding.iter().map(|row| row.slot.0).max() == last_of_neighbours(&decoding);
         let plain = alone && neighbours && decoding.iter().all(|row| row.guesses == 0);
         let ways = decoding.len().checked_sub(2).and_then(|at| self.ways.get(at)).filter(|_| plain);
         let apart = ways.is_some_and(|ways| ways.next_is_apart());
@@ -84,8 +84,8 @@ impl Passes {
     }
 }
 
-/// The slot of the last of so many rows in neighbouring slots.
-fn first_slot_and(rows: &[&RowWork]) -> Option<u32> {
+/// The slot that the last of so many rows has if all are in neighbouring slots.
+fn last_of_neighbours(rows: &[&RowWork]) -> Option<u32> {
     Some(rows.iter().map(|row| row.slot.0).min()? + rows.len() as u32 - 1)
 }
 
