@@ -130,6 +130,8 @@ pub struct ModelHeader {
     pub(crate) tensor_types: TensorTypes,
     /// The sizes of each matrix, by its name: what adapters have to fit.
     pub(crate) matrices: HashMap<String, [u64; DIMENSIONS_MAX]>,
+    /// Whether positions count otherwise in rows that are longer than some length: llama.cpp goes by how long a row could be.
+    pub(crate) counts_long_rows_otherwise: bool,
 }
 
 /// How the states of a text's tokens become one vector.
@@ -151,6 +153,7 @@ pub(crate) fn check(reader: impl BufRead, file_bytes: u64) -> Result<ModelHeader
     let context_length = facts.check()?;
     let tensors = read_tensors(&mut input, tensors, facts.number("general.alignment").unwrap_or(ALIGNMENT))?;
     let weights = Weights::of(&tensors)?;
+    let counts_long_rows_otherwise = tensors.iter().any(|tensor| tensor.name.starts_with("rope_factors_long"));
     let matrices = tensors.into_iter().filter(Tensor::is_matrix).map(|tensor| (tensor.name, tensor.sizes));
     Ok(ModelHeader {
         file_type: facts.number("general.file_type"),
@@ -158,6 +161,7 @@ pub(crate) fn check(reader: impl BufRead, file_bytes: u64) -> Result<ModelHeader
         parameters: weights.elements,
         weight_bytes: weights.bytes,
         matrices: matrices.collect(),
+        counts_long_rows_otherwise,
         token_width: facts.token_width(),
         block_width: facts.block_width(),
         pooling: facts.pooling(),

@@ -9,7 +9,7 @@ use super::pages::Regions;
 use super::raw::{Context, ContextSettings, LoadWays, Model};
 use super::{
     Adapter, Exactness, LlamaSettings, LoadModelError, adapter, check_open_adapters, check_open_model_file,
-    check_settings, runs_on_accelerator, unreadable,
+    check_settings, row_cells, runs_on_accelerator, unreadable,
 };
 use crate::ModelHeader;
 
@@ -75,7 +75,7 @@ impl Loaded {
     ) -> Result<Context, LoadModelError> {
         let settings = ContextSettings {
             sequences: settings.rows_max,
-            sequence_tokens: settings.row_tokens_max,
+            sequence_cells: row_cells(&self.header, settings.row_tokens_max),
             // And room for the tokens that fill idle slots or keep a row's last company.
             batch_tokens: settings.step_tokens_max + settings.rows_max,
             outputs,

@@ -259,7 +259,8 @@ impl Model {
 /// How a context is made.
 pub(super) struct ContextSettings {
     pub(super) sequences: usize,
-    pub(super) sequence_tokens: usize,
+    /// Of each; a multiple of 256.
+    pub(super) sequence_cells: usize,
     pub(super) batch_tokens: usize,
     pub(super) outputs: usize,
     pub(super) threads: usize,
@@ -302,7 +303,7 @@ impl Context {
         if settings.sequences == 0 || settings.sequences > SEQUENCES_MAX {
             return None;
         }
-        let cells = settings.sequences.checked_mul(settings.sequence_tokens.next_multiple_of(256))?;
+        let cells = settings.sequences.checked_mul(settings.sequence_cells)?;
         // No batch can be longer than all cells, and llama.cpp grants no more.
         let batch_tokens = settings.batch_tokens.min(cells);
         let cells = u32::try_from(cells).ok()?;
@@ -369,7 +370,7 @@ impl Context {
             interrupt,
             _model: model,
         };
-        let enough = granted as usize >= settings.sequence_tokens && context.batch_tokens >= batch_tokens;
+        let enough = granted as usize >= settings.sequence_cells && context.batch_tokens >= batch_tokens;
         (enough && !memory.is_null()).then_some(context)
     }
 

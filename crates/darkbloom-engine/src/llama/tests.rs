@@ -17,6 +17,10 @@ const PIECE: usize = 48;
 /// The piece that is looked for is kept changed by this, so that it does not find itself.
 const MASK: u8 = 0xa5;
 
+fn shipped_model() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf")
+}
+
 /// How often a piece stands in writable memory.
 fn found(masked: &[u8; PIECE]) -> usize {
     let (maps, memory) = (std::fs::read_to_string("/proc/self/maps").unwrap(), File::open("/proc/self/mem").unwrap());
@@ -48,8 +52,8 @@ fn found(masked: &[u8; PIECE]) -> usize {
 
 #[test]
 fn an_erased_row_leaves_no_keys_and_values_in_memory() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");
-    let mut executor = LlamaExecutor::load(&path, &LlamaSettings { threads: 1, ..LlamaSettings::new(2, 256) }).unwrap();
+    let mut executor =
+        LlamaExecutor::load(&shipped_model(), &LlamaSettings { threads: 1, ..LlamaSettings::new(2, 256) }).unwrap();
     let tokens: Vec<_> = (0..150u32).map(|at| TokenId((at * 37 + 5) % 400)).collect();
     let work = |start| RowWork {
         slot: Slot(1),
@@ -79,8 +83,8 @@ fn an_erased_row_leaves_no_keys_and_values_in_memory() {
 
 #[test]
 fn a_saved_state_that_was_damaged_is_not_brought_back_and_costs_only_time() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");
-    let mut executor = LlamaExecutor::load(&path, &LlamaSettings { threads: 1, ..LlamaSettings::new(2, 256) }).unwrap();
+    let mut executor =
+        LlamaExecutor::load(&shipped_model(), &LlamaSettings { threads: 1, ..LlamaSettings::new(2, 256) }).unwrap();
     let work = |slot, start, tokens: std::ops::Range<u32>| RowWork {
         slot: Slot(slot),
         id: RowId(1),
@@ -107,4 +111,17 @@ fn a_saved_state_that_was_damaged_is_not_brought_back_and_costs_only_time() {
     assert_eq!((output.sampled, output.lost), (vec![], vec![Slot(1), Slot(0)]), "nor a copy of it");
     let again = executor.step(&StepPlan { memory: vec![], rows: vec![work(1, 0, 1..60)] }).unwrap();
     assert_eq!(again.sampled.len(), 1, "the row feeds everything again");
+}
+
+#[test]
+fn long_rows_with_a_power_of_two_of_tokens_get_a_block_more() {
+    let mut header = check_model_file(&shipped_model()).unwrap();
+    for (tokens, cells) in
+        [(1, 256), (1_024, 1_024), (1_793, 2_304), (2_048, 2_304), (2_304, 2_304), (2_560, 2_560), (4_000, 4_352)]
+    {
+        assert_eq!(row_cells(&header, tokens), cells, "for {tokens}");
+    }
+    // How long a row could be would change what the model computes.
+    header.counts_long_rows_otherwise = true;
+    assert_eq!(row_cells(&header, 4_096), 4_096);
 }
