@@ -211,8 +211,9 @@ pub struct Scheduler {
 struct Out {
     /// Tokens of rows that decode, guesses included.
     decoded: usize,
-    /// Tokens of rows that prefill.
+    /// Tokens of rows that prefill, and how many rows those are.
     prefilled: usize,
+    pieces: usize,
     rows: usize,
     /// What it takes says nothing about other steps, because it also moves memory.
     moves_memory: bool,
@@ -298,6 +299,7 @@ impl Scheduler {
             guide,
             stop_tokens,
             arrival: self.next_arrival,
+            began_after: None,
             waits_since: self.now,
             start_by,
             started: false,
@@ -332,14 +334,15 @@ impl Scheduler {
         let mut rows = Vec::with_capacity(self.admitted.len());
         let left = self.plan_decoding(&mut rows);
         let decoded = self.limits.step_tokens_max - left;
+        let decoding = rows.len();
         self.plan_prefill(left, &mut rows);
         let plan = StepPlan { memory: std::mem::take(&mut self.memory), rows };
         if plan.rows.is_empty() && plan.memory.is_empty() {
             return None;
         }
-        let prefilled = plan.token_count() - decoded;
-        self.step_is_out =
-            Some(Out { decoded, prefilled, rows: plan.rows.len(), moves_memory: !plan.memory.is_empty() });
+        let (prefilled, pieces) = (plan.token_count() - decoded, plan.rows.len() - decoding);
+        let moves_memory = !plan.memory.is_empty();
+        self.step_is_out = Some(Out { decoded, prefilled, pieces, rows: plan.rows.len(), moves_memory });
         Some(plan)
     }
 
@@ -381,7 +384,8 @@ impl Scheduler {
     }
 
     /// Prompts share what decoding rows leave of the step, or of the time that it may take. Half goes to the one that was
-    /// admitted first, so that none waits for ever, and the rest to those that need least.
+    /// admitted first, so that none waits for ever, and the rest to those that need least. Of those that need about the same
+    /// the first goes first, in one piece rather than in several.
     fn plan_prefill(&mut self, left: usize, rows: &mut Vec<RowWork>) {
         let mut prefilling: Vec<(usize, usize)> = self
             .admitted
@@ -397,12 +401,12 @@ impl Scheduler {
         let wanted = if rows.is_empty() {
             self.cost.room_alone(PREFILL_STEP_US_MAX).unwrap_or(CHUNK_FIRST)
         } else {
-            let own = prefilling.len() > 1 && self.decoders_wait_too();
+            let own = self.decoders_wait_too(prefilling.len() > 1);
             let room = |us| self.cost.room_beside(prompts_us(us, rows.len(), prefilling.len(), own));
             self.cost.of_decoding(fed).and_then(room).unwrap_or(CHUNK_UNKNOWN)
         };
         let mut left = wanted.max(CHUNK_MIN).min(left);
-        prefilling.sort_by_key(|&(_, needs)| needs);
+        prefilling.sort_by_key(|&(_, needs)| needs.checked_ilog2());
         let mut share_of_first = first_needs.min(left.div_ceil(2));
         left -= share_of_first;
         for (slot, needs) in prefilling {
@@ -423,10 +427,15 @@ impl Scheduler {
         }
     }
 
-    /// Whether everybody whose row decodes has one that waits for its first token.
-    fn decoders_wait_too(&self) -> bool {
-        let waits = |owner| self.running().any(|row| !row.decodes() && row.owner == owner);
-        self.running().filter(|row| row.decodes()).all(|row| waits(row.owner))
+    /// Whether everybody whose row decodes has one that waits for its first token: if not `any`, one that came before the
+    /// other began.
+    fn decoders_wait_too(&self, any: bool) -> bool {
+        let came_with = |row: &Row, other: &Row| other.began_after.is_some_and(|last| row.arrival <= last);
+        let waits_for = |other: &Row| {
+            let waits = |row: &&Row| !row.decodes() && row.owner == other.owner;
+            self.running().filter(waits).any(|row| any || came_with(row, other))
+        };
+        self.running().filter(|row| row.decodes()).all(waits_for)
     }
 
     /// Takes the result of the last plan and how long it took, and returns what happened since events were last taken.
@@ -443,7 +452,7 @@ impl Scheduler {
                 }
             }
             if !out.moves_memory {
-                self.cost.learn(out.decoded, out.prefilled, took_us);
+                self.cost.learn(out.decoded, out.prefilled, out.pieces, took_us);
             }
             for slot in 0..self.places.len() {
                 let Some(feeding) = self.places[slot].out.take() else { continue };
@@ -478,11 +487,13 @@ impl Scheduler {
 
     fn take_tokens(&mut self, slot: usize, drawn: &[Drawn]) {
         self.decisions.right_guesses += drawn.len() as u64 - 1;
+        let last_arrival = self.next_arrival;
         for (nth, Drawn { token, logprobs }) in drawn.iter().enumerate() {
             let token = *token;
             let Some(row) = self.places[slot].row.as_mut() else { return };
             // The token before this one was a guess that is in memory already.
             row.fed += usize::from(nth > 0);
+            row.began_after.get_or_insert(last_arrival);
             let index = row.output;
             row.output += 1;
             if row.stop_tokens.contains(&token) {
@@ -576,8 +587,9 @@ impl Scheduler {
     }
 }
 
-/// How long prompts' pieces may take in a step whose rows decode for so long. `own` says that several prompts wait, and that
-/// their owners have all rows that decode: who asks for much at once has all of it sooner when prompts go first.
+/// How long prompts' pieces may take in a step whose rows decode for so long. `own` says that owners of prompts have all rows
+/// that decode, and that several prompts wait or that they came before those rows began: who asks for much at once has all of
+/// it sooner when prompts go first.
 fn prompts_us(decoding_us: f64, decoding: usize, prompts: usize, own: bool) -> f64 {
     let kept = PREFILL_PART * decoding_us;
     let few = if own {

@@ -56,7 +56,7 @@ impl Scheduler {
         }
         let memory = std::mem::take(&mut self.memory);
         (!memory.is_empty()).then(|| {
-            self.step_is_out = Some(super::Out { decoded: 0, prefilled: 0, rows: 0, moves_memory: true });
+            self.step_is_out = Some(super::Out { decoded: 0, prefilled: 0, pieces: 0, rows: 0, moves_memory: true });
             StepPlan { memory, rows: Vec::new() }
         })
     }

@@ -49,6 +49,8 @@ pub(crate) struct Row {
     pub(crate) stop_tokens: Vec<TokenId>,
     /// Its place in the order of all rows.
     pub(crate) arrival: u64,
+    /// Which row was the last to come before its first token was drawn; none before that.
+    pub(crate) began_after: Option<u64>,
     pub(crate) waits_since: MonoMillis,
     pub(crate) start_by: Option<MonoMillis>,
     /// Whether it has, or had, a slot.
