@@ -123,12 +123,14 @@ async fn ask_on(http: &reqwest::Client, server: &Server, load: &Load, who: [usiz
     answers
 }
 
-/// Numbers, of which the first tells a prompt from every other: nobody's cache of prefixes helps but with what the template
-/// writes before them.
+/// Numbers, of which the first tells a prompt from every other by its first digits: nobody's cache of prefixes helps but with
+/// what the template writes before them.
 fn prompt(words: usize, who: [usize; 4], nth: usize) -> String {
-    let first = who.into_iter().chain([nth]).fold(1, |number, part| number * 100 + part);
-    let words = (0..words).map(|at| if at == 0 { first } else { (first * 31 + at * 7_919) % 997 }.to_string());
-    words.collect::<Vec<_>>().join(" ")
+    let first = who.into_iter().chain([nth]).fold(1, |number, part| number * 100 + part as u64);
+    // The fraction of a golden section's multiple: neighbours are far apart (Knuth, The Art of Computer Programming, 6.4).
+    let first = first.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let others = (1..words as u64).map(|at| (first / 1_000 + at * 7_919) % 997);
+    [first].into_iter().chain(others).map(|number| number.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// Asks for one answer and reads it to its end.

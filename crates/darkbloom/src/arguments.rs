@@ -75,6 +75,9 @@ pub struct Dev {
     /// Batch rows of the provider, 1 to 256.
     #[arg(long, default_value_t = 8, value_parser = rows())]
     pub rows: usize,
+    /// The provider computes with whatever is fastest; by default exactly.
+    #[arg(long)]
+    pub fast: bool,
 }
 
 /// Options of `coordinator`.

@@ -152,7 +152,7 @@ impl Network {
         let hub = Hub::start(data, Spawning { quiet: options.prompt.is_some(), running }).await?;
         hub.offer(&model_path, &model).await?;
         let provider_data = data.join("provider");
-        let provider = hub.provider(&provider_data, &model_path, options.rows);
+        let provider = hub.provider(&provider_data, &model_path, options.rows, options.fast);
         let (provider, key) = tokio::join!(provider, consumer(&hub.admin));
         let ((provider, provider_id), key) = (provider?, key?);
         let (gateway, base_url) = hub.gateway(listen, &provider_id).await?;
@@ -247,11 +247,12 @@ impl Hub {
     }
 
     /// Starts the provider and returns its id.
-    async fn provider(&self, data: &Path, model: &Path, rows: usize) -> Result<(Child, String), Failure> {
+    async fn provider(&self, data: &Path, model: &Path, rows: usize, fast: bool) -> Result<(Child, String), Failure> {
         let join_token = self.admin.create_key("join", None, "dev provider").await?;
         let rows = rows.to_string();
         let mut arguments = vec!["start", "--foreground", "--data", path(data)?, "--model", path(model)?];
         arguments.extend(["--rows", &rows, "--coordinator", &self.url, "--coordinator-key", &self.network]);
+        arguments.extend(fast.then_some("--fast"));
         let environment = [("DARKBLOOM_JOIN_TOKEN", join_token.expose())];
         let (provider, ready) = Child::start("provider", &arguments, &environment, &self.spawning, READY_WAIT).await?;
         Ok((provider, text(&ready, "provider")))
