@@ -29,6 +29,10 @@ const PREFILL_PART: f64 = 0.9;
 /// a piece of 4, 18 in one of 16 and 16 in one of 64.
 const GAP_KEPT_ROWS: usize = 8;
 
+/// A prompt that takes at most so many times what a step of rows of its own owner takes goes in one piece: one longer gap is
+/// sooner over than several short ones, each with another pass over the weights.
+const SHORT_PROMPT_STEPS: f64 = 5.0;
+
 /// What a step of decoding rows may take in any case so that others prefill in it: a gap that nobody notices.
 const PREFILL_STEP_US_MIN: f64 = 1e3;
 
@@ -401,9 +405,12 @@ impl Scheduler {
         let wanted = if rows.is_empty() {
             self.cost.room_alone(PREFILL_STEP_US_MAX).unwrap_or(CHUNK_FIRST)
         } else {
-            let own = self.decoders_wait_too(prefilling.len() > 1);
+            let decoding_us = self.cost.of_decoding(fed);
+            let short = decoding_us.and_then(|us| self.cost.room_beside(SHORT_PROMPT_STEPS * us));
+            let whole = self.places[first].row.as_ref().map_or(0, |row| row.prompt_tokens);
+            let own = self.decoders_wait_too(prefilling.len() > 1 || short.is_some_and(|tokens| whole <= tokens));
             let room = |us| self.cost.room_beside(prompts_us(us, rows.len(), prefilling.len(), own));
-            self.cost.of_decoding(fed).and_then(room).unwrap_or(CHUNK_UNKNOWN)
+            decoding_us.and_then(room).unwrap_or(CHUNK_UNKNOWN)
         };
         let mut left = wanted.max(CHUNK_MIN).min(left);
         prefilling.sort_by_key(|&(_, needs)| needs.checked_ilog2());
@@ -588,8 +595,8 @@ impl Scheduler {
 }
 
 /// How long prompts' pieces may take in a step whose rows decode for so long. `own` says that owners of prompts have all rows
-/// that decode, and that several prompts wait or that they came before those rows began: who asks for much at once has all of
-/// it sooner when prompts go first.
+/// that decode, and that several prompts wait, or a short one, or one that came before those rows began: who asks for much at
+/// once has all of it sooner when prompts go first.
 fn prompts_us(decoding_us: f64, decoding: usize, prompts: usize, own: bool) -> f64 {
     let kept = PREFILL_PART * decoding_us;
     let few = if own {

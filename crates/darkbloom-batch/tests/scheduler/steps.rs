@@ -132,6 +132,14 @@ fn who_asks_for_much_at_once_slows_down_their_own_rows_and_not_anothers() {
 }
 
 #[test]
+fn a_short_prompt_goes_in_one_piece_beside_rows_of_its_own_owner() {
+    let (own, others) = (prompts_among(8, &[48], false), prompts_among(8, &[48], true));
+    assert_eq!(own.first_tokens[0], cost(8, 48), "in one step");
+    assert!(others.first_tokens[0] > own.first_tokens[0]);
+    assert!(others.gap <= 2 * others.gap_before, "a gap of {} µs after {}", others.gap, others.gap_before);
+}
+
+#[test]
 fn prompts_share_a_step_so_that_a_short_one_does_not_wait_for_a_long_one() {
     let mut bench = Bench::new(LIMITS);
     bench.submit(request(1, 60, 2));
