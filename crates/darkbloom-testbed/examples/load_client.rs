@@ -1,12 +1,13 @@
 //! The same load for several OpenAI servers, in rounds that take turns:
 //!
-//! `load_client [rows=1,2,4] [rounds=3] [answers=2] [prompt=100] [output=64] [ban=0,2] NAME=URL,MODEL,KEY...`
+//! `load_client [rows=1,2,4] [rounds=3] [answers=2] [apart=0] [prompt=100] [output=64] [ban=0,2] NAME=URL,MODEL,KEY...`
 //!
 //! In each round every server has so many consumers at once, each of whom asks for `answers` streamed answers, one after the
-//! other; the servers change turns from round to round. `prompt` is about so many words, of which no two prompts share the beginning; `ban` are the tokens that would end
-//! an answer early. Shown are medians over the rounds: tokens a second, of all answers from the first question until the last
-//! answer is whole, and their ratio to the first server's, round by round; the median time from a question to its first
-//! piece; the median time between an answer's tokens after that, and the longest time between two pieces of any.
+//! other, and begins `apart` milliseconds after the one before; the servers change turns from round to round. `prompt` is
+//! about so many words, and no two prompts begin alike; `ban` are the tokens that would end an answer early. Shown are medians
+//! over the rounds: tokens a second, of all answers from the first question until the last answer is whole, and their ratio to
+//! the first server's, round by round; the median time from a question to its first piece; the median time between an answer's
+//! tokens after that, and the longest time between two pieces of any.
 
 #![allow(
     clippy::print_stdout,
@@ -34,6 +35,7 @@ struct Load {
     rows: Vec<usize>,
     rounds: usize,
     answers: usize,
+    apart: Duration,
     prompt: usize,
     output: u32,
     ban: Vec<String>,
@@ -51,7 +53,9 @@ struct Measured {
 
 #[tokio::main]
 async fn main() {
-    let mut load = Load { rows: vec![1, 2, 4], rounds: 3, answers: 2, prompt: 100, output: 64, ban: Vec::new() };
+    let rows = vec![1, 2, 4];
+    let mut load =
+        Load { rows, rounds: 3, answers: 2, apart: Duration::ZERO, prompt: 100, output: 64, ban: Vec::new() };
     let mut servers = Vec::new();
     for word in std::env::args().skip(1) {
         let (name, value) = word.split_once('=').expect("words are NAME=VALUE");
@@ -60,6 +64,7 @@ async fn main() {
             "rows" => load.rows = list().iter().map(|rows| rows.parse().unwrap()).collect(),
             "rounds" => load.rounds = value.parse().unwrap(),
             "answers" => load.answers = value.parse().unwrap(),
+            "apart" => load.apart = Duration::from_millis(value.parse().unwrap()),
             "prompt" => load.prompt = value.parse().unwrap(),
             "output" => load.output = value.parse().unwrap(),
             "ban" => load.ban = list(),
@@ -117,6 +122,8 @@ async fn main() {
 /// One consumer of a round, by what tells it from all others.
 async fn ask_on(http: &reqwest::Client, server: &Server, load: &Load, who: [usize; 4]) -> Vec<Measured> {
     let mut answers = Vec::with_capacity(load.answers);
+    let [_, _, _, row] = who;
+    tokio::time::sleep(load.apart * row as u32).await;
     for nth in 0..load.answers {
         answers.push(ask(http, server, load, &prompt(load.prompt, who, nth)).await);
     }
