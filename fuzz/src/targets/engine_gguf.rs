@@ -29,6 +29,7 @@ static BASE: LazyLock<gguf::ModelHeader> = LazyLock::new(|| gguf::ModelHeader {
     vocabulary: 8,
     pooling: None,
     tensor_types: gguf::TensorTypes::default(),
+    counts_long_rows_otherwise: false,
     matrices: HashMap::from([("blk.0.attn_q.weight".to_owned(), [8, 8, 1, 1])]),
 });
 
