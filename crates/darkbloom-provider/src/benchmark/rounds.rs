@@ -233,11 +233,13 @@ impl Bench {
                 self.handle.cancel(RowId(row));
             }
             let rows: Vec<Told> = told.into_iter().map(rest).collect();
+            // The last row's first token came with a step that fed its prompt, for which the others had waited.
+            let all_decode = rows.iter().filter_map(|row| row.tokens.get(1)).map(|(at, _)| *at).max();
             if round > 0 {
                 alone.push(solo);
                 among.push(ms(until - came));
-                before.push(mean_gap(&rows, None, came));
-                during.push(mean_gap(&rows, Some(came), until));
+                before.push(mean_gap(&rows, all_decode.unwrap_or(came), came));
+                during.push(mean_gap(&rows, came, until));
             }
         }
         Ok(LongPromptReport {
@@ -370,12 +372,12 @@ fn visible_times(text: &TextModel, tokens: &[(Instant, TokenId)]) -> Vec<Instant
 
 /// Mean time between neighbouring tokens of a row, over all rows, in milliseconds: of gaps that end after `from`, at `to` at
 /// the latest. The first token of a row ends none.
-fn mean_gap(rows: &[Told], from: Option<Instant>, to: Instant) -> f64 {
+fn mean_gap(rows: &[Told], from: Instant, to: Instant) -> f64 {
     let mut gaps = Vec::new();
     for row in rows {
         for pair in row.tokens.windows(2) {
             let [(start, _), (end, _)] = pair else { continue };
-            if from.is_none_or(|from| *end > from) && *end <= to {
+            if *end > from && *end <= to {
                 gaps.push(ms(*end - *start));
             }
         }
