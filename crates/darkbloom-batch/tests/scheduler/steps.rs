@@ -121,6 +121,19 @@ fn of_prompts_that_come_together_the_first_does_not_hold_up_the_last() {
 }
 
 #[test]
+fn of_prompts_that_are_about_as_long_the_first_is_first_and_in_one_piece() {
+    let mut bench = Bench::new(Limits { rows_max: 3, row_tokens_max: 128, step_tokens_max: 60, ..LIMITS });
+    (1..=3).zip([58, 57, 56]).for_each(|(id, prompt)| bench.submit(request(id, prompt, 20)));
+    let ends = |bench: &mut Bench| {
+        let plan = bench.step_taking(|_| 1_000_000).unwrap();
+        let whole: Vec<_> = plan.rows.iter().filter(|row| row.sample.is_some()).map(|row| row.id.0).collect();
+        whole
+    };
+    assert_eq!(ends(&mut bench), [1], "though two need less");
+    assert!(!ends(&mut bench).contains(&3));
+}
+
+#[test]
 fn who_asks_for_much_at_once_slows_down_their_own_rows_and_not_anothers() {
     let own = prompts_among(8, &[240; 4], false);
     let others = prompts_among(8, &[240; 4], true);
