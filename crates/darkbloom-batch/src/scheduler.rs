@@ -596,12 +596,13 @@ impl Scheduler {
 
 /// How long prompts' pieces may take in a step whose rows decode for so long. `own` says that owners of prompts have all rows
 /// that decode, and that several prompts wait, or a short one, or one that came before those rows began: who asks for much at
-/// once has all of it sooner when prompts go first.
+/// once has all of it sooner when prompts go first, and in few pieces.
 fn prompts_us(decoding_us: f64, decoding: usize, prompts: usize, own: bool) -> f64 {
     let kept = PREFILL_PART * decoding_us;
-    let few = if own {
-        PREFILL_STEP_US_MAX
-    } else if decoding < GAP_KEPT_ROWS {
+    if own {
+        return kept.max(PREFILL_STEP_US_MAX);
+    }
+    let few = if decoding < GAP_KEPT_ROWS {
         // Where more wait for their first token than decode, each of them all counts the same.
         (kept * GAP_KEPT_ROWS as f64).max(decoding_us * prompts as f64) / decoding as f64
     } else {
@@ -627,7 +628,7 @@ mod tests {
         assert_eq!(prompts_us(100e3, 4, 1, false), 180e3, "as much as beside eight for all of them");
         assert_eq!(prompts_us(100e3, 2, 12, false), 600e3, "six times as many wait");
         assert_eq!(prompts_us(200e3, 1, 1, false), 800e3, "the step takes a second");
-        assert_eq!(prompts_us(100e3, 16, 2, true), 900e3, "as it does for who waits for several");
+        assert_eq!(prompts_us(100e3, 16, 2, true), 1e6, "and longer for who waits for several");
         assert_eq!(prompts_us(4e6, 1, 1, false), 3.6e6, "which it takes without any prompt");
         assert_eq!(prompts_us(100.0, 8, 1, false), 900.0, "nobody notices a millisecond");
     }

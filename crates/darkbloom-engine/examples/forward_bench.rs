@@ -1,7 +1,7 @@
 //! What one step takes: a prompt's piece by its size, decoding by the number of rows, and both together.
 //!
 //! `cargo run --release -p darkbloom-engine --example forward_bench -- MODEL.gguf [depth=64] [rounds=5] [threads=N]
-//! [exactness=exact|fast] [accelerator=required]`
+//! [pieces=1,2,…] [rows=1,2,…] [exactness=exact|fast] [accelerator=required]`
 //!
 //! Every row holds `depth` tokens before each step. Nothing is drawn from pieces; rows that decode draw the likeliest token.
 //! The lowest of the rounds is shown, which other work on the machine disturbs least, with the median behind it. Two and three
@@ -17,6 +17,7 @@ use darkbloom_batch::{MemoryOp, RowId, RowWork, SampleAt, Sampling, Slot, StepPl
 use darkbloom_engine::{Accelerator, Exactness, Executor, LlamaExecutor, LlamaSettings};
 use darkbloom_types::{SecretTokens, TokenId};
 
+/// Tokens of a piece, and numbers of rows, where nothing else is asked for.
 const PIECES: [usize; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128];
 const ROWS: [usize; 7] = [1, 2, 3, 4, 6, 8, 16];
 /// Tokens of the piece beside rows that decode.
@@ -29,11 +30,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let model = arguments.next().ok_or("usage: forward_bench MODEL.gguf [key=value ...]")?;
     let (mut depth, mut rounds) = (64, 5);
+    let (mut pieces, mut row_counts) = (PIECES.to_vec(), ROWS.to_vec());
+    let numbers = |list: &str| list.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>();
     let mut settings = LlamaSettings::new(ROWS_MAX, 0);
     for argument in arguments {
         match argument.split_once('=').ok_or("arguments after the model are key=value")? {
             ("depth", value) => depth = value.parse()?,
             ("rounds", value) => rounds = value.parse()?,
+            ("pieces", value) => pieces = numbers(value)?,
+            ("rows", value) => row_counts = numbers(value)?,
             ("threads", value) => settings.threads = value.parse()?,
             ("exactness", "exact") => settings.exactness = Exactness::Exact,
             ("exactness", "fast") => settings.exactness = Exactness::Fast,
@@ -49,15 +54,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         fill(&mut executor, row, depth)?;
     }
     writeln!(out, "piece     ms (median)   ms a token")?;
-    for tokens in PIECES {
+    for tokens in pieces {
         show(&mut out, tokens, time(&mut executor, depth, rounds, || vec![(tokens, false)])?)?;
     }
     writeln!(out, "rows      ms (median)   ms a token")?;
-    for rows in ROWS {
+    for rows in row_counts.iter().copied() {
         show(&mut out, rows, time(&mut executor, depth, rounds, || vec![(1, true); rows])?)?;
     }
     writeln!(out, "rows beside a piece of {PIECE}")?;
-    for rows in ROWS.into_iter().filter(|rows| *rows < ROWS_MAX) {
+    for rows in row_counts.into_iter().filter(|rows| *rows < ROWS_MAX) {
         let works = || [vec![(1, true); rows], vec![(PIECE, false)]].concat();
         show(&mut out, rows, time(&mut executor, depth, rounds, works)?)?;
     }

@@ -34,15 +34,6 @@ use passes::Passes;
 use raw::{Batch, Context, Model};
 use state::SavedState;
 
-/// Most idle slots between two decoding rows that are filled with a token of no consequence. llama.cpp computes only
-/// neighbouring slots in one pass over the weights, so a gap costs another pass.
-const GAP_FILLED_MAX: usize = 2;
-
-/// Fewest decoding rows with which gaps are filled. llama.cpp's products for two and three columns are slow: a forward of two
-/// rows took 105 ms, so with a gap between them four rows took twice that, and one of six columns took 182; one of three
-/// columns took longer than three of one (0.6 B parameters, Q8_0, one thread, AVX2).
-const GAP_FILL_ROWS_MIN: usize = 4;
-
 /// Most threads. ggml allows 512; beyond the number of cores they only wait for each other.
 const THREADS_MAX: usize = 512;
 
@@ -345,13 +336,16 @@ impl LlamaExecutor {
             return Ok(StepOutput { sampled: Vec::new(), lost });
         }
         self.ledger.check(rows.iter().copied())?;
-        let split = self.passes.split(rows, !self.company);
+        let has_room =
+            |slot: usize| self.ledger.held.get(slot).is_some_and(|&held| held < self.capacity.row_tokens_max);
+        let split = self.passes.split(rows, !self.company, has_room);
         let forwards = split.decoding.iter().chain([&split.prompts]).filter(|rows| !rows.is_empty());
         let mut masks = self.masks.ask(forwards.clone().flatten().copied());
         let mut sampled = Vec::new();
         let mut decoding_us = 0.0;
         for (nth, rows) in forwards.clone().enumerate() {
-            let outcome = self.forward(rows, &mut masks, &mut observe, &mut sampled);
+            let fillers = if nth < split.decoding.len() { split.fillers.as_slice() } else { &[] };
+            let outcome = self.forward(rows, fillers, &mut masks, &mut observe, &mut sampled);
             if outcome == Err(ExecuteError::NoRoom) {
                 // The memory is to be as it was before the step.
                 for row in forwards.take(nth).flatten() {
@@ -366,22 +360,21 @@ impl LlamaExecutor {
                 decoding_us += us;
             }
         }
-        if split.measured {
-            let decoding = split.decoding.iter().map(Vec::len).sum();
-            self.passes.learn(decoding, split.decoding.len(), decoding_us);
-        }
+        self.passes.learn(&split, decoding_us);
         Ok(StepOutput { sampled, lost })
     }
 
-    /// One forward, and what its rows draw. Returns the microseconds that the forward took.
+    /// One forward, and what its rows draw, with tokens of no consequence in further slots. Returns the microseconds that the
+    /// forward took.
     fn forward(
         &mut self,
         rows: &[&RowWork],
+        fillers: &[usize],
         masks: &mut FoundMasks,
         observe: &mut impl FnMut(&RowWork, &[f32]),
         sampled: &mut Vec<Sampled>,
     ) -> Result<f64, ExecuteError> {
-        let (places, filled) = self.fill_batch(rows);
+        let (places, filled) = self.fill_batch(rows, fillers);
         let began = Instant::now();
         let code = self.context.decode(&mut self.batch);
         let us = began.elapsed().as_secs_f64() * 1e6;
@@ -473,31 +466,21 @@ impl LlamaExecutor {
         Ok(lost)
     }
 
-    /// Puts the rows' tokens into the batch, by slot. Returns where each row's last token is, and the slots that got a
-    /// token of no consequence.
-    fn fill_batch(&mut self, rows: &[&RowWork]) -> (Vec<usize>, Vec<usize>) {
-        let mut order: Vec<usize> = (0..rows.len()).collect();
-        order.sort_unstable_by_key(|&row| rows[row].slot);
+    /// Puts the rows' tokens into the batch, and one of no consequence for each filler, by slot. Returns where each row's last
+    /// token is, and the slots that got a token of no consequence.
+    fn fill_batch(&mut self, rows: &[&RowWork], fillers: &[usize]) -> (Vec<usize>, Vec<usize>) {
+        let of_rows = rows.iter().enumerate().map(|(row, work)| (work.slot.0 as usize, Some(row)));
+        let mut order: Vec<_> = of_rows.chain(fillers.iter().map(|&slot| (slot, None))).collect();
+        order.sort_unstable();
         let mut last_places = vec![0; rows.len()];
-        let mut filled = Vec::new();
-        let mut previous: Option<(usize, bool)> = None;
-        let fills_gaps = rows.iter().filter(|row| row.tokens.len() == 1).count() >= GAP_FILL_ROWS_MIN;
         self.batch.clear();
-        for row in order {
+        for (slot, row) in order {
+            let Some(row) = row else {
+                // Logits too: the output's matrix is multiplied in the same way.
+                self.batch.push(0, self.ledger.held[slot], slot, true);
+                continue;
+            };
             let work = rows[row];
-            let (slot, decodes) = (work.slot.0 as usize, work.tokens.len() == 1);
-            if let Some((before, true)) = previous.filter(|_| decodes && fills_gaps) {
-                let gap = before + 1..slot;
-                let held = &self.ledger.held;
-                let has_room = |slot: usize| held[slot] < self.capacity.row_tokens_max;
-                if gap.len() <= GAP_FILLED_MAX && gap.clone().all(has_room) {
-                    for slot in gap {
-                        self.batch.push(0, held[slot], slot, false);
-                        filled.push(slot);
-                    }
-                }
-            }
-            previous = Some((slot, decodes));
             let tokens = work.tokens.expose();
             let first_output = tokens.len() - 1 - work.guesses as usize;
             for (at, &TokenId(token)) in tokens.iter().enumerate() {
@@ -505,6 +488,7 @@ impl LlamaExecutor {
                 last_places[row] = self.batch.push(token, work.start as usize + at, slot, wanted);
             }
         }
+        let mut filled = fillers.to_vec();
         if self.company {
             filled.extend(self.batch.add_company());
         }

@@ -1,16 +1,35 @@
-//! In how many forwards a step is computed.
+//! In how many forwards a step is computed, and how wide they are.
 //!
-//! A forward reads all weights once, and llama.cpp's products of them with two or three columns take longer than as many of
-//! one column each: on one AVX2 thread a 0.6 B model in Q8_0 decoded one row in 38 ms, two together in 105 and three in 144. So
-//! rows that decode share no forward with a prompt's piece, whose first token would be a column more for them, and two or
-//! three of them share one only where that is faster. No neighbour changes a row's bits in exact mode, so this does not either.
+//! A forward reads all weights once, and llama.cpp's products of them with a few columns take longer than as many of one column
+//! each: on one AVX2 thread a 0.6 B model in Q8_0 decoded one row in 28 ms, two together in 105 and three in 144. So rows that
+//! decode share no forward with a prompt's piece, whose first token would be a column more for them, and a few of them share
+//! one only where that is faster. With more rows the products go two or four columns at a time, and a last one alone reads all
+//! weights again: seven rows took 189 ms and eight 180, so a token of no consequence may be cheap company. No neighbour changes
+//! a row's bits in exact mode, so none of this does either.
+
+use std::cmp::Ordering;
 
 use darkbloom_batch::RowWork;
 
-/// How many decoding rows may be faster apart.
-const APART_ROWS_MAX: usize = 3;
+/// Most idle slots between two decoding rows that are filled with a token of no consequence. llama.cpp computes only
+/// neighbouring slots in one pass over the weights, so a gap costs another pass.
+const GAP_FILLED_MAX: usize = 2;
 
-/// Every so many steps of so many rows the slower way is tried once more.
+/// Fewest decoding rows with which gaps are filled: a forward of two rows took 105 ms, so with a gap between them four rows took
+/// twice that, and one of six columns took 182; one of three columns took longer than three of one.
+const GAP_FILL_ROWS_MIN: usize = 4;
+
+/// How many decoding rows may be faster apart.
+const APART_ROWS_MAX: usize = 5;
+
+/// From how many columns on others are added, and up to how many: among more, one is little.
+const FILLED_MIN: usize = 5;
+const FILLED_MAX: usize = 31;
+
+/// Columns that products take at a time.
+const TILES: [usize; 2] = [2, 4];
+
+/// Every so many steps of so many rows another way than the fastest is tried once more.
 const TRIED_AGAIN: u32 = 64;
 
 /// How much a slower measurement moves what is remembered, and how much slower it counts for at most: the machine may have had
@@ -18,29 +37,68 @@ const TRIED_AGAIN: u32 = 64;
 const WEIGHT: f64 = 0.25;
 const SLOWER_MAX: f64 = 1.5;
 
-/// What is known about decoding a few rows together and apart.
-#[derive(Debug, Default)]
-pub(super) struct Passes {
-    ways: [Ways; APART_ROWS_MAX - 1],
+/// A way to decode some rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// A forward for each.
+    Apart,
+    /// One forward for all, with so many tokens of no consequence beside them.
+    Together(usize),
 }
 
-/// Both ways to decode one number of rows.
+impl Way {
+    /// How many ways there are for one number of columns.
+    const COUNT: usize = 1 + TILES[1];
+
+    /// From 0.
+    fn index(self) -> usize {
+        match self {
+            Self::Apart => 0,
+            Self::Together(fillers) => 1 + fillers,
+        }
+    }
+
+    /// Those that may be the fastest for so many rows in so many columns, where so many more can be added.
+    fn all(rows: usize, columns: usize, spare: usize) -> Vec<Self> {
+        let mut ways = vec![Self::Together(0)];
+        if (2..=APART_ROWS_MAX).contains(&rows) && rows == columns {
+            ways.push(Self::Apart);
+        }
+        if (FILLED_MIN..=FILLED_MAX).contains(&columns) {
+            let filled = TILES.map(|tile| Self::Together(columns.next_multiple_of(tile) - columns));
+            ways.extend(filled.into_iter().filter(|way| way.index() <= Self::Together(spare).index()));
+            ways.dedup();
+        }
+        ways
+    }
+}
+
+/// What is known about the ways to decode each number of columns.
+#[derive(Debug, Default)]
+pub(super) struct Passes {
+    known: [Known; FILLED_MAX + 1],
+}
+
+/// What each way took for one number of columns, in microseconds, where known.
 #[derive(Debug, Default, Clone, Copy)]
-struct Ways {
-    /// Microseconds, where known.
-    together: Option<f64>,
-    apart: Option<f64>,
+struct Known {
+    us: [Option<f64>; Way::COUNT],
     steps: u32,
 }
 
-impl Ways {
-    /// Which way the next step goes.
-    fn next_is_apart(self) -> bool {
-        match (self.together, self.apart) {
-            (None, _) => false,
-            (Some(_), None) => true,
-            (Some(together), Some(apart)) => (apart < together) != self.steps.is_multiple_of(TRIED_AGAIN),
+impl Known {
+    /// Which of these ways the next step goes.
+    fn next(&self, ways: &[Way]) -> Option<Way> {
+        let us = |way: &Way| self.us[way.index()];
+        if let Some(unknown) = ways.iter().find(|way| us(way).is_none()) {
+            return Some(*unknown);
         }
+        let mut ways = ways.to_vec();
+        ways.sort_by(|one, other| us(one).partial_cmp(&us(other)).unwrap_or(Ordering::Equal));
+        let (fastest, others) = ways.split_first()?;
+        let turns = (self.steps / TRIED_AGAIN) as usize;
+        let tried_again = others.get(turns % others.len().max(1)).filter(|_| self.steps.is_multiple_of(TRIED_AGAIN));
+        Some(*tried_again.unwrap_or(fastest))
     }
 }
 
@@ -48,35 +106,56 @@ impl Ways {
 pub(super) struct Split<'r> {
     /// Those that decode: one group for each forward.
     pub(super) decoding: Vec<Vec<&'r RowWork>>,
+    /// Slots that get a token of no consequence beside them.
+    pub(super) fillers: Vec<usize>,
     /// Those that are fed more of their prompt, in one forward.
     pub(super) prompts: Vec<&'r RowWork>,
-    /// Whether what the decoding takes says something about the ways to do it.
-    pub(super) measured: bool,
+    /// How many columns there are and which way is gone, if there are several.
+    way: Option<(usize, Way)>,
 }
 
 impl Passes {
-    /// Splits a step. `alone` says whether a row may be computed alone.
-    pub(super) fn split<'r>(&self, rows: impl IntoIterator<Item = &'r RowWork>, alone: bool) -> Split<'r> {
+    /// Splits a step. `alone` says whether a row may be computed alone, and `spare` whether there is such a slot with room for a
+    /// token more.
+    pub(super) fn split<'r>(
+        &self,
+        rows: impl IntoIterator<Item = &'r RowWork>,
+        alone: bool,
+        spare: impl Fn(usize) -> bool,
+    ) -> Split<'r> {
         let decodes = |row: &&RowWork| row.sample.is_some() && row.tokens.len() == 1 + row.guesses as usize;
         let (decoding, prompts): (Vec<_>, Vec<_>) = rows.into_iter().partition(decodes);
-        // llama.cpp computes slots with a gap between them apart in any case.
-        let neighbours = decoding.iter().map(|row| row.slot.0).max() == last_of_neighbours(&decoding);
-        let plain = alone && neighbours && decoding.iter().all(|row| row.guesses == 0);
-        let ways = decoding.len().checked_sub(2).and_then(|at| self.ways.get(at)).filter(|_| plain);
-        let apart = ways.is_some_and(|ways| ways.next_is_apart());
-        let decoding = match decoding {
-            none if none.is_empty() => Vec::new(),
-            rows if apart => rows.into_iter().map(|row| vec![row]).collect(),
-            rows => vec![rows],
+        let mut slots: Vec<usize> = decoding.iter().map(|row| row.slot.0 as usize).collect();
+        slots.sort_unstable();
+        let mut fillers = fill_gaps(&slots, &spare);
+        let columns = slots.len() + fillers.len();
+        let plain = alone && decoding.iter().all(|row| row.guesses == 0);
+        let ends = slots.first().copied().zip(slots.last().copied());
+        let ends = ends.filter(|(first, last)| plain && last - first + 1 == columns);
+        let way = ends.and_then(|(first, last)| {
+            let after = (last + 1..).take_while(|slot| spare(*slot)).take(TILES[1]);
+            let beside: Vec<_> = after.chain((0..first).rev().take_while(|slot| spare(*slot))).collect();
+            let ways = Way::all(slots.len(), columns, beside.len());
+            let way = self.known.get(columns).filter(|_| ways.len() > 1)?.next(&ways)?;
+            if let Way::Together(so_many) = way {
+                fillers.extend(&beside[..so_many]);
+            }
+            Some((columns, way))
+        });
+        let decoding = match way {
+            _ if decoding.is_empty() => Vec::new(),
+            Some((_, Way::Apart)) => decoding.into_iter().map(|row| vec![row]).collect(),
+            _ => vec![decoding],
         };
-        Split { decoding, prompts, measured: ways.is_some() }
+        Split { decoding, fillers, prompts, way }
     }
 
-    /// Takes in what a decoding took that is to be measured, of so many rows in so many forwards.
-    pub(super) fn learn(&mut self, rows: usize, forwards: usize, us: f64) {
-        let Some(ways) = rows.checked_sub(2).and_then(|at| self.ways.get_mut(at)) else { return };
-        ways.steps = ways.steps.wrapping_add(1);
-        let known = if forwards > 1 { &mut ways.apart } else { &mut ways.together };
+    /// Takes in what the decoding of a step took that was split so.
+    pub(super) fn learn(&mut self, split: &Split<'_>, us: f64) {
+        let Some((columns, way)) = split.way else { return };
+        let Some(known) = self.known.get_mut(columns) else { return };
+        known.steps = known.steps.wrapping_add(1);
+        let known = &mut known.us[way.index()];
         *known = Some(match *known {
             Some(before) if us > before => before + WEIGHT * (us.min(SLOWER_MAX * before) - before),
             _ => us,
@@ -84,13 +163,15 @@ impl Passes {
     }
 }
 
-/// The slot that the last of so many rows has if all are in neighbouring slots.
-fn last_of_neighbours(rows: &[&RowWork]) -> Option<u32> {
-    Some(rows.iter().map(|row| row.slot.0).min()? + rows.len() as u32 - 1)
+/// The slots between those of rows, in order, that get a token of no consequence.
+fn fill_gaps(slots: &[usize], spare: impl Fn(usize) -> bool) -> Vec<usize> {
+    let gaps = slots.windows(2).filter(|_| slots.len() >= GAP_FILL_ROWS_MIN).map(|pair| pair[0] + 1..pair[1]);
+    gaps.filter(|gap| gap.len() <= GAP_FILLED_MAX && gap.clone().all(&spare)).flatten().collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use darkbloom_batch::{RowId, SampleAt, Sampling, Slot};
@@ -104,72 +185,139 @@ mod tests {
         RowWork { slot: Slot(slot), id: RowId(slot.into()), start: 5, tokens, guesses, sample }
     }
 
+    /// Rows that decode, in slots from this one on.
+    fn decoding(first: u32, rows: u32) -> Vec<RowWork> {
+        (first..first + rows).map(|slot| row(slot, 1, 0, true)).collect()
+    }
+
     fn sizes(split: &Split<'_>) -> (Vec<usize>, usize) {
         (split.decoding.iter().map(Vec::len).collect(), split.prompts.len())
+    }
+
+    /// Steps of these rows, where eight slots are. What each takes is told by its forwards and fillers; returns how often each
+    /// was taken.
+    fn steps(
+        passes: &mut Passes,
+        rows: &[RowWork],
+        steps: usize,
+        us: impl Fn(usize, usize) -> f64,
+    ) -> BTreeMap<(usize, usize), usize> {
+        let mut taken = BTreeMap::new();
+        for _ in 0..steps {
+            let split = passes.split(rows, true, |slot| slot < 8);
+            let way = (split.decoding.len(), split.fillers.len());
+            *taken.entry(way).or_default() += 1;
+            // Once in a while the machine stands still.
+            let us = us(way.0, way.1) * if taken.values().sum::<usize>() % 100 == 0 { 50.0 } else { 1.0 };
+            passes.learn(&split, us);
+        }
+        taken
     }
 
     #[test]
     fn a_prompts_piece_is_never_computed_with_rows_that_decode() {
         let rows =
             [row(0, 1, 0, true), row(1, 9, 0, false), row(2, 4, 3, true), row(3, 9, 0, true), row(4, 1, 0, false)];
-        let split = Passes::default().split(&rows, true);
+        let split = Passes::default().split(&rows, true, |_| true);
         assert_eq!(sizes(&split), (vec![2], 3));
         assert_eq!(split.decoding[0].iter().map(|row| row.slot.0).collect::<Vec<_>>(), [0, 2]);
-        assert_eq!(sizes(&Passes::default().split(&rows[1..2], true)), (vec![], 1));
+        assert_eq!(sizes(&Passes::default().split(&rows[1..2], true, |_| true)), (vec![], 1));
     }
 
     #[test]
-    fn two_and_three_rows_go_the_faster_way_after_both_were_tried() {
+    fn few_rows_go_the_faster_way_after_both_were_tried() {
         for (together, apart) in [(105.0, 76.0), (76.0, 105.0)] {
-            for count in [2_u32, 3] {
-                let rows: Vec<_> = (0..count).map(|slot| row(slot, 1, 0, true)).collect();
-                let mut passes = Passes::default();
-                let mut slower = 0;
-                for step in 0..640 {
-                    let split = passes.split(&rows, true);
-                    assert!(split.measured);
-                    let us = if split.decoding.len() == 1 { together } else { apart };
-                    slower += usize::from(us > 80.0);
-                    // Once in a while the machine stands still.
-                    let us = if step % 100 == 0 { us * 50.0 } else { us };
-                    passes.learn(rows.len(), split.decoding.len(), us);
-                }
-                assert!((10..=90).contains(&slower), "{slower} of 640 steps went the slower way");
+            for count in 2..=4 {
+                let us = |forwards, _| if forwards == 1 { together } else { apart };
+                let taken = steps(&mut Passes::default(), &decoding(0, count), 640, us);
+                assert_eq!(taken.keys().copied().collect::<Vec<_>>(), [(1, 0), (count as usize, 0)]);
+                let faster = if together < apart { 1 } else { count as usize };
+                assert!(taken[&(faster, 0)] > 550, "{taken:?}");
             }
         }
     }
 
     #[test]
     fn the_way_changes_with_what_it_takes() {
-        let rows = [row(0, 1, 0, true), row(1, 1, 0, true)];
-        let mut passes = Passes::default();
-        let mut step = |together: f64, apart: f64| {
-            let forwards = passes.split(&rows, true).decoding.len();
-            passes.learn(2, forwards, if forwards == 1 { together } else { apart });
-            forwards
+        let (rows, mut passes) = (decoding(0, 2), Passes::default());
+        let mut run =
+            |together: f64| steps(&mut passes, &rows, 400, |forwards, _| if forwards == 1 { together } else { 76.0 });
+        assert!(run(105.0)[&(2, 0)] > 350);
+        assert!(run(60.0)[&(1, 0)] > 200);
+    }
+
+    #[test]
+    fn a_row_too_many_gets_company_where_that_is_faster() {
+        // By columns: the last one alone takes longer, as llama.cpp's products of Q8_0 do it and as those of Q4_0 do.
+        let by_twos = |columns: usize| columns.div_ceil(2) as f64 + 2.0 * (columns % 2) as f64;
+        let by_fours = |columns: usize| (columns / 4 + columns % 4) as f64;
+        let same = |columns: usize| columns as f64;
+        let best = |count: u32, first: u32, us: &dyn Fn(usize) -> f64| {
+            let us = |forwards: usize, fillers: usize| {
+                if forwards == 1 { us(count as usize + fillers) } else { f64::from(count) * 10.0 }
+            };
+            let taken = steps(&mut Passes::default(), &decoding(first, count), 640, us);
+            *taken.iter().max_by_key(|(_, times)| **times).unwrap().0
         };
-        (0..100).for_each(|_| _ = step(105.0, 76.0));
-        let forwards: Vec<_> = (0..400).map(|_| step(60.0, 76.0)).collect();
-        assert!(forwards[300..].iter().filter(|&&forwards| forwards == 1).count() > 90);
+        assert_eq!(best(7, 0, &by_twos), (1, 1));
+        assert_eq!(best(7, 1, &by_twos), (1, 1), "the slot before them does as well");
+        assert_eq!(best(5, 0, &by_twos), (1, 1));
+        assert_eq!(best(6, 0, &by_twos), (1, 0));
+        assert_eq!(best(5, 0, &by_fours), (1, 3));
+        assert_eq!(best(5, 2, &by_fours), (1, 3), "one after them and two before");
+        assert_eq!(best(6, 0, &by_fours), (1, 2));
+        assert_eq!(best(7, 0, &same), (1, 0));
+    }
+
+    #[test]
+    fn company_lives_in_slots_beside_the_rows_that_have_room() {
+        let rows = decoding(2, 7);
+        let mut passes = Passes::default();
+        for (spare, fillers) in [([1, 9], vec![9]), ([1, 10], vec![1]), ([0, 10], vec![])] {
+            let tried = |passes: &mut Passes| {
+                let split = passes.split(&rows, true, |slot| spare.contains(&slot));
+                passes.learn(&split, if split.fillers.is_empty() { 9.0 } else { 1.0 });
+                split.fillers
+            };
+            (0..3).for_each(|_| _ = tried(&mut passes));
+            assert_eq!(tried(&mut passes), fillers, "{spare:?}");
+        }
+    }
+
+    #[test]
+    fn short_gaps_between_rows_are_filled_and_count_as_columns() {
+        let rows = |slots: &[u32]| slots.iter().map(|&slot| row(slot, 1, 0, true)).collect::<Vec<_>>();
+        let fillers = |slots: &[u32], spare: &dyn Fn(usize) -> bool| {
+            let rows = rows(slots);
+            let split = Passes::default().split(&rows, true, spare);
+            (split.fillers.clone(), split.way.map(|(columns, _)| columns))
+        };
+        assert_eq!(fillers(&[0, 2, 5, 6], &|slot| slot < 8), (vec![1, 3, 4], Some(7)));
+        assert_eq!(fillers(&[0, 2, 3, 7], &|slot| slot < 8), (vec![1], None), "one is too long");
+        assert_eq!(fillers(&[0, 2, 3, 4], &|slot| slot != 1), (vec![], None), "one has no room");
+        assert_eq!(fillers(&[0, 2, 4], &|_| true), (vec![], None), "too few rows");
+        let mut guessing = rows(&[0, 2, 3, 4]);
+        guessing[0] = row(0, 3, 2, true);
+        assert_eq!(Passes::default().split(&guessing, true, |_| true).fillers, [1]);
     }
 
     #[test]
     fn rows_with_guesses_or_a_gap_many_rows_and_rows_that_need_company_share_one_forward() {
         let mut passes = Passes::default();
-        for count in [2, 3] {
-            passes.learn(count, 1, 100.0);
-            passes.learn(count, count, 10.0);
-        }
-        let plain: Vec<_> = (0..4).map(|slot| row(slot, 1, 0, true)).collect();
-        assert_eq!(sizes(&passes.split(&plain[..3], true)), (vec![1, 1, 1], 0));
-        assert_eq!(sizes(&passes.split(&plain[..3], false)), (vec![3], 0));
-        assert_eq!(sizes(&passes.split(&plain, true)), (vec![4], 0));
-        assert_eq!(sizes(&passes.split(&plain[..1], true)), (vec![1], 0));
-        // Whose cost would say nothing about the two ways.
+        let apart = |forwards, _| if forwards == 1 { 100.0 } else { 10.0 };
+        (2..=5).for_each(|count| _ = steps(&mut passes, &decoding(0, count), 4, apart));
+        let split = |rows: &[RowWork], alone| {
+            let split = passes.split(rows, alone, |_| true);
+            (sizes(&split).0, split.fillers.len(), split.way.is_some())
+        };
+        assert_eq!(split(&decoding(0, 3), true), (vec![1, 1, 1], 0, true));
+        assert_eq!(split(&decoding(0, 3), false), (vec![3], 0, false));
+        assert_eq!(split(&decoding(0, 33), true), (vec![33], 0, false));
+        assert_eq!(split(&decoding(0, 1), true), (vec![1], 0, false));
+        // Whose cost would say nothing about the ways.
         for others in [[row(0, 1, 0, true), row(1, 3, 2, true)], [row(0, 1, 0, true), row(2, 1, 0, true)]] {
-            let split = passes.split(&others, true);
-            assert_eq!((sizes(&split), split.measured), ((vec![2], 0), false));
+            assert_eq!(split(&others, true), (vec![2], 0, false));
         }
-        assert!(passes.split(&[row(4, 1, 0, true), row(3, 1, 0, true)], true).measured);
+        assert!(split(&[row(4, 1, 0, true), row(3, 1, 0, true)], true).2);
     }
 }
