@@ -3,11 +3,12 @@
 //! A forward reads all weights once, and llama.cpp's products of them with a few columns take longer than as many of one column
 //! each: on one AVX2 thread a 0.6 B model in Q8_0 decoded one row in 28 ms, two together in 105 and three in 144. So rows that
 //! decode share no forward with a prompt's piece, whose first token would be a column more for them, and a few of them share
-//! one only where that is faster. With more rows the products go two or four columns at a time, and a last one alone reads all
-//! weights again: seven rows took 189 ms and eight 180, so a token of no consequence may be cheap company. No neighbour changes
+//! one only where that is faster. With more rows the products go two columns at a time, and a last one alone reads all weights
+//! again: seven rows took 189 ms and eight 180, so a token of no consequence may be cheap company. No neighbour changes
 //! a row's bits in exact mode, so none of this does either.
 
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
 
 use darkbloom_batch::RowWork;
 
@@ -22,12 +23,9 @@ const GAP_FILL_ROWS_MIN: usize = 4;
 /// How many decoding rows may be faster apart.
 const APART_ROWS_MAX: usize = 5;
 
-/// From how many columns on others are added, and up to how many: among more, one is little.
-const FILLED_MIN: usize = 5;
-const FILLED_MAX: usize = 31;
-
-/// Columns that products take at a time.
-const TILES: [usize; 2] = [2, 4];
+/// Odd numbers of columns with which another may be added: with fewer, a forward takes longer than it is worth, and among more,
+/// one is little.
+const FILLED: RangeInclusive<usize> = 5..=31;
 
 /// Every so many steps of so many rows another way than the fastest is tried once more.
 const TRIED_AGAIN: u32 = 64;
@@ -40,34 +38,26 @@ const SLOWER_MAX: f64 = 1.5;
 /// A way to decode some rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
+    /// One forward for all.
+    Together,
     /// A forward for each.
     Apart,
-    /// One forward for all, with so many tokens of no consequence beside them.
-    Together(usize),
+    /// One forward for all and a token of no consequence.
+    Filled,
 }
 
 impl Way {
-    /// How many ways there are for one number of columns.
-    const COUNT: usize = 1 + TILES[1];
+    /// How many there are.
+    const COUNT: usize = 3;
 
-    /// From 0.
-    fn index(self) -> usize {
-        match self {
-            Self::Apart => 0,
-            Self::Together(fillers) => 1 + fillers,
-        }
-    }
-
-    /// Those that may be the fastest for so many rows in so many columns, where so many more can be added.
-    fn all(rows: usize, columns: usize, spare: usize) -> Vec<Self> {
-        let mut ways = vec![Self::Together(0)];
+    /// Those that may be the fastest for so many rows in so many columns; `spare` says whether another can be added.
+    fn all(rows: usize, columns: usize, spare: bool) -> Vec<Self> {
+        let mut ways = vec![Self::Together];
         if (2..=APART_ROWS_MAX).contains(&rows) && rows == columns {
             ways.push(Self::Apart);
         }
-        if (FILLED_MIN..=FILLED_MAX).contains(&columns) {
-            let filled = TILES.map(|tile| Self::Together(columns.next_multiple_of(tile) - columns));
-            ways.extend(filled.into_iter().filter(|way| way.index() <= Self::Together(spare).index()));
-            ways.dedup();
+        if FILLED.contains(&columns) && columns % 2 == 1 && spare {
+            ways.push(Self::Filled);
         }
         ways
     }
@@ -76,7 +66,7 @@ impl Way {
 /// What is known about the ways to decode each number of columns.
 #[derive(Debug, Default)]
 pub(super) struct Passes {
-    known: [Known; FILLED_MAX + 1],
+    known: [Known; *FILLED.end() + 1],
 }
 
 /// What each way took for one number of columns, in microseconds, where known.
@@ -89,7 +79,7 @@ struct Known {
 impl Known {
     /// Which of these ways the next step goes.
     fn next(&self, ways: &[Way]) -> Option<Way> {
-        let us = |way: &Way| self.us[way.index()];
+        let us = |way: &Way| self.us[*way as usize];
         if let Some(unknown) = ways.iter().find(|way| us(way).is_none()) {
             return Some(*unknown);
         }
@@ -133,13 +123,10 @@ impl Passes {
         let ends = slots.first().copied().zip(slots.last().copied());
         let ends = ends.filter(|(first, last)| plain && last - first + 1 == columns);
         let way = ends.and_then(|(first, last)| {
-            let after = (last + 1..).take_while(|slot| spare(*slot)).take(TILES[1]);
-            let beside: Vec<_> = after.chain((0..first).rev().take_while(|slot| spare(*slot))).collect();
-            let ways = Way::all(slots.len(), columns, beside.len());
+            let beside = [Some(last + 1), first.checked_sub(1)].into_iter().flatten().find(|slot| spare(*slot));
+            let ways = Way::all(slots.len(), columns, beside.is_some());
             let way = self.known.get(columns).filter(|_| ways.len() > 1)?.next(&ways)?;
-            if let Way::Together(so_many) = way {
-                fillers.extend(&beside[..so_many]);
-            }
+            fillers.extend(beside.filter(|_| way == Way::Filled));
             Some((columns, way))
         });
         let decoding = match way {
@@ -155,7 +142,7 @@ impl Passes {
         let Some((columns, way)) = split.way else { return };
         let Some(known) = self.known.get_mut(columns) else { return };
         known.steps = known.steps.wrapping_add(1);
-        let known = &mut known.us[way.index()];
+        let known = &mut known.us[way as usize];
         *known = Some(match *known {
             Some(before) if us > before => before + WEIGHT * (us.min(SLOWER_MAX * before) - before),
             _ => us,
@@ -248,39 +235,31 @@ mod tests {
 
     #[test]
     fn a_row_too_many_gets_company_where_that_is_faster() {
-        // By columns: the last one alone takes longer, as llama.cpp's products of Q8_0 do it and as those of Q4_0 do.
-        let by_twos = |columns: usize| columns.div_ceil(2) as f64 + 2.0 * (columns % 2) as f64;
-        let by_fours = |columns: usize| (columns / 4 + columns % 4) as f64;
+        let by_twos = |columns: usize| columns.div_ceil(2) as f64 + (columns % 2) as f64;
         let same = |columns: usize| columns as f64;
         let best = |count: u32, first: u32, us: &dyn Fn(usize) -> f64| {
-            let us = |forwards: usize, fillers: usize| {
-                if forwards == 1 { us(count as usize + fillers) } else { f64::from(count) * 10.0 }
-            };
+            let us = |forwards: usize, fillers: usize| if forwards == 1 { us(count as usize + fillers) } else { 99.0 };
             let taken = steps(&mut Passes::default(), &decoding(first, count), 640, us);
             *taken.iter().max_by_key(|(_, times)| **times).unwrap().0
         };
         assert_eq!(best(7, 0, &by_twos), (1, 1));
         assert_eq!(best(7, 1, &by_twos), (1, 1), "the slot before them does as well");
-        assert_eq!(best(5, 0, &by_twos), (1, 1));
+        assert_eq!(best(5, 2, &by_twos), (1, 1));
         assert_eq!(best(6, 0, &by_twos), (1, 0));
-        assert_eq!(best(5, 0, &by_fours), (1, 3));
-        assert_eq!(best(5, 2, &by_fours), (1, 3), "one after them and two before");
-        assert_eq!(best(6, 0, &by_fours), (1, 2));
         assert_eq!(best(7, 0, &same), (1, 0));
     }
 
     #[test]
-    fn company_lives_in_slots_beside_the_rows_that_have_room() {
+    fn company_lives_in_a_slot_beside_the_rows_that_has_room() {
         let rows = decoding(2, 7);
-        let mut passes = Passes::default();
-        for (spare, fillers) in [([1, 9], vec![9]), ([1, 10], vec![1]), ([0, 10], vec![])] {
-            let tried = |passes: &mut Passes| {
+        for (spare, filler) in [([1, 9], Some(9)), ([1, 10], Some(1)), ([0, 10], None)] {
+            let mut passes = Passes::default();
+            let fillers = (0..2).map(|_| {
                 let split = passes.split(&rows, true, |slot| spare.contains(&slot));
-                passes.learn(&split, if split.fillers.is_empty() { 9.0 } else { 1.0 });
+                passes.learn(&split, 9.0);
                 split.fillers
-            };
-            (0..3).for_each(|_| _ = tried(&mut passes));
-            assert_eq!(tried(&mut passes), fillers, "{spare:?}");
+            });
+            assert_eq!(fillers.flatten().next(), filler, "{spare:?}");
         }
     }
 
