@@ -91,11 +91,11 @@ pub struct BatchReport {
     pub rows: usize,
     /// Tokens a second of all rows together, in a plain loop on the executor.
     pub bare_tokens_per_second: Spread,
-    /// The same through scheduler and engine, while all rows decode.
+    /// The same through scheduler and engine, while all rows decode, by the ends of steps.
     pub tokens_per_second: Spread,
     /// Median of the engine's rounds over that of the bare loop's.
     pub engine_over_bare: f64,
-    /// The same counted when text becomes visible: characters come whole.
+    /// The same counted when rows were told and text becomes visible: characters come whole.
     pub visible_tokens_per_second: Option<Spread>,
     /// From being submitted to a row's first token, when all rows come at once, in milliseconds.
     pub first_token_ms: Spread,
@@ -108,8 +108,8 @@ pub struct LongPromptReport {
     pub decoders: usize,
     /// Its length.
     pub prompt_tokens: usize,
-    /// Mean gap between a row's tokens before it comes, in milliseconds.
-    pub gap_before_ms: Spread,
+    /// Mean gap between a row's tokens without it, in milliseconds: before it comes and after its first token.
+    pub gap_without_ms: Spread,
     /// Mean gap between a row's tokens from its coming to its first token.
     pub gap_during_ms: Spread,
     /// Its time to the first token alone.
@@ -161,15 +161,15 @@ impl BenchmarkReport {
             )?;
         }
         for it in &self.long_prompt {
-            let gap = it.gap_during_ms.median / it.gap_before_ms.median;
+            let gap = it.gap_during_ms.median / it.gap_without_ms.median;
             let first = it.first_token_ms.median / it.first_token_alone_ms.median;
             writeln!(
                 out,
-                "\na prompt of {} tokens beside {} rows: gap {} ms before, {} ms during ({gap:.2}x); \
+                "\na prompt of {} tokens beside {} rows: gap {} ms without it, {} ms with it ({gap:.2}x); \
                  its first token {} ms alone, {} ms among them ({first:.2}x)",
                 it.prompt_tokens,
                 it.decoders,
-                shown(it.gap_before_ms),
+                shown(it.gap_without_ms),
                 shown(it.gap_during_ms),
                 shown(it.first_token_alone_ms),
                 shown(it.first_token_ms),

@@ -13,8 +13,8 @@ use darkbloom_types::{SecretTokens, TokenCount, TokenId};
 use super::report::{BatchReport, LongPromptReport, Spread};
 use super::{BenchmarkError, ms};
 
-/// Steps of the rows that decode, before the long prompt comes.
-const STEPS_BEFORE: u32 = 16;
+/// Steps of the rows that decode, before the long prompt comes and after it has its first token.
+const STEPS_WITHOUT: usize = 16;
 
 /// An executor that is the engine's, and the bare loop's while no row runs.
 #[derive(Clone)]
@@ -22,11 +22,23 @@ pub struct SharedExecutor {
     executor: Arc<Mutex<LlamaExecutor>>,
     /// Held to keep the engine's next step from beginning.
     gate: Arc<Mutex<()>>,
+    /// The engine's steps that drew, in order.
+    drawn: Arc<Mutex<Vec<StepDrawn>>>,
+}
+
+/// What a step drew.
+struct StepDrawn {
+    /// When the step ended.
+    at: Instant,
+    /// For how many rows, and the first of them.
+    rows: usize,
+    first: Option<RowId>,
+    tokens: usize,
 }
 
 impl SharedExecutor {
     pub fn new(executor: LlamaExecutor) -> Self {
-        Self { executor: Arc::new(Mutex::new(executor)), gate: Arc::default() }
+        Self { executor: Arc::new(Mutex::new(executor)), gate: Arc::default(), drawn: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, LlamaExecutor> {
@@ -36,12 +48,24 @@ impl SharedExecutor {
     fn hold_steps(&self) -> MutexGuard<'_, ()> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// What was drawn since this was last asked.
+    fn take_drawn(&self) -> Vec<StepDrawn> {
+        std::mem::take(&mut *self.drawn.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Executor for SharedExecutor {
     fn step(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecuteError> {
         drop(self.hold_steps());
-        self.lock().step(plan)
+        let output = self.lock().step(plan)?;
+        let tokens = output.sampled.iter().flat_map(|row| &row.tokens).map(Vec::len).sum();
+        if tokens > 0 {
+            let first = plan.rows.iter().map(|row| row.id).min();
+            let drawn = StepDrawn { at: Instant::now(), rows: output.sampled.len(), first, tokens };
+            self.drawn.lock().unwrap_or_else(PoisonError::into_inner).push(drawn);
+        }
+        Ok(output)
     }
 
     fn erase(&mut self) {
@@ -77,6 +101,13 @@ impl Told {
     fn first_ms(&self) -> Option<f64> {
         self.tokens.first().map(|(at, _)| ms(*at - self.submitted))
     }
+}
+
+/// Rows that decoded together.
+struct Together {
+    told: Vec<Told>,
+    /// Tokens a second of all of them.
+    model_rate: f64,
 }
 
 pub struct Bench {
@@ -116,8 +147,8 @@ impl Bench {
         let (mut bare, mut engine, mut visible, mut first) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         // The first round warms up, and shows how much those that begin first say before the last one has begun.
         let mut whole = output;
-        let mut told = self.together(rows, prompt, whole)?;
-        while window(&told).is_none_or(|window| window.steps + 1 < output) {
+        let mut together = self.together(rows, prompt, whole)?;
+        while window(&together.told).is_none_or(|window| window.steps + 1 < output) {
             let room = u32::try_from(self.shared.capacity().row_tokens_max - prompt).unwrap_or(u32::MAX);
             if whole == room {
                 return Err(BenchmarkError::Context {
@@ -126,20 +157,20 @@ impl Bench {
                 });
             }
             whole = whole.saturating_mul(2).min(room);
-            told = self.together(rows, prompt, whole)?;
+            together = self.together(rows, prompt, whole)?;
         }
         for round in 0..=rounds {
-            let Some(Window { said, steps }) = window(&told) else { return Err(BenchmarkError::RowEnded) };
+            let Some(Window { said, steps }) = window(&together.told) else { return Err(BenchmarkError::RowEnded) };
             // The bare loop decodes where the engine did, as often, with as much behind it.
             let of_bare = self.bare(prompt, &said, steps)?;
-            told = self.together(rows, prompt, whole)?;
+            together = self.together(rows, prompt, whole)?;
             // Another warm-up, of the bare loop.
             if round > 0 {
                 bare.push(of_bare);
-                engine.push(steady_rate(&told, |row| row.tokens.iter().map(|(at, _)| *at).collect()));
-                first.extend(told.iter().filter_map(Told::first_ms));
+                engine.push(together.model_rate);
+                first.extend(together.told.iter().filter_map(Told::first_ms));
                 if let Some(text) = &self.text {
-                    visible.push(steady_rate(&told, |row| visible_times(text, &row.tokens)));
+                    visible.push(steady_rate(&together.told, |row| visible_times(text, &row.tokens)));
                 }
             }
         }
@@ -195,15 +226,19 @@ impl Bench {
     }
 
     /// Rows that come to the engine at once and run to their ends.
-    fn together(&mut self, rows: usize, prompt: usize, output: u32) -> Result<Vec<Told>, BenchmarkError> {
+    fn together(&mut self, rows: usize, prompt: usize, output: u32) -> Result<Together, BenchmarkError> {
         // A row's step is held until the others are there, so that they all begin in the step after it.
         let shared = self.shared.clone();
         let held = shared.hold_steps();
         let opener = self.submit(1, 1)?;
         opener.events.recv().map_err(|_| BenchmarkError::RowEnded)?;
+        let first = RowId(self.next_row);
         let rows: Vec<_> = (0..rows).map(|_| self.submit(prompt, output)).collect::<Result<_, _>>()?;
         drop(held);
-        rows.into_iter().map(to_the_end).collect()
+        let told = rows.into_iter().map(to_the_end).collect::<Result<Vec<_>, _>>()?;
+        let mut drawn = self.shared.take_drawn();
+        drawn.retain(|step| step.first >= Some(first) && step.rows == told.len());
+        Ok(Together { told, model_rate: model_rate(&drawn) })
     }
 
     /// A long prompt that comes while others decode.
@@ -213,7 +248,7 @@ impl Bench {
         tokens: usize,
         rounds: usize,
     ) -> Result<LongPromptReport, BenchmarkError> {
-        let (mut before, mut during, mut alone, mut among) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut without, mut during, mut alone, mut among) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for round in 0..=rounds {
             let solo = self.alone(tokens)?;
             // They decode until they are told to stop: the longest that a row can.
@@ -223,12 +258,17 @@ impl Bench {
                 (0..decoders).map(|_| self.submit(super::PROMPT_TOKENS, room)).collect::<Result<_, _>>()?;
             let mut told = Vec::new();
             for row in decoding {
-                told.push(first_tokens(row, STEPS_BEFORE)?);
+                told.push(listen(row, |tokens| tokens.len() >= STEPS_WITHOUT)?);
             }
             let long = self.submit(tokens, 1)?;
             let came = long.submitted;
             let first = to_the_end(long)?;
             let until = first.tokens.first().ok_or(BenchmarkError::RowEnded)?.0;
+            let goes_on = |(row, so_far)| {
+                let after = |tokens: &[(Instant, TokenId)]| tokens.iter().filter(|(at, _)| *at > until).count();
+                listen_further(row, so_far, |tokens| after(tokens) >= STEPS_WITHOUT)
+            };
+            let told = told.into_iter().map(goes_on).collect::<Result<Vec<_>, _>>()?;
             for row in first_row..first_row + decoders as u64 {
                 self.handle.cancel(RowId(row));
             }
@@ -238,14 +278,17 @@ impl Bench {
             if round > 0 {
                 alone.push(solo);
                 among.push(ms(until - came));
-                before.push(mean_gap(&rows, all_decode.unwrap_or(came), came));
+                // They grow slower as their answers grow longer, prompt or no prompt.
+                let after = rows.iter().filter_map(|row| row.tokens.last()).map(|(at, _)| *at).min();
+                let gaps = [(all_decode.unwrap_or(came), came), (until, after.unwrap_or(until))];
+                without.push(gaps.map(|(from, to)| mean_gap(&rows, from, to)).iter().sum::<f64>() / 2.0);
                 during.push(mean_gap(&rows, came, until));
             }
         }
         Ok(LongPromptReport {
             decoders,
             prompt_tokens: tokens,
-            gap_before_ms: Spread::of(before),
+            gap_without_ms: Spread::of(without),
             gap_during_ms: Spread::of(during),
             first_token_alone_ms: Spread::of(alone),
             first_token_ms: Spread::of(among),
@@ -305,21 +348,34 @@ fn to_the_end(row: Heard) -> Result<Told, BenchmarkError> {
     Err(BenchmarkError::RowEnded)
 }
 
-/// Listens until so many tokens have come.
-fn first_tokens(row: Heard, count: u32) -> Result<(Heard, Vec<(Instant, TokenId)>), BenchmarkError> {
-    let mut tokens = Vec::new();
-    while tokens.len() < count as usize {
+/// What a row that goes on has said.
+type SoFar = Vec<(Instant, TokenId)>;
+
+/// Listens until enough tokens have come, or the row has ended.
+fn listen(row: Heard, enough: impl Fn(&SoFar) -> bool) -> Result<(Heard, SoFar), BenchmarkError> {
+    listen_further(row, Vec::new(), enough)
+}
+
+/// The same after some have come already.
+fn listen_further(
+    row: Heard,
+    mut tokens: SoFar,
+    enough: impl Fn(&SoFar) -> bool,
+) -> Result<(Heard, SoFar), BenchmarkError> {
+    while !enough(&tokens) {
         match row.events.recv() {
             Ok((at, RowEvent::Token { token, .. })) => tokens.push((at, token)),
             Ok((_, RowEvent::Started { .. })) => {}
-            Ok((_, RowEvent::Ended { .. })) | Err(_) => return Err(BenchmarkError::RowEnded),
+            // Its context is full.
+            Ok((_, RowEvent::Ended { failure: None, .. })) => break,
+            Ok((_, RowEvent::Ended { failure: Some(_), .. })) | Err(_) => return Err(BenchmarkError::RowEnded),
         }
     }
     Ok((row, tokens))
 }
 
 /// Listens to a row's end, however it comes.
-fn rest((row, mut tokens): (Heard, Vec<(Instant, TokenId)>)) -> Told {
+fn rest((row, mut tokens): (Heard, SoFar)) -> Told {
     for (at, event) in row.events {
         if let RowEvent::Token { token, .. } = event {
             tokens.push((at, token));
@@ -344,6 +400,13 @@ fn window(rows: &[Told]) -> Option<Window> {
     let said: Vec<usize> = rows.iter().map(|row| until(row, from)).collect();
     let steps = rows.iter().zip(&said).map(|(row, said)| until(row, to).saturating_sub(*said)).min()?;
     (steps > 0).then(|| Window { said, steps: u32::try_from(steps).unwrap_or(u32::MAX) })
+}
+
+/// Tokens a second of these steps, by their ends: rows are told up to a millisecond later.
+fn model_rate(steps: &[StepDrawn]) -> f64 {
+    let [first, others @ .., last] = steps else { return f64::NAN };
+    let tokens = others.iter().map(|step| step.tokens).sum::<usize>() + last.tokens;
+    tokens as f64 / (last.at - first.at).as_secs_f64()
 }
 
 /// Tokens a second of all rows while each of them decodes: from the last one's first token to the first one's last.
