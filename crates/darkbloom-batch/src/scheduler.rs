@@ -303,6 +303,7 @@ impl Scheduler {
             guide,
             stop_tokens,
             arrival: self.next_arrival,
+            follows: None,
             began_after: None,
             waits_since: self.now,
             start_by,
@@ -334,6 +335,7 @@ impl Scheduler {
         self.now = self.now.max(now);
         self.expire();
         self.admit();
+        self.catch_up();
         self.forget_what_nobody_may_use();
         let mut rows = Vec::with_capacity(self.admitted.len());
         let left = self.plan_decoding(&mut rows);
@@ -396,7 +398,7 @@ impl Scheduler {
             .iter()
             .copied()
             .filter_map(|slot| {
-                let row = self.places[slot].row.as_ref().filter(|row| !row.decodes())?;
+                let row = self.places[slot].row.as_ref().filter(|row| !row.decodes() && row.follows.is_none())?;
                 Some((slot, row.pending()))
             })
             .collect();
@@ -413,7 +415,15 @@ impl Scheduler {
             decoding_us.and_then(room).unwrap_or(CHUNK_UNKNOWN)
         };
         let mut left = wanted.max(CHUNK_MIN).min(left);
-        prefilling.sort_by_key(|&(_, needs)| needs.checked_ilog2());
+        // Who waits for what another row feeds needs no more than that of it.
+        let awaited = |slot: usize| {
+            let rows = self.running().filter_map(|row| row.follows).filter(|follows| follows.slot == slot);
+            rows.map(|follows| follows.tokens).min()
+        };
+        let fed = |slot: usize| self.places[slot].row.as_ref().map_or(0, |row| row.fed);
+        let soonest =
+            |slot, needs: usize| awaited(slot).map_or(needs, |tokens| needs.min(tokens.saturating_sub(fed(slot))));
+        prefilling.sort_by_key(|&(slot, needs)| soonest(slot, needs).checked_ilog2());
         let mut share_of_first = first_needs.min(left.div_ceil(2));
         left -= share_of_first;
         for (slot, needs) in prefilling {

@@ -1,10 +1,11 @@
 //! The same load for several OpenAI servers, in rounds that take turns:
 //!
-//! `load_client [rows=1,2,4] [rounds=3] [answers=2] [apart=0] [prompt=100] [output=64] [ban=0,2] NAME=URL,MODEL,KEY...`
+//! `load_client [rows=1,2,4] [rounds=3] [answers=2] [apart=0] [shared=0] [prompt=100] [output=64] [ban=0,2] NAME=URL,MODEL,KEY...`
 //!
 //! In each round every server has so many consumers at once, each of whom asks for `answers` streamed answers, one after the
 //! other, and begins `apart` milliseconds after the one before; the servers change turns from round to round. `prompt` is
-//! about so many words, and no two prompts begin alike; `ban` are the tokens that would end an answer early. Shown are medians
+//! about so many words, and no two prompts begin alike, but after a system's message of `shared` words that all questions of a
+//! round have in common and no others; `ban` are the tokens that would end an answer early. Shown are medians
 //! over the rounds: tokens a second, of all answers from the first question until the last answer is whole, and their ratio to
 //! the first server's, round by round; the median time from a question to its first piece; the median time between an answer's
 //! tokens after that, and the longest time between two pieces of any.
@@ -36,6 +37,7 @@ struct Load {
     rounds: usize,
     answers: usize,
     apart: Duration,
+    shared: usize,
     prompt: usize,
     output: u32,
     ban: Vec<String>,
@@ -54,8 +56,8 @@ struct Measured {
 #[tokio::main]
 async fn main() {
     let rows = vec![1, 2, 4];
-    let mut load =
-        Load { rows, rounds: 3, answers: 2, apart: Duration::ZERO, prompt: 100, output: 64, ban: Vec::new() };
+    let apart = Duration::ZERO;
+    let mut load = Load { rows, rounds: 3, answers: 2, apart, shared: 0, prompt: 100, output: 64, ban: Vec::new() };
     let mut servers = Vec::new();
     for word in std::env::args().skip(1) {
         let (name, value) = word.split_once('=').expect("words are NAME=VALUE");
@@ -65,6 +67,7 @@ async fn main() {
             "rounds" => load.rounds = value.parse().unwrap(),
             "answers" => load.answers = value.parse().unwrap(),
             "apart" => load.apart = Duration::from_millis(value.parse().unwrap()),
+            "shared" => load.shared = value.parse().unwrap(),
             "prompt" => load.prompt = value.parse().unwrap(),
             "output" => load.output = value.parse().unwrap(),
             "ban" => load.ban = list(),
@@ -125,7 +128,8 @@ async fn ask_on(http: &reqwest::Client, server: &Server, load: &Load, who: [usiz
     let [_, _, _, row] = who;
     tokio::time::sleep(load.apart * row as u32).await;
     for nth in 0..load.answers {
-        answers.push(ask(http, server, load, &prompt(load.prompt, who, nth)).await);
+        let shared = (load.shared > 0).then(|| prompt(load.shared, [who[0], who[1], who[2], 99], 99));
+        answers.push(ask(http, server, load, shared, prompt(load.prompt, who, nth)).await);
     }
     answers
 }
@@ -141,11 +145,13 @@ fn prompt(words: usize, who: [usize; 4], nth: usize) -> String {
 }
 
 /// Asks for one answer and reads it to its end.
-async fn ask(http: &reqwest::Client, server: &Server, load: &Load, prompt: &str) -> Measured {
+async fn ask(http: &reqwest::Client, server: &Server, load: &Load, shared: Option<String>, prompt: String) -> Measured {
+    let system = shared.map(|content| json!({"role": "system", "content": content}));
+    let messages: Vec<_> = system.into_iter().chain([json!({"role": "user", "content": prompt})]).collect();
     let mut body = json!({
         "model": server.model, "stream": true, "temperature": 0, "max_tokens": load.output,
         "stream_options": {"include_usage": true},
-        "messages": [{"role": "user", "content": prompt}],
+        "messages": messages,
     });
     if !load.ban.is_empty() {
         body["logit_bias"] =

@@ -2,8 +2,8 @@
 
 use darkbloom_types::MonoMillis;
 
-use super::prefix::{Prefix, usable};
-use super::state::{Place, Row};
+use super::prefix::{PREFIX_TOKENS_MIN, Prefix, usable};
+use super::state::{Follows, Place, Row};
 use super::{Scheduler, slot_of};
 use crate::plan::{MemoryOp, SavedId, StepPlan};
 use crate::row::{EndReason, RowEvent, RowFailure};
@@ -209,6 +209,7 @@ impl Scheduler {
             self.decisions.reused_tokens += u64::from(keep);
         }
         row.fed = start.keep();
+        row.follows = self.whom_to_follow(&row);
         // Who got its place by waiting keeps it.
         row.gave_way |= self.now.since(row.waits_since) >= super::AGED_AFTER;
         if !std::mem::replace(&mut row.started, true) {
@@ -249,6 +250,48 @@ impl Scheduler {
             }
         }
         best
+    }
+
+    /// The row whose prompt has the most in common with what this one feeds, if it is being fed what this one lacks.
+    fn whom_to_follow(&self, row: &Row) -> Option<Follows> {
+        let scope = row.scope.filter(|_| self.limits.trims)?;
+        let feeding = self.admitted.iter().filter_map(|&slot| {
+            let other =
+                self.places[slot].row.as_ref().filter(|other| other.scope == Some(scope) && !other.decodes())?;
+            let tokens = usable(other.history.expose(), row.history.expose(), true);
+            Some(Follows { slot, arrival: other.arrival, tokens })
+        });
+        let worth_it = feeding.filter(|other| other.tokens >= row.fed + PREFIX_TOKENS_MIN);
+        worth_it.max_by_key(|other| other.tokens)
+    }
+
+    /// Rows that waited for what another feeds start from there once it is in memory; or feed everything themselves when the
+    /// other one has gone.
+    pub(super) fn catch_up(&mut self) {
+        for at in 0..self.admitted.len() {
+            let slot = self.admitted[at];
+            let Some((row, follows)) = self.places[slot].row.as_ref().and_then(|row| Some((row, row.follows?))) else {
+                continue;
+            };
+            let Follows { slot: from, arrival, tokens } = follows;
+            let lacks = tokens - row.fed;
+            let other = self.places[from].row.as_ref().filter(|other| other.arrival == arrival);
+            let fed = other.map(|other| other.fed);
+            if fed.is_some_and(|fed| fed < tokens) {
+                continue;
+            }
+            if fed.is_some() {
+                self.forget(slot);
+                let keep = u32::try_from(tokens).expect("Limits::check keeps positions within 31 bits");
+                self.memory.push(MemoryOp::Copy { from: slot_of(from), to: slot_of(slot), keep });
+                self.decisions.reused_tokens += lacks as u64;
+                self.places[slot].dirty = true;
+            }
+            if let Some(row) = self.places[slot].row.as_mut() {
+                row.follows = None;
+                row.fed = if fed.is_some() { tokens } else { row.fed };
+            }
+        }
     }
 
     /// The slot where the row's prefix lies; else the lowest that is free and kept for nobody, since executors run
@@ -302,7 +345,7 @@ impl Scheduler {
         place.dirty |= row.fed > 0 || place.out.is_some();
         let whole = self.limits.trims || place.out.is_none();
         let keeps = self.limits.prefix_keep.0 > 0 && failure.is_none() && whole;
-        if let Some(scope) = row.scope.filter(|_| keeps && row.fed >= super::prefix::PREFIX_TOKENS_MIN) {
+        if let Some(scope) = row.scope.filter(|_| keeps && row.fed >= PREFIX_TOKENS_MIN) {
             let mut tokens = row.history;
             tokens.truncate(row.fed);
             place.kept = Some(Prefix { scope, tokens, used_at: self.now });

@@ -31,6 +31,16 @@ pub(crate) struct Feeding {
     pub(crate) draws: bool,
 }
 
+/// A row that feeds what others need too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Follows {
+    pub(crate) slot: usize,
+    /// Which row of all that had the slot.
+    pub(crate) arrival: u64,
+    /// How many of its first tokens the other one needs.
+    pub(crate) tokens: usize,
+}
+
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) id: RowId,
@@ -49,6 +59,8 @@ pub(crate) struct Row {
     pub(crate) stop_tokens: Vec<TokenId>,
     /// Its place in the order of all rows.
     pub(crate) arrival: u64,
+    /// Whose prompt begins as this row's does and is being fed: this one waits for it.
+    pub(crate) follows: Option<Follows>,
     /// Which row was the last to come before its first token was drawn; none before that.
     pub(crate) began_after: Option<u64>,
     pub(crate) waits_since: MonoMillis,

@@ -67,6 +67,47 @@ fn a_prefix_is_used_beside_the_row_that_has_it() {
     bench.run_to_the_end();
 }
 
+/// What rows that come at once feed, and what they say.
+fn burst(limits: Limits, rows: &[RowRequest]) -> (usize, Bench) {
+    let mut bench = Bench::new(limits);
+    rows.iter().for_each(|row| bench.submit(row.clone()));
+    bench.run_to_the_end();
+    (bench.memory.fed, bench)
+}
+
+#[test]
+fn rows_that_come_together_feed_what_they_have_in_common_once() {
+    let rows: Vec<_> = (1..=4).map(|id| scoped(id, 1, 30, 5)).collect();
+    let apart: Vec<_> = rows.iter().map(|row| RowRequest { scope: None, ..row.clone() }).collect();
+    let ((fed, bench), (fed_apart, bench_apart)) = (burst(LIMITS, &rows), burst(LIMITS, &apart));
+    assert_eq!(fed_apart - fed, 3 * 30);
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 3 * 30);
+    assert_eq!(bench.story.tokens, bench_apart.story.tokens);
+    // One that has more in common with the second than with the first takes it from there.
+    let more = RowRequest { prompt: rows[1].prompt.clone(), ..rows[2].clone() };
+    let (_, bench) = burst(LIMITS, &[rows[0].clone(), rows[1].clone(), more]);
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 30 + 34);
+    // Others' rows and memory that cannot be trimmed: everybody feeds everything.
+    let strangers: Vec<_> = (1..=4).map(|id| scoped(id, id as u8, 30, 5)).collect();
+    assert_eq!(burst(LIMITS, &strangers).0, fed_apart);
+    assert_eq!(burst(Limits { trims: false, ..LIMITS }, &rows).1.scheduler.decisions().reused_tokens, 0);
+}
+
+#[test]
+fn who_waits_for_what_a_row_feeds_feeds_it_when_that_row_goes() {
+    let mut bench = Bench::new(LIMITS);
+    (1..=2).for_each(|id| bench.submit(scoped(id, 1, 30, 5)));
+    let plan = bench.step().unwrap();
+    assert_eq!(plan.rows.iter().map(|row| row.id).collect::<Vec<_>>(), [RowId(1)], "the second waits");
+    assert!(bench.scheduler.cancel(RowId(1)));
+    let plan = bench.step().unwrap();
+    assert_eq!(plan.rows.iter().map(|row| row.id).collect::<Vec<_>>(), [RowId(2)]);
+    bench.run_to_the_end();
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 0);
+    let alone = burst(LIMITS, &[scoped(2, 1, 30, 5)]).1;
+    assert_eq!(bench.story.tokens[&RowId(2)], alone.story.tokens[&RowId(2)]);
+}
+
 #[test]
 fn too_few_common_tokens_are_not_worth_it() {
     let mut bench = Bench::new(LIMITS);
