@@ -5,8 +5,9 @@ mod desk;
 use std::io::{BufReader, Seek as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use darkbloom_engine::{EmbedError, LlamaEmbedder};
+use darkbloom_engine::{EmbedError, LlamaEmbedder, StepLimits};
 use darkbloom_text::EmbeddingTokenizer;
 use darkbloom_text::gguf::read_metadata;
 use darkbloom_types::{SecretVector, TokenCount, TokenId};
@@ -44,7 +45,7 @@ impl LoadedEmbedder {
             ModelFiles::hold_and_hash(options, watch, |files| read_and_load(files, options, watch))?;
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let (width, text_tokens) = (count(embedder.width()), TokenCount(count(embedder.text_tokens_max())));
-        let desk = Desk::start(embedder, options.rows, WAITING_MAX)
+        let desk = Desk::start(embedder, options.rows, WAITING_MAX, StepLimits::default())
             .map_err(|source| LoadError::Read { path: options.path.clone(), source })?;
         Ok(Self {
             identity: Identity { weights, text_pack: tokenizer.text_pack() },
@@ -92,5 +93,9 @@ impl MakeVectors for LlamaEmbedder {
 
     fn erase(&mut self) {
         self.erase();
+    }
+
+    fn interrupt(&self) -> Arc<AtomicBool> {
+        self.interrupt()
     }
 }

@@ -1,6 +1,8 @@
 //! Texts as vectors: what a model makes of a text, pooled over its tokens.
 
 use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use darkbloom_types::{SecretVector, TokenId};
 use zeroize::Zeroize as _;
@@ -50,6 +52,9 @@ pub enum EmbedError {
     /// Whoever asked for it ended it.
     #[error("it was ended before it was done")]
     Ended,
+    /// A step of it was interrupted: it took too long.
+    #[error("a step took too long and was interrupted")]
+    Interrupted,
     /// llama.cpp failed.
     #[error("the model's backend failed with code {code}")]
     Backend {
@@ -143,6 +148,12 @@ impl LlamaEmbedder {
         fed.map(|()| vectors)
     }
 
+    /// Ends the step that runs when it becomes true: then nothing comes of its texts. Whoever sets it takes it back.
+    #[must_use]
+    pub fn interrupt(&self) -> Arc<AtomicBool> {
+        self.context.interrupt()
+    }
+
     /// Overwrites what texts left in memory. With many long rows that takes a while.
     pub fn erase(&mut self) {
         self.context.erase();
@@ -216,8 +227,10 @@ impl LlamaEmbedder {
         }
         let filled = if self.company { self.batch.add_company() } else { Vec::new() };
         let code = self.context.decode(&mut self.batch);
-        if code != 0 {
-            return Err(EmbedError::Backend { code });
+        match code {
+            0 => {}
+            2 => return Err(EmbedError::Interrupted),
+            code => return Err(EmbedError::Backend { code }),
         }
         for (place, sequence) in wanted {
             let state = self.context.state_of(place);

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use darkbloom_engine::{EmbedError, LlamaEmbedder, LlamaSettings, LoadModelError};
 use darkbloom_types::{SecretVector, TokenId};
@@ -121,4 +122,25 @@ fn what_makes_no_vector_is_refused_by_its_place_and_the_embedder_goes_on() {
     assert_eq!(embedder.embed(&[&good[..]; 2_049], &|| true).unwrap_err(), EmbedError::TooMany);
     assert_eq!(embedder.embed(&[], &|| true).unwrap(), Vec::<SecretVector>::new());
     assert_eq!(embedder.embed(&[&long[..most], &good], &|| true).unwrap().len(), 2);
+}
+
+#[test]
+fn a_step_that_is_interrupted_makes_no_vector_and_leaves_nothing_to_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().join("shipped.gguf");
+    std::fs::copy(shipped(), &base).unwrap();
+    let mut embedder = load(&with_pooling(&base, MEAN), &settings(2, 16, 1)).unwrap();
+    let texts = [(1, 40), (2, 20)].map(|(nth, length)| request(nth, length, 400).prompt);
+    let texts = texts.each_ref().map(|text| text.expose());
+    let expected = embedder.embed(&texts, &|| true).unwrap();
+    let interrupt = embedder.interrupt();
+    // The third of the four steps.
+    let steps = AtomicUsize::new(0);
+    let interrupted = embedder.embed(&texts, &|| {
+        interrupt.store(steps.fetch_add(1, Ordering::Relaxed) == 2, Ordering::Relaxed);
+        true
+    });
+    assert_eq!((interrupted, steps.into_inner()), (Err(EmbedError::Interrupted), 3));
+    interrupt.store(false, Ordering::Relaxed);
+    assert!(bits(&embedder.embed(&texts, &|| true).unwrap()) == bits(&expected));
 }

@@ -36,12 +36,18 @@ impl Local {
         let count = texts.iter().map(SecretTokens::len).sum::<usize>();
         let input_tokens = TokenCount(u32::try_from(count).expect("all texts together were limited"));
         // The model stays while the job does, also when nobody waits for it any more.
+        let mut stopped = model.desk.stopped();
         let made = model.desk.submit(texts, model.clone())?;
-        match made.await {
-            Ok(Ok(vectors)) => Ok(Embeddings { vectors, input_tokens }),
-            Ok(Err(error)) => Err(failed(error)),
+        let made = tokio::select! {
+            made = made => made.ok(),
+            // A step did not come back, and nothing will.
+            Ok(_) = stopped.wait_for(|stopped| *stopped) => None,
+        };
+        match made {
+            Some(Ok(vectors)) => Ok(Embeddings { vectors, input_tokens }),
+            Some(Err(error)) => Err(failed(error)),
             // It has broken, which is told elsewhere, or ends.
-            Err(_) => Err(RefusalCode::Draining.into()),
+            None => Err(RefusalCode::Draining.into()),
         }
     }
 

@@ -231,6 +231,21 @@ fn it_introduces_itself_answers_and_stops_everything_on_ctrl_c() {
 }
 
 #[test]
+fn the_provider_computes_as_this_command_was_told_to() {
+    let temporary = tempfile::tempdir().unwrap();
+    for flags in [&["--listen", "127.0.0.1:0"][..], &["--listen", "127.0.0.1:0", "--fast"]] {
+        let mut process = Process::start(&mut dev(temporary.path(), flags));
+        while !process.line().unwrap().starts_with("Ctrl-C stops everything") {}
+        let arguments = |pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        let roles: Vec<_> = children(process.pid()).into_iter().map(arguments).collect();
+        let provider = roles.iter().find(|line| line.split('\0').nth(1) == Some("start")).expect("a provider");
+        assert_eq!(provider.split('\0').any(|word| word == "--fast"), flags.contains(&"--fast"), "{provider}");
+        process.signal("INT");
+        assert!(process.ended().success(), "{}", process.log());
+    }
+}
+
+#[test]
 fn roles_do_not_outlive_a_killed_dev() {
     let temporary = tempfile::tempdir().unwrap();
     let mut process = Process::start(&mut dev(temporary.path(), &["--listen", "127.0.0.1:0"]));

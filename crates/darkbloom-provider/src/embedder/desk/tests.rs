@@ -29,6 +29,82 @@ impl MakeVectors for Maker {
     fn erase(&mut self) {
         self.erased.send(()).unwrap();
     }
+
+    fn interrupt(&self) -> Arc<AtomicBool> {
+        Arc::default()
+    }
+}
+
+/// Whose first step lasts until it is interrupted, or, if it is deaf, until the test ends it.
+struct Slow {
+    interrupt: Arc<AtomicBool>,
+    began: Sender<()>,
+    lasts: Option<Receiver<()>>,
+}
+
+impl MakeVectors for Slow {
+    fn embed(&mut self, texts: &[&[TokenId]], goes_on: &dyn Fn() -> bool) -> Result<Vec<SecretVector>, EmbedError> {
+        assert!(goes_on());
+        if self.began.send(()).is_ok() {
+            match &self.lasts {
+                Some(end) => drop(end.recv()),
+                None => {
+                    while !self.interrupt.load(Ordering::Relaxed) {
+                        std::thread::yield_now();
+                    }
+                    return Err(EmbedError::Interrupted);
+                }
+            }
+        }
+        Ok(texts.iter().map(|_| SecretVector::new(vec![1.0])).collect())
+    }
+
+    fn erase(&mut self) {}
+
+    fn interrupt(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.interrupt)
+    }
+}
+
+/// A desk whose first step does not come back by itself, where it begins, and what ends it if it is deaf.
+fn slow_desk(deaf: bool, limits: StepLimits) -> (Desk, Receiver<()>, Sender<()>) {
+    let ((began, begun), (end, ended)) = (channel(), channel());
+    let maker = Slow { interrupt: Arc::default(), began, lasts: deaf.then_some(ended) };
+    (Desk::start(maker, 3, 2, limits).unwrap(), begun, end)
+}
+
+const SHORT: Duration = Duration::from_millis(1);
+
+#[tokio::test]
+async fn a_step_that_takes_too_long_is_interrupted_and_the_next_request_is_answered() {
+    let (desk, begun, _end) = slow_desk(false, StepLimits { interrupt_after: SHORT, give_up_after: SOON });
+    let first = desk.submit(texts(1), ()).unwrap();
+    assert_eq!(first.await.unwrap(), Err(EmbedError::Interrupted));
+    drop(begun);
+    assert_eq!(desk.submit(texts(1), ()).unwrap().await.unwrap().unwrap().len(), 1);
+    assert!(!*desk.stopped().borrow());
+}
+
+#[tokio::test]
+async fn a_step_that_never_comes_back_is_told_of_and_nothing_more_is_taken() {
+    let (desk, _begun, end) = slow_desk(true, StepLimits { interrupt_after: SHORT, give_up_after: SHORT });
+    let first = desk.submit(texts(1), ()).unwrap();
+    desk.stopped().wait_for(|stopped| *stopped).await.unwrap();
+    assert_eq!(desk.submit(texts(1), ()).err().unwrap().code, RefusalCode::Draining);
+    // It does not wait for the thread.
+    drop(desk);
+    drop(end);
+    assert!(first.await.is_ok());
+}
+
+#[tokio::test]
+async fn a_desk_that_is_to_end_does_not_wait_for_its_step() {
+    let (desk, begun, _end) = slow_desk(false, StepLimits { interrupt_after: SOON, give_up_after: SOON });
+    let first = desk.submit(texts(1), ()).unwrap();
+    assert_eq!(begun.recv_timeout(SOON), Ok(()));
+    desk.end();
+    assert!(first.await.is_err(), "nobody is told of a step that ended because all ends");
+    drop(desk);
 }
 
 struct Hands {
@@ -40,7 +116,8 @@ struct Hands {
 /// A desk for three texts at a time, where two may wait.
 fn desk() -> (Desk, Hands) {
     let ((asking, asked), (go_on, gone_on), (erasing, erased)) = (channel(), channel(), channel());
-    let desk = Desk::start(Maker { asked: asking, go_on: gone_on, erased: erasing }, 3, 2).unwrap();
+    let desk =
+        Desk::start(Maker { asked: asking, go_on: gone_on, erased: erasing }, 3, 2, StepLimits::default()).unwrap();
     (desk, Hands { asked, go_on, erased })
 }
 
