@@ -2,7 +2,9 @@
 
 mod admission;
 mod cost;
+mod following;
 mod lookup;
+mod prefill;
 mod prefix;
 mod state;
 mod waiting;
@@ -19,35 +21,6 @@ use self::waiting::WaitingList;
 use crate::plan::{MemoryOp, RowWork, Sampled, SavedId, Slot, StepOutput, StepPlan};
 use crate::row::{EndReason, RowEvent, RowFailure, RowId, RowRequest};
 use crate::{Drawn, SamplingError};
-
-/// What a prompt's piece may take, as a part of what the rows take that decode beside it: a little less than the twofold gap
-/// between tokens that a long prompt may cause, since what a step takes is known only roughly.
-const PREFILL_PART: f64 = 0.9;
-
-/// From so many decoding rows on that gap is kept. Fewer leave a prompt more of the step: a piece is a pass over all weights
-/// whatever its size, and what a small one costs is lost for everybody. On one AVX2 thread a token of a 0.6 B model takes 26 ms in
-/// a piece of 4, 18 in one of 16 and 16 in one of 64.
-const GAP_KEPT_ROWS: usize = 8;
-
-/// A prompt that takes at most so many times what a step of rows of its own owner takes goes in one piece: one longer gap is
-/// sooner over than several short ones, each with another pass over the weights.
-const SHORT_PROMPT_STEPS: f64 = 5.0;
-
-/// What a step of decoding rows may take in any case so that others prefill in it: a gap that nobody notices.
-const PREFILL_STEP_US_MIN: f64 = 1e3;
-
-/// Prompt tokens that join a step of decoding rows while nothing is known about what steps take.
-const CHUNK_UNKNOWN: usize = 32;
-
-/// Prompt tokens of a step while nothing is known about what they take: on the slowest machine a few seconds.
-const CHUNK_FIRST: usize = 64;
-
-/// How long a step should take at most because rows prefill in it: so long waits who comes next.
-const PREFILL_STEP_US_MAX: f64 = 1e6;
-
-/// Prompt tokens that join a step of decoding rows at least: with fewer, a prompt of a thousand tokens would take longer than
-/// anybody waits.
-const CHUNK_MIN: usize = 4;
 
 /// Most guesses in one step, of all rows together: each needs room for the logits after it, 0.6 MB at a vocabulary of 152k.
 pub const GUESSES_IN_STEP_MAX: usize = 32;
@@ -195,6 +168,7 @@ pub struct Scheduler {
     saved_row_tokens: usize,
     /// Saved states and rows are numbered from here.
     next_saved: u64,
+    next_stay: u64,
     next_arrival: u64,
     /// What the next plan does to the model's memory.
     memory: Vec<MemoryOp>,
@@ -218,7 +192,6 @@ struct Out {
     /// Tokens of rows that prefill, and how many rows those are.
     prefilled: usize,
     pieces: usize,
-    rows: usize,
     /// What it takes says nothing about other steps, because it also moves memory.
     moves_memory: bool,
 }
@@ -238,6 +211,7 @@ impl Scheduler {
             prefixes: SavedPrefixes::default(),
             saved_row_tokens: 0,
             next_saved: 0,
+            next_stay: 0,
             next_arrival: 0,
             memory: Vec::new(),
             cost: StepCost::new(),
@@ -303,6 +277,7 @@ impl Scheduler {
             guide,
             stop_tokens,
             arrival: self.next_arrival,
+            stay: 0,
             follows: None,
             began_after: None,
             waits_since: self.now,
@@ -348,7 +323,7 @@ impl Scheduler {
         }
         let (prefilled, pieces) = (plan.token_count() - decoded, plan.rows.len() - decoding);
         let moves_memory = !plan.memory.is_empty();
-        self.step_is_out = Some(Out { decoded, prefilled, pieces, rows: plan.rows.len(), moves_memory });
+        self.step_is_out = Some(Out { decoded, prefilled, pieces, moves_memory });
         Some(plan)
     }
 
@@ -387,72 +362,6 @@ impl Scheduler {
         };
         let best = (1..=most).max_by(|one, other| rate(*one).total_cmp(&rate(*other))).unwrap_or(0);
         if rate(best) * plain_us > GUESSING_GAIN * decoding as f64 { best } else { 0 }
-    }
-
-    /// Prompts share what decoding rows leave of the step, or of the time that it may take. Half goes to the one that was
-    /// admitted first, so that none waits for ever, and the rest to those that need least. Of those that need about the same
-    /// the first goes first, in one piece rather than in several.
-    fn plan_prefill(&mut self, left: usize, rows: &mut Vec<RowWork>) {
-        let mut prefilling: Vec<(usize, usize)> = self
-            .admitted
-            .iter()
-            .copied()
-            .filter_map(|slot| {
-                let row = self.places[slot].row.as_ref().filter(|row| !row.decodes() && row.follows.is_none())?;
-                Some((slot, row.pending()))
-            })
-            .collect();
-        let Some(&(first, first_needs)) = prefilling.first() else { return };
-        let fed = self.limits.step_tokens_max - left;
-        let wanted = if rows.is_empty() {
-            self.cost.room_alone(PREFILL_STEP_US_MAX).unwrap_or(CHUNK_FIRST)
-        } else {
-            let decoding_us = self.cost.of_decoding(fed);
-            let short = decoding_us.and_then(|us| self.cost.room_beside(SHORT_PROMPT_STEPS * us));
-            let whole = self.places[first].row.as_ref().map_or(0, |row| row.prompt_tokens);
-            let own = self.decoders_wait_too(prefilling.len() > 1 || short.is_some_and(|tokens| whole <= tokens));
-            let room = |us| self.cost.room_beside(prompts_us(us, rows.len(), prefilling.len(), own));
-            decoding_us.and_then(room).unwrap_or(CHUNK_UNKNOWN)
-        };
-        let mut left = wanted.max(CHUNK_MIN).min(left);
-        // Who waits for what another row feeds needs no more than that of it.
-        let awaited = |slot: usize| {
-            let rows = self.running().filter_map(|row| row.follows).filter(|follows| follows.slot == slot);
-            rows.map(|follows| follows.tokens).min()
-        };
-        let fed = |slot: usize| self.places[slot].row.as_ref().map_or(0, |row| row.fed);
-        let soonest =
-            |slot, needs: usize| awaited(slot).map_or(needs, |tokens| needs.min(tokens.saturating_sub(fed(slot))));
-        prefilling.sort_by_key(|&(slot, needs)| soonest(slot, needs).checked_ilog2());
-        let mut share_of_first = first_needs.min(left.div_ceil(2));
-        left -= share_of_first;
-        for (slot, needs) in prefilling {
-            let tokens = if slot == first {
-                // It takes its half, and its turn among the others.
-                let more = (needs - share_of_first).min(left);
-                left -= more;
-                std::mem::take(&mut share_of_first) + more
-            } else {
-                let tokens = needs.min(left);
-                left -= tokens;
-                tokens
-            };
-            let Some(row) = self.places[slot].row.as_ref().filter(|_| tokens > 0) else { continue };
-            let work = row.work(slot_of(slot), tokens, 0);
-            self.places[slot].out = Some(Feeding { tokens, draws: work.sample.is_some() });
-            rows.push(work);
-        }
-    }
-
-    /// Whether everybody whose row decodes has one that waits for its first token: if not `any`, one that came before the
-    /// other began.
-    fn decoders_wait_too(&self, any: bool) -> bool {
-        let came_with = |row: &Row, other: &Row| other.began_after.is_some_and(|last| row.arrival <= last);
-        let waits_for = |other: &Row| {
-            let waits = |row: &&Row| !row.decodes() && row.owner == other.owner;
-            self.running().filter(waits).any(|row| any || came_with(row, other))
-        };
-        self.running().filter(|row| row.decodes()).all(waits_for)
     }
 
     /// Takes the result of the last plan and how long it took, and returns what happened since events were last taken.
@@ -604,42 +513,6 @@ impl Scheduler {
     }
 }
 
-/// How long prompts' pieces may take in a step whose rows decode for so long. `own` says that owners of prompts have all rows
-/// that decode, and that several prompts wait, or a short one, or one that came before those rows began: who asks for much at
-/// once has all of it sooner when prompts go first, and in few pieces.
-fn prompts_us(decoding_us: f64, decoding: usize, prompts: usize, own: bool) -> f64 {
-    let kept = PREFILL_PART * decoding_us;
-    if own {
-        return kept.max(PREFILL_STEP_US_MAX);
-    }
-    let few = if decoding < GAP_KEPT_ROWS {
-        // Where more wait for their first token than decode, each of them all counts the same.
-        (kept * GAP_KEPT_ROWS as f64).max(decoding_us * prompts as f64) / decoding as f64
-    } else {
-        kept
-    };
-    few.min(PREFILL_STEP_US_MAX - decoding_us).max(kept).max(PREFILL_STEP_US_MIN - decoding_us)
-}
-
 fn slot_of(index: usize) -> Slot {
     Slot(u32::try_from(index).expect("Limits::check keeps the number of slots within 32 bits"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prompts_get_a_part_of_a_step_by_how_many_rows_decode_and_how_many_wait() {
-        for prompts in [1, 50] {
-            assert_eq!(prompts_us(100e3, 8, prompts, false), 90e3, "the gap is kept");
-            assert_eq!(prompts_us(100e3, 16, prompts, false), 90e3);
-        }
-        assert_eq!(prompts_us(100e3, 4, 1, false), 180e3, "as much as beside eight for all of them");
-        assert_eq!(prompts_us(100e3, 2, 12, false), 600e3, "six times as many wait");
-        assert_eq!(prompts_us(200e3, 1, 1, false), 800e3, "the step takes a second");
-        assert_eq!(prompts_us(100e3, 16, 2, true), 1e6, "and longer for who waits for several");
-        assert_eq!(prompts_us(4e6, 1, 1, false), 3.6e6, "which it takes without any prompt");
-        assert_eq!(prompts_us(100.0, 8, 1, false), 900.0, "nobody notices a millisecond");
-    }
 }

@@ -3,14 +3,14 @@
 use darkbloom_types::MonoMillis;
 
 use super::prefix::{PREFIX_TOKENS_MIN, Prefix, usable};
-use super::state::{Follows, Place, Row};
+use super::state::{Place, Row};
 use super::{Scheduler, slot_of};
 use crate::plan::{MemoryOp, SavedId, StepPlan};
 use crate::row::{EndReason, RowEvent, RowFailure};
 
 /// What a row's memory is made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Start {
+pub(super) enum Start {
     /// Nothing: it feeds everything.
     Empty,
     /// What an ended row left in this slot.
@@ -22,7 +22,7 @@ enum Start {
 }
 
 impl Start {
-    fn keep(self) -> usize {
+    pub(super) fn keep(self) -> usize {
         match self {
             Self::Empty => 0,
             Self::Here { keep, .. } | Self::Saved { keep, .. } | Self::Beside { keep, .. } => keep,
@@ -56,7 +56,7 @@ impl Scheduler {
         }
         let memory = std::mem::take(&mut self.memory);
         (!memory.is_empty()).then(|| {
-            self.step_is_out = Some(super::Out { decoded: 0, prefilled: 0, pieces: 0, rows: 0, moves_memory: true });
+            self.step_is_out = Some(super::Out { decoded: 0, prefilled: 0, pieces: 0, moves_memory: true });
             StepPlan { memory, rows: Vec::new() }
         })
     }
@@ -71,13 +71,13 @@ impl Scheduler {
     /// The last plan changed the memory as it should, and its forward found no room: the row that is to give way does, or ends
     /// when it was alone. Nobody is admitted until a row has ended. Returns what happened since events were last taken.
     pub fn no_room(&mut self) -> Vec<RowEvent> {
-        let rows = self.step_is_out.take().map_or(0, |out| out.rows);
+        self.step_is_out = None;
         for place in &mut self.places {
             // What is kept makes room first.
             (place.out, place.kept) = (None, None);
         }
-        if rows > 1 {
-            self.full = !self.admitted.is_empty();
+        if self.admitted.len() > 1 {
+            self.full = true;
             if let Some(slot) = self.last_in_line(|_| true) {
                 self.give_way(slot, false);
             }
@@ -209,6 +209,8 @@ impl Scheduler {
             self.decisions.reused_tokens += u64::from(keep);
         }
         row.fed = start.keep();
+        row.stay = self.next_stay;
+        self.next_stay += 1;
         row.follows = self.whom_to_follow(&row);
         // Who got its place by waiting keeps it.
         row.gave_way |= self.now.since(row.waits_since) >= super::AGED_AFTER;
@@ -222,7 +224,7 @@ impl Scheduler {
     }
 
     /// The longest beginning of what the row feeds that is in memory somewhere and that it may use.
-    fn start(&self, row: &Row) -> Start {
+    pub(super) fn start(&self, row: &Row) -> Start {
         if let Some(saved) = row.saved {
             return Start::Saved { saved, keep: row.fed };
         }
@@ -252,48 +254,6 @@ impl Scheduler {
         best
     }
 
-    /// The row whose prompt has the most in common with what this one feeds, if it is being fed what this one lacks.
-    fn whom_to_follow(&self, row: &Row) -> Option<Follows> {
-        let scope = row.scope.filter(|_| self.limits.trims)?;
-        let feeding = self.admitted.iter().filter_map(|&slot| {
-            let other =
-                self.places[slot].row.as_ref().filter(|other| other.scope == Some(scope) && !other.decodes())?;
-            let tokens = usable(other.history.expose(), row.history.expose(), true);
-            Some(Follows { slot, arrival: other.arrival, tokens })
-        });
-        let worth_it = feeding.filter(|other| other.tokens >= row.fed + PREFIX_TOKENS_MIN);
-        worth_it.max_by_key(|other| other.tokens)
-    }
-
-    /// Rows that waited for what another feeds start from there once it is in memory; or feed everything themselves when the
-    /// other one has gone.
-    pub(super) fn catch_up(&mut self) {
-        for at in 0..self.admitted.len() {
-            let slot = self.admitted[at];
-            let Some((row, follows)) = self.places[slot].row.as_ref().and_then(|row| Some((row, row.follows?))) else {
-                continue;
-            };
-            let Follows { slot: from, arrival, tokens } = follows;
-            let lacks = tokens - row.fed;
-            let other = self.places[from].row.as_ref().filter(|other| other.arrival == arrival);
-            let fed = other.map(|other| other.fed);
-            if fed.is_some_and(|fed| fed < tokens) {
-                continue;
-            }
-            if fed.is_some() {
-                self.forget(slot);
-                let keep = u32::try_from(tokens).expect("Limits::check keeps positions within 31 bits");
-                self.memory.push(MemoryOp::Copy { from: slot_of(from), to: slot_of(slot), keep });
-                self.decisions.reused_tokens += lacks as u64;
-                self.places[slot].dirty = true;
-            }
-            if let Some(row) = self.places[slot].row.as_mut() {
-                row.follows = None;
-                row.fed = if fed.is_some() { tokens } else { row.fed };
-            }
-        }
-    }
-
     /// The slot where the row's prefix lies; else the lowest that is free and kept for nobody, since executors run
     /// neighbouring slots together most cheaply; else the one whose prefix was used the longest time ago.
     fn slot_for(&self, start: Start) -> Option<usize> {
@@ -319,7 +279,7 @@ impl Scheduler {
         }
     }
 
-    fn forget(&mut self, slot: usize) {
+    pub(super) fn forget(&mut self, slot: usize) {
         if std::mem::take(&mut self.places[slot].dirty) {
             self.memory.push(MemoryOp::Forget { slot: slot_of(slot), from: 0 });
         }

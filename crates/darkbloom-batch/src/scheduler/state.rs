@@ -35,8 +35,8 @@ pub(crate) struct Feeding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Follows {
     pub(crate) slot: usize,
-    /// Which row of all that had the slot.
-    pub(crate) arrival: u64,
+    /// Which of its stays in a slot that is.
+    pub(crate) stay: u64,
     /// How many of its first tokens the other one needs.
     pub(crate) tokens: usize,
 }
@@ -59,6 +59,8 @@ pub(crate) struct Row {
     pub(crate) stop_tokens: Vec<TokenId>,
     /// Its place in the order of all rows.
     pub(crate) arrival: u64,
+    /// Which of all stays in slots this is, by when it began.
+    pub(crate) stay: u64,
     /// Whose prompt begins as this row's does and is being fed: this one waits for it.
     pub(crate) follows: Option<Follows>,
     /// Which row was the last to come before its first token was drawn; none before that.

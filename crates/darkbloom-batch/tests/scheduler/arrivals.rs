@@ -43,7 +43,7 @@ fn moves() -> impl Strategy<Value = Move> {
 
 /// A request whose prompt has its beginning in common with others of its scope, of all scopes in fact.
 fn asked(id: u64, prompt: usize, max_output: u32, scope: Option<u8>) -> darkbloom_batch::RowRequest {
-    let common = if id.is_multiple_of(3) { prompt.min(24) } else { 0 };
+    let common = if id.is_multiple_of(3) { 0 } else { prompt.min(40) };
     let mut request = match scope {
         Some(name) => scoped(id, name, common, prompt - common),
         None => request(id, prompt, max_output),

@@ -94,18 +94,89 @@ fn rows_that_come_together_feed_what_they_have_in_common_once() {
 }
 
 #[test]
-fn who_waits_for_what_a_row_feeds_feeds_it_when_that_row_goes() {
-    let mut bench = Bench::new(LIMITS);
-    (1..=2).for_each(|id| bench.submit(scoped(id, 1, 30, 5)));
-    let plan = bench.step().unwrap();
-    assert_eq!(plan.rows.iter().map(|row| row.id).collect::<Vec<_>>(), [RowId(1)], "the second waits");
-    assert!(bench.scheduler.cancel(RowId(1)));
-    let plan = bench.step().unwrap();
-    assert_eq!(plan.rows.iter().map(|row| row.id).collect::<Vec<_>>(), [RowId(2)]);
+fn rows_that_end_with_their_first_token_leave_it_to_those_that_waited() {
+    let rows: Vec<_> = (1..=4).map(|id| RowRequest { stop_tokens: vec![], ..scoped(id, 1, 30, 5) }).collect();
+    let once = |mut row: RowRequest| {
+        row.max_output.0 = 1;
+        row
+    };
+    let (_, bench) = burst(LIMITS, &rows.into_iter().map(once).collect::<Vec<_>>());
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 3 * 30);
+}
+
+#[test]
+fn who_waits_for_what_a_row_feeds_goes_on_when_that_row_goes() {
+    // After one step nothing is worth keeping, after three there is.
+    for (steps, reused) in [(1, 0), (3, 24)] {
+        let mut bench = Bench::new(LIMITS);
+        (1..=2).for_each(|id| bench.submit(scoped(id, 1, 30, 5)));
+        for _ in 0..steps {
+            let plan = bench.step().unwrap();
+            assert_eq!(plan.rows.iter().map(|row| row.id).collect::<Vec<_>>(), [RowId(1)], "the second waits");
+        }
+        assert!(bench.scheduler.cancel(RowId(1)));
+        let plan = bench.step().unwrap();
+        assert_eq!(plan.rows.iter().map(|row| row.id).collect::<Vec<_>>(), [RowId(2)]);
+        bench.run_to_the_end();
+        assert_eq!(bench.scheduler.decisions().reused_tokens, reused);
+        let alone = burst(LIMITS, &[scoped(2, 1, 30, 5)]).1;
+        assert_eq!(bench.story.tokens[&RowId(2)], alone.story.tokens[&RowId(2)]);
+    }
+}
+
+#[test]
+fn a_row_whose_slot_another_takes_is_not_waited_for_and_comes_back() {
+    let limits = Limits { rows_max: 2, ..LIMITS };
+    let mut bench = Bench::new(limits);
+    (1..=2).for_each(|id| bench.submit(RowRequest { priority: Priority::Low, ..scoped(id, 1, 30, 5) }));
+    bench.step();
+    // It takes the slot of the row that came last, which waited, and then that of the one that it waited for.
+    (3..=4).for_each(|id| bench.submit(request(id, 4, 4)));
     bench.run_to_the_end();
-    assert_eq!(bench.scheduler.decisions().reused_tokens, 0);
-    let alone = burst(LIMITS, &[scoped(2, 1, 30, 5)]).1;
-    assert_eq!(bench.story.tokens[&RowId(2)], alone.story.tokens[&RowId(2)]);
+    assert_eq!(bench.story.ended.len(), 4);
+    for id in 1..=2 {
+        let alone = burst(LIMITS, &[scoped(id, 1, 30, 5)]).1;
+        assert_eq!(bench.story.tokens[&RowId(id)], alone.story.tokens[&RowId(id)]);
+    }
+}
+
+#[test]
+fn two_rows_never_wait_for_each_other() {
+    let mut bench = Bench::new(LIMITS);
+    bench.submit(RowRequest { priority: Priority::Low, ..scoped(1, 1, 30, 5) });
+    bench.step();
+    let mut others = request(2, 2, 20);
+    others.stop_tokens.clear();
+    bench.submit(others);
+    bench.step();
+    // This one waits for the first, which gives way for want of memory and comes back to a slot.
+    bench.submit(scoped(3, 1, 30, 5));
+    let plan = bench.scheduler.plan(bench.now).unwrap();
+    plan.memory.iter().for_each(|op| bench.memory.apply(op));
+    let events = bench.scheduler.no_room();
+    bench.story.tell(events);
+    assert!(bench.scheduler.cancel(RowId(2)));
+    bench.run_to_the_end();
+    assert_eq!(bench.story.ended.len(), 3);
+}
+
+#[test]
+fn waiting_is_for_most_of_a_prompt_and_holds_up_nobody_elses() {
+    let limits = Limits { row_tokens_max: 128, step_tokens_max: 60, ..LIMITS };
+    // A third of it is fed sooner than waited for.
+    let mut bench = Bench::new(limits);
+    bench.submit(scoped(1, 1, 18, 20));
+    bench.submit(scoped(2, 1, 18, 40));
+    let plan = bench.step().unwrap();
+    assert_eq!(plan.rows.len(), 2);
+    // What is waited for goes first, and no more of its prompt: another's short one has the rest.
+    let mut bench = Bench::new(limits);
+    bench.submit(RowRequest { owner: Owner(1), ..scoped(1, 1, 20, 100) });
+    bench.submit(RowRequest { owner: Owner(1), ..scoped(2, 1, 20, 5) });
+    bench.submit(RowRequest { owner: Owner(2), ..request(3, 25, 4) });
+    let plan = bench.step_taking(|_| 1_000).unwrap();
+    let fed: Vec<_> = plan.rows.iter().map(|row| (row.id.0, row.tokens.len())).collect();
+    assert_eq!(fed, [(1, 35), (3, 25)]);
 }
 
 #[test]

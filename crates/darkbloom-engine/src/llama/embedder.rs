@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use darkbloom_types::{SecretVector, TokenId};
 use zeroize::Zeroize as _;
@@ -17,6 +18,12 @@ const TEXTS_MAX: usize = 2_048;
 /// Tokens in one step. llama.cpp computes the logits of each token whose state is asked for, though nobody reads them: with the
 /// largest vocabularies these take 256 MiB.
 pub(super) const STEP_TOKENS: usize = 256;
+
+/// Tokens of a model's first step, while nothing is known about what they take: with 8 B parameters and one slow thread, 3 s.
+const FIRST_STEP_TOKENS: usize = 16;
+/// What a step should take at most: so long goes on what nobody waits for any more, and the limit after which a step is
+/// interrupted is far away.
+const STEP_SECONDS: f64 = 5.0;
 
 /// The code of a forward that left no state where one was asked for.
 const NO_STATE: i32 = -100;
@@ -81,6 +88,8 @@ pub struct LlamaEmbedder {
     sequences: usize,
     text_tokens_max: usize,
     step_tokens_max: usize,
+    /// How many tokens take [`STEP_SECONDS`], by the last step.
+    step_tokens: usize,
     company: bool,
 }
 
@@ -109,6 +118,7 @@ impl LlamaEmbedder {
             sequences: settings.rows_max,
             text_tokens_max: loaded.row_tokens_max(&settings),
             step_tokens_max,
+            step_tokens: FIRST_STEP_TOKENS,
             company: loaded.needs.company,
         })
     }
@@ -143,7 +153,7 @@ impl LlamaEmbedder {
         self.batch.clear();
         if fed.is_err() {
             // What was begun must not be taken for the next text's.
-            self.erase();
+            (0..self.sequences).for_each(|sequence| self.context.forget(sequence, 0));
         }
         fed.map(|()| vectors)
     }
@@ -207,7 +217,7 @@ impl LlamaEmbedder {
     fn step(&mut self, texts: &[&[TokenId]], held: &mut [usize], pools: &mut [Pool]) -> Result<(), EmbedError> {
         self.batch.clear();
         let mut wanted = Vec::new();
-        let mut room = self.step_tokens_max;
+        let mut room = self.step_tokens_max.min(self.step_tokens);
         for (sequence, text) in texts.iter().enumerate() {
             let from = held[sequence];
             let to = text.len().min(from + room);
@@ -226,9 +236,11 @@ impl LlamaEmbedder {
             held[sequence] = to;
         }
         let filled = if self.company { self.batch.add_company() } else { Vec::new() };
+        let fed = self.step_tokens_max.min(self.step_tokens) - room;
+        let began = Instant::now();
         let code = self.context.decode(&mut self.batch);
         match code {
-            0 => {}
+            0 => self.step_tokens = tokens_within(STEP_SECONDS, fed, began.elapsed().as_secs_f64()),
             2 => return Err(EmbedError::Interrupted),
             code => return Err(EmbedError::Backend { code }),
         }
@@ -242,6 +254,12 @@ impl LlamaEmbedder {
         }
         Ok(())
     }
+}
+
+/// How many tokens, one at least, take so many seconds if `fed` took `took`.
+fn tokens_within(seconds: f64, fed: usize, took: f64) -> usize {
+    // A number beyond every integer becomes the largest one.
+    (fed as f64 * seconds / took.max(f64::MIN_POSITIVE)).max(1.0) as usize
 }
 
 /// The sum over a text's tokens, wiped on drop.
@@ -270,5 +288,18 @@ impl Pool {
         // The mean's direction is the sum's.
         (tokens > 0 && length.is_finite() && length > 0.0)
             .then(|| SecretVector::new(self.0.iter().map(|sum| (sum / length) as f32).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_as_long_as_the_last_one_lets_hope_and_never_empty() {
+        assert_eq!(tokens_within(5.0, 16, 1.0), 80);
+        assert_eq!(tokens_within(5.0, 256, 53.0), 24);
+        assert_eq!(tokens_within(5.0, 1, 60.0), 1);
+        assert_eq!(tokens_within(5.0, 256, 0.0), usize::MAX);
     }
 }

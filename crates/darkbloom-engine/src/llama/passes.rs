@@ -7,7 +7,6 @@
 //! again: seven rows took 189 ms and eight 180, so a token of no consequence may be cheap company. No neighbour changes
 //! a row's bits in exact mode, so none of this does either.
 
-use std::cmp::Ordering;
 use std::ops::RangeInclusive;
 
 use darkbloom_batch::RowWork;
@@ -16,8 +15,7 @@ use darkbloom_batch::RowWork;
 /// neighbouring slots in one pass over the weights, so a gap costs another pass.
 const GAP_FILLED_MAX: usize = 2;
 
-/// Fewest decoding rows with which gaps are filled: a forward of two rows took 105 ms, so with a gap between them four rows took
-/// twice that, and one of six columns took 182; one of three columns took longer than three of one.
+/// Fewest decoding rows with which gaps are filled: one forward of two rows and one of one took as long as four of one.
 const GAP_FILL_ROWS_MIN: usize = 4;
 
 /// How many decoding rows may be faster apart.
@@ -27,8 +25,8 @@ const APART_ROWS_MAX: usize = 5;
 /// one is little.
 const FILLED: RangeInclusive<usize> = 5..=31;
 
-/// Every so many steps of so many rows another way than the fastest is tried once more.
-const TRIED_AGAIN: u32 = 64;
+/// After so many steps a slower way is tried once more, for each tenth by which it was slower: that costs 0.2 % at most.
+const TRIED_AGAIN: f64 = 64.0;
 
 /// How much a slower measurement moves what is remembered, and how much slower it counts for at most: the machine may have had
 /// other work. Nothing makes a forward faster than it is.
@@ -38,58 +36,32 @@ const SLOWER_MAX: f64 = 1.5;
 /// A way to decode some rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// One forward for all.
-    Together,
-    /// A forward for each.
-    Apart,
-    /// One forward for all and a token of no consequence.
-    Filled,
+    /// One forward for so many columns: rows, and tokens of no consequence in the gaps between them.
+    Together(usize),
+    /// A forward for each of so many rows.
+    Apart(usize),
+    /// One forward for so many columns and a token of no consequence.
+    Filled(usize),
 }
 
-impl Way {
-    /// How many there are.
-    const COUNT: usize = 3;
-
-    /// Those that may be the fastest for so many rows in so many columns; `spare` says whether another can be added.
-    fn all(rows: usize, columns: usize, spare: bool) -> Vec<Self> {
-        let mut ways = vec![Self::Together];
-        if (2..=APART_ROWS_MAX).contains(&rows) && rows == columns {
-            ways.push(Self::Apart);
-        }
-        if FILLED.contains(&columns) && columns % 2 == 1 && spare {
-            ways.push(Self::Filled);
-        }
-        ways
-    }
-}
-
-/// What is known about the ways to decode each number of columns.
+/// What is known about the ways to decode few rows.
 #[derive(Debug, Default)]
 pub(super) struct Passes {
-    known: [Known; *FILLED.end() + 1],
+    /// By the number of columns.
+    together: [Known; *FILLED.end() + 1],
+    /// By the number of rows.
+    apart: [Known; APART_ROWS_MAX + 1],
+    /// By the number of columns that there were before.
+    filled: [Known; *FILLED.end() + 1],
+    /// Steps that were measured.
+    steps: u64,
 }
 
-/// What each way took for one number of columns, in microseconds, where known.
+/// What a way took, in microseconds, if it was tried, and at which step it last was.
 #[derive(Debug, Default, Clone, Copy)]
 struct Known {
-    us: [Option<f64>; Way::COUNT],
-    steps: u32,
-}
-
-impl Known {
-    /// Which of these ways the next step goes.
-    fn next(&self, ways: &[Way]) -> Option<Way> {
-        let us = |way: &Way| self.us[*way as usize];
-        if let Some(unknown) = ways.iter().find(|way| us(way).is_none()) {
-            return Some(*unknown);
-        }
-        let mut ways = ways.to_vec();
-        ways.sort_by(|one, other| us(one).partial_cmp(&us(other)).unwrap_or(Ordering::Equal));
-        let (fastest, others) = ways.split_first()?;
-        let turns = (self.steps / TRIED_AGAIN) as usize;
-        let tried_again = others.get(turns % others.len().max(1)).filter(|_| self.steps.is_multiple_of(TRIED_AGAIN));
-        Some(*tried_again.unwrap_or(fastest))
-    }
+    us: Option<f64>,
+    at: u64,
 }
 
 /// The rows of a step, by the forwards that compute them.
@@ -100,8 +72,8 @@ pub(super) struct Split<'r> {
     pub(super) fillers: Vec<usize>,
     /// Those that are fed more of their prompt, in one forward.
     pub(super) prompts: Vec<&'r RowWork>,
-    /// How many columns there are and which way is gone, if there are several.
-    way: Option<(usize, Way)>,
+    /// Which way that is, if there are several.
+    way: Option<Way>,
 }
 
 impl Passes {
@@ -115,35 +87,83 @@ impl Passes {
     ) -> Split<'r> {
         let decodes = |row: &&RowWork| row.sample.is_some() && row.tokens.len() == 1 + row.guesses as usize;
         let (decoding, prompts): (Vec<_>, Vec<_>) = rows.into_iter().partition(decodes);
+        let guesses = decoding.iter().any(|row| row.guesses > 0);
         let mut slots: Vec<usize> = decoding.iter().map(|row| row.slot.0 as usize).collect();
         slots.sort_unstable();
-        let mut fillers = fill_gaps(&slots, &spare);
-        let columns = slots.len() + fillers.len();
-        let plain = alone && decoding.iter().all(|row| row.guesses == 0);
-        let ends = slots.first().copied().zip(slots.last().copied());
-        let ends = ends.filter(|(first, last)| plain && last - first + 1 == columns);
-        let way = ends.and_then(|(first, last)| {
-            let beside = [Some(last + 1), first.checked_sub(1)].into_iter().flatten().find(|slot| spare(*slot));
-            let ways = Way::all(slots.len(), columns, beside.is_some());
-            let way = self.known.get(columns).filter(|_| ways.len() > 1)?.next(&ways)?;
-            fillers.extend(beside.filter(|_| way == Way::Filled));
-            Some((columns, way))
-        });
-        let decoding = match way {
-            _ if decoding.is_empty() => Vec::new(),
-            Some((_, Way::Apart)) => decoding.into_iter().map(|row| vec![row]).collect(),
-            _ => vec![decoding],
+        let mut fillers = if guesses { Vec::new() } else { fill_gaps(&slots, &spare) };
+        let (measured, apart) =
+            if alone && !guesses { self.choose(&slots, &mut fillers, spare) } else { (None, false) };
+        let decoding = match decoding {
+            none if none.is_empty() => Vec::new(),
+            rows if apart => rows.into_iter().map(|row| vec![row]).collect(),
+            rows => vec![rows],
         };
-        Split { decoding, fillers, prompts, way }
+        Split { decoding, fillers, prompts, way: measured }
+    }
+
+    /// The way to decode rows in these slots, in order, if what it takes is worth remembering, and whether they are apart. `fillers`
+    /// fill gaps between them; there is one more, or none, where that is the way.
+    fn choose(&self, slots: &[usize], fillers: &mut Vec<usize>, spare: impl Fn(usize) -> bool) -> (Option<Way>, bool) {
+        let (Some(first), Some(last)) = (slots.first(), slots.last()) else { return (None, false) };
+        let (rows, columns) = (slots.len(), slots.len() + fillers.len());
+        let apart = Some(Way::Apart(rows)).filter(|_| (2..=APART_ROWS_MAX).contains(&rows));
+        if last - first + 1 != columns {
+            // Several forwards in any case: no measure of one.
+            let us = |way| self.known(way).and_then(|known| known.us);
+            let faster = apart.is_some_and(|apart| us(apart).zip(us(Way::Together(rows))).is_some_and(|(a, b)| a < b));
+            if faster {
+                fillers.clear();
+            }
+            return (None, faster);
+        }
+        let beside = [Some(last + 1), first.checked_sub(1)].into_iter().flatten().find(|slot| spare(*slot));
+        let odd = FILLED.contains(&columns) && columns % 2 == 1;
+        let filled = beside.filter(|_| odd).map(|_| Way::Filled(columns));
+        let ways: Vec<_> = [Some(Way::Together(columns)), apart, filled].into_iter().flatten().collect();
+        let Some(way) = self.next(&ways).filter(|_| ways.len() > 1) else { return (None, false) };
+        match way {
+            Way::Together(_) => {}
+            Way::Apart(_) => fillers.clear(),
+            Way::Filled(_) => fillers.extend(beside),
+        }
+        (Some(way), matches!(way, Way::Apart(_)))
+    }
+
+    /// Which of these ways the next step goes: one that was never tried, one that was not for long, or the fastest.
+    fn next(&self, ways: &[Way]) -> Option<Way> {
+        let known = |way: &Way| self.known(*way).copied().unwrap_or_default();
+        if let Some(unknown) = ways.iter().find(|way| known(way).us.is_none()) {
+            return Some(*unknown);
+        }
+        let us = |way: &Way| known(way).us.unwrap_or(f64::INFINITY);
+        let fastest = ways.iter().min_by(|one, other| us(one).total_cmp(&us(other)))?;
+        let again = |way: &&Way| {
+            let tenths = (10.0 * (us(way) / us(fastest) - 1.0)).ceil().max(1.0);
+            *way != fastest && (self.steps - known(way).at) as f64 >= TRIED_AGAIN * tenths
+        };
+        Some(*ways.iter().find(again).unwrap_or(fastest))
+    }
+
+    fn known(&self, way: Way) -> Option<&Known> {
+        match way {
+            Way::Together(columns) => self.together.get(columns),
+            Way::Apart(rows) => self.apart.get(rows),
+            Way::Filled(columns) => self.filled.get(columns),
+        }
     }
 
     /// Takes in what the decoding of a step took that was split so.
     pub(super) fn learn(&mut self, split: &Split<'_>, us: f64) {
-        let Some((columns, way)) = split.way else { return };
-        let Some(known) = self.known.get_mut(columns) else { return };
-        known.steps = known.steps.wrapping_add(1);
-        let known = &mut known.us[way as usize];
-        *known = Some(match *known {
+        let known = match split.way {
+            Some(Way::Together(columns)) => self.together.get_mut(columns),
+            Some(Way::Apart(rows)) => self.apart.get_mut(rows),
+            Some(Way::Filled(columns)) => self.filled.get_mut(columns),
+            None => None,
+        };
+        let Some(known) = known else { return };
+        self.steps += 1;
+        known.at = self.steps;
+        known.us = Some(match known.us {
             Some(before) if us > before => before + WEIGHT * (us.min(SLOWER_MAX * before) - before),
             _ => us,
         });
@@ -225,12 +245,13 @@ mod tests {
     }
 
     #[test]
-    fn the_way_changes_with_what_it_takes() {
+    fn the_way_changes_with_what_it_takes_and_what_is_much_slower_is_hardly_tried() {
         let (rows, mut passes) = (decoding(0, 2), Passes::default());
-        let mut run =
-            |together: f64| steps(&mut passes, &rows, 400, |forwards, _| if forwards == 1 { together } else { 76.0 });
-        assert!(run(105.0)[&(2, 0)] > 350);
-        assert!(run(60.0)[&(1, 0)] > 200);
+        let us = |together: f64| move |forwards, _| if forwards == 1 { together } else { 76.0 };
+        assert!(steps(&mut passes, &rows, 400, us(105.0))[&(2, 0)] > 390);
+        assert!(steps(&mut passes, &rows, 400, us(60.0))[&(1, 0)] > 100);
+        let taken = steps(&mut Passes::default(), &rows, 640, us(20.0));
+        assert_eq!(taken[&(2, 0)], 1, "almost four times as slow");
     }
 
     #[test]
@@ -269,19 +290,37 @@ mod tests {
         let fillers = |slots: &[u32], spare: &dyn Fn(usize) -> bool| {
             let rows = rows(slots);
             let split = Passes::default().split(&rows, true, spare);
-            (split.fillers.clone(), split.way.map(|(columns, _)| columns))
+            (split.fillers.clone(), split.way)
         };
-        assert_eq!(fillers(&[0, 2, 5, 6], &|slot| slot < 8), (vec![1, 3, 4], Some(7)));
+        assert_eq!(fillers(&[0, 2, 5, 6], &|slot| slot < 8), (vec![1, 3, 4], Some(Way::Together(7))));
         assert_eq!(fillers(&[0, 2, 3, 7], &|slot| slot < 8), (vec![1], None), "one is too long");
         assert_eq!(fillers(&[0, 2, 3, 4], &|slot| slot != 1), (vec![], None), "one has no room");
         assert_eq!(fillers(&[0, 2, 4], &|_| true), (vec![], None), "too few rows");
         let mut guessing = rows(&[0, 2, 3, 4]);
         guessing[0] = row(0, 3, 2, true);
-        assert_eq!(Passes::default().split(&guessing, true, |_| true).fillers, [1]);
+        assert!(
+            Passes::default().split(&guessing, true, |_| true).fillers.is_empty(),
+            "guesses take another pass anyway"
+        );
     }
 
     #[test]
-    fn rows_with_guesses_or_a_gap_many_rows_and_rows_that_need_company_share_one_forward() {
+    fn few_rows_with_gaps_are_apart_where_neighbours_are_faster_apart() {
+        for (apart_us, apart) in [(90.0, true), (200.0, false)] {
+            let mut passes = Passes::default();
+            let us = |forwards, _| if forwards == 1 { 120.0 } else { apart_us };
+            [3, 4, 5].into_iter().for_each(|rows| _ = steps(&mut passes, &decoding(0, rows), 4, us));
+            for (slots, fillers) in [(&[0, 1, 3][..], 0), (&[0, 1, 2, 4], 1), (&[0, 1, 2, 7], 0)] {
+                let rows: Vec<_> = slots.iter().map(|&slot| row(slot, 1, 0, true)).collect();
+                let split = passes.split(&rows, true, |slot| slot < 8);
+                let forwards = if apart { slots.len() } else { 1 };
+                assert_eq!((split.decoding.len(), split.fillers.len()), (forwards, if apart { 0 } else { fillers }));
+            }
+        }
+    }
+
+    #[test]
+    fn rows_with_guesses_many_rows_and_rows_that_need_company_share_one_forward() {
         let mut passes = Passes::default();
         let apart = |forwards, _| if forwards == 1 { 100.0 } else { 10.0 };
         (2..=5).for_each(|count| _ = steps(&mut passes, &decoding(0, count), 4, apart));
@@ -294,9 +333,8 @@ mod tests {
         assert_eq!(split(&decoding(0, 33), true), (vec![33], 0, false));
         assert_eq!(split(&decoding(0, 1), true), (vec![1], 0, false));
         // Whose cost would say nothing about the ways.
-        for others in [[row(0, 1, 0, true), row(1, 3, 2, true)], [row(0, 1, 0, true), row(2, 1, 0, true)]] {
-            assert_eq!(split(&others, true), (vec![2], 0, false));
-        }
+        assert_eq!(split(&[row(0, 1, 0, true), row(1, 3, 2, true)], true), (vec![2], 0, false));
+        assert_eq!(split(&[row(0, 1, 0, true), row(2, 1, 0, true)], true), (vec![1, 1], 0, false));
         assert!(split(&[row(4, 1, 0, true), row(3, 1, 0, true)], true).2);
     }
 }

@@ -281,7 +281,13 @@ impl Bench {
                 // They grow slower as their answers grow longer, prompt or no prompt.
                 let after = rows.iter().filter_map(|row| row.tokens.last()).map(|(at, _)| *at).min();
                 let gaps = [(all_decode.unwrap_or(came), came), (until, after.unwrap_or(until))];
-                without.push(gaps.map(|(from, to)| mean_gap(&rows, from, to)).iter().sum::<f64>() / 2.0);
+                // A row whose context is full before that has no gaps after it.
+                let gaps: Vec<_> = gaps
+                    .map(|(from, to)| mean_gap(&rows, from, to))
+                    .into_iter()
+                    .filter(|gap| gap.is_finite())
+                    .collect();
+                without.push(gaps.iter().sum::<f64>() / gaps.len() as f64);
                 during.push(mean_gap(&rows, came, until));
             }
         }

@@ -98,6 +98,7 @@ impl Progress {
                 None => None,
                 Some(took) if took >= whole => {
                     state.stuck = true;
+                    self.changed.notify_all();
                     return true;
                 }
                 Some(took) if took >= limits.interrupt_after => {
@@ -176,6 +177,11 @@ impl Desk {
         }
     }
 
+    /// Whether a step did not come back, and never will.
+    pub fn is_stuck(&self) -> bool {
+        self.progress.lock().stuck
+    }
+
     /// Becomes true when the thread has ended by itself, or never will.
     pub fn stopped(&self) -> watch::Receiver<bool> {
         self.stopped.clone()
@@ -187,8 +193,18 @@ impl Drop for Desk {
         self.end();
         drop(self.jobs.take());
         let Some(thread) = self.thread.take() else { return };
-        // What a job kept may have been the last to hold this. A thread that is stuck is left to the process's end.
-        if thread.thread().id() != std::thread::current().id() && !self.progress.lock().stuck {
+        // What a job kept may have been the last to hold this.
+        if thread.thread().id() == std::thread::current().id() {
+            return;
+        }
+        let mut state = self.progress.lock();
+        while !state.over && !state.stuck {
+            state = self.progress.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        // A thread that is stuck is left to the process's end.
+        let over = state.over;
+        drop(state);
+        if over {
             // That it panicked was told.
             let _ = thread.join();
         }

@@ -70,7 +70,8 @@ impl Shelved {
     pub fn last_error(&self) -> Option<ExecuteError> {
         match self {
             Self::Model(model) => model.engine.stats().last_error,
-            Self::Embedder(_) => None,
+            Self::Embedder(embedder) if embedder.desk.is_stuck() => Some(ExecuteError::Stuck),
+            Self::Embedder(_) => Some(ExecuteError::Panicked),
         }
     }
 }

@@ -98,6 +98,16 @@ async fn a_step_that_never_comes_back_is_told_of_and_nothing_more_is_taken() {
 }
 
 #[tokio::test]
+async fn a_desk_that_is_dropped_waits_for_its_step_until_that_is_stuck() {
+    let (desk, begun, end) = slow_desk(true, StepLimits { interrupt_after: SHORT, give_up_after: SHORT });
+    let _first = desk.submit(texts(1), ()).unwrap();
+    assert_eq!(begun.recv_timeout(SOON), Ok(()));
+    // Comes back, though the step does not.
+    drop(desk);
+    drop(end);
+}
+
+#[tokio::test]
 async fn a_desk_that_is_to_end_does_not_wait_for_its_step() {
     let (desk, begun, _end) = slow_desk(false, StepLimits { interrupt_after: SOON, give_up_after: SOON });
     let first = desk.submit(texts(1), ()).unwrap();

@@ -1,0 +1,84 @@
+//! Rows that come together and begin alike: one of them feeds what they have in common, and the others start from there.
+
+use super::admission::Start;
+use super::prefix::{PREFIX_TOKENS_MIN, usable};
+use super::state::{Follows, Row};
+use super::{Scheduler, slot_of};
+use crate::plan::MemoryOp;
+
+impl Scheduler {
+    /// Of the rows that were placed before this one and are being fed what it lacks, the one whose prompt has the most in
+    /// common with what this one feeds. Waiting for it has to be worth it: most of a prompt is fed sooner by itself than after
+    /// a little that it has in common with another.
+    pub(super) fn whom_to_follow(&self, row: &Row) -> Option<Follows> {
+        let scope = row.scope.filter(|_| self.limits.trims)?;
+        let before = self.admitted.iter().rev().filter_map(|&slot| Some((slot, self.places[slot].row.as_ref()?)));
+        // Since nobody follows a row that was placed later, somebody is always fed.
+        let feeding =
+            before.filter(|(_, other)| other.scope == Some(scope) && other.stay < row.stay && !other.decodes());
+        let common = feeding.map(|(slot, other)| {
+            let tokens = usable(other.history.expose(), row.history.expose(), true);
+            Follows { slot, stay: other.stay, tokens }
+        });
+        let least = PREFIX_TOKENS_MIN.max(row.pending() / 2);
+        common.filter(|other| other.tokens >= row.fed + least).max_by_key(|other| other.tokens)
+    }
+
+    /// How many of the tokens that a row lacks another one waits for.
+    pub(super) fn awaited_of(&self, slot: usize, row: &Row) -> Option<usize> {
+        let followed = |follows: &Follows| follows.slot == slot && follows.stay == row.stay;
+        let awaited = self.running().filter_map(|other| other.follows).filter(followed).map(|follows| follows.tokens);
+        Some(awaited.min()?.saturating_sub(row.fed))
+    }
+
+    /// Rows that waited for what another feeds start from there once it is in memory. When the other one has gone they start
+    /// from what is there instead, follow the next, or feed everything themselves.
+    pub(super) fn catch_up(&mut self) {
+        for at in 0..self.admitted.len() {
+            let slot = self.admitted[at];
+            let Some(row) = self.places[slot].row.as_ref() else { continue };
+            let Some(Follows { slot: from, stay, tokens }) = row.follows else { continue };
+            let followed = self.places[from].row.as_ref().filter(|other| other.stay == stay);
+            let start = match followed {
+                Some(other) if other.fed < tokens => continue,
+                Some(_) => Start::Beside { slot: from, keep: tokens },
+                None => self.start(row),
+            };
+            if start.keep() > row.fed {
+                self.start_again(slot, start);
+            }
+            let next = self.places[slot].row.as_ref().and_then(|row| self.whom_to_follow(row));
+            if let Some(row) = &mut self.places[slot].row {
+                row.follows = next;
+            }
+        }
+    }
+
+    /// Gives a row that has a slot something better to start from than what it has there.
+    fn start_again(&mut self, slot: usize, start: Start) {
+        let to = slot_of(slot);
+        let keep = u32::try_from(start.keep()).expect("Limits::check keeps positions within 31 bits");
+        self.forget(slot);
+        match start {
+            Start::Empty => return,
+            Start::Here { slot: from, .. } => {
+                if let Some(prefix) = &mut self.places[from].kept {
+                    prefix.used_at = self.now;
+                }
+                self.memory.push(MemoryOp::Copy { from: slot_of(from), to, keep });
+            }
+            Start::Beside { slot: from, .. } => self.memory.push(MemoryOp::Copy { from: slot_of(from), to, keep }),
+            Start::Saved { saved, .. } => {
+                self.memory.push(MemoryOp::Restore { slot: to, saved, keep });
+                self.prefixes.touch(saved, self.now);
+                self.restoring.push((slot, saved));
+            }
+        }
+        let place = &mut self.places[slot];
+        place.dirty = true;
+        if let Some(row) = &mut place.row {
+            self.decisions.reused_tokens += u64::from(keep) - row.fed as u64;
+            row.fed = start.keep();
+        }
+    }
+}
