@@ -309,6 +309,8 @@ impl Scheduler {
         }
         self.now = self.now.max(now);
         self.expire();
+        // Before others take the slots of rows that have gone, and again for those whose row gives way.
+        self.catch_up();
         self.admit();
         self.catch_up();
         self.forget_what_nobody_may_use();

@@ -34,6 +34,9 @@ use passes::Passes;
 use raw::{Batch, Context, Model};
 use state::SavedState;
 
+/// What `llama_decode` returns when the memory has no place for the batch.
+const NO_ROOM: i32 = 1;
+
 /// Most threads. ggml allows 512; beyond the number of cores they only wait for each other.
 const THREADS_MAX: usize = 512;
 
@@ -346,6 +349,10 @@ impl LlamaExecutor {
         for (nth, rows) in forwards.clone().enumerate() {
             let fillers = if nth < split.decoding.len() { split.fillers.as_slice() } else { &[] };
             let outcome = self.forward(rows, fillers, &mut masks, &mut observe, &mut sampled);
+            if outcome == Err(ExecuteError::NoRoom) && !lost.is_empty() {
+                // There is no saying which rows lost their memory and that others found no room.
+                return Err(self.forget_everything(ExecuteError::Backend { code: NO_ROOM }));
+            }
             if outcome == Err(ExecuteError::NoRoom) {
                 // The memory is to be as it was before the step.
                 for row in forwards.take(nth).flatten() {
@@ -382,7 +389,7 @@ impl LlamaExecutor {
         match code {
             0 => {}
             // The memory is as it was.
-            1 => return Err(ExecuteError::NoRoom),
+            NO_ROOM => return Err(ExecuteError::NoRoom),
             2 => return Err(self.forget_everything(ExecuteError::Interrupted)),
             code => return Err(self.forget_everything(ExecuteError::Backend { code })),
         }
@@ -433,8 +440,15 @@ impl LlamaExecutor {
     /// Changes the memory as a plan says. Returns the slots whose state could not be brought back, which are empty now.
     fn change_memory(&mut self, ops: &[MemoryOp]) -> Result<Vec<Slot>, ExecuteError> {
         let mut lost = Vec::new();
+        // Rows that share a beginning copy one slot many times.
+        let mut copied: Option<(Slot, SavedState)> = None;
         for op in ops {
             self.ledger.change(op)?;
+            if let MemoryOp::Forget { slot, .. } | MemoryOp::Restore { slot, .. } | MemoryOp::Copy { to: slot, .. } =
+                *op
+            {
+                copied.take_if(|(of, _)| *of == slot);
+            }
             match *op {
                 MemoryOp::Forget { slot, from } => self.context.forget(slot.0 as usize, from as usize),
                 MemoryOp::Save { slot, .. } if lost.contains(&slot) => {}
@@ -450,10 +464,14 @@ impl LlamaExecutor {
                 // What could not be brought back cannot be copied either.
                 MemoryOp::Copy { from, to, .. } if lost.contains(&from) => lost.push(to),
                 MemoryOp::Copy { from, to, keep } => {
-                    let state = SavedState::of(&mut self.context, from.0 as usize);
+                    let state = match copied.take() {
+                        Some((of, state)) if of == from => state,
+                        _ => SavedState::of(&mut self.context, from.0 as usize),
+                    };
                     if !state.restore(&mut self.context, to.0 as usize, keep as usize) {
                         lost.push(to);
                     }
+                    copied = Some((from, state));
                 }
                 MemoryOp::Drop { saved } => drop(self.saved.remove(&saved)),
                 MemoryOp::DropAll => self.saved.clear(),

@@ -72,6 +72,7 @@ impl Scheduler {
     /// when it was alone. Nobody is admitted until a row has ended. Returns what happened since events were last taken.
     pub fn no_room(&mut self) -> Vec<RowEvent> {
         self.step_is_out = None;
+        self.restoring.clear();
         for place in &mut self.places {
             // What is kept makes room first.
             (place.out, place.kept) = (None, None);

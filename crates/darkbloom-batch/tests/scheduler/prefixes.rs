@@ -100,8 +100,13 @@ fn rows_that_end_with_their_first_token_leave_it_to_those_that_waited() {
         row.max_output.0 = 1;
         row
     };
-    let (_, bench) = burst(LIMITS, &rows.into_iter().map(once).collect::<Vec<_>>());
-    assert_eq!(bench.scheduler.decisions().reused_tokens, 3 * 30);
+    let rows: Vec<_> = rows.into_iter().map(once).collect();
+    // All of a prompt goes into one step, after which nobody is there any more.
+    let limits = Limits { step_tokens_max: 64, ..LIMITS };
+    assert_eq!(burst(limits, &rows).1.scheduler.decisions().reused_tokens, 3 * 30);
+    // Nor does a stranger get the slot before.
+    let rows: Vec<_> = rows.into_iter().chain([request(5, 4, 1)]).collect();
+    assert_eq!(burst(limits, &rows).1.scheduler.decisions().reused_tokens, 3 * 30);
 }
 
 #[test]
@@ -177,6 +182,14 @@ fn waiting_is_for_most_of_a_prompt_and_holds_up_nobody_elses() {
     let plan = bench.step_taking(|_| 1_000).unwrap();
     let fed: Vec<_> = plan.rows.iter().map(|row| (row.id.0, row.tokens.len())).collect();
     assert_eq!(fed, [(1, 35), (3, 25)]);
+    let mut bench = Bench::new(limits);
+    bench.submit(request(1, 100, 4));
+    bench.submit(scoped(2, 1, 20, 100));
+    bench.submit(scoped(3, 1, 20, 5));
+    bench.submit(request(4, 25, 4));
+    let plan = bench.step_taking(|_| 1_000).unwrap();
+    let fed: Vec<_> = plan.rows.iter().map(|row| (row.id.0, row.tokens.len())).collect();
+    assert_eq!(fed, [(1, 30), (2, 20), (4, 10)], "the second's own prompt would come last");
 }
 
 #[test]

@@ -88,8 +88,7 @@ pub struct LlamaEmbedder {
     sequences: usize,
     text_tokens_max: usize,
     step_tokens_max: usize,
-    /// How many tokens take [`STEP_SECONDS`], by the last step.
-    step_tokens: usize,
+    step_size: StepSize,
     company: bool,
 }
 
@@ -118,7 +117,7 @@ impl LlamaEmbedder {
             sequences: settings.rows_max,
             text_tokens_max: loaded.row_tokens_max(&settings),
             step_tokens_max,
-            step_tokens: FIRST_STEP_TOKENS,
+            step_size: StepSize(FIRST_STEP_TOKENS),
             company: loaded.needs.company,
         })
     }
@@ -217,7 +216,8 @@ impl LlamaEmbedder {
     fn step(&mut self, texts: &[&[TokenId]], held: &mut [usize], pools: &mut [Pool]) -> Result<(), EmbedError> {
         self.batch.clear();
         let mut wanted = Vec::new();
-        let mut room = self.step_tokens_max.min(self.step_tokens);
+        let most = self.step_tokens_max.min(self.step_size.0);
+        let mut room = most;
         for (sequence, text) in texts.iter().enumerate() {
             let from = held[sequence];
             let to = text.len().min(from + room);
@@ -236,12 +236,15 @@ impl LlamaEmbedder {
             held[sequence] = to;
         }
         let filled = if self.company { self.batch.add_company() } else { Vec::new() };
-        let fed = self.step_tokens_max.min(self.step_tokens) - room;
+        let fed = most - room;
         let began = Instant::now();
         let code = self.context.decode(&mut self.batch);
         match code {
-            0 => self.step_tokens = tokens_within(STEP_SECONDS, fed, began.elapsed().as_secs_f64()),
-            2 => return Err(EmbedError::Interrupted),
+            0 => self.step_size.learn(fed, most, began.elapsed().as_secs_f64()),
+            2 => {
+                self.step_size.interrupted(fed);
+                return Err(EmbedError::Interrupted);
+            }
             code => return Err(EmbedError::Backend { code }),
         }
         for (place, sequence) in wanted {
@@ -256,10 +259,24 @@ impl LlamaEmbedder {
     }
 }
 
-/// How many tokens, one at least, take so many seconds if `fed` took `took`.
-fn tokens_within(seconds: f64, fed: usize, took: f64) -> usize {
-    // A number beyond every integer becomes the largest one.
-    (fed as f64 * seconds / took.max(f64::MIN_POSITIVE)).max(1.0) as usize
+/// How many tokens take [`STEP_SECONDS`], by what was seen of steps; one at least.
+struct StepSize(usize);
+
+impl StepSize {
+    /// A step of `fed` tokens, of at `most` so many, took so many seconds. A shorter one says little about longer ones, unless
+    /// they could be longer still or even it took too long.
+    fn learn(&mut self, fed: usize, most: usize, took: f64) {
+        // A number beyond every integer becomes the largest one.
+        let tokens = (fed as f64 * STEP_SECONDS / took.max(f64::MIN_POSITIVE)).max(1.0) as usize;
+        if fed == most || tokens > self.0 || took > STEP_SECONDS {
+            self.0 = tokens;
+        }
+    }
+
+    /// A step of so many tokens took too long.
+    fn interrupted(&mut self, fed: usize) {
+        self.0 = (fed / 2).max(1);
+    }
 }
 
 /// The sum over a text's tokens, wiped on drop.
@@ -296,10 +313,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_as_long_as_the_last_one_lets_hope_and_never_empty() {
-        assert_eq!(tokens_within(5.0, 16, 1.0), 80);
-        assert_eq!(tokens_within(5.0, 256, 53.0), 24);
-        assert_eq!(tokens_within(5.0, 1, 60.0), 1);
-        assert_eq!(tokens_within(5.0, 256, 0.0), usize::MAX);
+    fn steps_are_as_long_as_the_last_full_one_lets_hope_and_never_empty() {
+        let mut size = StepSize(16);
+        let mut after = |fed, most, took| {
+            size.learn(fed, most, took);
+            size.0
+        };
+        assert_eq!(after(16, 16, 1.0), 80);
+        assert_eq!(after(80, 80, 50.0), 8);
+        assert_eq!(after(8, 8, 4.0), 10);
+        assert_eq!(after(1, 10, 2.0), 10, "mostly what any step takes");
+        assert_eq!(after(3, 10, 15.0), 1, "even that was too long");
+        assert_eq!(after(1, 1, 60.0), 1);
+        assert_eq!(after(1, 1, 0.0), usize::MAX);
+        size.interrupted(256);
+        assert_eq!(size.0, 128);
+        size.interrupted(1);
+        assert_eq!(size.0, 1);
     }
 }
