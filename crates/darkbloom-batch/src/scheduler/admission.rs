@@ -180,8 +180,6 @@ impl Scheduler {
     fn place(&mut self, mut row: Row) {
         let start = self.start(&row);
         let Some(slot) = self.slot_for(start) else { return self.waiting.push_back(row) };
-        let to = slot_of(slot);
-        let keep = u32::try_from(start.keep()).expect("Limits::check keeps positions within 31 bits");
         if !matches!(start, Start::Here { .. }) {
             let needed = if let Start::Saved { saved, .. } = start { Some(saved) } else { None };
             // Copying takes time, by which a row could tell what others left: so only for those that may know.
@@ -191,23 +189,12 @@ impl Scheduler {
             }
             self.forget(slot);
         }
-        match start {
-            Start::Empty => {}
-            Start::Here { .. } => self.memory.push(MemoryOp::Forget { slot: to, from: keep }),
-            Start::Saved { saved, .. } => {
-                self.memory.push(MemoryOp::Restore { slot: to, saved, keep });
-                self.prefixes.touch(saved, self.now);
-                if row.saved.is_none() {
-                    self.restoring.push((slot, saved));
-                }
-            }
-            Start::Beside { slot: from, .. } => self.memory.push(MemoryOp::Copy { from: slot_of(from), to, keep }),
-        }
+        self.bring(slot, start);
         if row.saved.is_some() {
             self.drop_saved(&row);
             row.saved = None;
         } else {
-            self.decisions.reused_tokens += u64::from(keep);
+            self.decisions.reused_tokens += start.keep() as u64;
         }
         row.fed = start.keep();
         row.stay = self.next_stay;
@@ -219,9 +206,32 @@ impl Scheduler {
             self.events.push(RowEvent::Started { id: row.id });
         }
         let place = &mut self.places[slot];
-        (place.kept, place.dirty) = (None, place.dirty || keep > 0);
+        (place.kept, place.dirty) = (None, place.dirty || start.keep() > 0);
         place.row = Some(row);
         self.admitted.push(slot);
+    }
+
+    /// Has a slot hold what a row there starts from. Unless that lies there already, the slot is empty.
+    pub(super) fn bring(&mut self, slot: usize, start: Start) {
+        let to = slot_of(slot);
+        let keep = u32::try_from(start.keep()).expect("Limits::check keeps positions within 31 bits");
+        match start {
+            Start::Empty => {}
+            Start::Here { slot: from, .. } if from == slot => {
+                self.memory.push(MemoryOp::Forget { slot: to, from: keep })
+            }
+            Start::Here { slot: from, .. } | Start::Beside { slot: from, .. } => {
+                if let Some(prefix) = &mut self.places[from].kept {
+                    prefix.used_at = self.now;
+                }
+                self.memory.push(MemoryOp::Copy { from: slot_of(from), to, keep });
+            }
+            Start::Saved { saved, .. } => {
+                self.memory.push(MemoryOp::Restore { slot: to, saved, keep });
+                self.prefixes.touch(saved, self.now);
+                self.restoring.push((slot, saved));
+            }
+        }
     }
 
     /// The longest beginning of what the row feeds that is in memory somewhere and that it may use.

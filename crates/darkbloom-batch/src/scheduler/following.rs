@@ -1,10 +1,9 @@
 //! Rows that come together and begin alike: one of them feeds what they have in common, and the others start from there.
 
+use super::Scheduler;
 use super::admission::Start;
 use super::prefix::{PREFIX_TOKENS_MIN, usable};
 use super::state::{Follows, Row};
-use super::{Scheduler, slot_of};
-use crate::plan::MemoryOp;
 
 impl Scheduler {
     /// Of the rows that were placed before this one and are being fed what it lacks, the one whose prompt has the most in
@@ -56,28 +55,12 @@ impl Scheduler {
 
     /// Gives a row that has a slot something better to start from than what it has there.
     fn start_again(&mut self, slot: usize, start: Start) {
-        let to = slot_of(slot);
-        let keep = u32::try_from(start.keep()).expect("Limits::check keeps positions within 31 bits");
         self.forget(slot);
-        match start {
-            Start::Empty => return,
-            Start::Here { slot: from, .. } => {
-                if let Some(prefix) = &mut self.places[from].kept {
-                    prefix.used_at = self.now;
-                }
-                self.memory.push(MemoryOp::Copy { from: slot_of(from), to, keep });
-            }
-            Start::Beside { slot: from, .. } => self.memory.push(MemoryOp::Copy { from: slot_of(from), to, keep }),
-            Start::Saved { saved, .. } => {
-                self.memory.push(MemoryOp::Restore { slot: to, saved, keep });
-                self.prefixes.touch(saved, self.now);
-                self.restoring.push((slot, saved));
-            }
-        }
+        self.bring(slot, start);
         let place = &mut self.places[slot];
         place.dirty = true;
         if let Some(row) = &mut place.row {
-            self.decisions.reused_tokens += u64::from(keep) - row.fed as u64;
+            self.decisions.reused_tokens += (start.keep() - row.fed) as u64;
             row.fed = start.keep();
         }
     }
