@@ -313,6 +313,7 @@ impl Scheduler {
         self.catch_up();
         self.admit();
         self.catch_up();
+        self.copy_first_tokens();
         self.forget_what_nobody_may_use();
         let mut rows = Vec::with_capacity(self.admitted.len());
         let left = self.plan_decoding(&mut rows);

@@ -1,9 +1,9 @@
 //! What one step takes: a prompt's piece by its size, decoding by the number of rows, and both together.
 //!
 //! `cargo run --release -p darkbloom-engine --example forward_bench -- MODEL.gguf [depth=64] [rounds=5] [threads=N]
-//! [pieces=1,2,…] [rows=1,2,…] [exactness=exact|fast] [accelerator=required]`
+//! [pieces=1,2,64+60,…] [rows=1,2,…] [exactness=exact|fast] [accelerator=required]`
 //!
-//! Every row holds `depth` tokens before each step. Nothing is drawn from pieces; rows that decode draw the likeliest token.
+//! Pieces that a plus joins share a step. Every row holds `depth` tokens before each step. Nothing is drawn from pieces; rows that decode draw the likeliest token.
 //! The lowest of the rounds is shown, which other work on the machine disturbs least, with the median behind it. Two and three
 //! rows are tried together and apart; the lowest is the better way.
 
@@ -30,15 +30,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let model = arguments.next().ok_or("usage: forward_bench MODEL.gguf [key=value ...]")?;
     let (mut depth, mut rounds) = (64, 5);
-    let (mut pieces, mut row_counts) = (PIECES.to_vec(), ROWS.to_vec());
-    let numbers = |list: &str| list.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>();
+    let mut pieces = PIECES.map(|piece| vec![piece]).to_vec();
+    let mut row_counts = ROWS.to_vec();
+    let numbers = |list: &str, between| list.split(between).map(str::parse).collect::<Result<Vec<usize>, _>>();
     let mut settings = LlamaSettings::new(ROWS_MAX, 0);
     for argument in arguments {
         match argument.split_once('=').ok_or("arguments after the model are key=value")? {
             ("depth", value) => depth = value.parse()?,
             ("rounds", value) => rounds = value.parse()?,
-            ("pieces", value) => pieces = numbers(value)?,
-            ("rows", value) => row_counts = numbers(value)?,
+            ("pieces", value) => {
+                pieces = value.split(',').map(|step| numbers(step, '+')).collect::<Result<_, _>>()?;
+            }
+            ("rows", value) => row_counts = numbers(value, ',')?,
             ("threads", value) => settings.threads = value.parse()?,
             ("exactness", "exact") => settings.exactness = Exactness::Exact,
             ("exactness", "fast") => settings.exactness = Exactness::Fast,
@@ -54,8 +57,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         fill(&mut executor, row, depth)?;
     }
     writeln!(out, "piece     ms (median)   ms a token")?;
-    for tokens in pieces {
-        show(&mut out, tokens, time(&mut executor, depth, rounds, || vec![(tokens, false)])?)?;
+    for step in pieces {
+        let works = || step.iter().map(|&tokens| (tokens, false)).collect();
+        show(&mut out, step.iter().sum(), time(&mut executor, depth, rounds, works)?)?;
     }
     writeln!(out, "rows      ms (median)   ms a token")?;
     for rows in row_counts.iter().copied() {

@@ -40,8 +40,8 @@ pub struct StepLimits {
 }
 
 impl Default for StepLimits {
-    /// Half a minute, and ten seconds more: the scheduler aims at a second or little more, and whoever waits for an answer takes a
-    /// provider for dead after a minute of silence.
+    /// Half a minute, and ten seconds more: the scheduler aims at two seconds or little more, and whoever waits for an answer
+    /// takes a provider for dead after a minute of silence.
     fn default() -> Self {
         Self { interrupt_after: Duration::from_secs(30), give_up_after: Duration::from_secs(10) }
     }

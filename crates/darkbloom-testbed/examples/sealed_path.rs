@@ -7,13 +7,15 @@
 //!
 //! Rates are of output tokens from the question to the last answer's end, prefill included. No two prompts are alike, so that
 //! no prefix is shared but the template's, which the sealed path alone may keep; tokens are drawn at temperature 1, so that
-//! there is little to guess for the engine and the sealed path. Whose turn is first changes from round to round.
+//! there is little to guess for the engine and the sealed path. Whose turn is first changes from round to round. The last line is
+//! about the time to the first text of one question: the first that a new network ever gets, one by itself, and one beside
+//! eight rows that decode.
 
 use std::error::Error;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use darkbloom_batch::{RowEvent, RowId, RowRequest, Sampling};
 use darkbloom_content::ChatRequest;
@@ -22,6 +24,9 @@ use darkbloom_testbed::{BareLoop, Comparison, Network, median, sampled_request};
 use darkbloom_text::{TextModel, TextPack};
 use darkbloom_types::{SecretTokens, TokenCount};
 use tokio::runtime::Runtime;
+
+/// Rows beside which one more question is asked.
+const BESIDE: usize = 8;
 
 /// A logit that no draw reaches: of tokens that would end an answer early.
 const NEVER: f32 = -100.0;
@@ -82,7 +87,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let longest = text.prompt_tokens(&request(&text, options.words, 0))?.len() + options.output as usize;
     // Prompts of as many words differ by some tokens.
     let row_tokens = (longest + 64).next_multiple_of(256).min(text.context_length().0 as usize);
-    let most = options.streams.iter().copied().max().unwrap_or(1);
+    let most = options.streams.iter().copied().max().unwrap_or(1).max(BESIDE + 1);
     let settings = LlamaSettings {
         threads: options.threads,
         exactness: options.exactness,
@@ -101,6 +106,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         text,
         runtime,
     };
+    let (_, cold_ms) = sides.sealed(&options, 0, 1)?;
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
@@ -147,6 +153,18 @@ fn main() -> Result<(), Box<dyn Error>> {
             median(&firsts)
         )?;
     }
+    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    for round in 0..options.rounds {
+        let first = (BESIDE * 1_000 + round * 20) * 300;
+        alone.push(sides.sealed(&options, first, 1)?.1);
+        beside.push(sides.first_text_beside(&options, first + 300)?);
+    }
+    writeln!(
+        out,
+        "first text of one question: {cold_ms:.1} ms in a new network, {:.1} ms alone, {:.1} ms beside {BESIDE} rows that decode",
+        median(&alone),
+        median(&beside)
+    )?;
     sides.runtime.block_on(sides.network.stop());
     Ok(())
 }
@@ -175,6 +193,31 @@ impl Sides {
         }
         let first_ms: Vec<_> = answers.iter().map(|answer| answer.first.as_secs_f64() * 1_000.0).collect();
         Ok((f64::from(tokens) / seconds, median(&first_ms)))
+    }
+
+    /// Milliseconds to the first text of a question that is asked while others' answers are being made.
+    fn first_text_beside(&self, options: &Options, first: usize) -> Result<f64, Box<dyn Error>> {
+        let (_, others_ms) = self.sealed(options, first, BESIDE)?;
+        let ask = |nth| self.network.ask(request(&self.text, options.words, nth), options.output);
+        let (others, one) = self.runtime.block_on(async {
+            let others = async {
+                let others = (first + 100..first + 100 + BESIDE).map(ask);
+                let others = others.map(|ask| async { ask.await.map(|_| Instant::now()) });
+                futures_util::future::try_join_all(others).await
+            };
+            let one = async {
+                // By then all of them have their first text: half had it after half of that.
+                tokio::time::sleep(Duration::from_secs_f64(2.0 * others_ms / 1_000.0)).await;
+                let asked = Instant::now();
+                Ok((asked, ask(first + 200).await?.first))
+            };
+            futures_util::future::try_join(others, one).await
+        })?;
+        let (asked, took) = one;
+        if others.into_iter().any(|end| end < asked + took) {
+            return Err("another answer ended before that one began: more output is needed".into());
+        }
+        Ok(took.as_secs_f64() * 1_000.0)
     }
 
     /// Tokens a second of the bare loop and of the engine.

@@ -80,7 +80,7 @@ impl StepCost {
                 Some(low_us + share * (high_us - low_us))
             }
             (Some((low, low_us)), _) => {
-                let each = self.beside.or(self.alone).unwrap_or(low_us / low as f64);
+                let each = self.of_prompt_token().unwrap_or(low_us / low as f64);
                 Some(low_us + each * (tokens - low) as f64)
             }
             (None, Some((_, high_us))) => Some(high_us),
@@ -88,9 +88,14 @@ impl StepCost {
         }
     }
 
+    /// What a prompt's token takes beyond the pass over the weights, best known beside rows that decode.
+    pub(crate) fn of_prompt_token(&self) -> Option<f64> {
+        self.beside.or(self.alone)
+    }
+
     /// How many tokens a prompt's piece has that lengthens a step with rows that decode by so long.
     pub(crate) fn room_beside(&self, us: f64) -> Option<usize> {
-        Some(((us - self.pass()) / self.beside.or(self.alone)?) as usize)
+        Some(((us - self.pass()) / self.of_prompt_token()?) as usize)
     }
 
     /// How many tokens a prompt's piece has that takes so long by itself.

@@ -30,6 +30,14 @@ const CHUNK_FIRST: usize = 64;
 /// whole step.
 const PREFILL_STEP_US_MAX: f64 = 1e6;
 
+/// The same where several prompts of one owner wait, who has all rows that run: two prompts in a step rather than one leave
+/// fewer steps of rows in small company, and all of them are sooner done.
+const BURST_STEP_US_MAX: f64 = 2e6;
+
+/// A prompt that would get less than this part of what it needs waits for the next step, where another ends in this one: its
+/// rest would be another pass over the weights.
+const PIECE_PART_MIN: f64 = 0.75;
+
 /// Prompt tokens that join a step of decoding rows at least: with fewer, a prompt of a thousand tokens would take longer than
 /// anybody waits.
 const CHUNK_MIN: usize = 4;
@@ -50,6 +58,11 @@ impl Prompt {
     fn turns(&self, at: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
         let awaited = self.awaited.filter(|&tokens| tokens < self.needs);
         awaited.into_iter().chain([self.needs]).map(move |tokens| (at, tokens))
+    }
+
+    /// Whether it gets all that it lacks, or all that another waits for.
+    fn ends(&self) -> bool {
+        self.gets == self.needs || self.awaited.is_some_and(|tokens| self.gets >= tokens)
     }
 }
 
@@ -78,6 +91,11 @@ impl Scheduler {
             prompt.gets += more;
             left -= more;
         }
+        if prompts.iter().any(Prompt::ends) {
+            let small = |prompt: &&mut Prompt| (prompt.gets as f64) < PIECE_PART_MIN * prompt.needs as f64;
+            // The first is never passed over.
+            prompts.iter_mut().skip(1).filter(|prompt| !prompt.ends()).filter(small).for_each(|prompt| prompt.gets = 0);
+        }
         for Prompt { slot, gets, .. } in prompts {
             let Some(row) = self.places[slot].row.as_ref().filter(|_| gets > 0) else { continue };
             let work = row.work(slot_of(slot), gets, 0);
@@ -89,16 +107,23 @@ impl Scheduler {
     /// How many tokens of prompts a step takes that decodes so many tokens of so many rows. `first` is the slot of the prompt
     /// that was admitted first.
     fn prefill_room(&self, first: usize, decoded: usize, decoding: usize) -> usize {
-        if decoding == 0 {
-            return self.cost.room_alone(PREFILL_STEP_US_MAX).unwrap_or(CHUNK_FIRST);
-        }
-        let Some(decoding_us) = self.cost.of_decoding(decoded) else { return CHUNK_UNKNOWN };
         // Those that wait for what another feeds wait for their first token too.
         let waiting = self.running().filter(|row| !row.decodes()).count();
+        let own_us = if waiting > 1 && self.all_of_one_owner() { BURST_STEP_US_MAX } else { PREFILL_STEP_US_MAX };
+        if decoding == 0 {
+            return self.cost.room_alone(own_us).unwrap_or(CHUNK_FIRST);
+        }
+        let Some(decoding_us) = self.cost.of_decoding(decoded) else { return CHUNK_UNKNOWN };
         let short = self.cost.room_beside(SHORT_PROMPT_STEPS * decoding_us);
         let whole = self.places[first].row.as_ref().map_or(0, |row| row.prompt_tokens);
         let own = self.decoders_wait_too(waiting > 1 || short.is_some_and(|tokens| whole <= tokens));
-        self.cost.room_beside(prompts_us(decoding_us, decoding, waiting, own)).unwrap_or(CHUNK_UNKNOWN)
+        let us = prompts_us(decoding_us, decoding, waiting, own.then_some(own_us));
+        self.cost.room_beside(us).unwrap_or(CHUNK_UNKNOWN)
+    }
+
+    fn all_of_one_owner(&self) -> bool {
+        let mut owners = self.running().map(|row| row.owner);
+        owners.next().is_none_or(|first| owners.all(|owner| owner == first))
     }
 
     /// Whether everybody whose row decodes has one that waits for its first token: if not `any`, one that came before the
@@ -113,13 +138,13 @@ impl Scheduler {
     }
 }
 
-/// How long prompts' pieces may take in a step whose rows decode for so long. `own` says that owners of prompts have all rows
-/// that decode, and that several prompts wait, or a short one, or one that came before those rows began: who asks for much at
+/// How long prompts' pieces may take in a step whose rows decode for so long. `own_us` is for when owners of prompts have all
+/// rows that decode, and several prompts wait, or a short one, or one that came before those rows began: who asks for much at
 /// once has all of it sooner when prompts go first, and in few pieces.
-fn prompts_us(decoding_us: f64, decoding: usize, prompts: usize, own: bool) -> f64 {
+fn prompts_us(decoding_us: f64, decoding: usize, prompts: usize, own_us: Option<f64>) -> f64 {
     let kept = PREFILL_PART * decoding_us;
-    if own {
-        return kept.max(PREFILL_STEP_US_MAX);
+    if let Some(own_us) = own_us {
+        return kept.max(own_us);
     }
     let few = if decoding < GAP_KEPT_ROWS {
         // Where more wait for their first token than decode, each of them all counts the same.
@@ -137,14 +162,14 @@ mod tests {
     #[test]
     fn prompts_get_a_part_of_a_step_by_how_many_rows_decode_and_how_many_wait() {
         for prompts in [1, 50] {
-            assert_eq!(prompts_us(100e3, 8, prompts, false), 90e3, "the gap is kept");
-            assert_eq!(prompts_us(100e3, 16, prompts, false), 90e3);
+            assert_eq!(prompts_us(100e3, 8, prompts, None), 90e3, "the gap is kept");
+            assert_eq!(prompts_us(100e3, 16, prompts, None), 90e3);
         }
-        assert_eq!(prompts_us(100e3, 4, 1, false), 180e3, "as much as beside eight for all of them");
-        assert_eq!(prompts_us(100e3, 2, 12, false), 600e3, "six times as many wait");
-        assert_eq!(prompts_us(200e3, 1, 1, false), 800e3, "the step takes a second");
-        assert_eq!(prompts_us(100e3, 16, 2, true), 1e6, "and longer for who waits for several");
-        assert_eq!(prompts_us(4e6, 1, 1, false), 3.6e6, "which it takes without any prompt");
-        assert_eq!(prompts_us(100.0, 8, 1, false), 900.0, "nobody notices a millisecond");
+        assert_eq!(prompts_us(100e3, 4, 1, None), 180e3, "as much as beside eight for all of them");
+        assert_eq!(prompts_us(100e3, 2, 12, None), 600e3, "six times as many wait");
+        assert_eq!(prompts_us(200e3, 1, 1, None), 800e3, "the step takes a second");
+        assert_eq!(prompts_us(100e3, 16, 2, Some(1e6)), 1e6, "and longer for who waits for several");
+        assert_eq!(prompts_us(4e6, 1, 1, None), 3.6e6, "which it takes without any prompt");
+        assert_eq!(prompts_us(100.0, 8, 1, None), 900.0, "nobody notices a millisecond");
     }
 }

@@ -5,8 +5,8 @@ use darkbloom_types::{MonoMillis, SecretTokens, TokenId};
 use crate::plan::SavedId;
 use crate::row::Scope;
 
-/// Fewest tokens that are worth starting from. Finding and trimming them takes less than a step; what matters is that every
-/// chat template writes a few tokens that all its rows share.
+/// Fewest tokens that are worth keeping, waiting for, or having a slot of somebody else's for. Finding and trimming them takes
+/// less than a step; what matters is that every chat template writes a few tokens that all its rows share.
 pub(crate) const PREFIX_TOKENS_MIN: usize = 16;
 
 /// Tokens that were fed to the model, and who may use what they left.
@@ -26,10 +26,15 @@ impl Prefix {
     }
 }
 
+/// How many of the first tokens `held` are those that a row feeds, but for the last of these.
+pub(crate) fn common(held: &[TokenId], feed: &[TokenId]) -> usize {
+    let most = feed.len().saturating_sub(1);
+    held.iter().zip(&feed[..most]).take_while(|(held, fed)| held == fed).count()
+}
+
 /// How many of the first tokens `held` a row that feeds `feed` can start from.
 pub(crate) fn usable(held: &[TokenId], feed: &[TokenId], trims: bool) -> usize {
-    let most = feed.len().saturating_sub(1);
-    let common = held.iter().zip(&feed[..most]).take_while(|(held, fed)| held == fed).count();
+    let common = common(held, feed);
     let whole = trims || common == held.len();
     if common >= PREFIX_TOKENS_MIN && whole { common } else { 0 }
 }

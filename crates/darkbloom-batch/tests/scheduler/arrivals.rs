@@ -59,6 +59,8 @@ struct Run {
     requests: BTreeMap<RowId, darkbloom_batch::RowRequest>,
     cancelled: BTreeSet<RowId>,
     next: u64,
+    /// What a token takes: what is worth copying depends on it.
+    token_us: u64,
 }
 
 impl Run {
@@ -173,7 +175,7 @@ impl Run {
             prop_assert!(bench.scheduler.cancel(id));
             self.cancelled.insert(id);
         }
-        let took_us = 100 + 10 * plan.token_count() as u64;
+        let took_us = 100 + self.token_us * plan.token_count() as u64;
         bench.story.tell(bench.scheduler.update(output, took_us, bench.now));
         Ok(())
     }
@@ -225,10 +227,12 @@ proptest! {
         extra in 0usize..12,
         saved_tokens_max in 0usize..200,
         trims: bool,
+        token_us in prop_oneof![Just(10u64), Just(1_000)],
     ) {
         let limits = Limits { rows_max, step_tokens_max: rows_max + extra, saved_tokens_max, trims, ..LIMITS };
         let bench = Bench::new(limits);
-        let mut run = Run { bench, limits, requests: BTreeMap::new(), cancelled: BTreeSet::new(), next: 0 };
+        let (requests, cancelled) = (BTreeMap::new(), BTreeSet::new());
+        let mut run = Run { bench, limits, requests, cancelled, next: 0, token_us };
         for step in moves {
             run.make(step)?;
         }

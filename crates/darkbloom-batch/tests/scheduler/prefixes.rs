@@ -1,7 +1,7 @@
 //! What rows of one scope leave each other, and nobody else.
 
 use darkbloom_batch::{Decisions, Limits, MemoryOp, Owner, Priority, RowId, RowRequest, StepOutput};
-use darkbloom_types::{Millis, MonoMillis};
+use darkbloom_types::{Millis, MonoMillis, TokenCount};
 
 use crate::memory::*;
 
@@ -170,8 +170,8 @@ fn waiting_is_for_most_of_a_prompt_and_holds_up_nobody_elses() {
     let limits = Limits { row_tokens_max: 128, step_tokens_max: 60, ..LIMITS };
     // A third of it is fed sooner than waited for.
     let mut bench = Bench::new(limits);
-    bench.submit(scoped(1, 1, 18, 20));
-    bench.submit(scoped(2, 1, 18, 40));
+    bench.submit(scoped(1, 1, 18, 5));
+    bench.submit(scoped(2, 1, 18, 30));
     let plan = bench.step().unwrap();
     assert_eq!(plan.rows.len(), 2);
     // What is waited for goes first, and no more of its prompt: another's short one has the rest.
@@ -182,14 +182,14 @@ fn waiting_is_for_most_of_a_prompt_and_holds_up_nobody_elses() {
     let plan = bench.step_taking(|_| 1_000).unwrap();
     let fed: Vec<_> = plan.rows.iter().map(|row| (row.id.0, row.tokens.len())).collect();
     assert_eq!(fed, [(1, 35), (3, 25)]);
-    let mut bench = Bench::new(limits);
+    let mut bench = Bench::new(Limits { step_tokens_max: 64, ..limits });
     bench.submit(request(1, 100, 4));
     bench.submit(scoped(2, 1, 20, 100));
     bench.submit(scoped(3, 1, 20, 5));
-    bench.submit(request(4, 25, 4));
+    bench.submit(request(4, 12, 4));
     let plan = bench.step_taking(|_| 1_000).unwrap();
     let fed: Vec<_> = plan.rows.iter().map(|row| (row.id.0, row.tokens.len())).collect();
-    assert_eq!(fed, [(1, 30), (2, 20), (4, 10)], "the second's own prompt would come last");
+    assert_eq!(fed, [(1, 32), (2, 20), (4, 12)], "the second's own prompt would come last");
 }
 
 #[test]
@@ -198,6 +198,62 @@ fn too_few_common_tokens_are_not_worth_it() {
     bench.run(scoped(1, 1, 15, 9));
     bench.run(scoped(2, 1, 15, 9));
     assert_eq!(bench.scheduler.decisions().reused_tokens, 0);
+}
+
+/// What rows copy that come after one of scope 1 with so many tokens of its own was fed, where a token takes so long: to which
+/// slot, and how many tokens.
+fn copied(own: usize, token_us: u64, trims: bool, ends: bool, rows: &[RowRequest]) -> Vec<(u32, u32)> {
+    let limits = Limits { rows_max: 8, row_tokens_max: 128, step_tokens_max: 128, trims, ..LIMITS };
+    let mut bench = Bench::new(limits);
+    let mut first = scoped(1, 1, 4, own);
+    first.max_output.0 = if ends { 1 } else { 20 };
+    bench.submit(first);
+    while bench.memory.fed < 4 + own {
+        bench.step_taking(|tokens| token_us * tokens as u64).unwrap();
+    }
+    rows.iter().for_each(|row| bench.submit(row.clone()));
+    let plan = bench.step_taking(|tokens| token_us * tokens as u64).unwrap();
+    bench.run_to_the_end();
+    for row in rows {
+        assert_eq!(bench.story.tokens[&row.id], answer(row, limits.row_tokens_max).0);
+    }
+    let copy = |op: &MemoryOp| if let MemoryOp::Copy { to, keep, .. } = *op { Some((to.0, keep)) } else { None };
+    plan.memory.iter().filter_map(copy).collect()
+}
+
+#[test]
+fn what_a_template_writes_is_copied_where_feeding_it_takes_longer() {
+    let row = |id| RowRequest { max_output: TokenCount(3), ..scoped(id, 1, 4, 20) };
+    assert_eq!(copied(20, 1_000, true, false, &[row(2), row(3)]), [(1, 4), (2, 4)]);
+    assert_eq!(copied(20, 1_000, true, true, &[row(2)]).len(), 1, "from a row that has ended too");
+    assert_eq!(copied(110, 1_000, true, false, &[row(2)]), [], "of a long row it takes longer");
+    assert_eq!(copied(20, 100, true, false, &[row(2)]), [], "so does a fast machine");
+    assert_eq!(copied(20, 1_000, false, false, &[row(2)]), [], "memory that cannot be trimmed");
+    let others = [scoped(2, 2, 4, 20), RowRequest { scope: None, ..row(3) }];
+    assert_eq!(copied(20, 1_000, true, false, &others), [], "nobody else");
+}
+
+#[test]
+fn who_waits_for_much_does_not_copy_little_of_it_first() {
+    let mut bench = Bench::new(LIMITS);
+    (1..=2).for_each(|id| bench.submit(scoped(id, 1, 30, 5)));
+    let mut copies = 0;
+    while let Some(plan) = bench.step_taking(|tokens| 1_000 * tokens as u64) {
+        copies += plan.memory.iter().filter(|op| matches!(op, MemoryOp::Copy { .. })).count();
+    }
+    assert_eq!((copies, bench.scheduler.decisions().reused_tokens), (1, 30));
+}
+
+#[test]
+fn rows_that_come_together_copy_what_a_template_writes_from_the_first() {
+    let limits = Limits { step_tokens_max: 24, ..LIMITS };
+    let mut bench = Bench::new(limits);
+    (1..=4).for_each(|id| bench.submit(scoped(id, 1, 4, 20)));
+    while bench.step_taking(|tokens| 1_000 * tokens as u64).is_some() {}
+    assert_eq!(bench.scheduler.decisions().reused_tokens, 3 * 4);
+    (1..=4).for_each(|id| {
+        assert_eq!(bench.story.tokens[&RowId(id)], answer(&scoped(id, 1, 4, 20), limits.row_tokens_max).0);
+    });
 }
 
 #[test]
