@@ -192,7 +192,8 @@ struct Out {
     /// Tokens of rows that prefill, and how many rows those are.
     prefilled: usize,
     pieces: usize,
-    /// What it takes says nothing about other steps, because it also moves memory.
+    /// What it takes says nothing about other steps, because it also moves memory: more than the first tokens of prompts,
+    /// which are copied only where that is little.
     moves_memory: bool,
 }
 
@@ -279,6 +280,8 @@ impl Scheduler {
             arrival: self.next_arrival,
             stay: 0,
             follows: None,
+            passed_over: false,
+            feeds_all: false,
             began_after: None,
             waits_since: self.now,
             start_by,
@@ -313,19 +316,18 @@ impl Scheduler {
         self.catch_up();
         self.admit();
         self.catch_up();
-        self.copy_first_tokens();
         self.forget_what_nobody_may_use();
         let mut rows = Vec::with_capacity(self.admitted.len());
         let left = self.plan_decoding(&mut rows);
         let decoded = self.limits.step_tokens_max - left;
         let decoding = rows.len();
+        let moves_memory = !self.memory.is_empty();
         self.plan_prefill(left, &mut rows);
         let plan = StepPlan { memory: std::mem::take(&mut self.memory), rows };
         if plan.rows.is_empty() && plan.memory.is_empty() {
             return None;
         }
         let (prefilled, pieces) = (plan.token_count() - decoded, plan.rows.len() - decoding);
-        let moves_memory = !plan.memory.is_empty();
         self.step_is_out = Some(Out { decoded, prefilled, pieces, moves_memory });
         Some(plan)
     }
@@ -445,7 +447,7 @@ impl Scheduler {
         let Some(place) = self.places.get_mut(slot) else { return };
         (place.dirty, place.kept) = (false, None);
         if let Some(row) = place.row.as_mut() {
-            row.fed = 0;
+            (row.fed, row.feeds_all) = (0, true);
         }
     }
 

@@ -3,9 +3,9 @@
 //! `cargo run --release -p darkbloom-engine --example forward_bench -- MODEL.gguf [depth=64] [rounds=5] [threads=N]
 //! [pieces=1,2,64+60,…] [rows=1,2,…] [exactness=exact|fast] [accelerator=required]`
 //!
-//! Pieces that a plus joins share a step. Every row holds `depth` tokens before each step. Nothing is drawn from pieces; rows that decode draw the likeliest token.
-//! The lowest of the rounds is shown, which other work on the machine disturbs least, with the median behind it. Two and three
-//! rows are tried together and apart; the lowest is the better way.
+//! Pieces that a plus joins share a step. Every row holds `depth` tokens before each step. Nothing is drawn from pieces; rows
+//! that decode draw the likeliest token. The lowest of the rounds is shown, which other work on the machine disturbs least, with
+//! the median behind it. Two and three rows are tried together and apart; the lowest is the better way.
 
 use std::error::Error;
 use std::io::Write;

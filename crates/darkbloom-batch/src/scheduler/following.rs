@@ -6,9 +6,14 @@ use super::state::{Follows, Row};
 use super::{Scheduler, slot_of};
 use crate::plan::{MemoryOp, Slot};
 
-/// What copying a token's keys and values may take in all, in microseconds. Of a 0.6 B model it takes 20, and models that have
-/// more of them take longer to compute as well.
+/// What a copy may take, in microseconds: so much, and so much for each token that is where it is made from. That is twice what was
+/// measured of a 0.6 B model, since what is hardly worth it is not; models that have more of a token take longer to compute it as
+/// well.
+const COPY_US: f64 = 2_000.0;
 const COPIED_TOKEN_US: f64 = 40.0;
+
+/// Fewest tokens that are copied: some templates of ChatML write as many before a question.
+const COPIED_MIN: usize = 3;
 
 impl Scheduler {
     /// Of the rows that were placed before this one and are being fed what it lacks, the one whose prompt has the most in
@@ -58,18 +63,16 @@ impl Scheduler {
         }
     }
 
-    /// Rows that have fed nothing yet copy the first tokens from who has the same ones, where copying all that is there takes
-    /// less than feeding those again: what a chat template writes before every question is too short to wait for or to keep,
-    /// and takes as long as any other tokens.
-    pub(super) fn copy_first_tokens(&mut self) {
-        for at in 0..self.admitted.len() {
-            let slot = self.admitted[at];
-            let Some(row) = self.places[slot].row.as_ref().filter(|row| row.fed == 0) else { continue };
-            let Some((from, keep)) = self.first_tokens_of(row) else { continue };
-            self.forget(slot);
-            let place = &mut self.places[slot];
-            place.dirty = true;
-            let Some(row) = &mut place.row else { continue };
+    /// A row that is about to feed its first tokens copies them from who has the same ones, where that takes less than feeding
+    /// them again: what a chat template writes before every question is too short to wait for or to keep, and takes as long as any
+    /// other tokens.
+    pub(super) fn copy_first_tokens(&mut self, slot: usize) {
+        let row = self.places[slot].row.as_ref().filter(|row| row.fed == 0);
+        let Some((from, keep)) = row.and_then(|row| self.first_tokens_of(row)) else { return };
+        self.forget(slot);
+        let place = &mut self.places[slot];
+        place.dirty = true;
+        if let Some(row) = &mut place.row {
             row.fed = keep;
             self.decisions.reused_tokens += keep as u64;
             let keep = u32::try_from(keep).expect("Limits::check keeps positions within 31 bits");
@@ -77,21 +80,26 @@ impl Scheduler {
         }
     }
 
-    /// From where a row that follows nobody copies most cheaply what first tokens.
+    /// From where copying a row's first tokens wins most, and how many of them.
     fn first_tokens_of(&self, row: &Row) -> Option<(Slot, usize)> {
-        let scope = row.scope.filter(|_| self.limits.trims && row.follows.is_none())?;
+        let scope = row.scope.filter(|_| self.limits.trims && !row.feeds_all)?;
         let token_us = self.cost.of_prompt_token()?;
         let held = self.places.iter().enumerate().filter_map(|(slot, place)| match (&place.row, &place.kept) {
             (Some(other), _) if other.scope == Some(scope) => Some((slot, &other.history.expose()[..other.fed])),
             (None, Some(prefix)) if prefix.scope == scope => Some((slot, prefix.tokens.expose())),
             _ => None,
         });
-        let won = held.map(|(slot, held)| {
-            let keep = common(held, row.history.expose());
-            (slot, keep, keep as f64 * token_us - held.len() as f64 * COPIED_TOKEN_US)
+        let won_us = |keep: usize, held: usize| keep as f64 * token_us - held as f64 * COPIED_TOKEN_US - COPY_US;
+        let feed = row.history.expose();
+        // What could not win if all of it were the same is not compared.
+        let may_win = held.filter(|(_, held)| won_us(held.len().min(feed.len()), held.len()) > 0.0);
+        let copies = may_win.map(|(slot, held)| {
+            let keep = common(held, feed);
+            (slot, keep, won_us(keep, held.len()))
         });
-        let best = won.filter(|(_, _, us)| *us > 0.0).max_by(|one, other| one.2.total_cmp(&other.2));
-        best.map(|(slot, keep, _)| (slot_of(slot), keep))
+        let worth_it = copies.filter(|(_, keep, us)| *keep >= COPIED_MIN && *us > 0.0);
+        let (slot, keep, _) = worth_it.max_by(|one, other| one.2.total_cmp(&other.2))?;
+        Some((slot_of(slot), keep))
     }
 
     /// Gives a row that has a slot something better to start from than what it has there.

@@ -30,12 +30,12 @@ const CHUNK_FIRST: usize = 64;
 /// whole step.
 const PREFILL_STEP_US_MAX: f64 = 1e6;
 
-/// The same where several prompts of one owner wait, who has all rows that run: two prompts in a step rather than one leave
-/// fewer steps of rows in small company, and all of them are sooner done.
+/// The same where several prompts wait and nobody but their owner is there: fewer steps, with more of each in a pass over the
+/// weights and fewer rows that decode in small company, have all of them done sooner.
 const BURST_STEP_US_MAX: f64 = 2e6;
 
 /// A prompt that would get less than this part of what it needs waits for the next step, where another ends in this one: its
-/// rest would be another pass over the weights.
+/// rest would be another pass over the weights. Nobody waits twice like that.
 const PIECE_PART_MIN: f64 = 0.75;
 
 /// Prompt tokens that join a step of decoding rows at least: with fewer, a prompt of a thousand tokens would take longer than
@@ -49,6 +49,8 @@ struct Prompt {
     needs: usize,
     /// The first of them that another row waits for.
     awaited: Option<usize>,
+    /// It waited because it would have got a small piece.
+    passed_over: bool,
     /// What the step feeds.
     gets: usize,
 }
@@ -62,7 +64,7 @@ impl Prompt {
 
     /// Whether it gets all that it lacks, or all that another waits for.
     fn ends(&self) -> bool {
-        self.gets == self.needs || self.awaited.is_some_and(|tokens| self.gets >= tokens)
+        self.gets > 0 && (self.gets == self.needs || self.awaited.is_some_and(|tokens| self.gets >= tokens))
     }
 }
 
@@ -70,13 +72,19 @@ impl Scheduler {
     /// Prompts share what decoding rows leave of the step, or of the time that it may take. Half goes to the one that was
     /// admitted first, so that none waits for ever, and the rest to those that need least. Of those that need about the same
     /// the first goes first, in one piece rather than in several. What others wait for goes first as if it were a prompt of
-    /// its own.
+    /// its own. What would have been a small piece goes to the first too.
     pub(super) fn plan_prefill(&mut self, left: usize, rows: &mut Vec<RowWork>) {
         let mut prompts: Vec<Prompt> = Vec::new();
         for &slot in &self.admitted {
             let Some(row) = self.places[slot].row.as_ref() else { continue };
             if !row.decodes() && row.follows.is_none() {
-                prompts.push(Prompt { slot, needs: row.pending(), awaited: self.awaited_of(slot, row), gets: 0 });
+                prompts.push(Prompt {
+                    slot,
+                    needs: row.pending(),
+                    awaited: self.awaited_of(slot, row),
+                    passed_over: row.passed_over,
+                    gets: 0,
+                });
             }
         }
         let Some(first) = prompts.first() else { return };
@@ -91,13 +99,17 @@ impl Scheduler {
             prompt.gets += more;
             left -= more;
         }
-        if prompts.iter().any(Prompt::ends) {
-            let small = |prompt: &&mut Prompt| (prompt.gets as f64) < PIECE_PART_MIN * prompt.needs as f64;
-            // The first is never passed over.
-            prompts.iter_mut().skip(1).filter(|prompt| !prompt.ends()).filter(small).for_each(|prompt| prompt.gets = 0);
-        }
-        for Prompt { slot, gets, .. } in prompts {
-            let Some(row) = self.places[slot].row.as_ref().filter(|_| gets > 0) else { continue };
+        pass_over_small_pieces(&mut prompts);
+        for Prompt { slot, passed_over, gets, .. } in prompts {
+            if gets > 0 {
+                self.copy_first_tokens(slot);
+            }
+            let Some(row) = &mut self.places[slot].row else { continue };
+            row.passed_over = passed_over;
+            if gets == 0 {
+                continue;
+            }
+            let gets = gets.min(row.pending());
             let work = row.work(slot_of(slot), gets, 0);
             self.places[slot].out = Some(Feeding { tokens: gets, draws: work.sample.is_some() });
             rows.push(work);
@@ -122,7 +134,7 @@ impl Scheduler {
     }
 
     fn all_of_one_owner(&self) -> bool {
-        let mut owners = self.running().map(|row| row.owner);
+        let mut owners = self.running().chain(self.waiting.iter()).map(|row| row.owner);
         owners.next().is_none_or(|first| owners.all(|owner| owner == first))
     }
 
@@ -136,6 +148,22 @@ impl Scheduler {
         };
         self.running().filter(|row| row.decodes()).all(waits_for)
     }
+}
+
+/// Where a prompt ends in a step, small pieces of others wait, and the first gets what they leave.
+fn pass_over_small_pieces(prompts: &mut [Prompt]) {
+    let anyone_ends = prompts.iter().any(Prompt::ends);
+    let Some((first, others)) = prompts.split_first_mut() else { return };
+    for prompt in others {
+        let small = (prompt.gets as f64) < PIECE_PART_MIN * prompt.needs as f64;
+        if prompt.gets > 0 && anyone_ends && small && !prompt.ends() && !prompt.passed_over {
+            first.gets = (first.gets + std::mem::take(&mut prompt.gets)).min(first.needs);
+            prompt.passed_over = true;
+        } else if prompt.gets > 0 {
+            prompt.passed_over = false;
+        }
+    }
+    first.passed_over = false;
 }
 
 /// How long prompts' pieces may take in a step whose rows decode for so long. `own_us` is for when owners of prompts have all

@@ -63,6 +63,10 @@ pub(crate) struct Row {
     pub(crate) stay: u64,
     /// Whose prompt begins as this row's does and is being fed: this one waits for it.
     pub(crate) follows: Option<Follows>,
+    /// A step had room for a small piece of its prompt, which waited: not again before it is fed.
+    pub(crate) passed_over: bool,
+    /// What was brought into its slot was lost: it copies nothing any more.
+    pub(crate) feeds_all: bool,
     /// Which row was the last to come before its first token was drawn; none before that.
     pub(crate) began_after: Option<u64>,
     pub(crate) waits_since: MonoMillis,

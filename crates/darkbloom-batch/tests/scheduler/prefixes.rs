@@ -224,10 +224,11 @@ fn copied(own: usize, token_us: u64, trims: bool, ends: bool, rows: &[RowRequest
 #[test]
 fn what_a_template_writes_is_copied_where_feeding_it_takes_longer() {
     let row = |id| RowRequest { max_output: TokenCount(3), ..scoped(id, 1, 4, 20) };
-    assert_eq!(copied(20, 1_000, true, false, &[row(2), row(3)]), [(1, 4), (2, 4)]);
+    assert_eq!(copied(20, 1_000, true, false, &[row(2), row(3)]), [(1, 4)], "the third when it is fed");
     assert_eq!(copied(20, 1_000, true, true, &[row(2)]).len(), 1, "from a row that has ended too");
     assert_eq!(copied(110, 1_000, true, false, &[row(2)]), [], "of a long row it takes longer");
-    assert_eq!(copied(20, 100, true, false, &[row(2)]), [], "so does a fast machine");
+    assert_eq!(copied(20, 500, true, false, &[row(2)]), [], "so it does where feeding is fast");
+    assert_eq!(copied(20, 9_000, true, false, &[scoped(2, 1, 2, 20)]), [], "two tokens");
     assert_eq!(copied(20, 1_000, false, false, &[row(2)]), [], "memory that cannot be trimmed");
     let others = [scoped(2, 2, 4, 20), RowRequest { scope: None, ..row(3) }];
     assert_eq!(copied(20, 1_000, true, false, &others), [], "nobody else");
@@ -242,6 +243,50 @@ fn who_waits_for_much_does_not_copy_little_of_it_first() {
         copies += plan.memory.iter().filter(|op| matches!(op, MemoryOp::Copy { .. })).count();
     }
     assert_eq!((copies, bench.scheduler.decisions().reused_tokens), (1, 30));
+}
+
+#[test]
+fn a_copy_that_is_lost_is_not_made_again() {
+    let mut bench = Bench::new(Limits { step_tokens_max: 64, ..LIMITS });
+    bench.submit(RowRequest { stop_tokens: vec![], max_output: TokenCount(30), ..scoped(1, 1, 4, 20) });
+    bench.step_taking(|tokens| 1_000 * tokens as u64).unwrap();
+    bench.submit(scoped(2, 1, 4, 20));
+    let mut lost = 0;
+    for _ in 0..10 {
+        let Some(mut plan) = bench.scheduler.plan(bench.now) else { break };
+        bench.story.tell(bench.scheduler.take_events());
+        let copied =
+            plan.memory.iter().find_map(|op| if let MemoryOp::Copy { to, .. } = *op { Some(to) } else { None });
+        plan.memory.iter().for_each(|op| bench.memory.apply(op));
+        plan.memory.clear();
+        if let Some(slot) = copied {
+            plan.rows.retain(|row| row.slot != slot);
+            bench.memory.slots[slot.0 as usize].clear();
+            lost += 1;
+        }
+        let mut output = bench.memory.step(&plan);
+        output.lost.extend(copied);
+        bench.story.tell(bench.scheduler.update(output, 1_000, bench.now));
+    }
+    assert_eq!(lost, 1);
+    let alone = answer(&scoped(2, 1, 4, 20), LIMITS.row_tokens_max).0;
+    assert!(bench.story.tokens[&RowId(2)].starts_with(&alone[..1]), "it fed them itself");
+}
+
+#[test]
+fn steps_with_such_copies_teach_what_a_prompts_token_takes() {
+    let mut bench = Bench::new(Limits { rows_max: 8, row_tokens_max: 128, step_tokens_max: 128, ..LIMITS });
+    let mut copies = 0;
+    for id in 1..=6 {
+        bench.submit(RowRequest { max_output: TokenCount(1), ..scoped(id, 1, 4, 20) });
+        let token_us = if id == 1 { 10_000 } else { 40_000 };
+        let plan = bench.step_taking(|tokens| token_us * tokens as u64).unwrap();
+        copies += plan.memory.iter().filter(|op| matches!(op, MemoryOp::Copy { .. })).count();
+    }
+    bench.submit(request(9, 100, 1));
+    let fed = bench.step().unwrap().token_count();
+    assert_eq!(copies, 5);
+    assert!(fed < 50, "{fed} tokens at 40 ms each are far more than a second");
 }
 
 #[test]

@@ -146,18 +146,19 @@ fn who_asks_for_much_at_once_slows_down_their_own_rows_and_not_anothers() {
 
 #[test]
 fn prompts_of_one_owner_who_has_all_rows_go_two_in_a_step() {
-    let fed = |owners: [u64; 3]| {
+    let fed = |owners: &[u64]| {
         let mut bench = Bench::new(Limits { step_tokens_max: 512, ..LIMITS });
         bench.submit(request(1, 48, 1));
         bench.step_taking(|tokens| cost(0, tokens));
-        (2..).zip(owners).for_each(|(id, owner)| {
+        (2..).zip(owners).for_each(|(id, &owner)| {
             bench.submit(RowRequest { owner: Owner(owner), ..request(id, 48, 4) });
         });
         let plan = bench.step_taking(|tokens| cost(0, tokens)).unwrap();
         plan.rows.iter().map(|row| row.tokens.len()).collect::<Vec<_>>()
     };
-    assert_eq!(fed([1, 1, 1]), [48, 48], "the step takes less than two seconds");
-    assert_eq!(fed([1, 2, 1]), [48], "and less than one where others wait too");
+    assert_eq!(fed(&[1, 1, 1]), [48, 48], "the step takes less than two seconds");
+    assert_eq!(fed(&[1, 2, 1]), [48], "and less than one where others are there too");
+    assert_eq!(fed(&[1, 1, 1, 1, 2]), [48], "or wait for a slot");
     let among = prompts_among(8, &[48; 4], false).first_tokens;
     assert!(among[0] == among[1] && among[1] < among[2] && among[2] == among[3], "{among:?}");
 }
@@ -173,9 +174,22 @@ fn a_small_piece_of_a_prompt_waits_where_another_prompt_ends() {
     assert_eq!(fed(&[40, 39]), [(1, 40)], "half of it");
     assert_eq!(fed(&[36, 32]), [(1, 36), (2, 24)], "three quarters of it");
     assert_eq!(fed(&[100, 20]), [(1, 40), (2, 20)], "the first never waits");
-    assert_eq!(fed(&[100, 20, 50]), [(1, 30), (2, 20)]);
+    assert_eq!(fed(&[100, 20, 50]), [(1, 40), (2, 20)], "and gets what is left");
     assert_eq!(fed(&[100, 99]), [(1, 60)]);
     assert_eq!(fed(&[100, 50]), [(1, 30), (2, 30)], "neither ends");
+}
+
+#[test]
+fn nobody_is_passed_over_twice() {
+    let mut bench = Bench::new(Limits { row_tokens_max: 128, step_tokens_max: 60, ..LIMITS });
+    bench.submit(request(1, 120, 20));
+    bench.submit(request(2, 50, 20));
+    let fed = [3, 4].map(|id| {
+        bench.submit(request(id, 10, 1));
+        let plan = bench.step_taking(|_| 0).unwrap();
+        plan.rows.iter().map(|row| (row.id.0, row.tokens.len())).collect::<Vec<_>>()
+    });
+    assert_eq!(fed, [vec![(1, 50), (3, 10)], vec![(1, 30), (2, 20), (4, 10)]]);
 }
 
 #[test]
