@@ -1,12 +1,12 @@
 //! How often a row says the same among others as alone, exact and fast.
 //!
 //! `cargo run --release -p darkbloom-provider --example match_rate -- MODEL.gguf PROMPTS.jsonl [rows=8] [output=64]
-//! [context=1024] [threads=N]`
+//! [context=1024] [threads=N] [accelerator=required]`
 //!
 //! Each line of the prompts has `messages` with `role` and `content`. Each prompt is answered alone, fed as a whole, and then
 //! all of them are, so many rows at a time, which come and go and are fed in pieces; once with the likeliest token each
 //! time and once with temperature 1 and a seed. Rows go on past the tokens that end answers. Counted are the tokens before
-//! the first that differs: what follows it has another past.
+//! the first that differs: what follows it has another past. An accelerator promises no bits, so there is no exact on one.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use darkbloom_batch::{Limits, MemoryOp, RowEvent, RowId, RowRequest, RowWork, Sampling, Scheduler, Slot, StepPlan};
 use darkbloom_content::{ChatRequest, Message, Role};
-use darkbloom_engine::{Exactness, Executor as _, LlamaExecutor, LlamaSettings};
+use darkbloom_engine::{Accelerator, Exactness, Executor as _, LlamaExecutor, LlamaSettings};
 use darkbloom_text::{TextModel, TextPack};
 use darkbloom_types::{MonoMillis, SecretTokens, TokenCount, TokenId};
 
@@ -39,6 +39,7 @@ impl Options {
                 ("output", value) => options.output = value.parse()?,
                 ("context", value) => options.settings.row_tokens_max = value.parse()?,
                 ("threads", value) => options.settings.threads = value.parse()?,
+                ("accelerator", "required") => options.settings.accelerator = Accelerator::Required,
                 (key, _) => return Err(format!("unknown argument {key}").into()),
             }
         }
@@ -53,7 +54,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rows = options.settings.rows_max;
     writeln!(out, "{} prompts, {} tokens each, {rows} rows at a time", prompts.len(), options.output)?;
     writeln!(out, "                 tokens the same    rows the same    logits the same")?;
-    for exactness in [Exactness::Exact, Exactness::Fast] {
+    let all = [Exactness::Exact, Exactness::Fast];
+    let exactness = if options.settings.accelerator == Accelerator::Required { &all[1..] } else { &all };
+    for &exactness in exactness {
         let settings = LlamaSettings { exactness, ..options.settings };
         let mut alone = LlamaExecutor::load(Path::new(&options.model), &LlamaSettings { rows_max: 1, ..settings })?;
         let mut shared = LlamaExecutor::load(Path::new(&options.model), &settings)?;
