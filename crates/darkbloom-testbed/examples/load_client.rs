@@ -193,8 +193,8 @@ async fn ask(http: &reqwest::Client, server: &Server, load: &Load, shared: Optio
     }
     assert!(tokens > 0, "{}: an answer without a token", server.name);
     // Random weights may say nothing but parts of characters: then an answer's end is the first that is seen of it.
-    let (first, last) = first.map_or_else(|| (began.elapsed(), began.elapsed()), |first| (first, last));
+    let first = first.unwrap_or_else(|| began.elapsed());
     // The first piece has a token at least; the rest came after it.
-    let gap = (last - first) / u32::try_from(tokens.saturating_sub(1).max(1)).unwrap();
+    let gap = last.saturating_sub(first) / u32::try_from(tokens.saturating_sub(1).max(1)).unwrap();
     Measured { tokens, first, gap, pause }
 }

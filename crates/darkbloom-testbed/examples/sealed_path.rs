@@ -15,7 +15,7 @@ use std::error::Error;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use darkbloom_batch::{RowEvent, RowId, RowRequest, Sampling};
 use darkbloom_content::ChatRequest;
@@ -197,25 +197,25 @@ impl Sides {
 
     /// Milliseconds to the first text of a question that is asked while others' answers are being made.
     fn first_text_beside(&self, options: &Options, first: usize) -> Result<f64, Box<dyn Error>> {
-        let (_, others_ms) = self.sealed(options, first, BESIDE)?;
-        let ask = |nth| self.network.ask(request(&self.text, options.words, nth), options.output);
-        let (others, one) = self.runtime.block_on(async {
-            let others = async {
-                let others = (first + 100..first + 100 + BESIDE).map(ask);
-                let others = others.map(|ask| async { ask.await.map(|_| Instant::now()) });
-                futures_util::future::try_join_all(others).await
-            };
-            let one = async {
-                // By then all of them have their first text: half had it after half of that.
-                tokio::time::sleep(Duration::from_secs_f64(2.0 * others_ms / 1_000.0)).await;
-                let asked = Instant::now();
-                Ok((asked, ask(first + 200).await?.first))
-            };
-            futures_util::future::try_join(others, one).await
-        })?;
-        let (asked, took) = one;
+        let question = |nth| request(&self.text, options.words, nth);
+        let (begun, mut begins) = tokio::sync::mpsc::channel(BESIDE);
+        let others = (first..first + BESIDE).map(|nth| {
+            let begun = begun.clone();
+            // There is room for all of them.
+            let tell = move || _ = begun.try_send(());
+            async move { self.network.ask_telling(question(nth), options.output, tell).await.map(|_| Instant::now()) }
+        });
+        let one = async {
+            for _ in 0..BESIDE {
+                begins.recv().await;
+            }
+            let asked = Instant::now();
+            Ok((asked, self.network.ask(question(first + BESIDE), options.output).await?.first))
+        };
+        let both = futures_util::future::try_join(futures_util::future::try_join_all(others), one);
+        let (others, (asked, took)) = self.runtime.block_on(both)?;
         if others.into_iter().any(|end| end < asked + took) {
-            return Err("another answer ended before that one began: more output is needed".into());
+            return Err("another answer ended before that one began: ask for more with output=".into());
         }
         Ok(took.as_secs_f64() * 1_000.0)
     }

@@ -143,6 +143,19 @@ impl Network {
     /// # Errors
     /// [`NetworkError::Refused`].
     pub async fn ask(&self, request: ChatRequest, output: u32) -> Result<Answered, NetworkError> {
+        self.ask_telling(request, output, || ()).await
+    }
+
+    /// The same, and calls `begun` when the first content is there.
+    ///
+    /// # Errors
+    /// [`NetworkError::Refused`].
+    pub async fn ask_telling(
+        &self,
+        request: ChatRequest,
+        output: u32,
+        begun: impl FnOnce(),
+    ) -> Result<Answered, NetworkError> {
         let began = Instant::now();
         let operation = Operation {
             key: self.key.clone(),
@@ -155,6 +168,7 @@ impl Network {
         };
         let mut answer = self.client.chat(operation).await.map_err(Refusal::from)?;
         let first = began.elapsed();
+        begun();
         let mut text = SecretString::default();
         loop {
             match answer.parts.recv().await {

@@ -1,10 +1,9 @@
 //! Rows that come together and begin alike: one of them feeds what they have in common, and the others start from there.
 
+use super::Scheduler;
 use super::admission::Start;
 use super::prefix::{PREFIX_TOKENS_MIN, common, usable};
 use super::state::{Follows, Row};
-use super::{Scheduler, slot_of};
-use crate::plan::{MemoryOp, Slot};
 
 /// What a copy may take, in microseconds: so much, and so much for each token that is where it is made from. That is twice what was
 /// measured of a 0.6 B model, since what is hardly worth it is not; models that have more of a token take longer to compute it as
@@ -68,20 +67,13 @@ impl Scheduler {
     /// other tokens.
     pub(super) fn copy_first_tokens(&mut self, slot: usize) {
         let row = self.places[slot].row.as_ref().filter(|row| row.fed == 0);
-        let Some((from, keep)) = row.and_then(|row| self.first_tokens_of(row)) else { return };
-        self.forget(slot);
-        let place = &mut self.places[slot];
-        place.dirty = true;
-        if let Some(row) = &mut place.row {
-            row.fed = keep;
-            self.decisions.reused_tokens += keep as u64;
-            let keep = u32::try_from(keep).expect("Limits::check keeps positions within 31 bits");
-            self.memory.push(MemoryOp::Copy { from, to: slot_of(slot), keep });
+        if let Some(start) = row.and_then(|row| self.first_tokens_of(row)) {
+            self.start_again(slot, start);
         }
     }
 
     /// From where copying a row's first tokens wins most, and how many of them.
-    fn first_tokens_of(&self, row: &Row) -> Option<(Slot, usize)> {
+    fn first_tokens_of(&self, row: &Row) -> Option<Start> {
         let scope = row.scope.filter(|_| self.limits.trims && !row.feeds_all)?;
         let token_us = self.cost.of_prompt_token()?;
         let held = self.places.iter().enumerate().filter_map(|(slot, place)| match (&place.row, &place.kept) {
@@ -99,7 +91,8 @@ impl Scheduler {
         });
         let worth_it = copies.filter(|(_, keep, us)| *keep >= COPIED_MIN && *us > 0.0);
         let (slot, keep, _) = worth_it.max_by(|one, other| one.2.total_cmp(&other.2))?;
-        Some((slot_of(slot), keep))
+        let runs = self.places[slot].row.is_some();
+        Some(if runs { Start::Beside { slot, keep } } else { Start::Here { slot, keep } })
     }
 
     /// Gives a row that has a slot something better to start from than what it has there.
