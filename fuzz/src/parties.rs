@@ -60,6 +60,14 @@ pub fn ed25519() -> ed25519_dalek::SigningKey {
 /// Bytes that repeat: the digests of a label and a counter.
 pub struct FixedRng(&'static str, u64);
 
+impl FixedRng {
+    /// From the first byte of a label's.
+    #[must_use]
+    pub fn new(label: &'static str) -> Self {
+        Self(label, 0)
+    }
+}
+
 impl TryRng for FixedRng {
     type Error = Infallible;
 
@@ -89,7 +97,7 @@ impl TryCryptoRng for FixedRng {}
 /// A provider's first epoch, the same on every call.
 #[must_use]
 pub fn epoch() -> Epoch {
-    Epoch::begin(identity(), NOW, &mut FixedRng("epoch", 0))
+    Epoch::begin(identity(), NOW, &mut FixedRng::new("epoch"))
 }
 
 /// A provider that has opened nothing yet.
@@ -122,7 +130,7 @@ pub fn sealed() -> RequestSeal {
         key_commitment: Digest([0; 32]),
     };
     let to = Recipient { provider: provider(), epoch: epoch.id(), sealing_key: &statement.sealing_key };
-    seal_request(header, &SecretBytes::new(b"violet".to_vec()), &[to], &mut FixedRng("sender", 0))
+    seal_request(header, &SecretBytes::new(b"violet".to_vec()), &[to], &mut FixedRng::new("sender"))
         .expect("the recipient's key is a good one")
 }
 

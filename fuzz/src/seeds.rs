@@ -79,6 +79,8 @@ fn wire(seeds: &Seeds) -> Outcome<()> {
             Domain::CatalogueEntry => "catalogue-entry.json",
             Domain::CandidateList => "candidate-list.json",
             Domain::Receipt => "receipt.json",
+            Domain::Activation => "activation.json",
+            Domain::ProviderList => "provider-list.json",
         };
         let vector = seeds.vector(file)?;
         seeds.put("wire_signed", format!("{file}-envelope"), &[&[0, number], &bytes(&vector["signed"])?])?;
@@ -120,6 +122,14 @@ fn seal(seeds: &Seeds) -> Outcome<()> {
     seeds.put("attest_statement", "sensible", &[&[1, 0, 128, 1], payload])?;
     seeds.put("attest_statement", "pinned", &[&[1, 1, 140, 0], &signed])?;
     Ok(())
+}
+
+fn tpm(seeds: &Seeds) -> Outcome<()> {
+    let vector = seeds.vector("tpm-evidence.json")?;
+    seeds.put("attest_tpm", "evidence", &[&[0], &bytes(&vector["evidence"])?])?;
+    seeds.put("attest_tpm", "request", &[&[1], &bytes(&vector["activation_request"])?])?;
+    let pem = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    seeds.put("attest_tpm", "pem", &[&[2], pem.as_bytes()])
 }
 
 fn content(seeds: &Seeds) -> Outcome<()> {
@@ -304,6 +314,7 @@ fn main() -> Outcome<()> {
     let seeds = Seeds { vectors: repository.join("docs/vectors"), folder };
     wire(&seeds)?;
     seal(&seeds)?;
+    tpm(&seeds)?;
     content(&seeds)?;
     text(&seeds, &repository)?;
     names(&seeds)?;

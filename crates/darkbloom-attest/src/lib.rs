@@ -5,14 +5,21 @@
 
 #![forbid(unsafe_code)]
 
+mod activator;
+mod certificates;
 mod coordinator;
+mod credential;
 mod limits;
 mod manifest;
 mod statement;
+mod tpm;
 
+pub use activator::{ACTIVATION_LIFE, ActivationError, ActivationReply, Activator};
+pub use certificates::{ChainError, Roots, read_pem};
 pub use coordinator::{CoordinatorError, verify_coordinator, verify_welcome};
 pub use limits::{Defence, Undefended, undefended};
 pub use manifest::{SINGLE_FILE, weights_root};
 pub use statement::{
-    Claim, ClaimSource, StatementError, Trust, TrustPolicy, Verdict, verify_challenge, verify_statement,
+    Claim, ClaimSource, Freshness, StatementError, Trust, TrustPolicy, Verdict, verify_challenge, verify_statement,
 };
+pub use tpm::{ActivatorKind, HardwareTrust, TpmEvidenceError, TpmFindings, verify_tpm};

@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 
 use darkbloom_types::{ConnectionId, EpochId, Millis, NetworkId, ProviderId, Tier, UnixMillis};
-use darkbloom_wire::{ChallengeProof, PublicKey, Statement, VerifyError, challenge_digest, limits};
+use darkbloom_wire::{
+    ChallengeProof, PublicKey, Statement, TPM_EVIDENCE, VerifyError, challenge_digest, epoch_nonce, limits,
+};
 
-use crate::limits::{Undefended, undefended};
+use crate::limits::{Defence, Undefended, undefended};
+use crate::tpm::{ActivatorKind, HardwareTrust, TpmFindings, verify_tpm};
 
 /// Longest epoch that a statement may claim: 70 minutes, so that forward secrecy begins within a stated time.
 const EPOCH_MAX: Millis = Millis::from_minutes(70);
@@ -57,6 +60,12 @@ pub enum StatementError {
 pub enum ClaimSource {
     /// The verifier checked it itself.
     Verified,
+    /// Hardware said so, and a chain to its maker was checked.
+    Hardware,
+    /// An activator said so that the verifier pinned, whoever runs it.
+    IndependentActivator,
+    /// The network's own activator said so, which its operator could have lie.
+    CoordinatorActivator,
     /// The client's own configuration says so.
     Pinned,
     /// The provider says so; it raises nothing.
@@ -69,10 +78,24 @@ impl ClaimSource {
     pub fn name(self) -> &'static str {
         match self {
             Self::Verified => "verified",
+            Self::Hardware => "hardware",
+            Self::IndependentActivator => "independent_activator",
+            Self::CoordinatorActivator => "coordinator_activator",
             Self::Pinned => "pinned",
             Self::Provider => "provider",
         }
     }
+}
+
+/// How old a claim may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// It was made for this epoch: no older than its beginning.
+    Epoch,
+    /// It was seen then, and need not have been true since.
+    Seen(UnixMillis),
+    /// Nothing says when.
+    Unstated,
 }
 
 /// One thing that is said about a provider.
@@ -84,6 +107,8 @@ pub struct Claim {
     pub value: String,
     /// Whose word it is.
     pub source: ClaimSource,
+    /// How old it may be.
+    pub freshness: Freshness,
 }
 
 /// Why a client trusts an identity.
@@ -115,9 +140,19 @@ pub struct TrustPolicy {
     pub tier_min: Tier,
     /// Identities that the verifier's own configuration names. They are accepted at any tier.
     pub pinned: BTreeSet<ProviderId>,
+    /// Whom it believes about hardware.
+    pub hardware: HardwareTrust,
 }
 
 impl TrustPolicy {
+    /// This policy for a network whose coordinator says that this is its activator.
+    #[must_use]
+    pub fn with_network_activator(&self, key: Option<[u8; 65]>) -> Self {
+        let mut policy = self.clone();
+        policy.hardware.activators.extend(key.map(|key| (key, ActivatorKind::Coordinator)));
+        policy
+    }
+
     /// Whether a verdict is good enough to seal to. A `self_signed` identity that is not pinned is anybody's, so it takes
     /// a policy that asks for no more than `none`.
     #[must_use]
@@ -148,10 +183,16 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// What this tier does not defend.
+    /// What this verdict does not defend. Where the tier's limits depend on who vouches, they are decided.
     #[must_use]
     pub fn undefended(&self) -> Undefended {
-        undefended(self.tier)
+        let limits = undefended(self.tier);
+        if limits.dishonest_coordinator != Defence::OfflineChainOrPinnedActivator {
+            return limits;
+        }
+        let by_coordinator = self.claims.iter().any(|claim| claim.source == ClaimSource::CoordinatorActivator);
+        let dishonest_coordinator = if by_coordinator { Defence::NotDefended } else { Defence::Defended };
+        Undefended { dishonest_coordinator, ..limits }
     }
 }
 
@@ -180,20 +221,104 @@ pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> 
     let provider = statement.provider();
     let trust = if policy.pinned.contains(&provider) { Trust::Pinned } else { Trust::Unpinned };
     let mut claims = vec![
-        Claim { name: "key_possession", value: "P-256 signature verifies".to_owned(), source: ClaimSource::Verified },
-        Claim { name: "release", value: statement.release.clone(), source: ClaimSource::Provider },
+        Claim {
+            name: "key_possession",
+            value: "P-256 signature verifies".to_owned(),
+            source: ClaimSource::Verified,
+            freshness: Freshness::Epoch,
+        },
+        Claim {
+            name: "release",
+            value: statement.release.clone(),
+            source: ClaimSource::Provider,
+            freshness: Freshness::Epoch,
+        },
     ];
+    if !statement.hardening.0.is_empty() {
+        claims.push(Claim {
+            name: "hardening",
+            value: statement.hardening.0.join(", "),
+            source: ClaimSource::Provider,
+            freshness: Freshness::Epoch,
+        });
+    }
     if trust == Trust::Pinned {
         let value = "identity named in the client's configuration".to_owned();
-        claims.push(Claim { name: "identity", value, source: ClaimSource::Pinned });
+        let (source, freshness) = (ClaimSource::Pinned, Freshness::Unstated);
+        claims.push(Claim { name: "identity", value, source, freshness });
     }
-    claims.extend(statement.evidence.0.iter().map(|evidence| Claim {
-        // Formats without a verifier here are shown and raise no tier.
-        name: "evidence_not_verified",
-        value: evidence.format.clone(),
-        source: ClaimSource::Provider,
-    }));
-    Ok(Verdict { provider, epoch: statement.epoch(), tier: Tier::SelfSigned, trust, claims, statement })
+    let tier = evidence(&statement, &policy.hardware, now, &mut claims);
+    Ok(Verdict { provider, epoch: statement.epoch(), tier, trust, claims, statement })
+}
+
+/// What the evidence proves, and the claims that follow from it. Evidence that does not hold proves nothing and is shown:
+/// the statement's other promises stand by themselves.
+fn evidence(statement: &Statement, trust: &HardwareTrust, now: UnixMillis, claims: &mut Vec<Claim>) -> Tier {
+    let mut tier = Tier::SelfSigned;
+    let nonce = epoch_nonce(&statement.sealing_key, &statement.receipt_key, &statement.identity, statement.not_before);
+    for evidence in &statement.evidence.0 {
+        if evidence.format != TPM_EVIDENCE {
+            // Formats without a verifier here are shown and raise no tier.
+            claims.push(Claim {
+                name: "evidence_not_verified",
+                value: evidence.format.clone(),
+                source: ClaimSource::Provider,
+                freshness: Freshness::Unstated,
+            });
+            continue;
+        }
+        match verify_tpm(&evidence.bytes, &statement.identity, &nonce, trust, now) {
+            Ok(found) => {
+                claims.extend(tpm_claims(&found));
+                tier = Tier::Hardware;
+            }
+            Err(error) => claims.push(Claim {
+                name: "tpm_not_proven",
+                value: error.to_string(),
+                source: ClaimSource::Verified,
+                freshness: Freshness::Epoch,
+            }),
+        }
+    }
+    tier
+}
+
+fn tpm_claims(found: &TpmFindings) -> [Claim; 4] {
+    let held = if found.policy {
+        "the identity key is in a TPM, cannot leave it, and signs only what was booted when it was made"
+    } else {
+        "the identity key is in a TPM and cannot leave it"
+    };
+    let (who, source) = match found.activator {
+        ActivatorKind::Independent => ("an activator that is pinned", ClaimSource::IndependentActivator),
+        ActivatorKind::Coordinator => ("the network's own activator", ClaimSource::CoordinatorActivator),
+    };
+    let mut composite = String::new();
+    for (pcr, value) in &found.pcrs {
+        let start = u32::from_be_bytes([value[0], value[1], value[2], value[3]]);
+        composite.push_str(&format!("{}{pcr}:{start:08x}", if composite.is_empty() { "" } else { " " }));
+    }
+    [
+        Claim {
+            name: "tpm_maker",
+            value: format!("the TPM's certificate leads to {}", found.root),
+            source: ClaimSource::Verified,
+            freshness: Freshness::Unstated,
+        },
+        Claim {
+            name: "tpm_attestation_key",
+            value: format!("{who} saw the attestation key in that TPM"),
+            source,
+            freshness: Freshness::Seen(found.activated_at),
+        },
+        Claim {
+            name: "tpm_identity_key",
+            value: held.to_owned(),
+            source: ClaimSource::Hardware,
+            freshness: Freshness::Epoch,
+        },
+        Claim { name: "tpm_boot", value: composite, source: ClaimSource::Hardware, freshness: Freshness::Epoch },
+    ]
 }
 
 /// Whether a client can encapsulate to it: length and modulus check of FIPS 203 section 7.2. Without it, one provider with

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use darkbloom_attest::{
-    ClaimSource, Defence, StatementError, Trust, TrustPolicy, Verdict, undefended, verify_challenge, verify_statement,
+    ClaimSource, Defence, HardwareTrust, StatementError, Trust, TrustPolicy, Verdict, undefended, verify_challenge,
+    verify_statement,
 };
 use darkbloom_types::{CatalogueDigest, ConnectionId, Digest, NetworkId, ProviderId, Tier, UnixMillis};
 use darkbloom_wire::{ChallengeProof, DecodeError, Domain, Evidence, Statement, VerifyError, challenge_digest, sign};
@@ -35,11 +36,13 @@ fn statement() -> Statement {
         models: vec![CatalogueDigest([4; 32])].into(),
         evidence: vec![].into(),
         release: "1.2.3".to_owned(),
+        hardening: Vec::new().into(),
     }
 }
 
 fn policy(tier_min: Tier, pinned: &[ProviderId]) -> TrustPolicy {
-    TrustPolicy { network: NETWORK, tier_min, pinned: pinned.iter().copied().collect() }
+    let (pinned, hardware) = (pinned.iter().copied().collect(), HardwareTrust::default());
+    TrustPolicy { network: NETWORK, tier_min, pinned, hardware }
 }
 
 fn verify_at(statement: &Statement, minutes: i64) -> Result<Verdict, StatementError> {

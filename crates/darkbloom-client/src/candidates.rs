@@ -53,6 +53,8 @@ pub struct Candidates {
     known: Vec<Arc<Verdict>>,
     read_at: Instant,
     refreshed_at: Mutex<Option<Instant>>,
+    /// The network's activator, as the coordinator signed it.
+    activator: Option<[u8; 65]>,
 }
 
 /// A provider that a client would seal to.
@@ -111,6 +113,7 @@ impl Candidates {
             let detail = format!("the coordinator's clock says {}, this machine's {}", list.time.0, now.0);
             return Err(Refusal::new(RefusalCode::ClockSkew, detail));
         }
+        let policy = &policy.with_network_activator(list.activator);
         let entry = open_entry(&list.entry, coordinator)?;
         let digest = catalogue_digest(&list.entry);
         let statements = list.candidates.0.iter();
@@ -123,7 +126,18 @@ impl Candidates {
         let known = current.iter().map(|candidate| Arc::clone(&candidate.verdict)).collect();
         let (usable, below) = rank(current, policy);
         let refreshed_at = Mutex::default();
-        Ok(Self { digest, entry, price: list.price, usable, below, time: list.time, known, read_at: at, refreshed_at })
+        Ok(Self {
+            digest,
+            entry,
+            price: list.price,
+            usable,
+            below,
+            time: list.time,
+            known,
+            read_at: at,
+            refreshed_at,
+            activator: list.activator,
+        })
     }
 
     /// Chooses recipients with room for the request: the best, and one at random, so that newcomers are found and no list
@@ -308,7 +322,12 @@ impl CandidateCache {
 impl Network {
     /// What this client demands of providers.
     pub fn policy(&self, coordinator: &Coordinator) -> TrustPolicy {
-        TrustPolicy { network: coordinator.network, tier_min: self.config.tier_min, pinned: self.config.pinned.clone() }
+        TrustPolicy {
+            network: coordinator.network,
+            tier_min: self.config.tier_min,
+            pinned: self.config.pinned.clone(),
+            hardware: self.config.hardware.clone(),
+        }
     }
 
     /// Verified candidates of a model. After the first request they come from the cache, which answers keep fresh; one

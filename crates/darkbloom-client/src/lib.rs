@@ -14,6 +14,7 @@ mod network;
 #[cfg(test)]
 mod parties;
 mod printable;
+mod published;
 mod surface;
 mod timing;
 
@@ -23,9 +24,12 @@ use std::sync::Arc;
 
 use darkbloom_types::{NetworkId, ProviderId, Refusal, SecretString, Tier};
 
+pub use darkbloom_attest::{ActivatorKind, Claim, Freshness, HardwareTrust, Roots, TrustPolicy, Undefended, Verdict};
+
 pub use crate::call::{Answer, AnswerMeta, Completed, Failed, Operation, Part, Settled};
 pub use crate::network::{ModelOffer, check_address};
 pub use crate::printable::{printable, printable_answer};
+pub use crate::published::{Checked, Published, Which};
 pub use crate::surface::{Answering, Embedding, Engine, Role, Surface, SurfaceConfig};
 pub use crate::timing::Timing;
 
@@ -42,6 +46,9 @@ pub struct Config {
     pub tier_min: Tier,
     /// Providers that this consumer trusts by name, whatever their tier.
     pub pinned: BTreeSet<ProviderId>,
+    /// Roots of makers of hardware, and activators that this consumer pinned. The network's own activator is believed too,
+    /// and verdicts say so.
+    pub hardware: HardwareTrust,
     /// How many candidates a request is sealed to: 1 to 8.
     pub candidates: usize,
 }
@@ -75,6 +82,14 @@ impl Client {
     /// [`Refusal`] when the coordinator cannot be reached or does not verify.
     pub async fn models(&self) -> Result<Vec<ModelOffer>, Refusal> {
         self.inner.models().await
+    }
+
+    /// What the coordinator publishes of its providers, and what of it holds. Nothing is sealed and no key is sent.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the coordinator cannot be reached or its list does not verify.
+    pub async fn published(&self, which: Which) -> Result<Published, Refusal> {
+        self.inner.published(which).await
     }
 
     /// Seals an operation, has it answered, and returns at the first content. What follows comes through the answer.

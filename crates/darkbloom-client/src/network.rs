@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::Config;
 use crate::call::Counting;
 use crate::candidates::CandidateCache;
+use crate::published::Which;
 
 mod answers;
 mod texts;
@@ -231,6 +232,16 @@ impl Network {
             }
         }
         self.ask(&format!("/v1/candidates?model={query}"), Some(key), FRAMES, limits::FRAME_BYTES_MAX).await
+    }
+
+    /// A signed list of connected providers.
+    pub async fn provider_list(&self, which: Which) -> Result<Vec<u8>, Refusal> {
+        let query = match which {
+            Which::Only(provider) => format!("?provider={provider}"),
+            Which::After(Some(provider)) => format!("?after={provider}"),
+            Which::After(None) => String::new(),
+        };
+        self.ask(&format!("/v1/providers/attestation{query}"), None, FRAMES, limits::FRAME_BYTES_MAX).await
     }
 
     /// Sends a sealed request; the answer is a stream of length-prefixed frames, or a refusal. The key goes to nobody who

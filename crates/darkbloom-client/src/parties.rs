@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use darkbloom_attest::{Trust, TrustPolicy, undefended};
+use darkbloom_attest::{HardwareTrust, Trust, TrustPolicy, undefended};
 use darkbloom_host::clock;
 use darkbloom_seal::{Epoch, EpochRing};
 use darkbloom_types::{
@@ -75,6 +75,7 @@ impl Operator {
             entry: self.entry.clone(),
             price,
             candidates: statements.iter().map(candidate).collect::<Vec<_>>().into(),
+            activator: None,
         };
         list.sign(&self.key).unwrap()
     }
@@ -86,7 +87,8 @@ impl Operator {
 
     /// A policy that takes anybody.
     pub fn anybody(&self) -> TrustPolicy {
-        TrustPolicy { network: self.public.network, tier_min: Tier::None, pinned: BTreeSet::new() }
+        let (pinned, hardware) = (BTreeSet::new(), HardwareTrust::default());
+        TrustPolicy { network: self.public.network, tier_min: Tier::None, pinned, hardware }
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
 use crate::state::{BODIES_MAX, Shared};
-use crate::{admin, auth, proof, provider_socket, relay};
+use crate::{activation, admin, auth, proof, provider_socket, published, relay};
 use darkbloom_host::{body, clock, request_id};
 
 /// Media type of frames; `docs/protocol.md` describes them.
@@ -117,6 +117,8 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/blobs/{digest}", get(blob))
         .route("/v1/candidates", get(candidates))
         .route("/v1/sealed", post(sealed))
+        .route("/v1/providers/attestation", get(published::list))
+        .route("/v1/activations", post(activation::activate))
         .route("/v1/provider", get(provider))
         .route("/v1/balance", get(balance))
         .route("/v1/usage", get(usage))
@@ -171,6 +173,7 @@ async fn network(
     let mut network = json!({
         "network": shared.network,
         "coordinator_key": hex::encode(key),
+        "activator_key": shared.activation.key().map(hex::encode),
         "time": clock::now(),
         "release": env!("CARGO_PKG_VERSION"),
     });

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod activation;
 mod admin;
 mod api;
 mod auth;
@@ -14,6 +15,7 @@ mod catalogue;
 mod live;
 mod proof;
 mod provider_socket;
+mod published;
 mod relay;
 mod state;
 mod sweep;
@@ -23,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use darkbloom_attest::Roots;
 use darkbloom_host::listen::{self, Bound, ListenError, Server};
 use darkbloom_keys::{IdentityKey as _, SoftwareKey, SoftwareKeyError};
 use darkbloom_store::{OpenStoreError, Store, StoreError};
@@ -31,6 +34,7 @@ use tokio::task::JoinHandle;
 
 pub use auth::KEY_PREFIXES;
 
+use crate::activation::Activation;
 use crate::state::Shared;
 
 /// How long the last tasks may take to let go of the data after that, and how often it is looked at.
@@ -48,6 +52,8 @@ pub struct Config {
     pub data: PathBuf,
     /// The least tier that a provider must reach to get any work.
     pub tier_min: Tier,
+    /// Roots of makers of TPMs. With any, the coordinator runs an activator for their TPMs.
+    pub tpm_roots: Roots,
 }
 
 /// Why the coordinator does not start.
@@ -101,6 +107,8 @@ pub struct Coordinator {
     pub address: SocketAddr,
     /// The network: the digest of its key, which clients and providers pin.
     pub network: NetworkId,
+    /// The public key of its activator, if it believes any maker of TPMs.
+    pub activator: Option<[u8; 65]>,
     /// The administrator's key, on the first start only; it is stored nowhere in clear.
     pub admin_key: Option<SecretString>,
     server: Server,
@@ -119,16 +127,18 @@ impl Coordinator {
         let (data, key_path) = (config.data.clone(), config.data.join("coordinator.key"));
         let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
             let store = Store::open(&data)?;
-            Ok((store, SoftwareKey::load_or_create(&key_path)?))
+            let key = SoftwareKey::load_or_create(&key_path)?;
+            Ok((store, key, Activation::open(&data, config.tpm_roots)?))
         });
-        let (store, key) = opened.await.expect("opening the data does not panic")?;
+        let (store, key, activation) = opened.await.expect("opening the data does not panic")?;
         let audit = store.audit().await?;
         if !audit.is_clean() {
             return Err(StartError::BrokenBooks(format!("{audit:?}")));
         }
         let network = NetworkId::of_coordinator_key(&key.public_point());
         let admin_key = auth::first_admin_key(&store).await?;
-        let shared = Arc::new(Shared::new(store, Box::new(key), network, config.tier_min).await?);
+        let activator = activation.key();
+        let shared = Arc::new(Shared::new(store, Box::new(key), network, config.tier_min, activation).await?);
         sweep::end_orphans(&shared).await;
 
         let bound = Bound::to(config.listen).await?;
@@ -140,7 +150,7 @@ impl Coordinator {
             shared.drain(DRAIN).await;
             shared.close_connections();
         };
-        Ok(Self { address, network, admin_key, server: bound.serve(app, drain, DRAIN), sweeper, store })
+        Ok(Self { address, network, activator, admin_key, server: bound.serve(app, drain, DRAIN), sweeper, store })
     }
 
     /// Stops taking requests, lets running ones end, and closes the data.

@@ -146,8 +146,12 @@ fn out_of_order() -> Introduction {
 
 fn verify(shared: &Shared, statement: &[u8]) -> Result<Verdict, StatementError> {
     // The coordinator pins nobody: its verdict is what evidence proves.
-    let policy =
-        TrustPolicy { network: shared.network, tier_min: Tier::None, pinned: std::collections::BTreeSet::new() };
+    let policy = TrustPolicy {
+        network: shared.network,
+        tier_min: Tier::None,
+        pinned: std::collections::BTreeSet::new(),
+        hardware: shared.activation.trust(),
+    };
     verify_statement(statement, &policy, clock::now())
 }
 
@@ -174,7 +178,6 @@ fn register(shared: &Shared, connection: &Arc<Connection>, hello: Hello, verdict
         let registration = Registration {
             provider: verdict.provider,
             connection: connection.id,
-            tier: verdict.tier,
             stated: stated(hello.statement, verdict),
             models,
         };
@@ -192,6 +195,7 @@ fn stated(statement: Vec<u8>, verdict: &Verdict) -> Stated {
     Stated {
         statement,
         epoch: verdict.epoch,
+        tier: verdict.tier,
         use_until: verdict.statement.use_until,
         open_until: verdict.statement.open_until,
         models: verdict.statement.models.0.clone(),

@@ -18,6 +18,7 @@ use rand_core::Rng as _;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::StartError;
+use crate::activation::Activation;
 use crate::blobs::Blobs;
 use crate::catalogue::Catalogue;
 use crate::live::Live;
@@ -274,6 +275,8 @@ pub struct Shared {
     pub network: NetworkId,
     /// The least tier of a provider that gets work.
     pub tier_min: Tier,
+    /// Whom this coordinator believes about hardware.
+    pub activation: Activation,
     /// Providers.
     pub registry: Mutex<Registry>,
     connections: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
@@ -319,6 +322,7 @@ impl Shared {
         key: Box<dyn IdentityKey>,
         network: NetworkId,
         tier_min: Tier,
+        activation: Activation,
     ) -> Result<Self, StartError> {
         let mut scope_secret = [0; 32];
         clock::rng().fill_bytes(&mut scope_secret);
@@ -327,6 +331,7 @@ impl Shared {
             key,
             network,
             tier_min,
+            activation,
             registry: Mutex::default(),
             connections: Mutex::default(),
             live: Mutex::default(),

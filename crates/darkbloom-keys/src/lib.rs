@@ -6,9 +6,16 @@
 
 #![forbid(unsafe_code)]
 
+mod durable;
+mod identity;
 mod software;
+mod tpm;
 
+pub use identity::{Availability, Check, Home, Identity, IdentityError, KeyConfig, PassedOver, availability, delete};
 pub use software::{SoftwareKey, SoftwareKeyError};
+pub use tpm::{
+    Endorsement, Origin, TPM_DEVICE, TpmAttestation, TpmError, TpmKey, TpmKeyError, delete as delete_tpm_key,
+};
 
 use darkbloom_wire::{PublicKey, Signer};
 
@@ -19,15 +26,28 @@ pub enum KeyHome {
     SoftwareFile,
     /// This process's memory: a new identity for each run.
     SoftwareMemory,
+    /// A TPM 2.0, which it cannot leave.
+    Tpm,
 }
 
 impl KeyHome {
+    /// The name in machine-readable output.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SoftwareFile => "software_file",
+            Self::SoftwareMemory => "software_memory",
+            Self::Tpm => "tpm",
+        }
+    }
+
     /// One phrase for a person.
     #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
             Self::SoftwareFile => "software key in a file; whoever can read the file can copy it",
             Self::SoftwareMemory => "software key in memory; gone when the process ends",
+            Self::Tpm => "key in the machine's TPM; it cannot be copied",
         }
     }
 }

@@ -1,20 +1,22 @@
 //! A software key: a file with tight permissions, or a key for one run.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use darkbloom_wire::{Algorithm, SignError, Signer};
+use darkbloom_wire::{Algorithm, Domain, SignError, Signer, open_signed, sign};
 use p256::ecdsa::SigningKey;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::{IdentityKey, KeyHome};
+use crate::{IdentityKey, KeyHome, durable};
 
 /// First word of a key file, so that no other file is mistaken for one.
 const MAGIC: &str = "darkbloom-p256-v1";
 /// A key file is one line of under 100 bytes; more is another file.
 const FILE_BYTES_MAX: u64 = 256;
+/// What is signed to see that a key works: no object of the wire is so short.
+const SELF_TEST: &[u8] = &[0];
 
 /// Why there is no key. None of these makes a new one.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,9 @@ pub enum SoftwareKeyError {
     /// The system's randomness failed.
     #[error("the system gave no randomness")]
     Randomness,
+    /// The key's signature is not its own.
+    #[error("the key's signature does not verify")]
+    SelfTest,
 }
 
 /// A P-256 key in software.
@@ -76,6 +81,28 @@ impl SoftwareKey {
         }
     }
 
+    /// Removes a key file. One that is gone already is no failure.
+    ///
+    /// # Errors
+    /// [`SoftwareKeyError::File`].
+    pub fn delete(path: &Path) -> Result<(), SoftwareKeyError> {
+        durable::remove(path).map_err(|source| SoftwareKeyError::File {
+            action: "remove",
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Signs, and sees that the signature verifies.
+    ///
+    /// # Errors
+    /// [`SoftwareKeyError::SelfTest`].
+    pub fn test(&self) -> Result<(), SoftwareKeyError> {
+        let signed = sign(Domain::Challenge, self, SELF_TEST).map_err(|_| SoftwareKeyError::SelfTest)?;
+        let opened = open_signed(Domain::Challenge, &self.public_key(), &signed, SELF_TEST.len());
+        opened.map(drop).map_err(|_| SoftwareKeyError::SelfTest)
+    }
+
     fn load(path: &Path) -> Result<Self, SoftwareKeyError> {
         let failed = |source| SoftwareKeyError::File { action: "read", path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
@@ -90,49 +117,20 @@ impl SoftwareKey {
     }
 
     fn create(path: &Path) -> Result<Self, SoftwareKeyError> {
-        let failed = |action| move |source| SoftwareKeyError::File { action, path: path.to_owned(), source };
         let key = fresh()?;
-        // A bare file name has the empty path as its parent, which no system opens.
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let made: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
-        fs::create_dir_all(folder).map_err(failed("create the folder of"))?;
-        // Written beside and linked into place: a crash leaves no half key, and a lost race never overwrites the winner's.
-        let draft = path.with_extension(format!("draft-{}", hex(&draft_name()?)));
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(failed("create"))?;
         let mut scalar = key.to_bytes();
-        let line = Zeroizing::new(format!("{MAGIC} {}\n", hex(&scalar)));
+        let mut digits = Zeroizing::new([0; 64]);
+        hex::encode_to_slice(scalar, &mut *digits).expect("32 bytes are 64 digits");
         scalar.zeroize();
-        let written = file.write_all(line.as_bytes()).and_then(|()| file.sync_all());
-        let linked = written.and_then(|()| fs::hard_link(&draft, path));
-        fs::remove_file(&draft).map_err(failed("tidy up after"))?;
-        match linked {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed("create")(error)),
-        }
-        // The file's own sync keeps what is in it; its name is kept by the folder's, and a new folder's by the one above. An
-        // identity that a coordinator has met must not be gone after a loss of power.
-        let above = made.iter().filter_map(|folder| folder.parent());
-        for folder in std::iter::once(folder).chain(above) {
-            sync(folder).map_err(failed("keep"))?;
-        }
+        let line = Zeroizing::new([MAGIC.as_bytes(), b" ", &*digits, b"\n"].concat());
+        // A lost race loads the winner's. An identity that a coordinator has met must not be gone after a loss of power.
+        durable::create(path, &line).map_err(|source| SoftwareKeyError::File {
+            action: "create",
+            path: path.to_owned(),
+            source,
+        })?;
         Self::load(path)
     }
-}
-
-/// Another one for each draft. One that is left behind by a crash then stands in nobody's way, as it would if the number of
-/// the process were its name: that is always 1 in a container.
-fn draft_name() -> Result<[u8; 8], SoftwareKeyError> {
-    let mut name = [0; 8];
-    getrandom::fill(&mut name).map_err(|_| SoftwareKeyError::Randomness)?;
-    Ok(name)
-}
-
-/// Makes a folder's entries durable.
-fn sync(folder: &Path) -> io::Result<()> {
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    File::open(folder)?.sync_all()
 }
 
 fn fresh() -> Result<SigningKey, SoftwareKeyError> {
@@ -146,23 +144,10 @@ fn fresh() -> Result<SigningKey, SoftwareKeyError> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
-        text
-    })
-}
-
 fn parse(text: &str) -> Option<SigningKey> {
     let digits = text.strip_prefix(MAGIC)?.strip_prefix(' ')?.strip_suffix('\n')?;
-    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
     let mut scalar = Zeroizing::new([0; 32]);
-    for (at, byte) in scalar.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&digits[at * 2..at * 2 + 2], 16).ok()?;
-    }
+    hex::decode_to_slice(digits, &mut *scalar).ok()?;
     SigningKey::from_slice(&*scalar).ok()
 }
 
@@ -188,6 +173,7 @@ impl IdentityKey for SoftwareKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
@@ -211,11 +197,6 @@ mod tests {
         }
         let first = SoftwareKey::load_or_create(&path).unwrap();
         assert_eq!(SoftwareKey::load_or_create(&path).unwrap().public_point(), first.public_point());
-    }
-
-    #[test]
-    fn every_draft_has_a_name_of_its_own() {
-        assert_ne!(draft_name().unwrap(), draft_name().unwrap());
     }
 
     #[test]

@@ -8,12 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use darkbloom_attest::{CoordinatorError, verify_welcome};
-use darkbloom_keys::{IdentityKey, SoftwareKey};
 use darkbloom_seal::{Epoch, EpochRing};
 use darkbloom_store::ReceiptOutbox;
-use darkbloom_types::{CatalogueDigest, NetworkId, ProviderId, SecretString, TokenCount};
+use darkbloom_types::{CatalogueDigest, EpochId, NetworkId, ProviderId, SecretString, TokenCount};
 use darkbloom_wire::{
-    CatalogueEntry, ChallengeProof, CoordinatorFrame, Dial, Hello, ModelLoad, ProviderFrame, PublicKey, Welcome,
+    CatalogueEntry, CoordinatorFrame, Dial, Hello, ModelLoad, ProviderFrame, PublicKey, Statement, Welcome,
     catalogue_digest, challenge_digest, limits,
 };
 use futures_util::SinkExt as _;
@@ -26,6 +25,8 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use crate::link::{Heard, Link, Socket, next_frame, told};
 use crate::presenting::Presenting;
 use crate::shelf::{Shelf, Status};
+use crate::signatory::{Signatory, SignedStatement};
+use crate::stating::{Stated, Stating};
 use crate::{ServeError, StartError};
 use darkbloom_host::clock;
 
@@ -109,6 +110,8 @@ pub struct Serving {
     /// Of the network: it stays when the operator signs a model's entry again.
     pub ring: Arc<Mutex<EpochRing>>,
     pub outbox: Arc<ReceiptOutbox>,
+    /// What this process does to keep others out of its memory.
+    pub hardening: Arc<[&'static str]>,
 }
 
 impl Serving {
@@ -143,12 +146,13 @@ impl JoinToken {
 
 /// The agent.
 pub struct Agent {
-    identity: Arc<SoftwareKey>,
+    signatory: Arc<Signatory>,
     outbox: Arc<ReceiptOutbox>,
     pin: Pin,
     shelf: Arc<Shelf>,
     join_token: JoinToken,
     endpoint: String,
+    hardening: Arc<[&'static str]>,
     serving: Option<Arc<Serving>>,
     next_row: Arc<AtomicU64>,
 }
@@ -184,7 +188,7 @@ pub enum Broken {
 
 impl Agent {
     pub fn new(
-        identity: Arc<SoftwareKey>,
+        signatory: Arc<Signatory>,
         outbox: ReceiptOutbox,
         pin: Pin,
         shelf: Arc<Shelf>,
@@ -193,15 +197,22 @@ impl Agent {
     ) -> Self {
         let next_row = Arc::new(AtomicU64::new(1));
         Self {
-            identity,
+            signatory,
             outbox: Arc::new(outbox),
             pin,
             shelf,
             join_token: JoinToken::new(join_token),
             endpoint,
+            hardening: Arc::default(),
             serving: None,
             next_row,
         }
+    }
+
+    /// Says in its statements that this process does this to keep others out of its memory.
+    pub fn hardened(mut self, measures: Vec<&'static str>) -> Self {
+        self.hardening = measures.into();
+        self
     }
 
     /// Keeps the connection up until told to stop, or left without an engine, which is an error.
@@ -280,7 +291,7 @@ impl Agent {
             Err(_) => return Err(Broken::Lost),
         };
         let serving = self.admit(&welcome, &nonce)?;
-        let hello = self.hello(&serving, &welcome)?;
+        let (hello, stated) = self.hello(&serving, &welcome).await?;
         say(&mut socket, hello).await?;
         let receipts = self.outbox.unacknowledged(PRESENTED_MAX).await.unwrap_or_else(|error| {
             tracing::error!(%error, "cannot read the receipts that were not acknowledged");
@@ -290,9 +301,10 @@ impl Agent {
             tracing::info!(count = receipts.len(), "presenting unacknowledged receipts again");
         }
         let presenting = Presenting::new(receipts, limits::RECEIPTS_PER_FRAME_MAX);
-        let (identity, next_row) = (Arc::clone(&self.identity), Arc::clone(&self.next_row));
+        let (signatory, next_row) = (Arc::clone(&self.signatory), Arc::clone(&self.next_row));
         let token = self.join_token.clone();
-        Ok(Link::new(socket, serving, identity, welcome.connection, next_row, presenting, token))
+        let stating = Stating::new(signatory, stated);
+        Ok(Link::new(socket, serving, stating, welcome.connection, next_row, presenting, token))
     }
 
     /// Checks the pin and the proof, finds this provider's models in the catalogue, and keeps or makes the epochs.
@@ -311,7 +323,7 @@ impl Agent {
         }
         let key = PublicKey::P256(welcome.coordinator);
         let models = self.named(&welcome.catalogue.0, &key, network)?;
-        let identity = self.identity.public_point();
+        let identity = self.signatory.public_point();
         let ring = match &self.serving {
             Some(serving) if serving.ring().network() == network => {
                 // It may have been due for hours when this machine slept.
@@ -333,6 +345,7 @@ impl Agent {
             shelf: Arc::clone(&self.shelf),
             ring,
             outbox: Arc::clone(&self.outbox),
+            hardening: Arc::clone(&self.hardening),
         });
         self.serving = Some(Arc::clone(&serving));
         Ok(serving)
@@ -372,17 +385,20 @@ impl Agent {
         Ok(models)
     }
 
-    fn hello(&self, serving: &Serving, welcome: &Welcome) -> Result<Hello, Broken> {
-        let ring = serving.ring();
+    /// The introduction, and what is said in it.
+    async fn hello(&self, serving: &Serving, welcome: &Welcome) -> Result<(Hello, Stated), Broken> {
         let network = NetworkId::of_coordinator_key(&welcome.coordinator);
-        let digest = challenge_digest(&network, &welcome.nonce, &welcome.connection, &ring.current().id());
-        Ok(Hello {
-            statement: statement(&self.identity, serving, &ring)?,
-            proof: ChallengeProof { digest }.sign(&*self.identity)?,
+        let (unsigned, epoch) = statement(serving);
+        let digest = challenge_digest(&network, &welcome.nonce, &welcome.connection, &epoch);
+        let SignedStatement { bytes, complete } = self.signatory.state(unsigned).await?;
+        let hello = Hello {
+            statement: bytes,
+            proof: self.signatory.prove(digest).await?,
             join_token: self.join_token.to_send(),
             models: loads(serving).into(),
             capabilities: Vec::new().into(),
-        })
+        };
+        Ok((hello, Stated { epoch, complete }))
     }
 }
 
@@ -392,15 +408,15 @@ async fn say(socket: &mut Socket, frame: impl Into<ProviderFrame>) -> Result<(),
     tokio::time::timeout(CONNECT_WAIT, send).await.map_err(|_| Broken::Stuck)?.map_err(|_| Broken::Lost)
 }
 
-/// The current epoch's statement, signed.
-pub fn statement(
-    identity: &SoftwareKey,
-    serving: &Serving,
-    ring: &EpochRing,
-) -> Result<Vec<u8>, darkbloom_wire::SignError> {
+/// The current epoch's statement, to be signed, and the epoch.
+pub fn statement(serving: &Serving) -> (Statement, EpochId) {
     let release = concat!("darkbloom/", env!("CARGO_PKG_VERSION"));
     let models = serving.models.iter().map(|(digest, _)| *digest).collect();
-    ring.current().statement(ring.network(), models, Vec::new(), release).sign(identity)
+    let ring = serving.ring();
+    let current = ring.current();
+    let mut statement = current.statement(ring.network(), models, Vec::new(), release);
+    statement.hardening = serving.hardening.iter().map(|measure| (*measure).to_owned()).collect::<Vec<_>>().into();
+    (statement, current.id())
 }
 
 /// Where its models are, and how busy.

@@ -19,6 +19,8 @@ mod presenting;
 mod pulse;
 mod request;
 mod shelf;
+mod signatory;
+mod stating;
 mod stock;
 
 use std::path::PathBuf;
@@ -26,7 +28,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use darkbloom_engine::ExecuteError;
-use darkbloom_keys::{IdentityKey as _, SoftwareKey, SoftwareKeyError};
+pub use darkbloom_keys as keys;
+pub use darkbloom_keys::{Home, KeyConfig};
+use darkbloom_keys::{Identity, IdentityError, IdentityKey as _};
 use darkbloom_store::{OpenStoreError, ReceiptOutbox};
 use darkbloom_types::{Millis, NetworkId, ProviderId, SecretString};
 use tokio::sync::watch;
@@ -35,6 +39,7 @@ use tokio::task::{JoinError, JoinHandle};
 pub use darkbloom_engine::{Accelerator, Device, Exactness, devices, processor_features};
 
 use crate::shelf::{Allowance, Shelf, Shelved};
+use crate::signatory::Signatory;
 use crate::stock::Kinds;
 
 pub use crate::local::{Local, LocalConfig, Said, local_key};
@@ -53,6 +58,12 @@ pub struct Config {
     pub join_token: Option<SecretString>,
     /// The folder of identity, pin and unacknowledged receipts.
     pub data: PathBuf,
+    /// Where its identity key may be made.
+    pub keys: KeyConfig,
+    /// Addresses of activators that are asked besides the coordinator: independent ones, which consumers may pin.
+    pub activators: Vec<String>,
+    /// What this process does to keep others out of its memory, by name: it stands in statements, as the provider's word.
+    pub hardening: Vec<&'static str>,
     /// The models. The first is loaded at the start, the others when somebody asks for them.
     pub models: Vec<ModelConfig>,
     /// Bytes of memory for all of them together; three quarters of what is free at the start, where nothing is said.
@@ -69,13 +80,16 @@ pub enum StartError {
     Address(String),
     /// The identity key.
     #[error(transparent)]
-    Key(#[from] SoftwareKeyError),
+    Key(#[from] IdentityError),
     /// The receipts' file.
     #[error(transparent)]
     Outbox(#[from] OpenStoreError),
     /// The model.
     #[error(transparent)]
     Model(#[from] LoadError),
+    /// No client for activators.
+    #[error("this machine's TLS or proxy settings make no HTTP client")]
+    Http,
     /// No model.
     #[error("no model is given")]
     NoModel,
@@ -101,7 +115,7 @@ impl StartError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Address(_) => "give it as `--coordinator https://HOST` (plain http only on this machine)",
-            Self::Key(_) => "see the message; the identity key is what the coordinator knows this machine by",
+            Self::Key(error) => error.next_step(),
             Self::Outbox(OpenStoreError::Locked { .. }) => {
                 "another provider uses this folder; stop it, or choose another with `--data`"
             }
@@ -109,6 +123,7 @@ impl StartError {
                 "check the folder's permissions and disk, or choose another with `--data`"
             }
             Self::Model(error) => error.hint(),
+            Self::Http => "check the variables HTTPS_PROXY and SSL_CERT_FILE",
             Self::NoModel => "add `--model FILE.gguf`",
             Self::PinDamaged { .. } => {
                 "remove the file to pin the next coordinator that is met, or give `--coordinator-key`"
@@ -205,21 +220,30 @@ impl Provider {
         load_model: impl Fn(&ModelOptions, &LoadWatch) -> Result<LoadedModel, LoadError> + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let endpoint = agent::endpoint(&config.coordinator).map_err(StartError::Address)?;
-        let data = config.data.clone();
+        for activator in &config.activators {
+            agent::endpoint(activator).map_err(StartError::Address)?;
+        }
+        let (data, keys) = (config.data.clone(), config.keys.clone());
         // Before anything is loaded: a folder that cannot be used is found out at once.
         let own = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
-            let identity = SoftwareKey::load_or_create(&data.join("identity.key"))?;
+            let (identity, passed) = Identity::open(&data, &keys)?;
+            for passed in passed {
+                tracing::warn!(reason = %passed, "the identity key is in a weaker home: {}", passed.next_step);
+            }
             let outbox = ReceiptOutbox::open(&data.join("receipts.sqlite"))?;
             let pin = agent::Pin::load(config.network, data.join("coordinator.pin"))?;
             Ok((identity, outbox, pin))
         });
         let (identity, outbox, pin) = own.await.expect("reading files does not panic")?;
         let known = config.data.join("weights.json");
-        let Config { models, memory, idle_unload, join_token, .. } = config;
+        let Config { models, memory, idle_unload, join_token, .. } = config.clone();
         let shelf = open_shelf(models, Kinds::Answers, memory, idle_unload, known, load_model).await?;
         let id = ProviderId::of_public_key(&identity.public_point());
+        tracing::info!(provider = %id, "identity: {}", identity.home().describe());
+        let activators = std::iter::once(config.coordinator).chain(config.activators).collect();
+        let signatory = Signatory::new(identity, activators, config.data.join("activations"))?;
         let (stop, stopped) = watch::channel(false);
-        let agent = agent::Agent::new(Arc::new(identity), outbox, pin, shelf, join_token, endpoint);
+        let agent = agent::Agent::new(signatory, outbox, pin, shelf, join_token, endpoint).hardened(config.hardening);
         let task = tokio::spawn(agent.run(stopped));
         Ok(Self { id, stop, task })
     }

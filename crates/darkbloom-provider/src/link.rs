@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use darkbloom_batch::RowId;
 use darkbloom_host::clock;
-use darkbloom_keys::SoftwareKey;
 use darkbloom_session::{CancelAction, OfferError, ProviderStreams};
 use darkbloom_types::{CatalogueDigest, ConnectionId, Refusal, RefusalCode, StreamId};
 use darkbloom_wire::{
-    CancelAck, Challenge, ChallengeAnswer, ChallengeProof, CoordinatorFrame, Decoded, EpochUpdate, Heartbeat,
-    LoadOutcome, LoadReport, Offer, ProviderFrame, Receipts, VerdictNotice, challenge_digest, limits,
+    CancelAck, Challenge, CoordinatorFrame, Decoded, Heartbeat, LoadOutcome, LoadReport, Offer, ProviderFrame,
+    Receipts, VerdictNotice, challenge_digest, limits,
 };
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -27,6 +26,7 @@ use crate::presenting::Presenting;
 use crate::pulse::Pulse;
 use crate::request::{self, Job};
 use crate::shelf::Asked;
+use crate::stating::Stating;
 
 /// Load is reported this often; the coordinator's patience is three and a half times that.
 const HEARTBEAT: Duration = Duration::from_millis(limits::HEARTBEAT.0);
@@ -126,7 +126,7 @@ pub struct Link {
     presenting: Presenting,
     token: JoinToken,
     serving: Arc<Serving>,
-    identity: Arc<SoftwareKey>,
+    stating: Stating,
     connection: ConnectionId,
     streams: ProviderStreams,
     cancels: HashMap<StreamId, watch::Sender<bool>>,
@@ -143,7 +143,7 @@ impl Link {
     pub fn new(
         socket: Socket,
         serving: Arc<Serving>,
-        identity: Arc<SoftwareKey>,
+        stating: Stating,
         connection: ConnectionId,
         next_row: Arc<AtomicU64>,
         presenting: Presenting,
@@ -162,7 +162,7 @@ impl Link {
             presenting,
             token,
             serving,
-            identity,
+            stating,
             connection,
             streams: ProviderStreams::default(),
             cancels: HashMap::new(),
@@ -210,7 +210,7 @@ impl Link {
                         // Full means that one is on its way.
                         let _ = self.pings.try_send(());
                     }
-                    self.rotate().await?;
+                    self.rotate();
                     self.present().await?;
                     self.heartbeat().await?;
                 }
@@ -277,23 +277,22 @@ impl Link {
         self.send(Heartbeat { models: loads(&self.serving).into(), draining: self.draining }).await
     }
 
-    /// Begins the next epoch when it is time.
-    async fn rotate(&self) -> Result<(), Broken> {
-        let signed = {
-            let mut ring = self.serving.ring();
-            if !ring.turn(clock::now(), &mut clock::rng()) {
-                return Ok(());
-            }
-            statement(&self.identity, &self.serving, &ring)?
-        };
-        tracing::info!("began the next epoch");
-        self.send(EpochUpdate { statement: signed }).await
+    /// Begins the next epoch when it is time, and says so; also what could not be said at the introduction.
+    fn rotate(&self) {
+        if self.serving.ring().turn(clock::now(), &mut clock::rng()) {
+            tracing::info!("began the next epoch");
+        }
+        let (unsigned, current) = statement(&self.serving);
+        self.stating.look(current, || unsigned, &self.out);
     }
 
     async fn handle(&mut self, frame: CoordinatorFrame) -> Result<(), Broken> {
         match frame {
             CoordinatorFrame::Welcome(_) => Err(Broken::Protocol("a second welcome".to_owned())),
-            CoordinatorFrame::Challenge(challenge) => self.challenge(&challenge).await,
+            CoordinatorFrame::Challenge(challenge) => {
+                self.challenge(&challenge);
+                Ok(())
+            }
             CoordinatorFrame::Offer(offer) => self.offer(offer).await,
             CoordinatorFrame::Cancel(cancel) => match self.streams.cancel(cancel.stream) {
                 CancelAction::Stop => {
@@ -353,13 +352,12 @@ impl Link {
         Ok(())
     }
 
-    async fn challenge(&self, challenge: &Challenge) -> Result<(), Broken> {
-        let proof = {
+    fn challenge(&self, challenge: &Challenge) {
+        let digest = {
             let ring = self.serving.ring();
-            let digest = challenge_digest(&ring.network(), &challenge.nonce, &self.connection, &ring.current().id());
-            ChallengeProof { digest }.sign(&*self.identity)?
+            challenge_digest(&ring.network(), &challenge.nonce, &self.connection, &ring.current().id())
         };
-        self.send(ChallengeAnswer { proof }).await
+        self.stating.prove(digest, &self.out);
     }
 
     fn verdict(&mut self, notice: &VerdictNotice) {

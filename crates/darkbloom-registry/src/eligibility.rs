@@ -110,7 +110,7 @@ pub(crate) fn eligible(
     if !loaded {
         return Err(Ineligible::ModelNotLoaded);
     }
-    if provider.registration.tier < tier_min {
+    if provider.registration.stated.tier < tier_min {
         return Err(Ineligible::TierTooLow);
     }
     Ok(())

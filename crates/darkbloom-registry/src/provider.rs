@@ -40,6 +40,8 @@ pub struct Stated {
     pub statement: Vec<u8>,
     /// The epoch.
     pub epoch: EpochId,
+    /// What is proven in it.
+    pub tier: Tier,
     /// When clients stop sealing to it.
     pub use_until: UnixMillis,
     /// When the provider stops opening it.
@@ -57,8 +59,6 @@ pub struct Registration {
     pub provider: ProviderId,
     /// On which connection.
     pub connection: ConnectionId,
-    /// What is proven.
-    pub tier: Tier,
     /// The statement of its current epoch.
     pub stated: Stated,
     /// What it says that it has loaded.

@@ -1,6 +1,7 @@
 //! All providers of a network.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use darkbloom_types::{
     CatalogueDigest, ConnectionId, EpochId, Millis, MonoMillis, ProviderId, RefusalCode, RequestId, Tier, TokenCount,
@@ -317,11 +318,30 @@ impl Registry {
         };
         let view = |provider: &Provider| ProviderView {
             provider: provider.registration.provider,
-            tier: provider.registration.tier,
+            tier: provider.registration.stated.tier,
             eligible: eligible(provider, None, tier_min, now, wall),
             models: provider.registration.models.iter().map(|said| load(provider, said)).collect(),
         };
         self.providers.values().map(view).collect()
+    }
+
+    /// Connected providers with ids above `after`, each with its signed statement and why it gets no work, in the order of their
+    /// ids; no more than `most`.
+    #[must_use]
+    pub fn statements(
+        &self,
+        after: Option<&ProviderId>,
+        most: usize,
+        tier_min: Tier,
+        now: MonoMillis,
+        wall: UnixMillis,
+    ) -> Vec<(ProviderId, Vec<u8>, Result<(), Ineligible>)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let view = |(id, provider): (&ProviderId, &Provider)| {
+            let verdict = eligible(provider, None, tier_min, now, wall);
+            (*id, provider.registration.stated.statement.clone(), verdict)
+        };
+        self.providers.range::<ProviderId, _>((from, Bound::Unbounded)).take(most).map(view).collect()
     }
 
     /// Up to 32 eligible providers of a model, those with most room first, then those that would have to load it, doubted ones
@@ -548,7 +568,7 @@ impl Registry {
                 return Call::Enough;
             }
             let opens = waiting.epoch_at(id).is_some_and(|epoch| provider.opens(epoch, wall));
-            if !opens || provider.registration.tier < waiting.tier_min {
+            if !opens || provider.registration.stated.tier < waiting.tier_min {
                 return Call::Stay;
             }
             free -= 1;

@@ -96,6 +96,7 @@ impl Epoch {
             models: models.into(),
             evidence: evidence.into(),
             release: release.to_owned(),
+            hardening: Vec::new().into(),
         }
     }
 

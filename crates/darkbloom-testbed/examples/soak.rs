@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use darkbloom_client::{CANDIDATES_DEFAULT, Client, Config as ClientConfig, Operation, Part};
+use darkbloom_client::{CANDIDATES_DEFAULT, Client, Config as ClientConfig, HardwareTrust, Operation, Part, Roots};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
-use darkbloom_provider::{Config as ProviderConfig, ModelConfig, Provider, weights_of_file};
+use darkbloom_provider::{Config as ProviderConfig, KeyConfig, ModelConfig, Provider, weights_of_file};
 use darkbloom_testbed::sampled_request;
 use darkbloom_text::TextPack;
 use darkbloom_types::{NetworkId, ProviderId, RefusalCode, SecretString, Tier};
@@ -199,6 +199,9 @@ impl Bed {
             network: Some(self.network),
             join_token,
             data: self.folder.path().join(format!("provider-{index}")),
+            keys: KeyConfig::software(),
+            activators: Vec::new(),
+            hardening: Vec::new(),
             models: vec![ModelConfig {
                 rows: Some(ROWS),
                 row_tokens: Some(512),
@@ -217,6 +220,7 @@ impl Bed {
             pin_file: None,
             tier_min: Tier::Hardware,
             pinned: self.providers.clone(),
+            hardware: HardwareTrust::default(),
             candidates: CANDIDATES_DEFAULT,
         })?)
     }
@@ -284,7 +288,7 @@ impl Bed {
 }
 
 fn coordinator_config(folder: &Path, listen: SocketAddr) -> CoordinatorConfig {
-    CoordinatorConfig { listen, data: folder.join("coordinator"), tier_min: Tier::None }
+    CoordinatorConfig { listen, data: folder.join("coordinator"), tier_min: Tier::None, tpm_roots: Roots::default() }
 }
 
 // ---- the load -----------------------------------------------------------------------------------------------------

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use darkbloom_client::{Client, Config as ClientConfig, Operation, Part};
+use darkbloom_client::{Client, Config as ClientConfig, HardwareTrust, Operation, Part, Roots};
 use darkbloom_content::{ChatRequest, Message, Role};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
 use darkbloom_engine::LlamaSettings;
-use darkbloom_provider::{Config as ProviderConfig, ModelConfig, Provider, weights_of_file};
+use darkbloom_provider::{Config as ProviderConfig, KeyConfig, ModelConfig, Provider, weights_of_file};
 use darkbloom_text::TextPack;
 use darkbloom_types::{Refusal, SecretString, Tier};
 use serde_json::{Value, json};
@@ -100,6 +100,7 @@ impl Network {
             listen: ([127, 0, 0, 1], 0).into(),
             data: folder.path().join("coordinator"),
             tier_min: Tier::None,
+            tpm_roots: Roots::default(),
         })
         .await?;
         let url = format!("http://{}", coordinator.address);
@@ -115,6 +116,9 @@ impl Network {
             network: Some(coordinator.network),
             join_token: Some(admin.key("join", None).await?),
             data: folder.path().join("provider"),
+            keys: KeyConfig::software(),
+            activators: Vec::new(),
+            hardening: Vec::new(),
             models: vec![ModelConfig {
                 rows: Some(settings.rows_max),
                 row_tokens: Some(settings.row_tokens_max),
@@ -133,6 +137,7 @@ impl Network {
             pin_file: None,
             tier_min: Tier::Hardware,
             pinned: BTreeSet::from([provider.id]),
+            hardware: HardwareTrust::default(),
             candidates: darkbloom_client::CANDIDATES_DEFAULT,
         })?;
         Ok(Self { coordinator, provider, provider_config, client, key, admin, _folder: folder })

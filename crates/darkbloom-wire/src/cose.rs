@@ -26,11 +26,15 @@ pub enum Domain {
     CatalogueEntry,
     /// A list of candidates, signed by the coordinator.
     CandidateList,
+    /// Connected providers with their evidence, signed by the coordinator.
+    ProviderList,
+    /// An activator's word about a TPM, signed by its key.
+    Activation,
 }
 
 impl Domain {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Statement,
         Self::Challenge,
         Self::Coordinator,
@@ -38,6 +42,8 @@ impl Domain {
         Self::Bill,
         Self::CatalogueEntry,
         Self::CandidateList,
+        Self::ProviderList,
+        Self::Activation,
     ];
 
     /// The string under the signature.
@@ -51,6 +57,8 @@ impl Domain {
             Self::Bill => "darkbloom/v1/bill",
             Self::CatalogueEntry => "darkbloom/v1/catalogue-entry",
             Self::CandidateList => "darkbloom/v1/candidate-list",
+            Self::ProviderList => "darkbloom/v1/provider-list",
+            Self::Activation => "darkbloom/v1/activation",
         }
     }
 }

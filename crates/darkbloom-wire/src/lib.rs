@@ -24,6 +24,7 @@ mod loading;
 mod prefixed;
 mod record;
 mod signed;
+mod tpm;
 
 pub use cbor::{DecodeError, Reader, Writer};
 pub use cose::{Algorithm, Domain, PublicKey, SignError, Signer, VerifyError, open_signed, sign};
@@ -38,6 +39,11 @@ pub use loading::{LoadOutcome, Residence};
 pub use prefixed::LengthPrefixed;
 pub use record::List;
 pub use signed::{
-    Bill, Candidate, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Evidence, Receipt, Statement,
-    catalogue_digest, challenge_digest, coordinator_proof_digest, epoch_nonce, receipt_id,
+    Bill, Bundle, Candidate, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Evidence, ListedProvider,
+    ProviderList, Receipt, Statement, catalogue_digest, challenge_digest, coordinator_proof_digest, epoch_nonce,
+    receipt_id,
+};
+pub use tpm::{
+    ACTIVATIONS_MAX, Activation, ActivationAnswer, ActivationChallenge, ActivationRequest, PCRS_MAX, Pcr, TPM_EVIDENCE,
+    TpmEvidence,
 };

@@ -21,6 +21,10 @@ pub const ATTEMPTS_MAX: u32 = 3;
 pub const RESEALS_MAX: u32 = 2;
 /// A provider statement, evidence included (certificate chains are a few KiB each).
 pub const STATEMENT_BYTES_MAX: usize = 32 * 1024;
+/// One certificate of a maker of hardware, in DER: those with the longest keys take 2 KiB.
+pub const CERTIFICATE_BYTES_MAX: usize = 4 * 1024;
+/// Certificates between a device's own and its maker's root.
+pub const CERTIFICATES_MAX: usize = 4;
 /// A catalogue entry.
 pub const CATALOGUE_ENTRY_BYTES_MAX: usize = 4 * 1024;
 /// A receipt or bill.

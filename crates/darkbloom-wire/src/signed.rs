@@ -1,4 +1,5 @@
-//! The signed objects: statement, challenge proof, coordinator proof, receipt, bill, catalogue entry, candidate list.
+//! The signed objects: statement, challenge proof, coordinator proof, receipt, bill, catalogue entry, candidate list; an
+//! activator's word is in `tpm`.
 
 use darkbloom_types::{
     AttemptNumber, CatalogueDigest, ConnectionId, Digest, EpochId, Micros, NanoDollars, NetworkId, OperationId, Price,
@@ -12,9 +13,12 @@ use crate::limits::{
     STATEMENT_BYTES_MAX, TEXT_BYTES_MAX,
 };
 use crate::record::{List, Record, nested, record};
+use crate::tpm::Activation;
 
 /// Most pieces of evidence in one statement: one a platform module, and room for a second of each kind.
 const EVIDENCE_MAX: usize = 8;
+/// Most measures in one statement: six are known.
+const HARDENING_MAX: usize = 16;
 
 record! {
     /// One piece of hardware evidence; `darkbloom-attest` knows the formats.
@@ -49,6 +53,8 @@ record! {
         9 evidence: List<Evidence> [EVIDENCE_MAX],
         /// The program's release name, as it says.
         10 release: String [TEXT_BYTES_MAX],
+        /// What it does to keep others out of its memory, as it says.
+        11 hardening: List<String> [HARDENING_MAX, TEXT_BYTES_MAX],
     }
 }
 
@@ -172,6 +178,61 @@ record! {
         4 price: Price,
         /// Who may answer.
         5 candidates: List<Candidate> [CANDIDATES_MAX],
+        /// The public key of the network's own activator, if it has one.
+        6 activator: Option<[u8; 65]>,
+    }
+}
+
+record! {
+    /// One connected provider, for whoever wants to check it.
+    ListedProvider {
+        /// Its signed statement, evidence included.
+        1 statement: Vec<u8> [STATEMENT_BYTES_MAX],
+        /// Why it gets no work, by name; absent when it does.
+        2 reason: Option<String> [TEXT_BYTES_MAX],
+    }
+}
+nested!(ListedProvider);
+
+record! {
+    /// Connected providers of a network, signed by the coordinator: what `GET /v1/providers/attestation` publishes.
+    ProviderList {
+        /// The network.
+        1 network: NetworkId,
+        /// The coordinator's clock.
+        2 time: UnixMillis,
+        /// The public key of the network's own activator, if it has one.
+        3 activator: Option<[u8; 65]>,
+        /// Providers, in the order of their ids.
+        4 providers: List<ListedProvider> [CANDIDATES_MAX],
+        /// Whether others follow.
+        5 more: bool,
+    }
+}
+
+record! {
+    /// A published list and whose it is, in a file: enough to check everything in it without any network.
+    Bundle {
+        /// The coordinator's public key (uncompressed SEC 1 point).
+        1 coordinator: [u8; 65],
+        /// The signed [`ProviderList`].
+        2 list: Vec<u8> [FRAME_BYTES_MAX],
+    }
+}
+
+impl Bundle {
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        self.to_bytes()
+    }
+
+    /// Reads exactly one.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are none.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::from_bytes(bytes, Unknown::RefuseCritical)
     }
 }
 
@@ -206,6 +267,8 @@ signed_object! {
     Bill Bill RECEIPT_BYTES_MAX;
     CatalogueEntry CatalogueEntry CATALOGUE_ENTRY_BYTES_MAX;
     CandidateList CandidateList FRAME_BYTES_MAX;
+    ProviderList ProviderList FRAME_BYTES_MAX;
+    Activation Activation RECEIPT_BYTES_MAX;
 }
 
 impl Statement {
@@ -236,6 +299,16 @@ impl Statement {
 
 impl Receipt {
     /// Reads a receipt without checking its signature, to find the request it belongs to.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when it is none.
+    pub fn peek(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::from_bytes(unverified_payload(bytes, RECEIPT_BYTES_MAX)?, Unknown::RefuseCritical)
+    }
+}
+
+impl Activation {
+    /// Reads an activator's word without checking its signature, to find out whose it says it is.
     ///
     /// # Errors
     /// [`DecodeError`] when it is none.

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use darkbloom_provider::Home;
 use darkbloom_types::{NetworkId, ProviderId, Tier};
 
 use crate::settings::{AcceleratorPolicy, Adapter, Memory, ROWS};
+use crate::trust::ActivatorKey;
 
 /// A number of batch rows.
 fn rows() -> RangedU64ValueParser<usize> {
@@ -39,8 +41,10 @@ pub enum Command {
     Proxy(Proxy),
     /// Run a provider. When it dies it is started again.
     Start(Start),
-    /// Show what this machine offers to models: memory, processor, devices.
+    /// Show what this machine offers to models: memory, processor, devices; and where a key can live.
     Doctor(Doctor),
+    /// Show, test and delete this machine's identity as a provider.
+    Key(Key),
     /// Measure what this machine does with a model.
     Benchmark(Benchmark),
     /// Make, list and revoke API keys and join tokens.
@@ -51,6 +55,8 @@ pub enum Command {
     Catalogue(Catalogue),
     /// Find, download and remove model files of this machine.
     Models(Models),
+    /// Check what is claimed about providers, live or from a file. Exit with 3 when something does not hold.
+    Verify(Verify),
 }
 
 /// Options of `dev`.
@@ -92,6 +98,9 @@ pub struct Coordinator {
     /// Least tier of providers that get work.
     #[arg(long)]
     pub tier_min: Option<Tier>,
+    /// A file in PEM with roots of makers of TPMs; may be given again. With any, the coordinator vouches for their TPMs.
+    #[arg(long, value_name = "FILE")]
+    pub tpm_roots: Vec<PathBuf>,
     /// How it is run by another program.
     #[command(flatten)]
     pub run: Supervised,
@@ -123,6 +132,73 @@ pub struct TrustOptions {
     /// A provider to trust by name, whatever its tier; may be given again.
     #[arg(long = "pin-provider")]
     pub pinned: Vec<ProviderId>,
+    /// A file in PEM with roots of makers of TPMs that are believed; may be given again.
+    #[arg(long, value_name = "FILE")]
+    pub tpm_roots: Vec<PathBuf>,
+    /// An activator to believe by its key, whoever runs it; may be given again. The network's own counts for less.
+    #[arg(long = "pin-activator", value_name = "KEY")]
+    pub activators: Vec<ActivatorKey>,
+}
+
+/// Options of `verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// What to check.
+    #[command(subcommand)]
+    pub what: VerifyWhat,
+}
+
+/// What can be checked.
+#[derive(Debug, Subcommand)]
+pub enum VerifyWhat {
+    /// A connected provider of a network, or the first 32.
+    Provider {
+        /// Which; all of them where none is named.
+        provider: Option<ProviderId>,
+        /// Those whose ids come after this one's.
+        #[arg(long, conflicts_with = "provider")]
+        after: Option<ProviderId>,
+        /// Write what was checked into a file, to be checked again without any network.
+        #[arg(long, value_name = "FILE")]
+        save: Option<PathBuf>,
+        /// Whom to trust.
+        #[command(flatten)]
+        trust: TrustOptions,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// A file that was saved before, as of when its coordinator signed it.
+    Bundle {
+        /// The file.
+        file: PathBuf,
+        /// Whom to trust.
+        #[command(flatten)]
+        trust: VerifyTrust,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Whom to trust where there is no network.
+#[derive(Debug, Args)]
+pub struct VerifyTrust {
+    /// The coordinator's pin: 64 hex digits. Without it any coordinator's bundle is read, and its network is shown.
+    #[arg(long)]
+    pub coordinator_key: Option<NetworkId>,
+    /// Least tier of providers.
+    #[arg(long)]
+    pub tier_min: Option<Tier>,
+    /// A provider to trust by name, whatever its tier; may be given again.
+    #[arg(long = "pin-provider")]
+    pub pinned: Vec<ProviderId>,
+    /// A file in PEM with roots of makers of TPMs that are believed; may be given again.
+    #[arg(long, value_name = "FILE")]
+    pub tpm_roots: Vec<PathBuf>,
+    /// An activator to believe by its key, whoever runs it; may be given again.
+    #[arg(long = "pin-activator", value_name = "KEY")]
+    pub activators: Vec<ActivatorKey>,
 }
 
 /// Options of `gateway`.
@@ -184,6 +260,12 @@ pub struct Start {
     /// The folder of identity and receipts.
     #[arg(long)]
     pub data: Option<PathBuf>,
+    /// Where its identity key may live.
+    #[command(flatten)]
+    pub keys: KeyOptions,
+    /// The address of an activator besides the coordinator's own, which consumers may pin; may be given again.
+    #[arg(long = "activator", value_name = "URL")]
+    pub activators: Vec<String>,
     /// The GGUF model; may be given again. The first is loaded at the start, the others when somebody asks for them.
     #[arg(long)]
     pub model: Vec<PathBuf>,
@@ -219,10 +301,75 @@ pub struct Start {
 
 /// Options of `doctor`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Doctor {
+    /// Look at something else.
+    #[command(subcommand)]
+    pub about: Option<DoctorAbout>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What else `doctor` looks at.
+#[derive(Debug, Subcommand)]
+pub enum DoctorAbout {
+    /// Each home of keys: whether the hardware is there, this program may use it, and a key signs.
+    Keys(KeyPlace),
+}
+
+/// Options of `key`.
+#[derive(Debug, Args)]
+pub struct Key {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: KeyAction,
+}
+
+/// What can be done with the identity key.
+#[derive(Debug, Subcommand)]
+pub enum KeyAction {
+    /// Show where it lives and what it is.
+    Show(KeyPlace),
+    /// Sign with it, and see that the signature verifies.
+    Test(KeyPlace),
+    /// Remove it, from the TPM too. The next start makes a new identity.
+    Delete {
+        /// Where.
+        #[command(flatten)]
+        place: KeyPlace,
+        /// Do it.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Where an identity key is.
+#[derive(Debug, Args)]
+pub struct KeyPlace {
+    /// The folder of identity and receipts.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Where keys may live.
+    #[command(flatten)]
+    pub keys: KeyOptions,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where keys may live.
+#[derive(Debug, Clone, Default, Args)]
+pub struct KeyOptions {
+    /// Where a new identity key may be made, best first; by default in the TPM, else in a file.
+    #[arg(long = "key-home", value_name = "tpm|software", value_delimiter = ',')]
+    pub key_homes: Vec<Home>,
+    /// The TPM: the kernel's device, or a socket behind which one speaks; by default /dev/tpmrm0.
+    #[arg(long, value_name = "PATH")]
+    pub tpm: Option<PathBuf>,
+    /// Registers that a new key in the TPM is bound to: it signs only while they have the values that they have then.
+    #[arg(long, value_name = "PCR", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(..24))]
+    pub key_pcrs: Vec<u32>,
 }
 
 /// Options of `benchmark`.

@@ -250,7 +250,8 @@ impl Hub {
     async fn provider(&self, data: &Path, model: &Path, rows: usize, fast: bool) -> Result<(Child, String), Failure> {
         let join_token = self.admin.create_key("join", None, "dev provider").await?;
         let rows = rows.to_string();
-        let mut arguments = vec!["start", "--foreground", "--data", path(data)?, "--model", path(model)?];
+        let mut arguments =
+            vec!["start", "--foreground", "--key-home", "software", "--data", path(data)?, "--model", path(model)?];
         arguments.extend(["--rows", &rows, "--coordinator", &self.url, "--coordinator-key", &self.network]);
         arguments.extend(fast.then_some("--fast"));
         let environment = [("DARKBLOOM_JOIN_TOKEN", join_token.expose())];

@@ -1,15 +1,34 @@
 //! `darkbloom doctor`: what this machine offers to models.
 
+use darkbloom_harden::{Measure, Report};
 use darkbloom_provider::{devices, machine, processor_features};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::arguments::Doctor;
+use crate::arguments::{Doctor, DoctorAbout, KeyPlace};
 use crate::error::{Failure, say};
+use crate::key;
+use crate::settings::ProviderSettings;
 
 const MIB: u64 = 1 << 20;
 
 /// Looks at the machine and prints what it finds.
-pub async fn run(options: Doctor) -> Result<(), Failure> {
+pub async fn run(options: Doctor, settings: ProviderSettings, hardening: &Report) -> Result<(), Failure> {
+    match options.about {
+        None => machine(options.json, hardening).await,
+        Some(DoctorAbout::Keys(place)) => keys(place, settings),
+    }
+}
+
+fn keys(place: KeyPlace, settings: ProviderSettings) -> Result<(), Failure> {
+    let as_json = place.json;
+    let homes = key::availabilities(place, settings)?;
+    if as_json {
+        return say(json!({"key_homes": homes.iter().map(key::as_json).collect::<Vec<_>>()}).to_string());
+    }
+    homes.iter().flat_map(key::in_words).try_for_each(say)
+}
+
+async fn machine(as_json: bool, hardening: &Report) -> Result<(), Failure> {
     let look = || (devices(), processor_features(), machine::available_memory(), machine::default_budget());
     // Drivers of accelerators may take seconds.
     let (devices, features, free, budget) = tokio::task::spawn_blocking(look)
@@ -17,7 +36,7 @@ pub async fn run(options: Doctor) -> Result<(), Failure> {
         .map_err(|error| Failure::new(format!("the machine could not be looked at: {error}"), ""))?;
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let accelerators = devices.iter().filter(|device| device.is_accelerator).count();
-    if options.json {
+    if as_json {
         let devices: Vec<_> = devices
             .iter()
             .map(|device| {
@@ -29,7 +48,7 @@ pub async fn run(options: Doctor) -> Result<(), Failure> {
             .collect();
         return say(json!({
             "version": env!("CARGO_PKG_VERSION"), "cores": cores, "free_bytes": free, "model_budget_bytes": budget,
-            "processor_features": features, "devices": devices,
+            "processor_features": features, "devices": devices, "hardening": hardening_as_json(hardening),
         })
         .to_string());
     }
@@ -38,6 +57,11 @@ pub async fn run(options: Doctor) -> Result<(), Failure> {
     };
     say(format!("machine      {cores} cores, {} of memory free; models get {}", mib(free), mib(budget)))?;
     say(format!("processor    {}", features.join(", ")))?;
+    let active: Vec<_> = hardening.active().map(Measure::name).collect();
+    say(format!("hardening    {}", if active.is_empty() { "none".to_owned() } else { active.join(", ") }))?;
+    for (measure, why) in hardening.missing() {
+        say(format!("  not {}: {why}", measure.name()))?;
+    }
     for device in &devices {
         let kind = if device.is_accelerator { "accelerator" } else { "device" };
         let (free, total) = (device.memory.0 / MIB, device.memory.1 / MIB);
@@ -47,4 +71,11 @@ pub async fn run(options: Doctor) -> Result<(), Failure> {
         say("accelerator  none that this build can use; `--accelerator required` would not start")?;
     }
     Ok(())
+}
+
+/// Each measure against other processes, and why it does not hold.
+fn hardening_as_json(hardening: &Report) -> Value {
+    let missing: Vec<_> =
+        hardening.missing().map(|(measure, why)| json!({"measure": measure.name(), "why": why})).collect();
+    json!({"active": hardening.active().map(Measure::name).collect::<Vec<_>>(), "missing": missing})
 }

@@ -39,6 +39,11 @@ impl Failure {
         Self { status: START_AGAIN, ..self }
     }
 
+    /// The same failure with an exit status of its own.
+    pub fn with_status(self, status: u8) -> Self {
+        Self { status, ..self }
+    }
+
     /// A command that this one ran has failed with this status, and said why.
     pub fn said(status: u8) -> Self {
         Self { status, ..Self::new("", "") }

@@ -5,64 +5,82 @@
 mod admin;
 mod arguments;
 mod benchmark;
+mod confinement;
 mod dev;
 mod doctor;
 mod error;
+mod key;
 mod local;
 mod models;
 mod roles;
 mod settings;
 mod supervisor;
+mod trust;
+mod verify;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use darkbloom_harden::Report;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, Doctor};
+use crate::error::Failure;
+use crate::settings::Settings;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_log();
-    leave_no_core();
-    // One TLS implementation for everything in this process. A second call would only say that it is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            return error::Failure::new(format!("cannot start: {error}"), "check the limits of this user's processes")
-                .report();
-        }
-    };
-    match runtime.block_on(run(arguments)) {
+    match start(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-async fn run(arguments: Arguments) -> Result<(), error::Failure> {
+/// Reads the settings and closes this process to others before it has a second thread, and any secret.
+fn start(arguments: Arguments) -> Result<(), Failure> {
     let settings = settings::load(arguments.config.as_deref())?;
-    match arguments.command {
+    let hardening = darkbloom_harden::close().and(confined(&arguments.command, &settings)?);
+    for (measure, why) in hardening.missing() {
+        tracing::warn!(measure = measure.name(), why, "a measure against other processes does not hold");
+    }
+    // One TLS implementation for everything in this process. A second call would only say that it is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime
+        .map_err(|error| Failure::new(format!("cannot start: {error}"), "check the limits of this user's processes"))?;
+    runtime.block_on(run(arguments.command, settings, &hardening))
+}
+
+/// Confines those that need little: providers, but for whoever starts one again when it dies; and `doctor`, which looks at
+/// the machine as a provider sees it.
+fn confined(command: &Command, settings: &Settings) -> Result<Report, Failure> {
+    if let Command::Start(options) = command
+        && options.foreground
+    {
+        return confinement::of_provider(options, &settings.provider);
+    }
+    if let Command::Doctor(Doctor { about: None, .. }) = command {
+        return confinement::of_doctor(&settings.provider);
+    }
+    Ok(Report::default())
+}
+
+async fn run(command: Command, settings: Settings, hardening: &Report) -> Result<(), Failure> {
+    match command {
         Command::Dev(options) => dev::run(options).await,
         Command::Coordinator(options) => roles::coordinator(options, settings.coordinator).await,
         Command::Gateway(options) => roles::gateway(options, settings.gateway).await,
         Command::Proxy(options) => roles::proxy(options, settings.proxy).await,
-        Command::Doctor(options) => doctor::run(options).await,
+        Command::Doctor(options) => doctor::run(options, settings.provider, hardening).await,
+        Command::Key(options) => key::run(options, settings.provider),
         Command::Benchmark(options) => benchmark::run(options).await,
-        Command::Start(options) => roles::provider(options, settings.provider).await,
+        Command::Start(options) => roles::provider(options, settings.provider, hardening).await,
         Command::Keys(options) => admin::keys(options).await,
         Command::Accounts(options) => admin::accounts(options).await,
         Command::Catalogue(options) => admin::catalogue(options).await,
+        Command::Verify(options) => verify::run(options, settings.proxy).await,
         Command::Models(options) => models::run(options, settings.provider).await,
-    }
-}
-
-/// A process that dies must not leave its memory on a disk: keys, prompts and answers are in it. A limit of zero bytes stops the
-/// kernel from writing a core file itself; a program that it pipes cores to may still choose otherwise.
-fn leave_no_core() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
-        tracing::warn!(%error, "cannot forbid core files");
     }
 }
 

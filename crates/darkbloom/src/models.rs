@@ -110,6 +110,7 @@ async fn offers(source: CatalogueSource, settings: &ProviderSettings) -> Result<
         pin_file,
         tier_min: Tier::Hardware,
         pinned: BTreeSet::new(),
+        hardware: darkbloom_client::HardwareTrust::default(),
         candidates: CANDIDATES_DEFAULT,
     };
     Ok(Client::new(config)?.models().await?)

@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use darkbloom_client::{CANDIDATES_DEFAULT, Client, Config as ClientConfig, Role, Surface, SurfaceConfig, printable};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
+use darkbloom_harden::{Measure, Report};
 use darkbloom_provider::{
-    Accelerator, AdapterFile, Config as ProviderConfig, Exactness, LocalConfig, ModelConfig, Provider,
+    Accelerator, AdapterFile, Config as ProviderConfig, Exactness, Home, KeyConfig, LocalConfig, ModelConfig, Provider,
 };
 use darkbloom_types::{ProviderId, SecretString, Tier};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::arguments::{self, Supervised, TrustOptions};
+use crate::arguments::{self, KeyOptions, Supervised, TrustOptions};
 use crate::error::{Failure, say};
 use crate::settings::{AcceleratorPolicy, Adapter, ClientSettings, CoordinatorSettings, ProviderSettings};
+use crate::trust::{self, ActivatorKey};
 use crate::{local, supervisor};
 
 /// Where roles listen by default.
@@ -92,6 +94,32 @@ where
     .transpose()
 }
 
+/// Where keys may live, by flags and file.
+pub fn key_config(options: KeyOptions, settings: &ProviderSettings) -> Result<KeyConfig, Failure> {
+    let mut named = Vec::new();
+    for home in settings.key_homes.iter().flatten() {
+        named.extend(parsed::<Home>(Some(home.clone()), "key_homes")?);
+    }
+    let mut config = KeyConfig::default();
+    let homes = either(options.key_homes, named);
+    if !homes.is_empty() {
+        config.homes = homes;
+    }
+    config.pcrs = either(options.key_pcrs, settings.key_pcrs.clone().unwrap_or_default());
+    if let Some(pcr) = config.pcrs.iter().find(|pcr| **pcr >= 24) {
+        return Err(Failure::new(format!("key_pcrs: there is no register {pcr}"), "name registers from 0 to 23"));
+    }
+    if let Some(tpm) = options.tpm.or_else(|| settings.tpm.clone()) {
+        config.tpm = tpm;
+    }
+    Ok(config)
+}
+
+/// What a flag says, or, where it says nothing, the file.
+pub fn either<T>(flag: Vec<T>, file: Vec<T>) -> Vec<T> {
+    if flag.is_empty() { file } else { flag }
+}
+
 fn default_address(text: &str) -> SocketAddr {
     text.parse().expect("the default addresses are valid")
 }
@@ -113,6 +141,7 @@ pub async fn coordinator(options: arguments::Coordinator, settings: CoordinatorS
         listen: options.listen.or(settings.listen).unwrap_or_else(|| default_address(COORDINATOR_LISTEN)),
         data: options.data.or(settings.data).unwrap_or_else(|| default_data("coordinator")),
         tier_min,
+        tpm_roots: trust::roots(&either(options.tpm_roots, settings.tpm_roots))?,
     };
     let data = config.data.clone();
     let mut stop = Stop::listen(&options.run)?;
@@ -120,10 +149,13 @@ pub async fn coordinator(options: arguments::Coordinator, settings: CoordinatorS
     let running = running.map_err(|error| Failure::new(error.to_string(), error.hint()))?;
     if options.run.json {
         let admin_key = running.admin_key.as_ref().map(SecretString::expose);
-        say(json!({"ready": "coordinator", "address": running.address, "network": running.network, "admin_key": admin_key}).to_string())?;
+        say(json!({"ready": "coordinator", "address": running.address, "network": running.network, "activator": running.activator.map(hex::encode), "admin_key": admin_key}).to_string())?;
     } else {
         say(format!("coordinator   http://{}", running.address))?;
         say(format!("pin           --coordinator-key {}", running.network))?;
+        if let Some(activator) = running.activator {
+            say(format!("activator     --pin-activator {}", hex::encode(activator)))?;
+        }
         say(format!("data          {}", data.display()))?;
         if let Some(key) = &running.admin_key {
             say(format!("administrator {}   (shown this once)", key.expose()))?;
@@ -134,22 +166,32 @@ pub async fn coordinator(options: arguments::Coordinator, settings: CoordinatorS
     Ok(())
 }
 
-fn client(trust: TrustOptions, settings: &ClientSettings, role: &str) -> Result<Client, Failure> {
-    let coordinator = trust.coordinator.or_else(|| settings.coordinator.clone());
+/// The least tier that a client demands.
+pub fn client_tier_min(flag: Option<Tier>, settings: &ClientSettings) -> Result<Tier, Failure> {
+    match flag {
+        Some(tier) => Ok(tier),
+        None => Ok(parsed(settings.tier_min.clone(), "tier_min")?.unwrap_or(Tier::Hardware)),
+    }
+}
+
+pub fn client(options: TrustOptions, settings: &ClientSettings, role: &str) -> Result<Client, Failure> {
+    let coordinator = options.coordinator.or_else(|| settings.coordinator.clone());
     let coordinator =
         coordinator.ok_or_else(|| Failure::new("no coordinator is given", "add `--coordinator https://HOST`"))?;
-    let network = match trust.coordinator_key {
+    let network = match options.coordinator_key {
         Some(network) => Some(network),
         None => parsed(settings.coordinator_key.clone(), "coordinator_key")?,
     };
-    let tier_min = match trust.tier_min {
-        Some(tier) => tier,
-        None => parsed(settings.tier_min.clone(), "tier_min")?.unwrap_or(Tier::Hardware),
-    };
-    let mut pinned: BTreeSet<_> = trust.pinned.into_iter().collect();
+    let tier_min = client_tier_min(options.tier_min, settings)?;
+    let mut pinned: BTreeSet<_> = options.pinned.into_iter().collect();
     for text in &settings.pin_providers {
         pinned.extend(parsed::<ProviderId>(Some(text.clone()), "pin_providers")?);
     }
+    let mut activators = options.activators;
+    for text in &settings.pin_activators {
+        activators.extend(parsed::<ActivatorKey>(Some(text.clone()), "pin_activators")?);
+    }
+    let hardware = trust::hardware(&either(options.tpm_roots, settings.tpm_roots.clone()), &activators)?;
     let pin_file = if network.is_none() {
         let folder = default_data(role);
         std::fs::create_dir_all(&folder).map_err(|error| {
@@ -162,7 +204,8 @@ fn client(trust: TrustOptions, settings: &ClientSettings, role: &str) -> Result<
     } else {
         None
     };
-    let config = ClientConfig { coordinator, network, pin_file, tier_min, pinned, candidates: CANDIDATES_DEFAULT };
+    let candidates = CANDIDATES_DEFAULT;
+    let config = ClientConfig { coordinator, network, pin_file, tier_min, pinned, hardware, candidates };
     Ok(Client::new(config)?)
 }
 
@@ -205,7 +248,12 @@ impl From<Adapter> for AdapterFile {
 }
 
 /// `darkbloom start`.
-pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> Result<(), Failure> {
+pub async fn provider(
+    options: arguments::Start,
+    settings: ProviderSettings,
+    hardening: &Report,
+) -> Result<(), Failure> {
+    let keys = key_config(options.keys.clone(), &settings)?;
     let missing = |what: &str, hint: &str| Failure::new(format!("no {what} is given"), hint);
     let coordinator = options.coordinator.or(settings.coordinator);
     let no_coordinator = || missing("coordinator", "add `--coordinator https://HOST`, or `--local` to do without");
@@ -262,6 +310,9 @@ pub async fn provider(options: arguments::Start, settings: ProviderSettings) -> 
         network,
         join_token: options.join_token.map(SecretString::new),
         data: options.data.or(settings.data).unwrap_or_else(|| default_data("provider")),
+        keys,
+        activators: either(options.activators, settings.activators),
+        hardening: hardening.active().map(Measure::name).collect(),
         models,
         memory,
         idle_unload,

@@ -39,6 +39,8 @@ pub struct CoordinatorSettings {
     pub data: Option<PathBuf>,
     /// Least tier of providers that get work.
     pub tier_min: Option<String>,
+    /// Files with roots of makers of TPMs.
+    pub tpm_roots: Vec<PathBuf>,
 }
 
 /// `[gateway]` and `[proxy]`.
@@ -55,6 +57,10 @@ pub struct ClientSettings {
     pub tier_min: Option<String>,
     /// Providers to trust by name.
     pub pin_providers: Vec<String>,
+    /// Files with roots of makers of TPMs.
+    pub tpm_roots: Vec<PathBuf>,
+    /// Activators to believe, by their keys.
+    pub pin_activators: Vec<String>,
 }
 
 /// `[provider]`.
@@ -67,6 +73,14 @@ pub struct ProviderSettings {
     pub coordinator_key: Option<String>,
     /// The folder of identity and receipts.
     pub data: Option<PathBuf>,
+    /// Where a new identity key may be made, best first.
+    pub key_homes: Option<Vec<String>>,
+    /// The TPM.
+    pub tpm: Option<PathBuf>,
+    /// Registers that a new key in the TPM is bound to.
+    pub key_pcrs: Option<Vec<u32>>,
+    /// Addresses of activators besides the coordinator.
+    pub activators: Vec<String>,
     /// The GGUF model, or a list of them.
     #[serde(deserialize_with = "one_or_more")]
     pub model: Vec<PathBuf>,
@@ -200,7 +214,7 @@ fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::
 }
 
 /// Every key that the file may have, for suggestions.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 28] = [
     "coordinator",
     "gateway",
     "proxy",
@@ -210,6 +224,12 @@ const KEYS: [&str; 22] = [
     "tier_min",
     "coordinator_key",
     "pin_providers",
+    "tpm_roots",
+    "pin_activators",
+    "key_homes",
+    "tpm",
+    "key_pcrs",
+    "activators",
     "model",
     "adapters",
     "models",

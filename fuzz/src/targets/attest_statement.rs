@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use darkbloom_attest::{Trust, TrustPolicy, Verdict, verify_challenge, verify_statement};
+use darkbloom_attest::{HardwareTrust, Trust, TrustPolicy, Verdict, verify_challenge, verify_statement};
 use darkbloom_fuzz::{Input, memory, parties};
 use darkbloom_types::{ConnectionId, Tier, UnixMillis};
 use darkbloom_wire::{Domain, challenge_digest, limits, sign};
@@ -20,7 +20,7 @@ static VERDICT: LazyLock<Verdict> = LazyLock::new(|| {
 
 fn policy(pinned: bool) -> TrustPolicy {
     let pinned = if pinned { BTreeSet::from([parties::provider()]) } else { BTreeSet::new() };
-    TrustPolicy { network: parties::NETWORK, tier_min: Tier::SelfSigned, pinned }
+    TrustPolicy { network: parties::NETWORK, tier_min: Tier::SelfSigned, pinned, hardware: HardwareTrust::default() }
 }
 
 fn statement(mut input: Input<'_>) {

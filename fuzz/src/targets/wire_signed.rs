@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use darkbloom_fuzz::{Input, memory, parties};
 use darkbloom_wire::{
-    Bill, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Domain, PublicKey, Receipt, Signer,
-    Statement, open_signed, sign,
+    Activation, ProviderList, Bill, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Domain, PublicKey, Receipt,
+    Signer, Statement, open_signed, sign,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -62,6 +62,11 @@ fn payload(domain: Domain, payload: &[u8]) {
         Domain::Bill => drop(object!(Bill, key, public)),
         Domain::CatalogueEntry => drop(object!(CatalogueEntry, key, public)),
         Domain::CandidateList => drop(object!(CandidateList, key, public)),
+        Domain::ProviderList => drop(object!(ProviderList, key, public)),
+        Domain::Activation => {
+            let (signed, opened) = object!(Activation, key, public);
+            assert_eq!(Activation::peek(&signed).ok(), opened);
+        }
     }
 }
 

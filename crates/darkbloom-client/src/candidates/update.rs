@@ -68,6 +68,7 @@ impl Candidates {
         if !covers(self.price, update.price) {
             return Err(UpdateError::Price { said: update.price.version, known: self.price.version });
         }
+        let policy = &policy.with_network_activator(self.activator);
         let entries = &update.candidates.0;
         let current = entries.iter().filter_map(|entry| {
             let verdict = self.entry_now(entry, policy, now)?;
@@ -93,6 +94,7 @@ impl Candidates {
             known,
             read_at,
             refreshed_at: Mutex::default(),
+            activator: self.activator,
         })
     }
 

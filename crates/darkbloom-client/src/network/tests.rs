@@ -37,6 +37,7 @@ async fn network(answer: &str) -> Network {
         pin_file: None,
         tier_min: Tier::None,
         pinned: BTreeSet::new(),
+        hardware: crate::HardwareTrust::default(),
         candidates: 1,
     })
     .unwrap()

@@ -22,6 +22,7 @@ async fn listening(places: usize) -> (SocketAddr, Server) {
         pin_file: None,
         tier_min: Tier::None,
         pinned: BTreeSet::new(),
+        hardware: crate::HardwareTrust::default(),
         candidates: 1,
     });
     let (client, places) = (client.unwrap(), Places::new(places));

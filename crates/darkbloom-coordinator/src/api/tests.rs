@@ -6,12 +6,13 @@ use darkbloom_keys::SoftwareKey;
 use darkbloom_store::Store;
 use darkbloom_types::{AccountId, KeyId, NetworkId, Tier, UnixMillis};
 
+use crate::activation::Activation;
 use crate::live::LIVE_PER_ACCOUNT_MAX;
 
 async fn coordinator(folder: &tempfile::TempDir) -> Arc<Shared> {
     let store = Store::open(folder.path()).unwrap();
     let identity = Box::new(SoftwareKey::in_memory().unwrap());
-    Arc::new(Shared::new(store, identity, NetworkId([8; 32]), Tier::None).await.unwrap())
+    Arc::new(Shared::new(store, identity, NetworkId([8; 32]), Tier::None, Activation::none()).await.unwrap())
 }
 
 fn key(account: i64) -> KeyRecord {

@@ -6,6 +6,8 @@ use darkbloom_keys::SoftwareKey;
 use darkbloom_store::Store;
 use darkbloom_types::{EpochId, Millis, NetworkId};
 
+use crate::activation::Activation;
+
 const PROVIDER: ProviderId = ProviderId([9; 32]);
 
 fn epoch(n: u8) -> KnownEpoch {
@@ -17,13 +19,14 @@ async fn a_new_connection_knows_the_epochs_of_the_one_it_replaces() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let identity = Box::new(SoftwareKey::in_memory().unwrap());
-    let shared = Shared::new(store, identity, NetworkId([8; 32]), Tier::None).await.unwrap();
+    let shared = Shared::new(store, identity, NetworkId([8; 32]), Tier::None, Activation::none()).await.unwrap();
     let (old, _sent) = Connection::new(ConnectionId([1; 16]));
     for n in 1..=8 {
         old.learn_epoch(epoch(n));
     }
     let until = clock::now().after(Millis::from_minutes(10));
     let stated = Stated {
+        tier: Tier::None,
         statement: Vec::new(),
         epoch: epoch(8).id,
         use_until: until,
@@ -31,8 +34,7 @@ async fn a_new_connection_knows_the_epochs_of_the_one_it_replaces() {
         models: Vec::new(),
         known_at: clock::now(),
     };
-    let registration =
-        Registration { provider: PROVIDER, connection: old.id, tier: Tier::None, stated, models: Vec::new() };
+    let registration = Registration { provider: PROVIDER, connection: old.id, stated, models: Vec::new() };
     shared.add_connection(Arc::clone(&old));
     shared.with_registry(|registry| {
         registry.register(registration, shared.mono(), clock::now(), &mut clock::rng());

@@ -35,6 +35,7 @@ pub fn candidate_list(shared: &Shared, item: &Item) -> Result<Vec<u8>, SignError
         entry: item.signed.clone(),
         price: item.price,
         candidates: candidates.into(),
+        activator: shared.activation.key(),
     };
     list.sign(&*shared.key)
 }

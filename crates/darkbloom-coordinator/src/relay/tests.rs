@@ -13,6 +13,7 @@ use darkbloom_types::{
 };
 use darkbloom_wire::{CatalogueEntry, CoordinatorFrame, Decoded, RequestKind, SealedHeader, Submit, Suite, receipt_id};
 
+use crate::activation::Activation;
 use crate::catalogue::Item;
 use crate::state::{KnownEpoch, Outgoing};
 
@@ -54,7 +55,7 @@ impl World {
         };
         store.hold_place(hold).await.unwrap();
         let identity = Box::new(SoftwareKey::in_memory().unwrap());
-        let shared = Arc::new(Shared::new(store, identity, NETWORK, Tier::None).await.unwrap());
+        let shared = Arc::new(Shared::new(store, identity, NETWORK, Tier::None, Activation::none()).await.unwrap());
         Self { shared, account, _folder: folder }
     }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use darkbloom_attest::{TrustPolicy, verify_statement};
+use darkbloom_attest::{HardwareTrust, TrustPolicy, verify_statement};
+use darkbloom_keys::{Identity, IdentityKey as _, SoftwareKey};
 use darkbloom_types::{ConnectionId, Millis, Tier, TokenCount};
 use darkbloom_wire::{CoordinatorProof, coordinator_proof_digest};
 
@@ -14,7 +15,6 @@ use crate::model::{LoadedModel, ModelOptions};
 struct Welcomed {
     agent: Agent,
     serving: Arc<Serving>,
-    identity: Arc<SoftwareKey>,
     welcome: Welcome,
     /// Of its receipts and pin.
     _folder: tempfile::TempDir,
@@ -46,21 +46,21 @@ fn welcomed() -> Welcomed {
         capabilities: Vec::new().into(),
         proof: CoordinatorProof { digest }.sign(&coordinator).unwrap(),
     };
-    let identity = Arc::new(SoftwareKey::in_memory().unwrap());
+    let identity = Identity::Software(SoftwareKey::in_memory().unwrap());
+    let signatory = Signatory::new(identity, Vec::new(), folder.path().join("activations")).unwrap();
     let outbox = ReceiptOutbox::open(&folder.path().join("receipts.sqlite")).unwrap();
     let pin = Pin::load(Some(network), folder.path().join("pin")).unwrap();
-    let mut agent =
-        Agent::new(Arc::clone(&identity), outbox, pin, Shelf::holding(model), None, "ws://127.0.0.1:1".to_owned());
+    let mut agent = Agent::new(signatory, outbox, pin, Shelf::holding(model), None, "ws://127.0.0.1:1".to_owned());
     let serving = agent.admit(&welcome, &NONCE).unwrap();
-    Welcomed { agent, serving, identity, welcome, _folder: folder }
+    Welcomed { agent, serving, welcome, _folder: folder }
 }
 
 impl Welcomed {
     /// As if its only epoch had begun three hours ago; the epoch's id.
-    fn age(&self) -> darkbloom_types::EpochId {
+    fn age(&self) -> EpochId {
         let long_ago = clock::now().0 - i64::try_from(Millis::from_minutes(3 * 60).0).unwrap();
         let at = darkbloom_types::UnixMillis(long_ago);
-        let old = Epoch::begin(self.identity.public_point(), at, &mut clock::rng());
+        let old = Epoch::begin(self.agent.signatory.public_point(), at, &mut clock::rng());
         let id = old.id();
         *self.serving.ring() = EpochRing::new(self.network(), old);
         id
@@ -75,12 +75,13 @@ impl Welcomed {
 async fn after_hours_offline_the_first_introduction_has_a_statement_that_is_believed() {
     let mut welcomed = welcomed();
     let old_id = welcomed.age();
-    let policy = TrustPolicy { network: welcomed.network(), tier_min: Tier::None, pinned: BTreeSet::new() };
-    let expired = statement(&welcomed.identity, &welcomed.serving, &welcomed.serving.ring()).unwrap();
+    let (pinned, hardware) = (BTreeSet::new(), HardwareTrust::default());
+    let policy = TrustPolicy { network: welcomed.network(), tier_min: Tier::None, pinned, hardware };
+    let expired = welcomed.agent.signatory.state(statement(&welcomed.serving).0).await.unwrap().bytes;
     assert!(verify_statement(&expired, &policy, clock::now()).is_err(), "what it would have said");
 
     let serving = welcomed.agent.admit(&welcomed.welcome, &NONCE).unwrap();
-    let hello = welcomed.agent.hello(&serving, &welcomed.welcome).unwrap();
+    let (hello, _) = welcomed.agent.hello(&serving, &welcomed.welcome).await.unwrap();
     let verdict = verify_statement(&hello.statement, &policy, clock::now()).unwrap();
     assert_ne!(verdict.epoch, old_id);
     assert!(serving.ring().by_id(&old_id).is_none(), "the old keys are erased");

@@ -8,7 +8,9 @@ use std::time::Duration;
 use darkbloom_content::{ChatRequest, Message as ChatMessage, Role};
 use darkbloom_engine::{Executor, LlamaExecutor};
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
-use darkbloom_provider::{Config, LoadWatch, LoadedModel, ModelConfig, ModelOptions, Provider, weights_of_file};
+use darkbloom_provider::{
+    Config, KeyConfig, LoadWatch, LoadedModel, ModelConfig, ModelOptions, Provider, weights_of_file,
+};
 use darkbloom_seal::{Recipient, RequestSeal, seal_request};
 use darkbloom_text::TextPack;
 use darkbloom_types::{
@@ -128,6 +130,9 @@ impl Coordinator {
             network,
             join_token: Some(SecretString::from("a join token")),
             data: self.data(),
+            keys: KeyConfig::software(),
+            activators: Vec::new(),
+            hardening: Vec::new(),
             models: vec![ModelConfig {
                 rows: Some(8),
                 row_tokens: Some(1_024),

@@ -44,7 +44,6 @@ fn registration(n: u8, rows: u32) -> Registration {
     Registration {
         provider: provider(n),
         connection: ConnectionId([n; 16]),
-        tier: Tier::SelfSigned,
         stated: stated(n, n),
         models: vec![ModelLoad {
             model: MODEL,
@@ -61,6 +60,7 @@ fn stated(provider: u8, epoch: u8) -> Stated {
     Stated {
         statement: vec![provider, epoch],
         epoch: EpochId([epoch; 16]),
+        tier: Tier::SelfSigned,
         use_until: WALL.after(Millis::from_minutes(60)),
         open_until: WALL.after(Millis::from_minutes(70)),
         models: vec![MODEL],
@@ -209,7 +209,7 @@ fn a_free_row_wakes_nobody_who_was_tried_there_or_demands_more() {
     assert_eq!(woken(&mut registry), []);
     assert_eq!(route(&mut registry, 101, &[1], &[], T0), Ok(provider(1)));
     let mut proven = registration(2, 1);
-    (proven.tier, proven.connection) = (Tier::Hardware, ConnectionId([22; 16]));
+    (proven.stated.tier, proven.connection) = (Tier::Hardware, ConnectionId([22; 16]));
     registry.register(proven, T0, WALL, &mut Numbers(1));
     assert_eq!(woken(&mut registry), [1]);
     assert_eq!(route(&mut registry, 1, &[1, 2], &[1], T0), Ok(provider(2)));

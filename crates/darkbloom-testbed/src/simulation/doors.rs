@@ -176,6 +176,7 @@ impl World {
         Stated {
             statement: Vec::new(),
             epoch,
+            tier: Tier::SelfSigned,
             use_until: told.into(),
             open_until: use_until.after(EPOCH_OPENS_MS).into(),
             models: models.collect(),
@@ -189,7 +190,6 @@ impl World {
         let registration = Registration {
             provider: provider_id(provider),
             connection: connection_id(link),
-            tier: Tier::SelfSigned,
             stated: self.stated(provider, epoch, use_until),
             models: self.loads(provider),
         };

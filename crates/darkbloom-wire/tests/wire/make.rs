@@ -145,7 +145,7 @@ macro_rules! made_records {
 
 made_records! {
     Evidence { format bytes }
-    Statement { identity network sealing_key receipt_key not_before use_until open_until models evidence release }
+    Statement { identity network sealing_key receipt_key not_before use_until open_until models evidence release hardening }
     ChallengeProof { digest }
     CoordinatorProof { digest }
     Receipt {
@@ -155,7 +155,10 @@ made_records! {
     Bill { operation request receipt price hold charge input_tokens output_tokens settled_at }
     CatalogueEntry { network name weights text_pack context quantisation }
     Candidate { statement rows_free waiting row_tokens }
-    CandidateList { network time entry price candidates }
+    CandidateList { network time entry price candidates activator }
+    ListedProvider { statement reason }
+    ProviderList { network time activator providers more }
+    Activation { activator endorsement attestation_key made_at valid_until }
     SealedHeader {
         network suite request operation model kind stream input_ceiling output_ceiling price_version price_max tier_min
         affinity sealed_at recipients key_commitment
@@ -295,4 +298,6 @@ signed_kinds! {
     Bill Bill
     CatalogueEntry CatalogueEntry
     CandidateList CandidateList
+    ProviderList ProviderList
+    Activation Activation
 }

@@ -59,6 +59,8 @@ fn signed_objects_are_as_published() {
             Domain::Bill => "bill.json",
             Domain::CatalogueEntry => "catalogue-entry.json",
             Domain::CandidateList => "candidate-list.json",
+            Domain::ProviderList => "provider-list.json",
+            Domain::Activation => "activation.json",
         };
         let (signer, public): (&dyn Signer, _) =
             if kind.domain == Domain::Receipt { (&ed25519, &ed25519_public) } else { (&p256, &p256_public) };
@@ -68,7 +70,12 @@ fn signed_objects_are_as_published() {
             Domain::Receipt => value["id"] = json!(receipt_id(&bytes)),
             Domain::CatalogueEntry => value["digest"] = json!(catalogue_digest(&bytes)),
             Domain::Coordinator => value["digests"] = coordinator_digests(&mut Source::labelled("Dial")),
-            Domain::Challenge | Domain::Statement | Domain::Bill | Domain::CandidateList => {}
+            Domain::Challenge
+            | Domain::Statement
+            | Domain::Bill
+            | Domain::CandidateList
+            | Domain::ProviderList
+            | Domain::Activation => {}
         }
         golden::check(file, &value);
     }

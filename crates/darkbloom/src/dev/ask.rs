@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use darkbloom_client::{AnswerMeta, CANDIDATES_DEFAULT, Client, Completed, Config, Operation, Part, printable_answer};
+use darkbloom_client::{
+    AnswerMeta, CANDIDATES_DEFAULT, Client, Completed, Config, HardwareTrust, Operation, Part, printable_answer,
+};
 use darkbloom_content::{ChatRequest, Message, Role};
 use darkbloom_types::{Refusal, SecretString, Tier};
 use serde_json::json;
@@ -20,6 +22,7 @@ pub async fn ask(network: &Network, prompt: &str, as_json: bool) -> Result<(), F
         pin_file: None,
         tier_min: Tier::Hardware,
         pinned: BTreeSet::from([network.provider_id.parse().map_err(wrong)?]),
+        hardware: HardwareTrust::default(),
         candidates: CANDIDATES_DEFAULT,
     })?;
     let mut request = ChatRequest::new(vec![Message::new(Role::User, prompt)]);

@@ -41,10 +41,13 @@ fn limit_values(source: &str) -> BTreeMap<String, usize> {
             ("RECEIPTS_PER_FRAME_MAX", limits::RECEIPTS_PER_FRAME_MAX),
             ("TEXT_BYTES_MAX", limits::TEXT_BYTES_MAX),
             ("FRAME_BYTES_MAX", limits::FRAME_BYTES_MAX),
+            ("CERTIFICATE_BYTES_MAX", limits::CERTIFICATE_BYTES_MAX),
+            ("CERTIFICATES_MAX", limits::CERTIFICATES_MAX),
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
     for line in source.lines() {
+        let line = line.strip_prefix("pub ").unwrap_or(line);
         let Some((name, value)) = line.strip_prefix("const ").and_then(|rest| rest.split_once(": usize = ")) else {
             continue;
         };
@@ -144,7 +147,7 @@ fn in_cbor(of: &str, limits: &[String]) -> String {
         }
         "RequestKind" => "kind of request: 1, chat".to_owned(),
         record @ ("Wrap" | "ModelLoad" | "AttemptRecord" | "CoordinatorTiming" | "Evidence" | "Candidate"
-        | "CandidateNow" | "CandidateUpdate") => {
+        | "CandidateNow" | "CandidateUpdate" | "Pcr" | "ListedProvider" | "ActivationAnswer") => {
             format!("[{record}](#{})", record.to_lowercase())
         }
         other => panic!("say in this test what a `{other}` is in CBOR"),
@@ -190,6 +193,7 @@ fn the_tables_of_the_protocol_are_current() {
     let parts = [
         ("the header", tables("header", |_| true)),
         ("signed objects", tables("signed", |_| true)),
+        ("evidence of a TPM", tables("tpm", |_| true)),
         ("frames from coordinator to provider", tables("frame", kinds(32..=63))),
         ("frames from provider to coordinator", tables("frame", kinds(1..=31))),
         ("frames from client to coordinator", tables("frame", kinds(64..=95))),

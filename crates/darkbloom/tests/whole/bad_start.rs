@@ -250,7 +250,8 @@ fn a_key_file_that_others_can_read_or_that_is_damaged_is_never_replaced() {
     start_provider(&data, &model_file()).failed_saying(&["identity.key", "chmod 600"]);
     std::fs::remove_file(data.join("identity.key")).unwrap();
     std::fs::write(data.join("coordinator.pin"), "not a pin").unwrap();
-    let mut unpinned = command(&["start", "--foreground", "--coordinator", "http://127.0.0.1:1"]);
+    let mut unpinned =
+        command(&["start", "--foreground", "--key-home", "software", "--coordinator", "http://127.0.0.1:1"]);
     let ended = run(unpinned.arg("--data").arg(&data).arg("--model").arg(model_file()));
     ended.failed_saying(&["coordinator.pin does not hold the 64 hex digits", "hint: remove the file"]);
 }

@@ -9,13 +9,20 @@ use crate::support::process::{command, run};
 fn doctor_names_the_processor_and_its_working_set() {
     let shown = run(&mut command(&["doctor"]));
     assert!(shown.status.success(), "{shown:?}");
-    for words in ["machine ", " MiB of memory free; models get ", "processor ", "device       CPU (", "): working set "]
-    {
+    for words in [
+        "hardening    no_core, not_dumpable, no_new_privileges, files, network, system_calls",
+        "machine ",
+        " MiB of memory free; models get ",
+        "processor ",
+        "device       CPU (",
+        "): working set ",
+    ] {
         assert!(shown.stdout.contains(words), "{words}: {}", shown.stdout);
     }
     let json = run(&mut command(&["doctor", "--json"]));
     let facts: Value = serde_json::from_str(&json.stdout).unwrap();
     assert!(facts["cores"].as_u64().unwrap() > 0 && facts["free_bytes"].as_u64().unwrap() > 0);
+    assert_eq!(facts["hardening"]["active"].as_array().unwrap().len(), 6, "{}", facts["hardening"]);
     assert!(facts["model_budget_bytes"].as_u64().unwrap() < facts["free_bytes"].as_u64().unwrap());
     let devices = facts["devices"].as_array().unwrap();
     assert!(devices.iter().any(|device| device["accelerator"] == false && device["total_bytes"].as_u64() > Some(0)));

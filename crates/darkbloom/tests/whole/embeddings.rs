@@ -241,7 +241,8 @@ fn what_makes_no_vectors_is_refused_with_what_to_do_and_the_next_request_is_answ
 fn a_network_takes_no_model_that_makes_vectors() {
     let folder = tempfile::tempdir().unwrap();
     let model = vectors_model(folder.path());
-    let mut start = command(&["start", "--foreground", "--coordinator", "http://127.0.0.1:1"]);
+    let mut start =
+        command(&["start", "--foreground", "--key-home", "software", "--coordinator", "http://127.0.0.1:1"]);
     start.arg("--data").arg(folder.path().join("data")).arg("--model").arg(model_file()).arg("--model").arg(&model);
     let ended = run(&mut start);
     ended.failed_saying(&["vectors.gguf makes vectors of texts", "a network sells answers alone", "--local"]);

@@ -31,6 +31,7 @@ mod http;
 #[allow(dead_code, reason = "the provider's own tests use all of it")]
 #[path = "../../../darkbloom-provider/tests/models/hub.rs"]
 mod hub;
+mod key;
 mod links;
 mod local;
 mod models;
@@ -42,3 +43,7 @@ mod settling;
 mod several;
 mod sockets;
 mod support;
+#[allow(dead_code, reason = "the tests of keys use all of it")]
+#[path = "../../../darkbloom-keys/tests/tpm/swtpm.rs"]
+mod swtpm;
+mod tpm;

@@ -258,7 +258,8 @@ fn the_coordinator_met_first_is_pinned() {
     assert_eq!(models(&proxy(&first)).status, 200, "the same one is still good");
     assert_eq!(models(&proxy(&second)).json()["error"]["code"], "wrong_network");
     let provider = |coordinator: &Coordinator, data: &Path| {
-        let mut command = command(&["start", "--foreground", "--coordinator", &coordinator.url]);
+        let mut command =
+            command(&["start", "--foreground", "--key-home", "software", "--coordinator", &coordinator.url]);
         let (process, _) = Process::role(command.arg("--data").arg(data).arg("--model").arg(model_file())).unwrap();
         process
     };

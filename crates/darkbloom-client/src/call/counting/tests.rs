@@ -113,6 +113,7 @@ async fn a_call_counts_its_prompt_in_a_place_for_counting() {
             pin_file: None,
             tier_min: darkbloom_types::Tier::None,
             pinned: Default::default(),
+            hardware: Default::default(),
             candidates: 1,
         })
         .unwrap(),

@@ -32,6 +32,7 @@ fn call(operator: &Operator, provider: &Provider) -> Call {
         pin_file: None,
         tier_min: Tier::None,
         pinned: BTreeSet::new(),
+        hardware: crate::HardwareTrust::default(),
         candidates: 1,
     };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");

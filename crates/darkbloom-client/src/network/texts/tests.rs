@@ -62,6 +62,7 @@ async fn network(mut answers: Vec<Vec<u8>>) -> (Arc<Network>, Arc<AtomicUsize>) 
         pin_file: None,
         tier_min: Tier::None,
         pinned: BTreeSet::new(),
+        hardware: crate::HardwareTrust::default(),
         candidates: 1,
     };
     (Arc::new(Network::new(config).unwrap()), asked)

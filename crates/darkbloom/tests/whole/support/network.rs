@@ -94,11 +94,16 @@ impl Coordinator {
     }
 
     fn start_with(data: &Path, change: &impl Fn(&mut std::process::Command)) -> Self {
+        Self::start_changed(data, change).0
+    }
+
+    /// A new one with something changed about its process, and what it says when it is ready.
+    pub fn start_changed(data: &Path, change: &impl Fn(&mut std::process::Command)) -> (Self, Value) {
         let mut command = Self::command(data, "127.0.0.1:0");
         change(&mut command);
         let (process, ready) = Process::role(&mut command).unwrap();
         let admin_key = ready["admin_key"].as_str().expect("a first start makes an administrator key").to_owned();
-        Self::running(process, &ready, admin_key, data)
+        (Self::running(process, &ready, admin_key, data), ready)
     }
 
     fn running(process: Process, ready: &Value, admin_key: String, data: &Path) -> Self {
@@ -224,7 +229,8 @@ pub struct Provider {
 impl Provider {
     /// The command line of one with eight rows.
     pub fn command(coordinator: &str, pin: &str, data: &Path, model: &Path) -> std::process::Command {
-        let mut command = command(&["start", "--foreground", "--threads", "1"]);
+        // Whatever the machine has that runs the tests: nothing is made in its TPM.
+        let mut command = command(&["start", "--foreground", "--threads", "1", "--key-home", "software"]);
         command.args(["--coordinator", coordinator, "--coordinator-key", pin]);
         command.arg("--data").arg(data).arg("--model").arg(model);
         command

@@ -1,0 +1,306 @@
+//! Chains of certificates from a maker of hardware (RFC 5280), by rules of our own: no names of hosts, no revocation by
+//! network, a purpose that must be stated, and nothing critical that is not understood.
+
+use std::time::Duration;
+
+use darkbloom_types::UnixMillis;
+use p256::ecdsa::signature::Verifier as _;
+use rsa::pkcs1::DecodeRsaPublicKey as _;
+use sha2::{Sha256, Sha384, Sha512};
+use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::oid::AssociatedOid;
+use x509_cert::der::{Decode as _, Encode as _, Reader as _, SliceReader};
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
+use x509_cert::spki::SubjectPublicKeyInfoOwned;
+
+/// Most certificates between a device's own and the root: makers use one or two.
+const DEPTH_MAX: usize = 4;
+/// RSA (RFC 8017, appendix C).
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+/// RSA for OAEP alone (RFC 4055 section 4): how some makers of TPMs label endorsement keys.
+const RSA_OAEP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.7");
+/// A key on a curve (RFC 5480).
+const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const RSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11");
+const RSA_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.12");
+const RSA_SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.13");
+const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
+const ECDSA_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
+
+/// Why a chain proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// Not one certificate in DER.
+    #[error("a certificate cannot be read")]
+    Malformed,
+    /// No certificate of the chain, and no root, has signed it.
+    #[error("the chain leads to none of the roots that the verifier trusts")]
+    NoRoot,
+    /// Longer than any maker's.
+    #[error("the chain is too long")]
+    TooLong,
+    /// Not valid yet, or not any more.
+    #[error("a certificate of the chain is not valid at this time")]
+    Time,
+    /// A certificate that may not sign others has signed one.
+    #[error("a certificate of the chain may not sign others")]
+    NotAuthority,
+    /// The device's certificate is for something else.
+    #[error("the certificate is for another purpose")]
+    Purpose,
+    /// It demands that something be understood that is not.
+    #[error("a certificate has a critical extension that is not understood")]
+    Critical,
+    /// A signature, or its kind.
+    #[error("a signature of the chain does not verify, or is of a kind that is not accepted")]
+    Signature,
+    /// A key of a kind that is not accepted.
+    #[error("the certified key is of a kind that is not accepted")]
+    Key,
+}
+
+/// One certificate: read, and its bytes as received.
+#[derive(Debug, Clone)]
+pub(crate) struct Certificate {
+    parsed: CertificateInner<Raw>,
+    /// The part that is signed, as received: what is checked must be what was signed, not what it was read as.
+    signed: Vec<u8>,
+}
+
+impl Certificate {
+    pub(crate) fn read(der: &[u8]) -> Result<Self, ChainError> {
+        let malformed = |_| ChainError::Malformed;
+        let parsed = CertificateInner::<Raw>::from_der(der).map_err(malformed)?;
+        let mut reader = SliceReader::new(der).map_err(malformed)?;
+        let signed = reader
+            .sequence(|inner| {
+                let signed = inner.tlv_bytes()?.to_vec();
+                while !inner.is_finished() {
+                    inner.tlv_bytes()?;
+                }
+                Ok(signed)
+            })
+            .map_err(|_: x509_cert::der::Error| ChainError::Malformed)?;
+        let inner = parsed.tbs_certificate().signature();
+        if inner != parsed.signature_algorithm() {
+            return Err(ChainError::Malformed);
+        }
+        Ok(Self { parsed, signed })
+    }
+
+    fn subject(&self) -> Result<Vec<u8>, ChainError> {
+        self.parsed.tbs_certificate().subject().to_der().map_err(|_| ChainError::Malformed)
+    }
+
+    fn issuer(&self) -> Result<Vec<u8>, ChainError> {
+        self.parsed.tbs_certificate().issuer().to_der().map_err(|_| ChainError::Malformed)
+    }
+
+    /// The issuer or the subject as text, for people.
+    fn name(&self) -> String {
+        self.parsed.tbs_certificate().subject().to_string()
+    }
+
+    fn check_time(&self, now: UnixMillis) -> Result<(), ChainError> {
+        let now = Duration::from_millis(u64::try_from(now.0).map_err(|_| ChainError::Time)?);
+        let validity = self.parsed.tbs_certificate().validity();
+        let (from, until) = (validity.not_before.to_unix_duration(), validity.not_after.to_unix_duration());
+        if from <= now && now <= until { Ok(()) } else { Err(ChainError::Time) }
+    }
+
+    /// An extension's value, decoded. Two of one kind are refused.
+    pub(crate) fn extension<'a, T>(&'a self) -> Result<Option<T>, ChainError>
+    where
+        T: x509_cert::der::Decode<'a> + AssociatedOid,
+    {
+        match self.raw_extension(&T::OID)? {
+            Some(value) => T::from_der(value).map(Some).map_err(|_| ChainError::Malformed),
+            None => Ok(None),
+        }
+    }
+
+    /// An extension's value as received.
+    pub(crate) fn raw_extension(&self, oid: &ObjectIdentifier) -> Result<Option<&[u8]>, ChainError> {
+        let extensions = self.parsed.tbs_certificate().extensions();
+        let mut found = extensions.into_iter().flatten().filter(|extension| extension.extn_id == *oid);
+        let value = found.next().map(|extension| extension.extn_value.as_bytes());
+        if found.next().is_some() { Err(ChainError::Malformed) } else { Ok(value) }
+    }
+
+    fn check_critical(&self) -> Result<(), ChainError> {
+        let known = [BasicConstraints::OID, KeyUsage::OID, ExtendedKeyUsage::OID, SubjectAltName::OID];
+        let extensions = self.parsed.tbs_certificate().extensions();
+        let mut critical = extensions.into_iter().flatten().filter(|extension| extension.critical);
+        if critical.all(|extension| known.contains(&extension.extn_id)) { Ok(()) } else { Err(ChainError::Critical) }
+    }
+
+    /// Whether it may sign a certificate with so many others below it, the device's not counted.
+    fn check_authority(&self, below: usize) -> Result<(), ChainError> {
+        let constraints = self.extension::<BasicConstraints>()?.ok_or(ChainError::NotAuthority)?;
+        let short_enough = constraints.path_len_constraint.is_none_or(|most| below <= usize::from(most));
+        let may_sign = self.extension::<KeyUsage>()?.is_none_or(|usage| usage.key_cert_sign());
+        if constraints.ca && short_enough && may_sign { Ok(()) } else { Err(ChainError::NotAuthority) }
+    }
+
+    fn check_purpose(&self, purpose: &ObjectIdentifier) -> Result<(), ChainError> {
+        if self.extension::<BasicConstraints>()?.is_some_and(|constraints| constraints.ca) {
+            return Err(ChainError::Purpose);
+        }
+        let purposes = self.extension::<ExtendedKeyUsage>()?.ok_or(ChainError::Purpose)?;
+        if purposes.0.contains(purpose) { Ok(()) } else { Err(ChainError::Purpose) }
+    }
+
+    /// Whether this certificate's key signed another.
+    fn has_signed(&self, other: &Self) -> bool {
+        let Some(signature) = other.parsed.signature().as_bytes() else { return false };
+        let Some((kind, key)) = self.key() else { return false };
+        let algorithm = other.parsed.signature_algorithm().oid;
+        verify(kind, key, algorithm, &other.signed, signature).is_some()
+    }
+
+    /// The certified key and what kind it is.
+    fn key(&self) -> Option<(KeyKind, &[u8])> {
+        let info: &SubjectPublicKeyInfoOwned = self.parsed.tbs_certificate().subject_public_key_info();
+        let kind = match info.algorithm.oid {
+            RSA | RSA_OAEP => KeyKind::Rsa,
+            EC => match info.algorithm.parameters.as_ref()?.decode_as::<ObjectIdentifier>().ok()? {
+                P256 => KeyKind::P256,
+                P384 => KeyKind::P384,
+                _ => return None,
+            },
+            _ => return None,
+        };
+        Some((kind, info.subject_public_key.as_bytes()?))
+    }
+
+    /// The certified RSA key.
+    pub(crate) fn rsa_key(&self) -> Result<rsa::PublicKey, ChainError> {
+        match self.key() {
+            Some((KeyKind::Rsa, key)) => rsa::PublicKey::from_pkcs1_der(key).map_err(|_| ChainError::Key),
+            _ => Err(ChainError::Key),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyKind {
+    Rsa,
+    P256,
+    P384,
+}
+
+/// Checks a signature: nothing when it does not verify.
+fn verify(kind: KeyKind, key: &[u8], algorithm: ObjectIdentifier, message: &[u8], signature: &[u8]) -> Option<()> {
+    match (kind, algorithm) {
+        (KeyKind::Rsa, RSA_SHA256 | RSA_SHA384 | RSA_SHA512) => {
+            let key = rsa::PublicKey::from_pkcs1_der(key).ok()?;
+            let signature = rsa::pkcs1v15::Signature::try_from(signature).ok()?;
+            match algorithm {
+                RSA_SHA256 => rsa::pkcs1v15::VerifyingKey::<Sha256>::new(key).verify(message, &signature).ok(),
+                RSA_SHA384 => rsa::pkcs1v15::VerifyingKey::<Sha384>::new(key).verify(message, &signature).ok(),
+                _ => rsa::pkcs1v15::VerifyingKey::<Sha512>::new(key).verify(message, &signature).ok(),
+            }
+        }
+        (KeyKind::P256, ECDSA_SHA256) => {
+            let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(key).ok()?;
+            key.verify(message, &p256::ecdsa::Signature::from_der(signature).ok()?).ok()
+        }
+        (KeyKind::P384, ECDSA_SHA384) => {
+            let key = p384::ecdsa::VerifyingKey::from_sec1_bytes(key).ok()?;
+            key.verify(message, &p384::ecdsa::Signature::from_der(signature).ok()?).ok()
+        }
+        _ => None,
+    }
+}
+
+/// The certificates of a text in PEM, in DER. What stands between them is skipped, as RFC 7468 section 2 allows.
+///
+/// # Errors
+/// [`ChainError::Malformed`] when one cannot be read, or there is none.
+pub fn read_pem(text: &str) -> Result<Vec<Vec<u8>>, ChainError> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    let mut certificates = Vec::new();
+    for block in text.split(BEGIN).skip(1) {
+        let (contents, _) = block.split_once(END).ok_or(ChainError::Malformed)?;
+        let pem = format!("{BEGIN}{contents}{END}\n");
+        let (_, der) = x509_cert::der::pem::decode_vec(pem.as_bytes()).map_err(|_| ChainError::Malformed)?;
+        certificates.push(der);
+    }
+    if certificates.is_empty() { Err(ChainError::Malformed) } else { Ok(certificates) }
+}
+
+/// Makers' certificates that are believed without another's word.
+#[derive(Debug, Clone, Default)]
+pub struct Roots(Vec<Certificate>);
+
+impl Roots {
+    /// Reads roots.
+    ///
+    /// # Errors
+    /// [`ChainError`] when one is no certificate, or may not sign others.
+    pub fn read<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, ChainError> {
+        let read = |der| {
+            let root = Certificate::read(der)?;
+            root.check_authority(0)?;
+            root.check_critical()?;
+            Ok(root)
+        };
+        certificates.into_iter().map(read).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Reads roots from a text with one or more certificates in PEM (RFC 7468).
+    ///
+    /// # Errors
+    /// [`ChainError`] when one is no certificate, or may not sign others, or there is none.
+    pub fn read_pem(text: &str) -> Result<Self, ChainError> {
+        let certificates = read_pem(text)?;
+        Self::read(certificates.iter().map(Vec::as_slice))
+    }
+
+    /// These and others.
+    pub fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
+    /// Whether there are none: then no chain leads anywhere.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Follows a chain from a device's certificate to a root, and returns the root's name.
+    pub(crate) fn follow(
+        &self,
+        leaf: &Certificate,
+        intermediates: &[Certificate],
+        purpose: &ObjectIdentifier,
+        now: UnixMillis,
+    ) -> Result<String, ChainError> {
+        leaf.check_purpose(purpose)?;
+        let mut current = leaf;
+        for below in 0..=DEPTH_MAX {
+            current.check_time(now)?;
+            current.check_critical()?;
+            let issuer = current.issuer()?;
+            let by_name = |candidate: &&Certificate| candidate.subject().is_ok_and(|subject| subject == issuer);
+            if let Some(root) = self.0.iter().filter(by_name).find(|root| root.has_signed(current)) {
+                root.check_time(now)?;
+                root.check_authority(below)?;
+                return Ok(root.name());
+            }
+            let named: Vec<_> = intermediates.iter().filter(by_name).collect();
+            let Some(next) = named.iter().find(|candidate| candidate.has_signed(current)) else {
+                // A root of the right name whose key did not sign it is a forgery; no root of that name is merely unknown.
+                let forged = !named.is_empty() || self.0.iter().any(|root| by_name(&root));
+                return Err(if forged { ChainError::Signature } else { ChainError::NoRoot });
+            };
+            next.check_authority(below)?;
+            current = next;
+        }
+        Err(ChainError::TooLong)
+    }
+}

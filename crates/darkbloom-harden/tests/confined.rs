@@ -1,0 +1,188 @@
+//! What a confined process can still do, and what others can do to it: each in a process of its own, since none of it can be
+//! taken back.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests, and the process that they look at")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use darkbloom_harden::{Measure, Needs, close, confine};
+
+/// Where the child is told its folder; without it the child's test does nothing.
+const FOLDER: &str = "DARKBLOOM_HARDEN_FOLDER";
+
+/// A user who is nobody in particular.
+const SOMEBODY: &str = "65534";
+
+/// A command as somebody: root may do anything to any process, so what is shown about root shows nothing.
+fn as_somebody(program: &str) -> Command {
+    if rustix::process::getuid().is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", SOMEBODY, "--regid", SOMEBODY, "--clear-groups", program]);
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+/// A process that is confined to its folder.
+struct Confined {
+    child: Child,
+    stdin: ChildStdin,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Confined {
+    fn start(folder: &Path) -> Self {
+        let mut command = as_somebody(std::env::current_exe().unwrap().to_str().unwrap());
+        command.args(["--exact", "the_child", "--ignored", "--nocapture", "--test-threads", "1"]);
+        let mut child = command.env(FOLDER, folder).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut confined = Self { child, stdin, lines: BufReader::new(stdout).lines() };
+        confined.wait_for("ready");
+        confined
+    }
+
+    fn wait_for(&mut self, what: &str) -> String {
+        loop {
+            let line = self.lines.next().expect("the child goes on").unwrap();
+            // The test runner writes before what the child does.
+            if let Some(at) = line.find(what) {
+                return line[at + what.len()..].trim().to_owned();
+            }
+        }
+    }
+
+    /// What the child can do: `ok`, or the system's error.
+    fn tries(&mut self, what: &str) -> String {
+        writeln!(self.stdin, "{what}").unwrap();
+        self.wait_for("tried:")
+    }
+}
+
+impl Drop for Confined {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn outcome<T>(result: std::io::Result<T>) -> String {
+    match result {
+        Ok(_) => "ok".to_owned(),
+        Err(error) => format!("{:?}", error.kind()),
+    }
+}
+
+#[test]
+#[ignore = "the process that the other tests look at"]
+fn the_child() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let folder = Path::new(&folder);
+    let port = fs::read_to_string(folder.join("port")).unwrap().parse().unwrap();
+    let needs = Needs {
+        read: vec![folder.join("read")],
+        write: vec![folder.join("write")],
+        connect: vec![port],
+        listens: false,
+    };
+    // The test runner has other threads, which the kernel leaves alone: all that follows is done by this one.
+    let report = close().and(confine(&needs));
+    println!("ready {:?}", report.active().map(Measure::name).collect::<Vec<_>>());
+    for line in std::io::stdin().lines() {
+        let line = line.unwrap();
+        let (what, of) = line.split_once(' ').unwrap_or((&line, ""));
+        let said = match what {
+            "report" => report.missing().map(|(measure, why)| format!("{}: {why};", measure.name())).collect(),
+            "read" => outcome(fs::read(of)),
+            "write" => outcome(fs::write(of, "x")),
+            "list" => outcome(fs::read_dir(of)),
+            "run" => outcome(Command::new(of).output()),
+            "connect" => outcome(TcpStream::connect(("127.0.0.1", of.parse().unwrap()))),
+            "listen" => outcome(TcpListener::bind("127.0.0.1:0")),
+            other => panic!("the child does not know {other}"),
+        };
+        println!("tried:{said}");
+    }
+}
+
+struct Place {
+    folder: tempfile::TempDir,
+    listener: TcpListener,
+}
+
+/// Whatever is refused there is refused by the measures, not by whose files these are.
+fn open_to_all(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        open_to_all(folder.path());
+        for name in ["read", "write", "other"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("file"), "contents").unwrap();
+            open_to_all(&folder.path().join(name));
+            open_to_all(&folder.path().join(name).join("file"));
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        fs::write(folder.path().join("port"), listener.local_addr().unwrap().port().to_string()).unwrap();
+        Self { folder, listener }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn a_confined_process_reaches_what_it_needs_and_nothing_else() {
+    let place = Place::new();
+    let mut child = Confined::start(place.folder.path());
+    assert_eq!(child.tries("report"), "", "all measures hold on this kernel");
+    for (what, said) in [
+        (format!("read {}", place.path("read/file")), "ok"),
+        (format!("write {}", place.path("read/file")), "PermissionDenied"),
+        (format!("write {}", place.path("read/new")), "PermissionDenied"),
+        (format!("write {}", place.path("write/new")), "ok"),
+        (format!("read {}", place.path("write/new")), "ok"),
+        (format!("read {}", place.path("other/file")), "PermissionDenied"),
+        (format!("list {}", place.path("other")), "PermissionDenied"),
+        (format!("write {}", place.path("new")), "PermissionDenied"),
+        ("read /etc/passwd".to_owned(), "ok"),
+        ("write /dev/null".to_owned(), "ok"),
+        ("run /bin/true".to_owned(), "PermissionDenied"),
+        (format!("connect {}", place.listener.local_addr().unwrap().port()), "ok"),
+        ("connect 1".to_owned(), "PermissionDenied"),
+        ("listen".to_owned(), "PermissionDenied"),
+    ] {
+        assert_eq!(child.tries(&what), said, "{what}");
+    }
+}
+
+/// What a process of the same user reads of another's.
+fn peeks(pid: u32, file: &str) -> bool {
+    let read = as_somebody("head").args(["-c", "1", &format!("/proc/{pid}/{file}")]).output().unwrap();
+    read.status.success()
+}
+
+#[test]
+fn another_process_of_the_same_user_reads_nothing_of_it() {
+    let place = Place::new();
+    let child = Confined::start(place.folder.path());
+    let mut open = as_somebody("sleep").arg("60").spawn().unwrap();
+    for file in ["environ", "maps", "auxv"] {
+        assert!(peeks(open.id(), file), "{file} of a process that is not closed");
+        assert!(!peeks(child.child.id(), file), "{file}");
+    }
+    open.kill().unwrap();
+    open.wait().unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", child.child.id())).unwrap();
+    let says = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert_eq!((says("NoNewPrivs:").as_str(), says("Seccomp:").as_str()), ("1", "2"), "2 is a filter");
+}

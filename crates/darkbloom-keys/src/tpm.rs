@@ -1,0 +1,416 @@
+//! A key in a TPM 2.0: it cannot leave the device, and the device says so.
+//!
+//! Two primary keys on P-256 in the owner's hierarchy, made persistent: the identity key, which signs statements and
+//! challenges, and a restricted attestation key, which signs only what the TPM itself says. A primary key is derived from
+//! the hierarchy's seed and a salt, and the record beside the provider's other files keeps the salt. So a crash between any
+//! two steps loses nothing: the same key is derived again. A record without its TPM is worth nothing to anybody.
+//!
+//! ```text
+//!                no record                 record written, then both keys made persistent
+//! (start) ──────────────────▶ derive ─────────────────────────────────────────────────────▶ use
+//!    │ record                                                                                 ▲
+//!    └──────▶ at their handles? ─yes──────────────────────────────────────────────────────────┤
+//!                    │ no, or another's                                                       │
+//!                    └──────▶ derive again: the same points? ─yes─▶ make persistent again ────┘
+//!                                         └─no─▶ error: the TPM was cleared, or is another
+//! ```
+
+mod commands;
+mod device;
+mod record;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use darkbloom_wire::{Algorithm, Pcr, SignError, Signer};
+use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
+use sha2::{Digest as _, Sha256};
+use tpm2_protocol::data::TpmRh;
+
+use crate::durable;
+use crate::{IdentityKey, KeyHome};
+use commands::{Handle, endorsement_template, point, public_bytes, signing_template};
+use device::Device;
+pub use device::TpmError;
+use record::{Known, Record};
+
+/// The kernel's TPM with its resource manager.
+pub const TPM_DEVICE: &str = "/dev/tpmrm0";
+/// Persistent handles of the owner that are tried for keys, in a range that no registry of the TCG gives to others.
+const HANDLES: std::ops::Range<Handle> = 0x8102_db00..0x8102_db40;
+/// Where makers keep the certificate of the endorsement key with 2,048 bits of RSA (EK Credential Profile 2.5, table 2), and
+/// where that key is, if somebody made it persistent.
+const ENDORSEMENT_INDEX: Handle = 0x01c0_0002;
+const ENDORSEMENT_HANDLE: Handle = 0x8101_0001;
+/// Where makers keep certificates between that one and their root (section 2.2.1.5): each may hold several.
+const CHAIN_INDICES: std::ops::Range<Handle> = 0x01c0_0100..0x01c0_0108;
+/// Registers that are quoted: all that firmware, loader and operating system extend.
+const QUOTED: std::ops::Range<u32> = 0..16;
+/// How often registers are read and quoted again when one was extended in between, as the kernel's measurements do.
+const QUOTES_MAX: usize = 8;
+/// What is signed to see that a key works.
+const SELF_TEST: &[u8] = b"darkbloom/v1/key-self-test";
+
+/// Why there is no key. None of these makes a new identity.
+#[derive(Debug, thiserror::Error)]
+pub enum TpmKeyError {
+    /// The TPM failed.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    /// The record cannot be read or written.
+    #[error("the record of the TPM's keys {path} cannot be read or written", path = .path.display())]
+    Record {
+        /// Where it is.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is no record, or damaged.
+    #[error("{path} is no record of a TPM's keys, or is damaged", path = .path.display())]
+    Damaged {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// The TPM derives other keys than those of the record.
+    #[error("the keys of {path} are not this TPM's: it was cleared, or the record is from another machine", path = .path.display())]
+    OtherTpm {
+        /// Where the record is.
+        path: PathBuf,
+    },
+    /// All handles are taken.
+    #[error("the TPM has no persistent handle left for this program's keys")]
+    NoHandle,
+    /// A new key does not do what it was made for.
+    #[error("the TPM's signature does not verify")]
+    SelfTest,
+    /// The system's randomness failed.
+    #[error("the system gave no randomness")]
+    Randomness,
+    /// Registers changed all the time.
+    #[error("the TPM's registers changed each time that they were quoted")]
+    Unsteady,
+}
+
+impl TpmKeyError {
+    /// What to do about it.
+    #[must_use]
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            Self::Tpm(error) => error.next_step(),
+            Self::Record { .. } => "check the folder's permissions and the room on its disk",
+            Self::Damaged { .. } => "restore it from a backup, or run `darkbloom key delete` to begin a new identity",
+            Self::OtherTpm { .. } => {
+                "bring the record back to its machine, or run `darkbloom key delete` to begin a new identity"
+            }
+            Self::NoHandle => "remove keys that nobody needs with `darkbloom key delete` or `tpm2_evictcontrol`",
+            Self::SelfTest => "check the TPM's firmware: `darkbloom doctor keys` shows which it is",
+            Self::Randomness => "check the system's log",
+            Self::Unsteady => "wait until the machine has less to do, and try again",
+        }
+    }
+}
+
+/// Whether a key was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It was.
+    Loaded,
+    /// It was made.
+    Created,
+    /// Its record was there, and it was derived again and made persistent.
+    Restored,
+}
+
+/// What a TPM says about its keys and its machine, for one nonce.
+#[derive(Debug, Clone)]
+pub struct TpmAttestation {
+    /// `TPMS_ATTEST` that the identity key is in the TPM.
+    pub certified: Vec<u8>,
+    /// The attestation key's signature, r ‖ s.
+    pub certified_signature: [u8; 64],
+    /// `TPMS_ATTEST` of the registers.
+    pub quoted: Vec<u8>,
+    /// The attestation key's signature, r ‖ s.
+    pub quoted_signature: [u8; 64],
+    /// The registers.
+    pub pcrs: Vec<Pcr>,
+}
+
+/// The certificate of an endorsement key, in DER, and those that came with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endorsement {
+    /// The key's own.
+    pub certificate: Vec<u8>,
+    /// Others, in the order in which the TPM has them.
+    pub chain: Vec<Vec<u8>>,
+}
+
+/// A P-256 key in a TPM. The device is opened for each use, so that several programs can share one.
+pub struct TpmKey {
+    device: PathBuf,
+    path: PathBuf,
+    record: Record,
+}
+
+impl TpmKey {
+    /// The key that this record is about; created only when there is no record. With `pcrs`, a new key signs only while
+    /// these registers have the values that they have now.
+    ///
+    /// # Errors
+    /// [`TpmKeyError`].
+    pub fn load_or_create(device: &Path, record: &Path, pcrs: &[u32]) -> Result<(Self, Origin), TpmKeyError> {
+        let mut tpm = Device::open(device)?;
+        let (found, origin) = match Record::load(record)? {
+            Some(found) => restore(&mut tpm, record, found)?,
+            None => create(&mut tpm, record, pcrs)?,
+        };
+        let key = Self { device: device.to_owned(), path: record.to_owned(), record: found };
+        key.self_test(&mut tpm)?;
+        Ok((key, origin))
+    }
+
+    /// Signs, and sees that the signature is this key's.
+    ///
+    /// # Errors
+    /// [`TpmKeyError`].
+    pub fn test(&self) -> Result<(), TpmKeyError> {
+        self.self_test(&mut Device::open(&self.device)?)
+    }
+
+    fn self_test(&self, tpm: &mut Device) -> Result<(), TpmKeyError> {
+        let digest: [u8; 32] = Sha256::digest(SELF_TEST).into();
+        let signature = self.sign_digest(tpm, &digest)?;
+        verify_self_test(&self.record.identity.point, &digest, &signature)
+    }
+
+    fn sign_digest(&self, tpm: &mut Device, digest: &[u8; 32]) -> Result<[u8; 64], TpmError> {
+        let pcrs = self.record.policy.as_ref().map_or(&[][..], |(pcrs, _)| pcrs);
+        tpm.sign(self.record.identity.handle, digest, pcrs)
+    }
+
+    /// The registers that the key is bound to; none when it signs whatever was booted.
+    #[must_use]
+    pub fn bound_to(&self) -> &[u32] {
+        self.record.policy.as_ref().map_or(&[], |(pcrs, _)| pcrs)
+    }
+
+    /// The `TPMT_PUBLIC` of the identity key and of the attestation key.
+    ///
+    /// # Errors
+    /// [`TpmKeyError`].
+    pub fn public_areas(&self) -> Result<(Vec<u8>, Vec<u8>), TpmKeyError> {
+        let mut tpm = Device::open(&self.device)?;
+        let mut area = |known: &Known| match tpm.public(known.handle)? {
+            Some(public) if point(&public) == Some(known.point) => Ok(public_bytes(&public)),
+            _ => Err(TpmKeyError::OtherTpm { path: self.path.clone() }),
+        };
+        Ok((area(&self.record.identity)?, area(&self.record.attestation)?))
+    }
+
+    /// What the TPM says about the identity key and the machine, with this nonce in it.
+    ///
+    /// # Errors
+    /// [`TpmKeyError`].
+    pub fn attest(&self, nonce: &[u8; 32]) -> Result<TpmAttestation, TpmKeyError> {
+        let mut tpm = Device::open(&self.device)?;
+        let (identity, attestation) = (self.record.identity.handle, self.record.attestation.handle);
+        let certified = tpm.certify(identity, attestation, nonce)?;
+        let registers: Vec<u32> = QUOTED.collect();
+        for _ in 0..QUOTES_MAX {
+            let before = tpm.pcrs(&registers)?;
+            let quoted = tpm.quote(attestation, nonce, &registers)?;
+            if tpm.pcrs(&registers)? == before {
+                return Ok(TpmAttestation {
+                    certified: certified.bytes,
+                    certified_signature: certified.signature,
+                    quoted: quoted.bytes,
+                    quoted_signature: quoted.signature,
+                    pcrs: before.into_iter().map(|(index, value)| Pcr { index, value }).collect(),
+                });
+            }
+        }
+        Err(TpmKeyError::Unsteady)
+    }
+
+    /// What the maker certified about the endorsement key; nothing when it left no certificate.
+    ///
+    /// # Errors
+    /// [`TpmKeyError`].
+    pub fn endorsement(&self) -> Result<Option<Endorsement>, TpmKeyError> {
+        let mut tpm = Device::open(&self.device)?;
+        let Some(contents) = tpm.index(ENDORSEMENT_INDEX)? else { return Ok(None) };
+        let Some((certificate, _)) = der(&contents) else { return Ok(None) };
+        let mut chain = Vec::new();
+        for index in CHAIN_INDICES {
+            let Some(contents) = tpm.index(index)? else { continue };
+            let mut rest = &contents[..];
+            while let Some((certificate, after)) = der(rest) {
+                chain.push(certificate.to_vec());
+                rest = after;
+            }
+        }
+        Ok(Some(Endorsement { certificate: certificate.to_vec(), chain }))
+    }
+
+    /// Opens an activator's credential, which shows it that the attestation key and the endorsement key are in one TPM.
+    ///
+    /// # Errors
+    /// [`TpmKeyError`]: also for a credential that is meant for other keys.
+    pub fn activate(&self, credential: &[u8], seed: &[u8]) -> Result<Vec<u8>, TpmKeyError> {
+        let mut tpm = Device::open(&self.device)?;
+        let attestation = self.record.attestation.handle;
+        if tpm.public(ENDORSEMENT_HANDLE)?.is_some() {
+            return Ok(tpm.activate(attestation, ENDORSEMENT_HANDLE, credential, seed)?);
+        }
+        tpm.with_primary(TpmRh::Endorsement, endorsement_template(), |tpm, endorsement, _| {
+            Ok(tpm.activate(attestation, endorsement, credential, seed)?)
+        })
+    }
+}
+
+/// The letters of a TPM's maker and its firmware's version.
+pub(crate) fn maker(device: &Path) -> Result<(String, u64), TpmError> {
+    Device::open(device)?.maker()
+}
+
+/// Has a TPM make a key, sign with it, and forget it.
+pub(crate) fn try_tpm(device: &Path) -> Result<(), TpmKeyError> {
+    let digest: [u8; 32] = Sha256::digest(SELF_TEST).into();
+    let template = signing_template(&salt()?, false, None);
+    Device::open(device)?.with_primary(TpmRh::Owner, template, |tpm, handle, public| {
+        let signature = tpm.sign(handle, &digest, &[])?;
+        verify_self_test(&point(public).ok_or(TpmKeyError::SelfTest)?, &digest, &signature)
+    })
+}
+
+fn verify_self_test(point: &[u8; 65], digest: &[u8; 32], signature: &[u8; 64]) -> Result<(), TpmKeyError> {
+    let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(point);
+    match (key, p256::ecdsa::Signature::from_slice(signature)) {
+        (Ok(key), Ok(signature)) if key.verify_prehash(digest, &signature).is_ok() => Ok(()),
+        _ => Err(TpmKeyError::SelfTest),
+    }
+}
+
+/// Removes the keys of a record from the TPM, and the record. What is gone already is no failure.
+///
+/// # Errors
+/// [`TpmKeyError`].
+pub fn delete(device: &Path, record: &Path) -> Result<(), TpmKeyError> {
+    let found = match Record::load(record) {
+        Ok(Some(found)) => Some(found),
+        Ok(None) => return Ok(()),
+        // Whoever wants a new identity because its record is damaged must get one.
+        Err(TpmKeyError::Damaged { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    if let Some(found) = found {
+        let mut tpm = Device::open(device)?;
+        for known in [&found.identity, &found.attestation] {
+            // Another's key may have the handle since.
+            if tpm.public(known.handle)?.and_then(|public| point(&public)) == Some(known.point) {
+                tpm.evict_control(known.handle, known.handle)?;
+            }
+        }
+    }
+    durable::remove(record).map_err(|source| TpmKeyError::Record { path: record.to_owned(), source })
+}
+
+fn create(tpm: &mut Device, path: &Path, pcrs: &[u32]) -> Result<(Record, Origin), TpmKeyError> {
+    let policy = if pcrs.is_empty() { None } else { Some((pcrs.to_vec(), tpm.policy_of_now(pcrs)?)) };
+    let mut free = free_handles(tpm)?;
+    let mut next = || free.next().ok_or(TpmKeyError::NoHandle);
+    let identity = derive(tpm, next()?, salt()?, false, policy.as_ref())?;
+    let attestation = derive(tpm, next()?, salt()?, true, None)?;
+    let record = Record { identity, attestation, policy };
+    // Before anything is persistent: whatever happens from here on, the record finds the keys again.
+    if !record.create(path)? {
+        let winner = Record::load(path)?.ok_or_else(|| TpmKeyError::Damaged { path: path.to_owned() })?;
+        return Ok((restore(tpm, path, winner)?.0, Origin::Loaded));
+    }
+    Ok((restore(tpm, path, record)?.0, Origin::Created))
+}
+
+/// Sees that both keys are at their handles, and brings them back where they are not.
+fn restore(tpm: &mut Device, path: &Path, mut record: Record) -> Result<(Record, Origin), TpmKeyError> {
+    let policy = record.policy.clone();
+    let mut origin = Origin::Loaded;
+    for (known, restricted) in [(&mut record.identity, false), (&mut record.attestation, true)] {
+        let policy = policy.as_ref().filter(|_| !restricted);
+        let there = tpm.public(known.handle)?.and_then(|public| point(&public));
+        if there == Some(known.point) {
+            continue;
+        }
+        if there.is_some() {
+            // Somebody else's key has the handle.
+            known.handle = free_handles(tpm)?.next().ok_or(TpmKeyError::NoHandle)?;
+        }
+        let template = signing_template(&known.salt, restricted, policy.map(|(_, digest)| digest));
+        tpm.with_primary(TpmRh::Owner, template, |tpm, handle, public| {
+            if point(public) != Some(known.point) {
+                return Err(TpmKeyError::OtherTpm { path: path.to_owned() });
+            }
+            Ok(tpm.evict_control(handle, known.handle)?)
+        })?;
+        origin = Origin::Restored;
+    }
+    if origin == Origin::Restored && Record::load(path)?.as_ref() != Some(&record) {
+        record.replace(path)?;
+    }
+    Ok((record, origin))
+}
+
+/// A key that is not made persistent yet.
+fn derive(
+    tpm: &mut Device,
+    handle: Handle,
+    salt: [u8; 32],
+    restricted: bool,
+    policy: Option<&(Vec<u32>, [u8; 32])>,
+) -> Result<Known, TpmKeyError> {
+    let template = signing_template(&salt, restricted, policy.map(|(_, digest)| digest));
+    tpm.with_primary(TpmRh::Owner, template, |_, _, public| {
+        let point = point(public).ok_or(TpmKeyError::SelfTest)?;
+        Ok(Known { handle, salt, point })
+    })
+}
+
+fn free_handles(tpm: &mut Device) -> Result<impl Iterator<Item = Handle> + use<>, TpmError> {
+    let taken = tpm.persistent(HANDLES.start, HANDLES.end - HANDLES.start)?;
+    Ok(HANDLES.filter(move |handle| !taken.contains(handle)))
+}
+
+fn salt() -> Result<[u8; 32], TpmKeyError> {
+    let mut salt = [0; 32];
+    getrandom::fill(&mut salt).map_err(|_| TpmKeyError::Randomness)?;
+    Ok(salt)
+}
+
+/// The first DER sequence of some bytes, and what follows it. Indices are often larger than what is in them.
+fn der(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (head, length) = match bytes {
+        [0x30, 0x82, high, low, ..] => (4, usize::from(*high) << 8 | usize::from(*low)),
+        [0x30, 0x81, length, ..] => (3, usize::from(*length)),
+        _ => return None,
+    };
+    (bytes.len() >= head + length).then(|| bytes.split_at(head + length))
+}
+
+impl Signer for TpmKey {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::Es256
+    }
+    fn sign(&self, message: &[u8]) -> Result<[u8; 64], SignError> {
+        let failed = |error: TpmError| SignError(format!("{error}; {}", error.next_step()));
+        let mut tpm = Device::open(&self.device).map_err(failed)?;
+        self.sign_digest(&mut tpm, &Sha256::digest(message).into()).map_err(failed)
+    }
+}
+
+impl IdentityKey for TpmKey {
+    fn public_point(&self) -> [u8; 65] {
+        self.record.identity.point
+    }
+    fn home(&self) -> KeyHome {
+        KeyHome::Tpm
+    }
+}

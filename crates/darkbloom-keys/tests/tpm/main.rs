@@ -1,0 +1,6 @@
+//! Keys in a TPM 2.0, and what they prove, on a real software TPM.
+#![allow(clippy::unwrap_used, reason = "tests, also in what their cases share")]
+
+mod evidence;
+mod keys;
+mod swtpm;

@@ -1,0 +1,335 @@
+//! Who signs for this provider, and what its hardware proves.
+//!
+//! A TPM takes up to a second for a signature, so everything here runs beside the tasks that carry requests. What it proves
+//! needs the word of an activator, who saw once that the attestation key is in that TPM: words are kept in a file, and asked
+//! for again when half of their time is over.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use darkbloom_host::clock;
+use darkbloom_keys::{Endorsement, Identity, IdentityKey as _, TpmKey, TpmKeyError};
+use darkbloom_types::{Digest, UnixMillis};
+use darkbloom_wire::{
+    Activation, ActivationAnswer, ActivationChallenge, ActivationRequest, ChallengeProof, Evidence, PublicKey,
+    SignError, Statement, TPM_EVIDENCE, TpmEvidence, epoch_nonce, limits,
+};
+use tokio::task::spawn_blocking;
+
+use crate::StartError;
+
+/// Connecting to an activator takes no longer.
+const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// An activator answers within this time.
+const ANSWER_WAIT: Duration = Duration::from_secs(20);
+/// Largest file of words: four of half a KiB each, in hexadecimal digits.
+const WORDS_BYTES_MAX: u64 = 64 << 10;
+/// Where activators are asked, below their address.
+const PATH: &str = "v1/activations";
+
+/// Why an activator's word could not be had.
+#[derive(Debug, thiserror::Error)]
+enum ActivationFailed {
+    #[error("it cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("it answered with {status}: {said}")]
+    Refused { status: u16, said: String },
+    #[error("its answer is not valid")]
+    Malformed,
+    #[error("the TPM has no certificate of its maker")]
+    NoCertificate,
+    #[error(transparent)]
+    Tpm(#[from] TpmKeyError),
+    #[error("the TPM could not be asked")]
+    Panicked,
+}
+
+/// An activator's signed word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Word {
+    /// Whom it is from: its address.
+    from: String,
+    signed: Vec<u8>,
+    made_at: UnixMillis,
+    valid_until: UnixMillis,
+}
+
+impl Word {
+    /// Reads a word that its own key signed; that key counts for what verifiers make of it.
+    fn read(from: &str, signed: Vec<u8>) -> Option<Self> {
+        let claimed = Activation::peek(&signed).ok()?;
+        let word = Activation::open(&signed, &PublicKey::P256(claimed.activator)).ok()?;
+        let (made_at, valid_until) = (word.made_at, word.valid_until);
+        (made_at < valid_until).then(|| Self { from: from.to_owned(), signed, made_at, valid_until })
+    }
+
+    fn is_about(&self, endorsement: &[u8], attestation_key: &[u8]) -> bool {
+        Activation::peek(&self.signed).is_ok_and(|word| {
+            word.endorsement == Digest::of(&[endorsement]) && word.attestation_key == Digest::of(&[attestation_key])
+        })
+    }
+
+    fn half_over(&self, now: UnixMillis) -> bool {
+        now.0 - self.made_at.0 >= (self.valid_until.0 - self.made_at.0) / 2
+    }
+}
+
+/// What about a TPM stays the same.
+#[derive(Debug, Clone)]
+struct Fixed {
+    endorsement: Vec<u8>,
+    intermediates: Vec<Vec<u8>>,
+    identity_key: Vec<u8>,
+    attestation_key: Vec<u8>,
+}
+
+/// The provider's identity and its evidence.
+pub struct Signatory {
+    identity: Identity,
+    http: Option<reqwest::Client>,
+    activators: Vec<String>,
+    file: PathBuf,
+    words: Mutex<Vec<Word>>,
+    fixed: Mutex<Option<Fixed>>,
+}
+
+/// A signed statement, and whether it has all the evidence that this machine could give.
+pub struct SignedStatement {
+    /// The signed statement.
+    pub bytes: Vec<u8>,
+    /// Whether nothing is missing that may come later.
+    pub complete: bool,
+}
+
+impl Signatory {
+    /// The identity, the addresses of activators, and where their words are kept.
+    ///
+    /// # Errors
+    /// [`StartError::Http`].
+    pub fn new(identity: Identity, activators: Vec<String>, file: PathBuf) -> Result<Arc<Self>, StartError> {
+        // Activators are asked about TPMs alone.
+        let http = identity.tpm().map(|_| client()).transpose()?;
+        let words = Mutex::new(read_words(&file));
+        Ok(Arc::new(Self { identity, http, activators, file, words, fixed: Mutex::default() }))
+    }
+
+    /// The identity's public key as an uncompressed SEC 1 point.
+    pub fn public_point(&self) -> [u8; 65] {
+        self.identity.public_point()
+    }
+
+    /// Signs a proof of presence.
+    pub async fn prove(self: &Arc<Self>, digest: Digest) -> Result<Vec<u8>, SignError> {
+        let signatory = Arc::clone(self);
+        blocking(move || ChallengeProof { digest }.sign(&signatory.identity)).await
+    }
+
+    /// Signs a statement, with the evidence that can be had without asking anybody.
+    pub async fn state(self: &Arc<Self>, mut statement: Statement) -> Result<SignedStatement, SignError> {
+        let signatory = Arc::clone(self);
+        blocking(move || {
+            let (evidence, complete) = signatory.evidence(&statement);
+            statement.evidence = evidence.into_iter().collect::<Vec<_>>().into();
+            Ok(SignedStatement { bytes: statement.sign(&signatory.identity)?, complete })
+        })
+        .await
+    }
+
+    /// Evidence for a statement's epoch, and whether all that this machine could give is in it.
+    fn evidence(&self, statement: &Statement) -> (Option<Evidence>, bool) {
+        let Some(key) = self.identity.tpm() else { return (None, true) };
+        let made = self.fixed(key).and_then(|fixed| {
+            let words = self.usable_words(&fixed, clock::now());
+            if words.is_empty() {
+                return Ok(None);
+            }
+            let complete = self.activators.iter().all(|from| words.iter().any(|word| word.from == *from));
+            let nonce =
+                epoch_nonce(&statement.sealing_key, &statement.receipt_key, &statement.identity, statement.not_before);
+            let said = key.attest(&nonce.0)?;
+            let evidence = TpmEvidence {
+                endorsement: fixed.endorsement,
+                intermediates: fixed.intermediates.into(),
+                attestation_key: fixed.attestation_key,
+                activations: words.into_iter().map(|word| word.signed).collect::<Vec<_>>().into(),
+                identity_key: fixed.identity_key,
+                certified: said.certified,
+                certified_signature: said.certified_signature,
+                quoted: said.quoted,
+                quoted_signature: said.quoted_signature,
+                pcrs: said.pcrs.into(),
+            };
+            Ok(Some((evidence, complete)))
+        });
+        match made {
+            Ok(Some((evidence, complete))) => {
+                (Some(Evidence { format: TPM_EVIDENCE.to_owned(), bytes: evidence.encode() }), complete)
+            }
+            Ok(None) => (None, false),
+            Err(error) => {
+                tracing::warn!(%error, "the TPM gives no evidence");
+                (None, false)
+            }
+        }
+    }
+
+    fn fixed(&self, key: &TpmKey) -> Result<Fixed, ActivationFailed> {
+        if let Some(fixed) = &*lock(&self.fixed) {
+            return Ok(fixed.clone());
+        }
+        let Endorsement { certificate, chain } = key.endorsement()?.ok_or(ActivationFailed::NoCertificate)?;
+        let intermediates = chain.into_iter().take(limits::CERTIFICATES_MAX).collect();
+        let (identity_key, attestation_key) = key.public_areas()?;
+        let fixed = Fixed { endorsement: certificate, intermediates, identity_key, attestation_key };
+        *lock(&self.fixed) = Some(fixed.clone());
+        Ok(fixed)
+    }
+
+    fn usable_words(&self, fixed: &Fixed, now: UnixMillis) -> Vec<Word> {
+        let mut words = lock(&self.words).clone();
+        words.retain(|word| now < word.valid_until && word.is_about(&fixed.endorsement, &fixed.attestation_key));
+        words.truncate(darkbloom_wire::ACTIVATIONS_MAX);
+        words
+    }
+
+    /// Asks those activators whose word is missing or old. A failure is told in the log; another time is soon enough.
+    pub async fn renew(self: &Arc<Self>) {
+        let signatory = Arc::clone(self);
+        let fixed = blocking(move || match signatory.identity.tpm() {
+            Some(key) => signatory.fixed(key).map(Some),
+            None => Ok(None),
+        });
+        let fixed = match fixed.await {
+            Ok(Some(fixed)) => fixed,
+            Ok(None) => return,
+            Err(error) => return tracing::warn!(%error, "the TPM gives no evidence"),
+        };
+        let mut changed = false;
+        for from in &self.activators {
+            let now = clock::now();
+            let words = self.usable_words(&fixed, now);
+            if words.iter().any(|word| word.from == *from && !word.half_over(now)) {
+                continue;
+            }
+            match self.activate(from, &fixed).await {
+                Ok(word) => {
+                    tracing::info!(activator = from, "an activator vouches for this machine's TPM");
+                    let mut words = lock(&self.words);
+                    words.retain(|known| known.from != *from);
+                    words.push(word);
+                    changed = true;
+                }
+                Err(error) => {
+                    tracing::warn!(activator = from, %error, "an activator does not vouch for this machine's TPM")
+                }
+            }
+        }
+        if changed {
+            write_words(&self.file, &lock(&self.words));
+        }
+    }
+
+    async fn activate(self: &Arc<Self>, from: &str, fixed: &Fixed) -> Result<Word, ActivationFailed> {
+        let mut request = ActivationRequest {
+            endorsement: fixed.endorsement.clone(),
+            intermediates: fixed.intermediates.clone().into(),
+            attestation_key: fixed.attestation_key.clone(),
+            answer: None,
+        };
+        let challenge = self.ask(from, &request).await?;
+        let challenge = ActivationChallenge::decode(&challenge).map_err(|_| ActivationFailed::Malformed)?;
+        let signatory = Arc::clone(self);
+        let until = challenge.until;
+        let opened = blocking(move || {
+            let key = signatory.identity.tpm().ok_or(ActivationFailed::NoCertificate)?;
+            Ok::<_, ActivationFailed>(key.activate(&challenge.credential, &challenge.seed)?)
+        });
+        let secret = opened.await?.try_into().map_err(|_| ActivationFailed::Malformed)?;
+        request.answer = Some(ActivationAnswer { until, secret });
+        let signed = self.ask(from, &request).await?;
+        let word = Word::read(from, signed).ok_or(ActivationFailed::Malformed)?;
+        let ours = word.is_about(&fixed.endorsement, &fixed.attestation_key);
+        if ours { Ok(word) } else { Err(ActivationFailed::Malformed) }
+    }
+
+    async fn ask(&self, from: &str, request: &ActivationRequest) -> Result<Vec<u8>, ActivationFailed> {
+        let unreachable = |error: reqwest::Error| ActivationFailed::Unreachable(error.without_url().to_string());
+        let url = format!("{}/{PATH}", from.trim_end_matches('/'));
+        let http = self.http.as_ref().ok_or(ActivationFailed::NoCertificate)?;
+        let mut response = http.post(url).body(request.encode()).send().await.map_err(unreachable)?;
+        let status = response.status();
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(unreachable)? {
+            if body.len() + piece.len() > limits::STATEMENT_BYTES_MAX {
+                return Err(ActivationFailed::Malformed);
+            }
+            body.extend_from_slice(&piece);
+        }
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(ActivationFailed::Refused { status: status.as_u16(), said: sentence(&body) })
+    }
+}
+
+fn client() -> Result<reqwest::Client, StartError> {
+    let builder = reqwest::Client::builder().connect_timeout(CONNECT_WAIT).timeout(ANSWER_WAIT);
+    builder.redirect(reqwest::redirect::Policy::none()).build().map_err(|_| StartError::Http)
+}
+
+/// What an error's body says, fit for a log.
+fn sentence(body: &[u8]) -> String {
+    let said = serde_json::from_slice::<serde_json::Value>(body);
+    let said = said.ok().and_then(|said| said["error"]["message"].as_str().map(str::to_owned)).unwrap_or_default();
+    said.chars().filter(|sign| !sign.is_control()).take(limits::TEXT_BYTES_MAX).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs what waits for a device away from the tasks that carry requests.
+async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<Panicked> + Send + 'static,
+{
+    spawn_blocking(work).await.unwrap_or_else(|_| Err(Panicked.into()))
+}
+
+struct Panicked;
+
+impl From<Panicked> for SignError {
+    fn from(_: Panicked) -> Self {
+        Self("the key could not be asked".to_owned())
+    }
+}
+
+impl From<Panicked> for ActivationFailed {
+    fn from(_: Panicked) -> Self {
+        Self::Panicked
+    }
+}
+
+/// A file that is not there, or damaged, holds no words: activators give them again.
+fn read_words(file: &PathBuf) -> Vec<Word> {
+    if fs::metadata(file).is_ok_and(|metadata| metadata.len() > WORDS_BYTES_MAX) {
+        return Vec::new();
+    }
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let word = |line: &str| {
+        let (signed, from) = line.split_once(' ')?;
+        Word::read(from, hex::decode(signed).ok()?)
+    };
+    text.lines().filter_map(word).collect()
+}
+
+fn write_words(file: &PathBuf, words: &[Word]) {
+    let lines: String = words.iter().map(|word| format!("{} {}\n", hex::encode(&word.signed), word.from)).collect();
+    let draft = file.with_extension("draft");
+    if let Err(error) = fs::write(&draft, lines).and_then(|()| fs::rename(&draft, file)) {
+        tracing::warn!(%error, "cannot keep activators' words: they will be asked for again");
+    }
+}

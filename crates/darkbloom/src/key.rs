@@ -1,0 +1,130 @@
+//! `darkbloom key`: this machine's identity as a provider.
+
+use std::path::PathBuf;
+
+use darkbloom_provider::keys::{
+    Availability, Check, Home, Identity, IdentityKey as _, KeyConfig, availability, delete,
+};
+use darkbloom_types::ProviderId;
+use serde_json::{Value, json};
+
+use crate::arguments::{Key, KeyAction, KeyPlace};
+use crate::error::{Failure, say};
+use crate::roles::{default_data, key_config};
+use crate::settings::ProviderSettings;
+
+/// Does what is asked. A TPM may take seconds, and nothing else goes on meanwhile.
+pub fn run(options: Key, settings: ProviderSettings) -> Result<(), Failure> {
+    match options.action {
+        KeyAction::Show(place) => show(&Place::of(place, settings)?),
+        KeyAction::Test(place) => test(&Place::of(place, settings)?),
+        KeyAction::Delete { place, yes } => forget(&Place::of(place, settings)?, yes),
+    }
+}
+
+/// Where the key is, and how people want to read about it.
+struct Place {
+    data: PathBuf,
+    config: KeyConfig,
+    json: bool,
+}
+
+impl Place {
+    fn of(place: KeyPlace, settings: ProviderSettings) -> Result<Self, Failure> {
+        let data = place.data.or_else(|| settings.data.clone()).unwrap_or_else(|| default_data("provider"));
+        let config = key_config(place.keys, &settings)?;
+        Ok(Self { data, config, json: place.json })
+    }
+
+    fn identity(&self) -> Result<Identity, Failure> {
+        let failed =
+            |error: darkbloom_provider::keys::IdentityError| Failure::new(error.to_string(), error.next_step());
+        let missing = || {
+            Failure::new(
+                format!("there is no identity in {}", self.data.display()),
+                "`darkbloom start` makes one; name its folder with `--data`",
+            )
+        };
+        Identity::existing(&self.data, &self.config).map_err(failed)?.ok_or_else(missing)
+    }
+}
+
+fn show(place: &Place) -> Result<(), Failure> {
+    let identity = place.identity()?;
+    let point = identity.public_point();
+    let id = ProviderId::of_public_key(&point);
+    let bound = identity.tpm().map_or(&[][..], |key| key.bound_to());
+    if place.json {
+        let shown = json!({
+            "provider": id, "home": identity.home().name(), "public_key": hex::encode(point), "key_pcrs": bound,
+            "data": place.data,
+        });
+        return say(shown.to_string());
+    }
+    say(format!("provider    {id}"))?;
+    say(format!("home        {}", identity.home().describe()))?;
+    say(format!("public key  {}", hex::encode(point)))?;
+    if !bound.is_empty() {
+        let bound: Vec<_> = bound.iter().map(u32::to_string).collect();
+        say(format!("registers   signs only while {} have the values of when it was made", bound.join(", ")))?;
+    }
+    say(format!("data        {}", place.data.display()))
+}
+
+fn test(place: &Place) -> Result<(), Failure> {
+    let identity = place.identity()?;
+    let failed = |error: darkbloom_provider::keys::IdentityError| Failure::new(error.to_string(), error.next_step());
+    identity.test().map_err(failed)?;
+    if place.json {
+        return say(json!({"home": identity.home().name(), "works": true}).to_string());
+    }
+    say(format!("the key signs, and its signature verifies ({})", identity.home().describe()))
+}
+
+fn forget(place: &Place, yes: bool) -> Result<(), Failure> {
+    if !yes {
+        return Err(Failure::new(
+            format!(
+                "this ends the identity in {}: its coordinator will not know this machine any more",
+                place.data.display()
+            ),
+            "say so with `--yes`",
+        ));
+    }
+    delete(&place.data, &place.config).map_err(|error| Failure::new(error.to_string(), error.next_step()))?;
+    if place.json { say(json!({"deleted": true}).to_string()) } else { say("there is no identity here any more") }
+}
+
+/// What `doctor` says about keys: each home, and three things apart.
+pub fn availabilities(place: KeyPlace, settings: ProviderSettings) -> Result<Vec<Availability>, Failure> {
+    let place = Place::of(place, settings)?;
+    let homes = [Home::Tpm, Home::Software];
+    Ok(homes.into_iter().map(|home| availability(home, &place.data, &place.config)).collect())
+}
+
+/// One home as JSON.
+pub fn as_json(found: &Availability) -> Value {
+    let check = |check: &Check| match check {
+        Check::Yes(what) => json!({"is": true, "what": what}),
+        Check::No { reason, next_step } => json!({"is": false, "reason": reason, "next_step": next_step}),
+        Check::NotAsked => Value::Null,
+    };
+    json!({
+        "home": found.home.name(), "hardware_present": check(&found.hardware), "program_entitled": check(&found.entitled),
+        "key_usable": check(&found.usable),
+    })
+}
+
+/// One home in words.
+pub fn in_words(found: &Availability) -> Vec<String> {
+    let line = |name: &str, check: &Check| match check {
+        Check::Yes(what) => Some(format!("  {name:<17} yes: {what}")),
+        Check::No { reason, next_step } => Some(format!("  {name:<17} no: {reason}\n  {:<17} {next_step}", "")),
+        Check::NotAsked => None,
+    };
+    let mut lines = vec![format!("key home     {}", found.home.name())];
+    let checks =
+        [("hardware present", &found.hardware), ("program entitled", &found.entitled), ("key usable", &found.usable)];
+    lines.extend(checks.into_iter().filter_map(|(name, check)| line(name, check)));
+    lines
+}

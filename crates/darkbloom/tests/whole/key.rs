@@ -1,0 +1,116 @@
+//! What an owner does with a provider's identity key, and what keeps others from it.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::network::Network;
+use crate::support::process::{Ended, command, run};
+use crate::swtpm::Swtpm;
+
+/// `darkbloom key ACTION` in a folder.
+fn key(action: &str, data: &Path, more: &[&str]) -> Ended {
+    run(command(&["key", action]).arg("--data").arg(data).args(more))
+}
+
+#[track_caller]
+fn json(ended: &Ended) -> Value {
+    assert!(ended.status.success(), "{ended:?}");
+    serde_json::from_str(&ended.stdout).unwrap()
+}
+
+#[test]
+fn a_software_key_is_shown_tested_and_deleted() {
+    let mut network = Network::start();
+    let provider = &mut network.providers[0];
+    let data = provider.data.clone();
+    let software = ["--key-home", "software"];
+    let shown = json(&key("show", &data, &["--json", "--key-home", "software"]));
+    assert_eq!((shown["provider"].as_str(), shown["home"].as_str()), (Some(&*provider.id), Some("software_file")));
+    let words = key("show", &data, &software);
+    assert!(words.stdout.contains(&format!("provider    {}", provider.id)), "{words:?}");
+    assert!(words.stdout.contains("whoever can read the file can copy it"), "{words:?}");
+    let secret = fs::read_to_string(data.join("identity.key")).unwrap();
+    assert!(!words.said().contains(secret.split_whitespace().nth(1).unwrap()), "the key is shown");
+    assert!(key("test", &data, &software).stdout.contains("its signature verifies"));
+
+    key("delete", &data, &software).failed_saying(&["this ends the identity", "hint: say so with `--yes`"]);
+    assert!(provider.process.stop().success());
+    for _ in 0..2 {
+        let gone = key("delete", &data, &["--yes", "--key-home", "software"]);
+        assert!(gone.status.success(), "{gone:?}");
+        assert!(!data.join("identity.key").exists());
+    }
+    key("show", &data, &software).failed_saying(&["there is no identity in", "hint: `darkbloom start` makes one"]);
+}
+
+#[test]
+fn a_key_in_a_tpm_is_shown_tested_and_deleted() {
+    let (tpm, folder) = (Swtpm::start("a"), tempfile::tempdir().unwrap());
+    let path = tpm.path();
+    let place = ["--tpm", path.to_str().unwrap(), "--key-home", "tpm"];
+    let made = darkbloom_keys::TpmKey::load_or_create(&path, &folder.path().join("identity.tpm"), &[16]);
+    drop(made.unwrap());
+    let with = |more: &'static str| [&place[..], &[more]].concat();
+    let shown = json(&key("show", folder.path(), &with("--json")));
+    assert_eq!((shown["home"].as_str(), &shown["key_pcrs"]), (Some("tpm"), &serde_json::json!([16])));
+    assert!(key("show", folder.path(), &place).stdout.contains("registers   signs only while 16 have the values"));
+    assert!(key("test", folder.path(), &place).stdout.contains("key in the machine's TPM"));
+    assert!(tpm.tpm2("pcrextend", &[&format!("16:sha256={}", "11".repeat(32))]).0);
+    key("test", folder.path(), &place).failed_saying(&["the TPM refused", "hint: "]);
+    for _ in 0..2 {
+        let gone = key("delete", folder.path(), &with("--yes"));
+        assert!(gone.status.success(), "{gone:?}");
+    }
+    let (worked, left) = tpm.tpm2("getcap", &["handles-persistent"]);
+    assert!(worked && !left.to_lowercase().contains("0x8102"), "an orphan: {left}");
+}
+
+#[test]
+fn doctor_tells_apart_what_can_be_wrong_with_a_key() {
+    let (tpm, folder) = (Swtpm::start("a"), tempfile::tempdir().unwrap());
+    let doctor = |tpm: &Path| {
+        let ended = run(command(&["doctor", "keys", "--json", "--data"]).arg(folder.path()).arg("--tpm").arg(tpm));
+        json(&ended)["key_homes"].as_array().unwrap().clone()
+    };
+    let homes = doctor(&tpm.path());
+    assert_eq!((homes[0]["home"].as_str(), homes[1]["home"].as_str()), (Some("tpm"), Some("software")));
+    for home in &homes {
+        for check in ["hardware_present", "program_entitled", "key_usable"] {
+            assert_eq!(home[check]["is"], true, "{check} of {home}");
+        }
+    }
+    assert!(homes[0]["hardware_present"]["what"].as_str().unwrap().contains("made by IBM"), "{}", homes[0]);
+    let absent = doctor(&folder.path().join("no-tpm"));
+    assert_eq!(absent[0]["hardware_present"]["is"], false);
+    assert_eq!((&absent[0]["program_entitled"], &absent[0]["key_usable"]), (&Value::Null, &Value::Null));
+    assert!(absent[0]["hardware_present"]["next_step"].as_str().unwrap().contains("firmware"));
+    assert!(tpm.tpm2("changeauth", &["-c", "o", "secret"]).0);
+    let locked = doctor(&tpm.path());
+    assert_eq!(
+        (&locked[0]["program_entitled"]["is"], &locked[0]["key_usable"]["is"]),
+        (&Value::Bool(true), &Value::Bool(false))
+    );
+    assert!(locked[0]["key_usable"]["next_step"].as_str().unwrap().contains("password"), "{}", locked[0]);
+    let words = run(command(&["doctor", "keys", "--data"]).arg(folder.path()).arg("--tpm").arg(tpm.path()));
+    assert!(words.stdout.contains("key home     tpm\n  hardware present  yes: "), "{words:?}");
+    assert!(words.stdout.contains("  key usable        no: the TPM refused TPM2_CreatePrimary"), "{words:?}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "looking makes nothing");
+}
+
+#[test]
+fn a_provider_is_closed_to_others_and_confined() {
+    let network = Network::start();
+    let status = |pid: u32| fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let says = |status: &str, name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
+    };
+    let provider = status(network.providers[0].process.pid());
+    assert_eq!((says(&provider, "NoNewPrivs:").as_str(), says(&provider, "Seccomp:").as_str()), ("1", "2"));
+    for other in [network.coordinator.process.pid(), network.gateway.process.pid()] {
+        assert_eq!(says(&status(other), "NoNewPrivs:"), "1");
+    }
+    let missing = "a measure against other processes does not hold";
+    assert!(!network.providers[0].process.log().contains(missing), "{}", network.providers[0].process.log());
+}

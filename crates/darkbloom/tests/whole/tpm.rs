@@ -1,0 +1,250 @@
+//! A provider whose identity is in a TPM, and consumers who pin nobody and ask for hardware: the real program on a real
+//! software TPM, whose maker everybody here believes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::network::{CREDIT, Coordinator, Provider, Surface, ask, model_file};
+use crate::support::process::{Ended, Process, command, run};
+use crate::support::until;
+use crate::swtpm::Swtpm;
+
+/// The maker's roots, as an operator or consumer keeps them.
+fn roots(folder: &Path, maker: &str) -> PathBuf {
+    let (root, intermediate) = Swtpm::authority(maker);
+    let path = folder.join(format!("{maker}.pem"));
+    fs::write(&path, root + &intermediate).unwrap();
+    path
+}
+
+/// A network of one coordinator that believes a maker.
+struct Believing {
+    coordinator: Coordinator,
+    activator: String,
+    key: String,
+    roots: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Believing {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let roots = roots(folder.path(), "a");
+        let (coordinator, ready) = Coordinator::start_changed(&folder.path().join("coordinator"), &|command| {
+            command.args(["--tier-min", "hardware"]).arg("--tpm-roots").arg(&roots);
+        });
+        let activator = ready["activator"].as_str().expect("a coordinator that believes a maker vouches").to_owned();
+        coordinator.offer_model(&model_file());
+        let key = coordinator.account("first", CREDIT);
+        Self { coordinator, activator, key, roots, folder }
+    }
+
+    fn start_command(&self, data: &str) -> Command {
+        let mut command = command(&["start", "--foreground", "--threads", "1"]);
+        command.args(["--coordinator", &self.coordinator.url, "--coordinator-key", &self.coordinator.pin]);
+        command.arg("--data").arg(self.folder.path().join(data)).arg("--model").arg(model_file());
+        command.env("DARKBLOOM_JOIN_TOKEN", self.coordinator.key("join", None));
+        command
+    }
+
+    fn provider(&self, tpm: &Swtpm, data: &str) -> Provider {
+        let mut command = self.start_command(data);
+        command.args(["--key-home", "tpm"]).arg("--tpm").arg(tpm.path());
+        let (process, ready) = Process::role(&mut command).unwrap();
+        let data = self.folder.path().join(data);
+        Provider { process, id: ready["provider"].as_str().unwrap().to_owned(), data }
+    }
+
+    /// A consumer's own proxy.
+    fn proxy(&self, change: &dyn Fn(&mut Command)) -> Surface {
+        let mut command = command(&["proxy"]);
+        command.env("DARKBLOOM_API_KEY", &self.key);
+        change(&mut command);
+        Surface::start(&mut command, &self.coordinator, &[])
+    }
+}
+
+#[test]
+fn a_tpm_earns_work_and_trust_without_being_pinned() {
+    let network = Believing::new();
+    let tpm = Swtpm::start("a");
+    let mut provider = network.provider(&tpm, "provider");
+    provider.process.logged("an activator vouches for this machine's TPM");
+    network.coordinator.eligible(1);
+    assert_eq!(network.coordinator.providers()[0]["tier"], "hardware");
+
+    let proxy = network.proxy(&|command| {
+        command.arg("--tpm-roots").arg(&network.roots);
+    });
+    let answer = proxy.chat(&network.key, &ask("What is 17 + 25?"));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.header("x-darkbloom-tier"), Some("hardware"));
+    assert_eq!(answer.header("x-darkbloom-trust"), Some("unpinned"));
+    assert_eq!(answer.header("x-darkbloom-provider"), Some(&*provider.id));
+
+    // After a restart of machine and program the word of before still counts: nobody is asked again.
+    assert!(provider.process.stop().success());
+    tpm.restart();
+    let again = network.provider(&tpm, "provider");
+    assert_eq!(again.id, provider.id);
+    network.coordinator.eligible(1);
+    let answer = proxy.chat(&network.key, &ask("What is 17 + 25?"));
+    assert_eq!((answer.status, answer.header("x-darkbloom-tier")), (200, Some("hardware")));
+    assert!(!again.process.log().contains("vouches"), "{}", again.process.log());
+    network.coordinator.books_close(&network.key, CREDIT);
+}
+
+#[test]
+fn who_believes_another_maker_or_none_is_not_sealed_for() {
+    let network = Believing::new();
+    let tpm = Swtpm::start("a");
+    let _provider = network.provider(&tpm, "provider");
+    network.coordinator.eligible(1);
+    let others = roots(network.folder.path(), "b");
+    for proxy in [
+        network.proxy(&|_| {}),
+        network.proxy(&|command| {
+            command.arg("--tpm-roots").arg(&others);
+        }),
+    ] {
+        let answer = proxy.chat(&network.key, &ask("Hi"));
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        assert_eq!(answer.json()["error"]["code"], "tier_not_met", "{}", answer.text());
+    }
+    let pinned = network.proxy(&|command| {
+        command.arg("--tpm-roots").arg(&network.roots).args(["--pin-activator", &network.activator]);
+    });
+    assert_eq!(pinned.chat(&network.key, &ask("Hi")).status, 200);
+    assert!(network.coordinator.usage(&network.key).len() == 1, "nobody else was sealed for");
+}
+
+#[test]
+fn a_software_key_gets_no_work_where_hardware_is_asked_for() {
+    let network = Believing::new();
+    let mut command = network.start_command("software");
+    command.args(["--key-home", "software"]);
+    let (process, _) = Process::role(&mut command).unwrap();
+    process.logged("not eligible: less is proven about the provider than the network demands; prove more");
+    assert_eq!(network.coordinator.providers()[0]["eligible"], false);
+}
+
+#[test]
+fn a_tpm_that_its_coordinator_does_not_believe_stays_below() {
+    let network = Believing::new();
+    let tpm = Swtpm::start("b");
+    let provider = network.provider(&tpm, "provider");
+    provider.process.logged("an activator does not vouch for this machine's TPM");
+    until("the provider is told", || {
+        let providers = network.coordinator.providers();
+        let told = providers.first().is_some_and(|provider| provider["tier"] == "self_signed");
+        told.then_some(())
+    });
+    assert_eq!(network.coordinator.providers()[0]["eligible"], false);
+}
+
+#[test]
+fn without_its_tpm_a_provider_does_not_start_and_is_nobody_else() {
+    let network = Believing::new();
+    let tpm = Swtpm::start("a");
+    let mut provider = network.provider(&tpm, "provider");
+    assert!(provider.process.stop().success());
+    let path = tpm.path();
+    drop(tpm);
+    for homes in ["tpm", "tpm,software"] {
+        let mut command = network.start_command("provider");
+        command.args(["--key-home", homes]).arg("--tpm").arg(&path);
+        let ended = Process::role(&mut command).err().expect("there is no key");
+        ended.failed_saying(&["TPM", "hint: "]);
+    }
+    let mut command = network.start_command("provider");
+    command.args(["--key-home", "software"]);
+    let ended = Process::role(&mut command).err().expect("another identity is not allowed");
+    ended.failed_saying(&["this provider's identity is a tpm key, which the configuration does not allow"]);
+    assert!(!provider.data.join("identity.key").exists());
+}
+
+#[test]
+fn a_machine_without_a_tpm_says_that_its_key_is_in_a_file() {
+    let network = Believing::new();
+    let mut command = network.start_command("provider");
+    command.arg("--tpm").arg(network.folder.path().join("no-tpm"));
+    let (process, _) = Process::role(&mut command).unwrap();
+    process.logged("the identity key is in a weaker home: turn the TPM on in the firmware's settings");
+    assert!(network.folder.path().join("provider/identity.key").exists());
+    let mut alone = network.start_command("other");
+    alone.args(["--key-home", "tpm"]).arg("--tpm").arg(network.folder.path().join("no-tpm"));
+    let ended = Process::role(&mut alone).err().expect("there is no home");
+    ended.failed_saying(&["no identity can be made: tpm: there is no TPM at", "hint: turn the TPM on"]);
+}
+
+/// `darkbloom verify provider`, with the pin and nothing else.
+fn verify(network: &Believing, more: &[&str]) -> Ended {
+    let pin = ["verify", "provider", "--coordinator", &network.coordinator.url];
+    run(command(&pin).args(["--coordinator-key", &network.coordinator.pin]).args(more))
+}
+
+#[test]
+fn every_claim_can_be_checked_live_and_long_after() {
+    let network = Believing::new();
+    let tpm = Swtpm::start("a");
+    let provider = network.provider(&tpm, "provider");
+    network.coordinator.eligible(1);
+    let roots = network.roots.to_str().unwrap();
+    let file = network.folder.path().join("bundle");
+    let file = file.to_str().unwrap();
+
+    let shown = verify(&network, &[&provider.id, "--tpm-roots", roots, "--save", file]);
+    assert!(shown.status.success(), "{shown:?}");
+    for words in [
+        &*format!("provider     {}", provider.id),
+        "tier         hardware",
+        "tpm_identity_key       hardware               this epoch   the identity key is in a TPM and cannot leave it",
+        "tpm_attestation_key    coordinator_activator  0 min ago    the network's own activator saw",
+        "release                provider               this epoch",
+        "hardening              provider               this epoch   no_core, not_dumpable",
+        "dishonest_coordinator  not_defended",
+        "verdict      would be sealed to with a minimum of `hardware`",
+    ] {
+        assert!(shown.stdout.contains(words), "`{words}` is not in:\n{}", shown.stdout);
+    }
+    // Another's word than the coordinator's own.
+    let pinned = verify(&network, &["--tpm-roots", roots, "--pin-activator", &network.activator, "--json"]);
+    let pinned: Value = serde_json::from_str(&pinned.stdout).unwrap();
+    assert_eq!(pinned["providers"][0]["undefended"]["dishonest_coordinator"], "defended", "{pinned}");
+
+    // Who believes no maker is told so, and by the exit status.
+    let nobody = verify(&network, &[&provider.id]);
+    assert_eq!(nobody.status.code(), Some(3), "{nobody:?}");
+    assert!(
+        nobody.stdout.contains("the endorsement key's certificate: the chain leads to none of the roots"),
+        "{nobody:?}"
+    );
+    assert!(nobody.stdout.contains("verdict      would not be sealed to with a minimum of `hardware`"), "{nobody:?}");
+    let unknown = verify(&network, &[&"00".repeat(32)]);
+    assert!(unknown.said().contains("this provider is not connected"), "{unknown:?}");
+
+    // The network is gone; what was saved says the same.
+    let (id, pin) = (provider.id.clone(), network.coordinator.pin.clone());
+    let roots = fs::read(roots).unwrap();
+    let saved = fs::read(file).unwrap();
+    drop((provider, tpm, network));
+    let folder = tempfile::tempdir().unwrap();
+    let (file, makers) = (folder.path().join("bundle"), folder.path().join("makers.pem"));
+    fs::write(&makers, roots).unwrap();
+    let offline = |bytes: &[u8], pin: &str| {
+        fs::write(&file, bytes).unwrap();
+        let mut verify = command(&["verify", "bundle"]);
+        run(verify.arg(&file).arg("--tpm-roots").arg(&makers).args(["--coordinator-key", pin]))
+    };
+    let again = offline(&saved, &pin);
+    assert!(again.status.success() && again.stdout.contains(&id), "{again:?}");
+    let mut changed = saved.clone();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    assert_eq!(offline(&changed, &pin).status.code(), Some(3), "one bit");
+    assert_eq!(offline(&saved[..saved.len() - 1], &pin).status.code(), Some(3), "cut");
+    assert_eq!(offline(&saved, &"00".repeat(32)).status.code(), Some(3), "another network");
+}
