@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use darkbloom_fuzz::{Input, memory, parties};
 use darkbloom_wire::{
-    Activation, ProviderList, Bill, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Domain, PublicKey, Receipt,
-    Signer, Statement, open_signed, sign,
+    Activation, Bill, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Domain, ProviderList, PublicKey,
+    Receipt, Signer, Statement, open_signed, sign,
 };
 use libfuzzer_sys::fuzz_target;
 
