@@ -145,11 +145,14 @@ pub struct TrustPolicy {
 }
 
 impl TrustPolicy {
-    /// This policy for a network whose coordinator says that this is its activator.
+    /// This policy for a network whose coordinator says that this is its activator. Whoever pinned one relies on that one
+    /// alone: a coordinator that lies about a provider would have its own lie too.
     #[must_use]
     pub fn with_network_activator(&self, key: Option<[u8; 65]>) -> Self {
         let mut policy = self.clone();
-        policy.hardware.activators.extend(key.map(|key| (key, ActivatorKind::Coordinator)));
+        if policy.hardware.activators.is_empty() {
+            policy.hardware.activators.extend(key.map(|key| (key, ActivatorKind::Coordinator)));
+        }
         policy
     }
 
@@ -256,8 +259,11 @@ pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> 
 fn evidence(statement: &Statement, trust: &HardwareTrust, now: UnixMillis, claims: &mut Vec<Claim>) -> Tier {
     let mut tier = Tier::SelfSigned;
     let nonce = epoch_nonce(&statement.sealing_key, &statement.receipt_key, &statement.identity, statement.not_before);
+    let mut of_tpms = 0;
     for evidence in &statement.evidence.0 {
-        if evidence.format != TPM_EVIDENCE {
+        of_tpms += usize::from(evidence.format == TPM_EVIDENCE);
+        // A machine has one TPM: what else says to be of one costs nobody anything.
+        if evidence.format != TPM_EVIDENCE || of_tpms > 1 {
             // Formats without a verifier here are shown and raise no tier.
             claims.push(Claim {
                 name: "evidence_not_verified",

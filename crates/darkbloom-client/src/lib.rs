@@ -46,8 +46,8 @@ pub struct Config {
     pub tier_min: Tier,
     /// Providers that this consumer trusts by name, whatever their tier.
     pub pinned: BTreeSet<ProviderId>,
-    /// Roots of makers of hardware, and activators that this consumer pinned. The network's own activator is believed too,
-    /// and verdicts say so.
+    /// Roots of makers of hardware, and activators that this consumer pinned. Where there is none, the network's own is
+    /// believed, and verdicts say so.
     pub hardware: HardwareTrust,
     /// How many candidates a request is sealed to: 1 to 8.
     pub candidates: usize,

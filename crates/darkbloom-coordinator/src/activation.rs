@@ -81,10 +81,11 @@ impl Activation {
 
 /// `POST /v1/activations`: a question for a TPM, or, to its answer, the activator's word.
 pub async fn activate(State(shared): State<Arc<Shared>>, body: Body) -> Result<Response, Refused> {
+    let body = body::read(body, limits::STATEMENT_BYTES_MAX).await.map_err(Refusal::from)?;
+    // After the body, which may come slowly: a place is for what takes a processor.
     let Ok(_place) = shared.activation.places.try_acquire() else {
         return Err(Refusal::new(RefusalCode::NoCapacity, "other TPMs are being activated").into());
     };
-    let body = body::read(body, limits::STATEMENT_BYTES_MAX).await.map_err(Refusal::from)?;
     let request = ActivationRequest::decode(&body)
         .map_err(|error| Refusal::new(RefusalCode::InvalidRequest, error.to_string()))?;
     let asked = Arc::clone(&shared);

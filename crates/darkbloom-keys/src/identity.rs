@@ -144,13 +144,13 @@ impl Identity {
         if let Some(identity) = Self::existing(folder, config)? {
             return Ok((identity, Vec::new()));
         }
-        let record = folder.join(TPM_FILE);
         let mut passed = Vec::new();
         for home in &config.homes {
             match Self::open_in(*home, folder, config) {
                 Ok(identity) => return Ok((identity, passed)),
-                // Once its record is written there is an identity.
-                Err(IdentityError::Tpm(TpmKeyError::Tpm(error))) if !record.exists() => {
+                // A TPM that is there and busy, locked or out of this user's reach is an error: a moment must not decide where
+                // an identity lives.
+                Err(IdentityError::Tpm(TpmKeyError::Tpm(error @ TpmError::Absent { .. }))) => {
                     passed.push(passed_over(*home, &error));
                 }
                 Err(error) => return Err(error),
@@ -164,7 +164,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`].
     pub fn existing(folder: &Path, config: &KeyConfig) -> Result<Option<Self>, IdentityError> {
-        let home = match (folder.join(TPM_FILE).exists(), folder.join(SOFTWARE_FILE).exists()) {
+        let home = match (is_there(&folder.join(TPM_FILE))?, is_there(&folder.join(SOFTWARE_FILE))?) {
             (true, true) => return Err(IdentityError::Two(folder.to_owned())),
             (true, false) => Home::Tpm,
             (false, true) => Home::Software,
@@ -299,6 +299,15 @@ fn software_availability(folder: &Path) -> Availability {
     };
     let hardware = Check::Yes("none is needed".to_owned());
     Availability { home: Home::Software, hardware, entitled: Check::Yes("nothing is needed".to_owned()), usable }
+}
+
+/// Whether there is a file of this name, or a link that leads nowhere now. What cannot be told is an error.
+fn is_there(path: &Path) -> Result<bool, IdentityError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(SoftwareKeyError::File { action: "look at", path: path.to_owned(), source }.into()),
+    }
 }
 
 fn passed_over(home: Home, error: &TpmError) -> PassedOver {

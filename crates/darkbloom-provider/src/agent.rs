@@ -26,7 +26,7 @@ use crate::link::{Heard, Link, Socket, next_frame, told};
 use crate::presenting::Presenting;
 use crate::shelf::{Shelf, Status};
 use crate::signatory::{Signatory, SignedStatement};
-use crate::stating::{Stated, Stating};
+use crate::stating::Stated;
 use crate::{ServeError, StartError};
 use darkbloom_host::clock;
 
@@ -303,8 +303,7 @@ impl Agent {
         let presenting = Presenting::new(receipts, limits::RECEIPTS_PER_FRAME_MAX);
         let (signatory, next_row) = (Arc::clone(&self.signatory), Arc::clone(&self.next_row));
         let token = self.join_token.clone();
-        let stating = Stating::new(signatory, stated);
-        Ok(Link::new(socket, serving, stating, welcome.connection, next_row, presenting, token))
+        Ok(Link::new(socket, serving, (signatory, stated), welcome.connection, next_row, presenting, token))
     }
 
     /// Checks the pin and the proof, finds this provider's models in the catalogue, and keeps or makes the epochs.
@@ -390,7 +389,7 @@ impl Agent {
         let network = NetworkId::of_coordinator_key(&welcome.coordinator);
         let (unsigned, epoch) = statement(serving);
         let digest = challenge_digest(&network, &welcome.nonce, &welcome.connection, &epoch);
-        let SignedStatement { bytes, complete } = self.signatory.state(unsigned).await?;
+        let SignedStatement { bytes, words, complete } = self.signatory.state(unsigned).await?;
         let hello = Hello {
             statement: bytes,
             proof: self.signatory.prove(digest).await?,
@@ -398,7 +397,7 @@ impl Agent {
             models: loads(serving).into(),
             capabilities: Vec::new().into(),
         };
-        Ok((hello, Stated { epoch, complete }))
+        Ok((hello, Stated { epoch, words, complete }))
     }
 }
 

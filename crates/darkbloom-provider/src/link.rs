@@ -26,7 +26,8 @@ use crate::presenting::Presenting;
 use crate::pulse::Pulse;
 use crate::request::{self, Job};
 use crate::shelf::Asked;
-use crate::stating::Stating;
+use crate::signatory::Signatory;
+use crate::stating::{Stated, Stating};
 
 /// Load is reported this often; the coordinator's patience is three and a half times that.
 const HEARTBEAT: Duration = Duration::from_millis(limits::HEARTBEAT.0);
@@ -143,7 +144,7 @@ impl Link {
     pub fn new(
         socket: Socket,
         serving: Arc<Serving>,
-        stating: Stating,
+        (signatory, stated): (Arc<Signatory>, Stated),
         connection: ConnectionId,
         next_row: Arc<AtomicU64>,
         presenting: Presenting,
@@ -153,6 +154,7 @@ impl Link {
         let (out, queue) = mpsc::channel(OUTGOING_MAX);
         // A ping that waits stands for all that came after it.
         let (pings, asked) = mpsc::channel(1);
+        let stating = Stating::new(signatory, stated, out.clone());
         Self {
             incoming,
             out,
@@ -179,9 +181,9 @@ impl Link {
     pub async fn serve(mut self, stop: &mut watch::Receiver<bool>) -> Result<(), Broken> {
         tracing::info!(provider = %self.serving.id, "connected");
         let ended = self.run(stop).await;
-        let Self { writer, out, cancels, .. } = self;
+        let Self { writer, out, cancels, stating, .. } = self;
         // Jobs take the loss of either as the end of the connection and free their rows.
-        drop((out, cancels));
+        drop((out, cancels, stating));
         let abort = writer.abort_handle();
         if ended.is_err() || tokio::time::timeout(CLOSE_WAIT, writer).await.is_err() {
             abort.abort();
@@ -283,7 +285,7 @@ impl Link {
             tracing::info!("began the next epoch");
         }
         let (unsigned, current) = statement(&self.serving);
-        self.stating.look(current, || unsigned, &self.out);
+        self.stating.state(current, unsigned);
     }
 
     async fn handle(&mut self, frame: CoordinatorFrame) -> Result<(), Broken> {
@@ -352,12 +354,10 @@ impl Link {
         Ok(())
     }
 
+    /// For the epoch that the coordinator was told of last.
     fn challenge(&self, challenge: &Challenge) {
-        let digest = {
-            let ring = self.serving.ring();
-            challenge_digest(&ring.network(), &challenge.nonce, &self.connection, &ring.current().id())
-        };
-        self.stating.prove(digest, &self.out);
+        let (network, nonce, connection) = (self.serving.ring().network(), challenge.nonce, self.connection);
+        self.stating.prove(move |epoch| challenge_digest(&network, &nonce, &connection, epoch));
     }
 
     fn verdict(&mut self, notice: &VerdictNotice) {

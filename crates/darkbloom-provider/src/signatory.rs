@@ -72,7 +72,9 @@ impl Word {
     }
 
     fn half_over(&self, now: UnixMillis) -> bool {
-        now.0 - self.made_at.0 >= (self.valid_until.0 - self.made_at.0) / 2
+        // Times are the activator's, who may write anything.
+        let (age, life) = (now.0.saturating_sub(self.made_at.0), self.valid_until.0.saturating_sub(self.made_at.0));
+        age >= life / 2
     }
 }
 
@@ -99,6 +101,8 @@ pub struct Signatory {
 pub struct SignedStatement {
     /// The signed statement.
     pub bytes: Vec<u8>,
+    /// How many activators' words are with it.
+    pub words: usize,
     /// Whether nothing is missing that may come later.
     pub complete: bool,
 }
@@ -130,22 +134,29 @@ impl Signatory {
     pub async fn state(self: &Arc<Self>, mut statement: Statement) -> Result<SignedStatement, SignError> {
         let signatory = Arc::clone(self);
         blocking(move || {
-            let (evidence, complete) = signatory.evidence(&statement);
+            let (evidence, words, complete) = signatory.evidence(&statement);
             statement.evidence = evidence.into_iter().collect::<Vec<_>>().into();
-            Ok(SignedStatement { bytes: statement.sign(&signatory.identity)?, complete })
+            Ok(SignedStatement { bytes: statement.sign(&signatory.identity)?, words, complete })
         })
         .await
     }
 
-    /// Evidence for a statement's epoch, and whether all that this machine could give is in it.
-    fn evidence(&self, statement: &Statement) -> (Option<Evidence>, bool) {
-        let Some(key) = self.identity.tpm() else { return (None, true) };
+    /// How many activators' words could stand in evidence now.
+    pub fn words(&self) -> usize {
+        let fixed = lock(&self.fixed).clone();
+        fixed.map_or(0, |fixed| self.usable_words(&fixed, clock::now()).len())
+    }
+
+    /// Evidence for a statement's epoch, with how many words, and whether all that this machine could give is in it.
+    fn evidence(&self, statement: &Statement) -> (Option<Evidence>, usize, bool) {
+        let Some(key) = self.identity.tpm() else { return (None, 0, true) };
         let made = self.fixed(key).and_then(|fixed| {
             let words = self.usable_words(&fixed, clock::now());
             if words.is_empty() {
                 return Ok(None);
             }
             let complete = self.activators.iter().all(|from| words.iter().any(|word| word.from == *from));
+            let count = words.len();
             let nonce =
                 epoch_nonce(&statement.sealing_key, &statement.receipt_key, &statement.identity, statement.not_before);
             let said = key.attest(&nonce.0)?;
@@ -161,16 +172,16 @@ impl Signatory {
                 quoted_signature: said.quoted_signature,
                 pcrs: said.pcrs.into(),
             };
-            Ok(Some((evidence, complete)))
+            Ok(Some((evidence, count, complete)))
         });
         match made {
-            Ok(Some((evidence, complete))) => {
-                (Some(Evidence { format: TPM_EVIDENCE.to_owned(), bytes: evidence.encode() }), complete)
+            Ok(Some((evidence, count, complete))) => {
+                (Some(Evidence { format: TPM_EVIDENCE.to_owned(), bytes: evidence.encode() }), count, complete)
             }
-            Ok(None) => (None, false),
+            Ok(None) => (None, 0, false),
             Err(error) => {
                 tracing::warn!(%error, "the TPM gives no evidence");
-                (None, false)
+                (None, 0, false)
             }
         }
     }
@@ -189,7 +200,10 @@ impl Signatory {
 
     fn usable_words(&self, fixed: &Fixed, now: UnixMillis) -> Vec<Word> {
         let mut words = lock(&self.words).clone();
-        words.retain(|word| now < word.valid_until && word.is_about(&fixed.endorsement, &fixed.attestation_key));
+        words.retain(|word| {
+            let holds = now < word.valid_until && word.is_about(&fixed.endorsement, &fixed.attestation_key);
+            holds && self.activators.contains(&word.from)
+        });
         words.truncate(darkbloom_wire::ACTIVATIONS_MAX);
         words
     }

@@ -1,103 +1,138 @@
 //! What a connection's coordinator was told about this provider, and telling it again when that is no longer all.
 //!
-//! An epoch begins when the last one is old, and evidence may come late: an activator has to be asked first. Signing happens
-//! beside the connection, one statement at a time, and what was signed is sent when it is ready.
+//! An epoch begins when the last one is old, and evidence may come late: an activator has to be asked first. Signing takes a
+//! TPM up to a second, so it happens beside the connection, by one task that signs one thing after the other. A proof of
+//! presence is for the epoch whose statement was sent last: the coordinator knows no later one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use darkbloom_types::{Digest, EpochId};
 use darkbloom_wire::{ChallengeAnswer, EpochUpdate, ProviderFrame, Statement};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
-use crate::signatory::Signatory;
+use crate::signatory::{Signatory, SignedStatement};
 
 /// How often a statement that lacks evidence is tried again. A coordinator takes one every five minutes.
 const AGAIN: Duration = Duration::from_secs(10 * 60);
+/// Things that may wait to be signed: a coordinator that asks for more is not answered.
+const WAITING_MAX: usize = 8;
 
 /// What was told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stated {
     /// Of which epoch.
     pub epoch: EpochId,
-    /// Whether all evidence that this machine could give was with it.
+    /// How many activators' words were with it.
+    pub words: usize,
+    /// Whether all evidence that this machine could give was.
     pub complete: bool,
 }
 
-/// What was told last, and what is on its way.
-struct Now {
-    stated: Stated,
-    busy: bool,
-    /// When more evidence is looked for.
-    again_at: Instant,
+/// What is to be signed.
+enum Task {
+    /// The current epoch's statement, if it says more than the last one.
+    State(EpochId, Box<Statement>),
+    /// A proof of presence, over what this makes of the epoch that was stated last.
+    Prove(Box<dyn FnOnce(&EpochId) -> Digest + Send>),
 }
 
-/// One connection's statements.
-#[derive(Clone)]
-pub struct Stating {
-    signatory: Arc<Signatory>,
-    now: Arc<Mutex<Now>>,
-}
+/// One connection's signatures. The task ends with it.
+pub struct Stating(mpsc::Sender<Task>);
 
 impl Stating {
-    /// After an introduction in which this was said.
-    pub fn new(signatory: Arc<Signatory>, stated: Stated) -> Self {
-        // More evidence is looked for at once: who is connected now may be asked for it.
-        let now = Now { stated, busy: false, again_at: Instant::now() };
-        Self { signatory, now: Arc::new(Mutex::new(now)) }
+    /// After an introduction in which this was said; what is signed goes out here.
+    pub fn new(signatory: Arc<Signatory>, stated: Stated, out: mpsc::Sender<Vec<u8>>) -> Self {
+        let (tasks, waiting) = mpsc::channel(WAITING_MAX);
+        tokio::spawn(work(signatory, stated, waiting, out));
+        Self(tasks)
     }
 
-    fn now(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Has the current epoch's statement signed and sent, if that would say more than the last one. Asked with each
+    /// heartbeat, so one that finds no place comes again.
+    pub fn state(&self, current: EpochId, statement: Statement) {
+        self.queue(Task::State(current, Box::new(statement)));
     }
 
-    /// Signs and sends the current epoch's statement, if that would say more than the last one.
-    pub fn look(&self, current: EpochId, statement: impl FnOnce() -> Statement, out: &mpsc::Sender<Vec<u8>>) {
-        {
-            let mut now = self.now();
-            let other_epoch = now.stated.epoch != current;
-            let more = !now.stated.complete && Instant::now() >= now.again_at;
-            if now.busy || !(other_epoch || more) {
-                return;
-            }
-            now.busy = true;
+    /// Has a proof of presence signed and sent.
+    pub fn prove(&self, digest: impl FnOnce(&EpochId) -> Digest + Send + 'static) {
+        self.queue(Task::Prove(Box::new(digest)));
+    }
+
+    fn queue(&self, task: Task) {
+        if let Err(TrySendError::Full(Task::Prove(_))) = self.0.try_send(task) {
+            tracing::warn!("a challenge is not answered: too much waits to be signed");
         }
-        let (stating, unsigned, out) = (self.clone(), statement(), out.clone());
-        tokio::spawn(async move {
-            stating.signatory.renew().await;
-            let before = stating.now().stated;
-            let signed = stating.signatory.state(unsigned).await;
-            let mut send = None;
-            {
-                let mut now = stating.now();
-                now.busy = false;
-                now.again_at = Instant::now() + AGAIN;
-                match signed {
-                    Ok(signed) => {
-                        let news = before.epoch != current || signed.complete;
-                        now.stated = Stated { epoch: current, complete: signed.complete };
-                        send = news.then_some(signed.bytes);
-                    }
-                    // The next heartbeat tries again.
-                    Err(error) => tracing::error!(%error, "cannot sign the epoch's statement"),
-                }
-            }
-            if let Some(statement) = send {
-                tracing::info!("a statement is on its way");
-                // Whoever writes is gone with the connection.
-                let _ = out.send(ProviderFrame::from(EpochUpdate { statement }).encode()).await;
-            }
-        });
     }
+}
 
-    /// Signs a proof of presence and sends it.
-    pub fn prove(&self, digest: Digest, out: &mpsc::Sender<Vec<u8>>) {
-        let (signatory, out) = (Arc::clone(&self.signatory), out.clone());
-        tokio::spawn(async move {
-            match signatory.prove(digest).await {
-                Ok(proof) => drop(out.send(ProviderFrame::from(ChallengeAnswer { proof }).encode()).await),
-                Err(error) => tracing::error!(%error, "cannot answer a challenge"),
+async fn work(
+    signatory: Arc<Signatory>,
+    mut stated: Stated,
+    mut waiting: mpsc::Receiver<Task>,
+    out: mpsc::Sender<Vec<u8>>,
+) {
+    // Activators may take long, and what is signed must not wait for them.
+    let (renewed, mut renewals) = mpsc::channel::<()>(1);
+    // More evidence is looked for at once: who is connected now may be asked for it.
+    let mut again_at = Instant::now();
+    let mut last: Option<(EpochId, Statement)> = None;
+    loop {
+        let task = tokio::select! {
+            task = waiting.recv() => task,
+            Some(()) = renewals.recv() => match last.clone() {
+                Some((epoch, statement)) => Some(Task::State(epoch, Box::new(statement))),
+                None => continue,
+            },
+        };
+        let frame = match task {
+            None => return,
+            Some(Task::Prove(digest)) => proof(&signatory, digest(&stated.epoch)).await,
+            Some(Task::State(epoch, statement)) => {
+                if !stated.complete && Instant::now() >= again_at {
+                    again_at = Instant::now() + AGAIN;
+                    let (asking, renewed) = (Arc::clone(&signatory), renewed.clone());
+                    tokio::spawn(async move {
+                        asking.renew().await;
+                        // One that waits stands for this one too.
+                        let _ = renewed.try_send(());
+                    });
+                }
+                last = Some((epoch, (*statement).clone()));
+                if stated.epoch == epoch && signatory.words() <= stated.words {
+                    continue;
+                }
+                next_statement(&signatory, &mut stated, epoch, *statement).await
             }
-        });
+        };
+        let Some(frame) = frame else { continue };
+        if out.send(frame.encode()).await.is_err() {
+            return;
+        }
     }
+}
+
+async fn proof(signatory: &Arc<Signatory>, digest: Digest) -> Option<ProviderFrame> {
+    let proof = signatory.prove(digest).await;
+    let proof = proof.inspect_err(|error| tracing::error!(%error, "cannot answer a challenge")).ok()?;
+    Some(ProviderFrame::from(ChallengeAnswer { proof }))
+}
+
+/// Signs a statement; nothing to send when it would say no more than the last one.
+async fn next_statement(
+    signatory: &Arc<Signatory>,
+    stated: &mut Stated,
+    epoch: EpochId,
+    statement: Statement,
+) -> Option<ProviderFrame> {
+    // The next heartbeat tries again where this fails.
+    let signed = signatory.state(statement).await;
+    let signed = signed.inspect_err(|error| tracing::error!(%error, "cannot sign the epoch's statement")).ok()?;
+    let SignedStatement { bytes, words, complete } = signed;
+    if stated.epoch == epoch && words <= stated.words {
+        return None;
+    }
+    *stated = Stated { epoch, words, complete };
+    Some(ProviderFrame::from(EpochUpdate { statement: bytes }))
 }

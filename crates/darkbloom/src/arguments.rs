@@ -135,7 +135,7 @@ pub struct TrustOptions {
     /// A file in PEM with roots of makers of TPMs that are believed; may be given again.
     #[arg(long, value_name = "FILE")]
     pub tpm_roots: Vec<PathBuf>,
-    /// An activator to believe by its key, whoever runs it; may be given again. The network's own counts for less.
+    /// An activator to believe by its key, whoever runs it; may be given again. With any, the network's own is not believed.
     #[arg(long = "pin-activator", value_name = "KEY")]
     pub activators: Vec<ActivatorKey>,
 }

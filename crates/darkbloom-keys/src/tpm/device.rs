@@ -64,7 +64,9 @@ impl TpmError {
     pub fn next_step(&self) -> &'static str {
         match self {
             Self::Absent { .. } => "turn the TPM on in the firmware's settings, or name another path with `tpm`",
-            Self::Denied { .. } => "add this user to the group that owns the device, mostly `tss`, and log in again",
+            Self::Denied { .. } => {
+                "add this user to the group that owns the device, mostly `tss`, and log in again; or choose `--key-home software`"
+            }
             Self::Io { .. } => "check that nothing else holds the TPM, and the system's log",
             Self::Malformed { .. } => "check the TPM's firmware; `darkbloom doctor keys` shows which it is",
             Self::Refused { code, .. } if is_authorization(*code) => {

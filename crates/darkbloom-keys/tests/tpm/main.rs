@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "tests, also in what their cases share")]
 
 mod evidence;
+mod homes;
 mod keys;
 mod swtpm;

@@ -118,6 +118,13 @@ fn who_believes_another_maker_or_none_is_not_sealed_for() {
         command.arg("--tpm-roots").arg(&network.roots).args(["--pin-activator", &network.activator]);
     });
     assert_eq!(pinned.chat(&network.key, &ask("Hi")).status, 200);
+    // The coordinator's own word does not count for who pinned another's.
+    let another = format!("04{}", "ab".repeat(64));
+    let strict = network.proxy(&|command| {
+        command.arg("--tpm-roots").arg(&network.roots).args(["--pin-activator", &another]);
+    });
+    let answer = strict.chat(&network.key, &ask("Hi"));
+    assert_eq!(answer.json()["error"]["code"], "tier_not_met", "{}", answer.text());
     assert!(network.coordinator.usage(&network.key).len() == 1, "nobody else was sealed for");
 }
 
