@@ -175,12 +175,17 @@ fn peeks(pid: u32, file: &str) -> bool {
 fn another_process_of_the_same_user_reads_nothing_of_it() {
     let place = Place::new();
     let child = Confined::start(place.folder.path());
-    let mut open = as_somebody("sleep").arg("60").spawn().unwrap();
+    let mut open = as_somebody("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut to, from) = (open.stdin.take().unwrap(), open.stdout.take().unwrap());
+    // What comes back shows that it is `cat` by now, and nobody who is about to become it.
+    writeln!(to, "here").unwrap();
+    assert_eq!(BufReader::new(from).lines().next().unwrap().unwrap(), "here");
     for file in ["environ", "maps", "auxv"] {
         assert!(peeks(open.id(), file), "{file} of a process that is not closed");
         assert!(!peeks(child.child.id(), file), "{file}");
     }
-    open.kill().unwrap();
+    // It ends with what it reads, also where this test fails.
+    drop(to);
     open.wait().unwrap();
     let status = fs::read_to_string(format!("/proc/{}/status", child.child.id())).unwrap();
     let says = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
