@@ -69,8 +69,17 @@ fn what_a_tpm_said_once_verifies_without_it() {
 }
 
 #[test]
-fn evidence_of_another_epoch_raises_nothing_and_is_shown() {
-    // The vector's nonce is that of no statement, so in any statement it is somebody else's.
+fn what_was_said_for_another_epoch_proves_nothing() {
+    let mut other = RECORDED.nonce;
+    other.0[31] ^= 1;
+    let trust = RECORDED.trust(ActivatorKind::Independent);
+    let refused = verify_tpm(&RECORDED.evidence, &RECORDED.identity, &other, &trust, RECORDED.time);
+    assert_eq!(refused, Err(TpmEvidenceError::OtherSubject));
+}
+
+#[test]
+fn evidence_of_another_identity_raises_nothing_and_is_shown() {
+    // A stranger puts what a provider's TPM said into a statement of their own.
     let key = p256::ecdsa::SigningKey::from_slice(&[9; 32]).unwrap();
     let statement = Statement {
         identity: key.verifying_key().to_sec1_point(false).as_bytes().try_into().unwrap(),

@@ -84,6 +84,12 @@ impl Client {
         self.inner.models().await
     }
 
+    /// The least tier that is sealed to.
+    #[must_use]
+    pub fn tier_min(&self) -> Tier {
+        self.inner.config.tier_min
+    }
+
     /// What the coordinator publishes of its providers, and what of it holds. Nothing is sealed and no key is sent.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use crate::state::Shared;
 
 /// The activator's key in the coordinator's folder.
 const KEY_FILE: &str = "activator.key";
-/// Requests that are worked on at the same time. Each takes a few milliseconds of a processor, and anybody may ask.
+/// Requests that are worked on at the same time. Each checks a chain and encrypts to its end, and anybody may ask.
 const REQUESTS_MAX: usize = 4;
 
 /// Whom the coordinator believes about hardware, and its activator.

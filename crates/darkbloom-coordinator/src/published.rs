@@ -29,6 +29,9 @@ pub async fn list(
 ) -> Result<Response, Refused> {
     let wrong = || Refusal::new(RefusalCode::InvalidRequest, "`provider` and `after` are provider ids: 64 hex digits");
     let Query(Which { provider, after }) = query.map_err(|_| wrong())?;
+    let Ok(_place) = shared.published.try_acquire() else {
+        return Err(Refusal::new(RefusalCode::NoCapacity, "others are being answered here").into());
+    };
     let id = |text: Option<String>| text.map(|text| text.parse::<ProviderId>().map_err(|_| wrong())).transpose();
     let (provider, after) = (id(provider)?, id(after)?);
     // Ids are ordered, so a single one is the first after its predecessor.

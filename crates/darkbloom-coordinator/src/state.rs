@@ -45,6 +45,9 @@ const STRANGERS_MAX: usize = 256;
 /// half a gibibyte. Bodies arrive within seconds, so whoever finds no place tries again.
 pub const BODIES_MAX: usize = 512;
 
+/// Lists of providers that are made for anybody at the same time: each copies up to a megabyte and signs it.
+const PUBLISHED_MAX: usize = 4;
+
 /// What a provider says about one stream.
 #[derive(Debug)]
 pub enum StreamFrame {
@@ -298,6 +301,8 @@ pub struct Shared {
     pub strangers: Arc<Semaphore>,
     /// A place for each sealed request's body that is being read.
     pub bodies: Arc<Semaphore>,
+    /// A place for each list of providers that is being made: anybody may ask, and a megabyte is copied for each.
+    pub published: Semaphore,
     /// Held while the catalogue changes, so that its limit holds for changes at the same time.
     pub catalogue_change: tokio::sync::Mutex<()>,
     /// What was last found out about readiness: anybody may ask.
@@ -344,6 +349,7 @@ impl Shared {
             blobs: Blobs::default(),
             strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
             bodies: Arc::new(Semaphore::new(BODIES_MAX)),
+            published: Semaphore::new(PUBLISHED_MAX),
             catalogue_change: tokio::sync::Mutex::default(),
             readiness: tokio::sync::Mutex::default(),
         };

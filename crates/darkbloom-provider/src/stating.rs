@@ -136,3 +136,54 @@ async fn next_statement(
     *stated = Stated { epoch, words, complete };
     Some(ProviderFrame::from(EpochUpdate { statement: bytes }))
 }
+
+#[cfg(test)]
+mod tests {
+    use darkbloom_keys::{Identity, IdentityKey as _, SoftwareKey};
+    use darkbloom_seal::Epoch;
+    use darkbloom_types::NetworkId;
+    use darkbloom_wire::{ChallengeProof, Decoded, PublicKey};
+
+    use super::*;
+    use darkbloom_host::clock;
+
+    #[tokio::test]
+    async fn a_proof_is_for_the_epoch_whose_statement_went_out_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = SoftwareKey::in_memory().unwrap();
+        let point = identity.public_point();
+        let signatory = Signatory::new(Identity::Software(identity), Vec::new(), folder.path().join("words")).unwrap();
+        let epoch = || Epoch::begin(point, clock::now(), &mut clock::rng());
+        let (first, second) = (epoch(), epoch());
+        let stated = Stated { epoch: first.id(), words: 0, complete: true };
+        let (out, mut sent) = mpsc::channel(8);
+        let stating = Stating::new(signatory, stated, out);
+        let digest = |epoch: &EpochId| Digest::of(&[b"test", epoch.as_bytes()]);
+        let statement = |epoch: &Epoch| epoch.statement(NetworkId([1; 32]), Vec::new(), Vec::new(), "test");
+        // The ring has turned already when the first challenge comes, and nothing was said about it yet.
+        stating.prove(digest);
+        stating.state(first.id(), statement(&first));
+        stating.state(second.id(), statement(&second));
+        stating.prove(digest);
+        stating.state(second.id(), statement(&second));
+        drop(stating);
+        let mut said = Vec::new();
+        while let Some(frame) = sent.recv().await {
+            let Ok(Decoded::Known(frame, _)) = ProviderFrame::decode(&frame) else { panic!("no frame") };
+            said.push(if let ProviderFrame::EpochUpdate(update) = frame {
+                let statement = Statement::open_self_signed(&update.statement).unwrap();
+                ("statement", Digest::of(&[statement.epoch().as_bytes()]))
+            } else if let ProviderFrame::ChallengeAnswer(answer) = frame {
+                ("proof", ChallengeProof::open(&answer.proof, &PublicKey::P256(point)).unwrap().digest)
+            } else {
+                panic!("{frame:?}")
+            });
+        }
+        let expected = [
+            ("proof", digest(&first.id())),
+            ("statement", Digest::of(&[second.id().as_bytes()])),
+            ("proof", digest(&second.id())),
+        ];
+        assert_eq!(said, expected, "what says nothing new is not said");
+    }
+}

@@ -123,7 +123,16 @@ pub struct TrustOptions {
     /// The coordinator's address.
     #[arg(long)]
     pub coordinator: Option<String>,
-    /// The coordinator's pin: 64 hex digits, as it prints them at its start. Without it the first one met is pinned.
+    /// Whom it believes.
+    #[command(flatten)]
+    pub demands: Demands,
+}
+
+/// Whom a client believes and how much it demands.
+#[derive(Debug, Args)]
+pub struct Demands {
+    /// The coordinator's pin: 64 hex digits, as it prints them at its start. Without it the first one met is pinned, and any
+    /// coordinator's bundle is read.
     #[arg(long)]
     pub coordinator_key: Option<NetworkId>,
     /// Least tier of providers to seal to.
@@ -174,31 +183,11 @@ pub enum VerifyWhat {
         file: PathBuf,
         /// Whom to trust.
         #[command(flatten)]
-        trust: VerifyTrust,
+        demands: Demands,
         /// Print one JSON object.
         #[arg(long)]
         json: bool,
     },
-}
-
-/// Whom to trust where there is no network.
-#[derive(Debug, Args)]
-pub struct VerifyTrust {
-    /// The coordinator's pin: 64 hex digits. Without it any coordinator's bundle is read, and its network is shown.
-    #[arg(long)]
-    pub coordinator_key: Option<NetworkId>,
-    /// Least tier of providers.
-    #[arg(long)]
-    pub tier_min: Option<Tier>,
-    /// A provider to trust by name, whatever its tier; may be given again.
-    #[arg(long = "pin-provider")]
-    pub pinned: Vec<ProviderId>,
-    /// A file in PEM with roots of makers of TPMs that are believed; may be given again.
-    #[arg(long, value_name = "FILE")]
-    pub tpm_roots: Vec<PathBuf>,
-    /// An activator to believe by its key, whoever runs it; may be given again.
-    #[arg(long = "pin-activator", value_name = "KEY")]
-    pub activators: Vec<ActivatorKey>,
 }
 
 /// Options of `gateway`.

@@ -9,6 +9,7 @@ mod confinement;
 mod dev;
 mod doctor;
 mod error;
+mod files;
 mod key;
 mod local;
 mod models;

@@ -7,17 +7,19 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use darkbloom_client::{CANDIDATES_DEFAULT, Client, Config as ClientConfig, Role, Surface, SurfaceConfig, printable};
+use darkbloom_client::{
+    CANDIDATES_DEFAULT, Client, Config as ClientConfig, HardwareTrust, Role, Surface, SurfaceConfig, printable,
+};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
 use darkbloom_harden::{Measure, Report};
 use darkbloom_provider::{
     Accelerator, AdapterFile, Config as ProviderConfig, Exactness, Home, KeyConfig, LocalConfig, ModelConfig, Provider,
 };
-use darkbloom_types::{ProviderId, SecretString, Tier};
+use darkbloom_types::{NetworkId, ProviderId, SecretString, Tier};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::arguments::{self, KeyOptions, Supervised, TrustOptions};
+use crate::arguments::{self, Demands, KeyOptions, Supervised, TrustOptions};
 use crate::error::{Failure, say};
 use crate::settings::{AcceleratorPolicy, Adapter, ClientSettings, CoordinatorSettings, ProviderSettings};
 use crate::trust::{self, ActivatorKey};
@@ -116,7 +118,7 @@ pub fn key_config(options: KeyOptions, settings: &ProviderSettings) -> Result<Ke
 }
 
 /// What a flag says, or, where it says nothing, the file.
-pub fn either<T>(flag: Vec<T>, file: Vec<T>) -> Vec<T> {
+fn either<T>(flag: Vec<T>, file: Vec<T>) -> Vec<T> {
     if flag.is_empty() { file } else { flag }
 }
 
@@ -166,23 +168,24 @@ pub async fn coordinator(options: arguments::Coordinator, settings: CoordinatorS
     Ok(())
 }
 
-/// The least tier that a client demands.
-pub fn client_tier_min(flag: Option<Tier>, settings: &ClientSettings) -> Result<Tier, Failure> {
-    match flag {
-        Some(tier) => Ok(tier),
-        None => Ok(parsed(settings.tier_min.clone(), "tier_min")?.unwrap_or(Tier::Hardware)),
-    }
+/// What a client demands, by flags and file.
+pub struct Demanded {
+    pub network: Option<NetworkId>,
+    pub tier_min: Tier,
+    pub pinned: BTreeSet<ProviderId>,
+    pub hardware: HardwareTrust,
 }
 
-pub fn client(options: TrustOptions, settings: &ClientSettings, role: &str) -> Result<Client, Failure> {
-    let coordinator = options.coordinator.or_else(|| settings.coordinator.clone());
-    let coordinator =
-        coordinator.ok_or_else(|| Failure::new("no coordinator is given", "add `--coordinator https://HOST`"))?;
+/// Reads what a client demands.
+pub fn demanded(options: Demands, settings: &ClientSettings) -> Result<Demanded, Failure> {
     let network = match options.coordinator_key {
         Some(network) => Some(network),
         None => parsed(settings.coordinator_key.clone(), "coordinator_key")?,
     };
-    let tier_min = client_tier_min(options.tier_min, settings)?;
+    let tier_min = match options.tier_min {
+        Some(tier) => tier,
+        None => parsed(settings.tier_min.clone(), "tier_min")?.unwrap_or(Tier::Hardware),
+    };
     let mut pinned: BTreeSet<_> = options.pinned.into_iter().collect();
     for text in &settings.pin_providers {
         pinned.extend(parsed::<ProviderId>(Some(text.clone()), "pin_providers")?);
@@ -192,6 +195,14 @@ pub fn client(options: TrustOptions, settings: &ClientSettings, role: &str) -> R
         activators.extend(parsed::<ActivatorKey>(Some(text.clone()), "pin_activators")?);
     }
     let hardware = trust::hardware(&either(options.tpm_roots, settings.tpm_roots.clone()), &activators)?;
+    Ok(Demanded { network, tier_min, pinned, hardware })
+}
+
+pub fn client(options: TrustOptions, settings: &ClientSettings, role: &str) -> Result<Client, Failure> {
+    let coordinator = options.coordinator.or_else(|| settings.coordinator.clone());
+    let coordinator =
+        coordinator.ok_or_else(|| Failure::new("no coordinator is given", "add `--coordinator https://HOST`"))?;
+    let Demanded { network, tier_min, pinned, hardware } = demanded(options.demands, settings)?;
     let pin_file = if network.is_none() {
         let folder = default_data(role);
         std::fs::create_dir_all(&folder).map_err(|error| {

@@ -9,6 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::error::Failure;
+use crate::files;
 
 /// How many batch rows a provider may have: llama.cpp holds no more sequences, and no coordinator believes in more.
 pub const ROWS: RangeInclusive<usize> = 1..=256;
@@ -256,11 +257,7 @@ pub fn load(path: Option<&Path>) -> Result<Settings, Failure> {
             "check the path given with `--config`",
         )
     };
-    let length = std::fs::metadata(path).map_err(|error| cannot(error.to_string()))?.len();
-    if length > FILE_BYTES_MAX {
-        return Err(cannot(format!("it has {length} bytes, the limit is {FILE_BYTES_MAX}")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| cannot(error.to_string()))?;
+    let text = files::read_text(path, FILE_BYTES_MAX).map_err(cannot)?;
     parse(&text).map_err(|error| {
         let hint = suggestion(&error)
             .unwrap_or_else(|| "correct the file; `docs/configuration.md` lists every key".to_owned());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use darkbloom_client::{ActivatorKind, HardwareTrust, Roots};
 
 use crate::error::Failure;
+use crate::files;
 
 /// Largest file of roots: all makers of TPMs together have under a hundred, of 2 KiB each.
 const ROOTS_BYTES_MAX: u64 = 1 << 20;
@@ -36,11 +37,7 @@ pub fn roots(files: &[PathBuf]) -> Result<Roots, Failure> {
             let hint = "name files with certificates in PEM, as makers of TPMs publish them";
             Failure::new(format!("cannot use the roots in {}: {why}", path.display()), hint)
         };
-        let length = std::fs::metadata(path).map_err(|error| unusable(error.to_string()))?.len();
-        if length > ROOTS_BYTES_MAX {
-            return Err(unusable(format!("it has {length} bytes, the limit is {ROOTS_BYTES_MAX}")));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
+        let text = files::read_text(path, ROOTS_BYTES_MAX).map_err(unusable)?;
         roots.extend(Roots::read_pem(&text).map_err(|error| unusable(error.to_string()))?);
     }
     Ok(roots)

@@ -1,17 +1,16 @@
 //! `darkbloom verify`: every claim about a provider, whose word it is and how old it may be; also from a file, long after.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::Path;
 
-use darkbloom_client::{Checked, Claim, Client, Freshness, Published, TrustPolicy, Undefended, Which, printable};
-use darkbloom_types::{ProviderId, Tier, UnixMillis};
+use darkbloom_client::{Checked, Claim, Freshness, Published, TrustPolicy, Undefended, Which, printable};
+use darkbloom_types::{Tier, UnixMillis};
 use serde_json::{Value, json};
 
-use crate::arguments::{Verify, VerifyTrust, VerifyWhat};
+use crate::arguments::{Verify, VerifyWhat};
 use crate::error::{Failure, say};
-use crate::roles;
+use crate::files;
+use crate::roles::{self, Demanded};
 use crate::settings::ClientSettings;
-use crate::trust;
 
 /// The exit status when something does not hold: what was asked was done, and the answer is no.
 const DOES_NOT_HOLD: u8 = 3;
@@ -22,18 +21,17 @@ const BUNDLE_BYTES_MAX: u64 = 2 << 20;
 pub async fn run(options: Verify, settings: ClientSettings) -> Result<(), Failure> {
     let (published, tier_min, json) = match options.what {
         VerifyWhat::Provider { provider, after, save, trust, json } => {
-            let tier_min = roles::client_tier_min(trust.tier_min, &settings)?;
-            let client: Client = roles::client(trust, &settings, "verify")?;
-            let which = provider.map_or(Which::After(after), Which::Only);
-            let published = client.published(which).await?;
+            let client = roles::client(trust, &settings, "verify")?;
+            let published = client.published(provider.map_or(Which::After(after), Which::Only)).await?;
             if let Some(path) = save {
                 keep(&path, &published.bundle)?;
             }
-            (published, tier_min, json)
+            (published, client.tier_min(), json)
         }
-        VerifyWhat::Bundle { file, trust, json } => {
-            let tier_min = roles::client_tier_min(trust.tier_min, &settings)?;
-            (bundle(&file, trust, tier_min, &settings)?, tier_min, json)
+        VerifyWhat::Bundle { file, demands, json } => {
+            let demanded = roles::demanded(demands, &settings)?;
+            let tier_min = demanded.tier_min;
+            (bundle(&file, demanded)?, tier_min, json)
         }
     };
     if json {
@@ -45,35 +43,29 @@ pub async fn run(options: Verify, settings: ClientSettings) -> Result<(), Failur
     if refused == 0 {
         return Ok(());
     }
-    let failure = Failure::new(
-        format!("{refused} of {} providers do not meet what is asked", published.providers.len()),
-        "name the makers that you believe with `--tpm-roots`, or lower `--tier-min`",
-    );
-    Err(failure.with_status(DOES_NOT_HOLD))
+    let said = format!("{refused} of {} providers do not meet what is asked", published.providers.len());
+    let proven = published.providers.iter().all(|checked| checked.verdict.is_ok());
+    let hint = if proven {
+        "name the makers that you believe with `--tpm-roots`, or lower `--tier-min`"
+    } else {
+        "seal nothing to a provider whose statement does not verify, and tell the network's operator"
+    };
+    Err(Failure::new(said, hint).with_status(DOES_NOT_HOLD))
 }
 
-fn keep(path: &PathBuf, bundle: &[u8]) -> Result<(), Failure> {
+fn keep(path: &Path, bundle: &[u8]) -> Result<(), Failure> {
     std::fs::write(path, bundle).map_err(|error| {
         Failure::new(format!("cannot write {}: {error}", path.display()), "choose another path for `--save`")
     })
 }
 
-fn bundle(file: &PathBuf, trust: VerifyTrust, tier_min: Tier, settings: &ClientSettings) -> Result<Published, Failure> {
+fn bundle(file: &Path, demanded: Demanded) -> Result<Published, Failure> {
     let cannot = |why: String| {
-        Failure::new(
-            format!("cannot read {}: {why}", file.display()),
-            "name a file that `darkbloom verify provider --save` wrote",
-        )
+        let hint = "name a file that `darkbloom verify provider --save` wrote";
+        Failure::new(format!("cannot read {}: {why}", file.display()), hint)
     };
-    let length = std::fs::metadata(file).map_err(|error| cannot(error.to_string()))?.len();
-    if length > BUNDLE_BYTES_MAX {
-        return Err(cannot(format!("it has {length} bytes, the limit is {BUNDLE_BYTES_MAX}")));
-    }
-    let bytes = std::fs::read(file).map_err(|error| cannot(error.to_string()))?;
-    let pinned: BTreeSet<ProviderId> = trust.pinned.into_iter().collect();
-    let roots = roles::either(trust.tpm_roots, settings.tpm_roots.clone());
-    let hardware = trust::hardware(&roots, &trust.activators)?;
-    let network = trust.coordinator_key;
+    let bytes = files::read(file, BUNDLE_BYTES_MAX).map_err(cannot)?;
+    let Demanded { network, tier_min, pinned, hardware } = demanded;
     let policy = |own| TrustPolicy { network: network.unwrap_or(own), tier_min, pinned, hardware };
     // Nothing holds of what its coordinator did not sign.
     Published::read_bundle(&bytes, policy).map_err(|refusal| Failure::from(refusal).with_status(DOES_NOT_HOLD))

@@ -1,0 +1,40 @@
+//! Reading files that people name: never more of them than is stated, whatever their length says.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+/// The contents of a file of at most so many bytes, or why there are none.
+pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, String> {
+    let mut contents = Vec::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    file.take(most + 1).read_to_end(&mut contents).map_err(|error| error.to_string())?;
+    if contents.len() as u64 > most {
+        return Err(format!("it has more than {most} bytes"));
+    }
+    Ok(contents)
+}
+
+/// The same as text.
+pub fn read_text(path: &Path, most: u64) -> Result<String, String> {
+    String::from_utf8(read(path, most)?).map_err(|_| "it is not text in UTF-8".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_read_than_is_stated() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "12345").unwrap();
+        assert_eq!(read(&path, 5).as_deref(), Ok(&b"12345"[..]));
+        assert_eq!(read(&path, 4), Err("it has more than 4 bytes".to_owned()));
+        // Its length is said to be nothing.
+        assert!(read(Path::new("/dev/zero"), 1_000).unwrap_err().contains("more than 1000 bytes"));
+        std::fs::write(&path, [0xff]).unwrap();
+        assert!(read_text(&path, 5).unwrap_err().contains("UTF-8"));
+        assert!(read(&folder.path().join("none"), 5).is_err());
+    }
+}
