@@ -5,6 +5,8 @@
 
 #[path = "../../../crates/darkbloom/src/error.rs"]
 mod error;
+#[path = "../../../crates/darkbloom/src/files.rs"]
+mod files;
 #[path = "../../../crates/darkbloom/src/settings.rs"]
 mod settings;
 
