@@ -337,18 +337,21 @@ fn is_sealing_key(key: &[u8]) -> bool {
         })
 }
 
-/// Verifies that the holder of a statement's identity answered this challenge on this connection in this epoch.
+/// Verifies that the holder of a statement's identity answered one of these challenges on this connection in this epoch, and
+/// says which.
 ///
 /// # Errors
 /// [`StatementError`] says what does not hold.
 pub fn verify_challenge(
     proof: &[u8],
     verdict: &Verdict,
-    nonce: &[u8; 32],
+    nonces: &[[u8; 32]],
     connection: &ConnectionId,
-) -> Result<(), StatementError> {
+) -> Result<[u8; 32], StatementError> {
     let key = PublicKey::P256(verdict.statement.identity);
     let proof = ChallengeProof::open(proof, &key)?;
-    let expected = challenge_digest(&verdict.statement.network, nonce, connection, &verdict.epoch);
-    if proof.digest == expected { Ok(()) } else { Err(StatementError::Challenge) }
+    let answers = |nonce: &&[u8; 32]| {
+        proof.digest == challenge_digest(&verdict.statement.network, nonce, connection, &verdict.epoch)
+    };
+    nonces.iter().find(answers).copied().ok_or(StatementError::Challenge)
 }

@@ -22,6 +22,7 @@ use crate::state::Shared;
 use darkbloom_host::{body, clock};
 
 mod bodies;
+pub mod standings;
 
 use bodies::{Kind, NewAccount, NewDeposit, NewKey, NewModel};
 
@@ -205,6 +206,7 @@ pub async fn providers(_: Administrator, State(shared): State<Arc<Shared>>) -> A
             json!({
                 "provider": view.provider,
                 "tier": view.tier,
+                "standing": view.standing.name(),
                 "eligible": reason.is_none(),
                 "reason": reason.map(|reason| reason.name()),
                 "next_step": reason.map(|reason| reason.next_step()),

@@ -129,6 +129,8 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/admin/v1/catalogue", put(admin::catalogue_put))
         .route("/admin/v1/blobs", put(admin::blob_put))
         .route("/admin/v1/providers", get(admin::providers))
+        .route("/admin/v1/standings", get(admin::standings::list))
+        .route("/admin/v1/standings/{provider}", put(admin::standings::put))
         .route("/admin/v1/audit", get(admin::audit))
         .fallback(|| async { Refused::from(RefusalCode::NotFound) })
         .method_not_allowed_fallback(|| async { Refused::from(RefusalCode::MethodNotAllowed) })

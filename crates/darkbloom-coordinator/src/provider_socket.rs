@@ -1,24 +1,23 @@
 //! One provider's WebSocket: introduction, frames in and out, heartbeats.
 
 mod receipts;
+pub(crate) mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use darkbloom_attest::{StatementError, TrustPolicy, Verdict, verify_challenge, verify_statement};
+use darkbloom_attest::{StatementError, Verdict, verify_challenge};
 use darkbloom_registry::{Registration, Stated};
-use darkbloom_store::KeyKind;
-use darkbloom_types::{ConnectionId, ProviderId, Refusal, RefusalCode, SecretString, StreamId, Tier};
-use darkbloom_wire::{Decoded, Hello, ProviderFrame, PublicKey, VerdictNotice, Welcome};
+use darkbloom_types::{ConnectionId, ProviderId, Refusal, RefusalCode, Standing, StreamId};
+use darkbloom_wire::{DecodeError, Decoded, Hello, ProviderFrame, PublicKey, VerdictNotice, Welcome};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use rand_core::Rng as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
-use crate::auth;
 use crate::proof;
 use crate::state::{Connection, KnownEpoch, Outgoing, Shared, StreamFrame};
 use darkbloom_host::clock;
@@ -80,17 +79,15 @@ enum Introduction {
     Gone,
 }
 
+impl From<Refusal> for Introduction {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 impl From<StatementError> for Introduction {
     fn from(error: StatementError) -> Self {
-        let code = match error {
-            StatementError::Expired { .. } | StatementError::Future { .. } => RefusalCode::ClockSkew,
-            StatementError::OtherNetwork => RefusalCode::WrongNetwork,
-            StatementError::Signature(_)
-            | StatementError::Times
-            | StatementError::SealingKey
-            | StatementError::Challenge => RefusalCode::VerificationFailed,
-        };
-        Self::Refused(Refusal::new(code, error.to_string()))
+        Self::Refused(trust::refusal(&error))
     }
 }
 
@@ -101,7 +98,7 @@ async fn introduce(
     stream: &mut SplitStream<WebSocket>,
 ) -> Result<ProviderId, Introduction> {
     let until = Instant::now() + HELLO_WAIT;
-    let ProviderFrame::Dial(dial) = introduction(stream, until).await? else { return Err(out_of_order()) };
+    let ProviderFrame::Dial(dial) = introduction(stream, until, malformed).await? else { return Err(out_of_order()) };
     let mut nonce = [0; 32];
     clock::rng().fill_bytes(&mut nonce);
     let proof = proof::prove(shared, &dial.nonce, Some((&connection.id, &nonce))).map_err(Introduction::Refused)?;
@@ -117,26 +114,44 @@ async fn introduce(
         capabilities: Vec::new().into(),
         proof,
     });
-    let ProviderFrame::Hello(hello) = introduction(stream, until).await? else { return Err(out_of_order()) };
-    let verdict = verify(shared, &hello.statement)?;
-    verify_challenge(&hello.proof, &verdict, &nonce, &connection.id)?;
-    admit(shared, &hello, &verdict).await.map_err(Introduction::Refused)?;
+    let ProviderFrame::Hello(hello) = introduction(stream, until, no_hello).await? else { return Err(out_of_order()) };
+    if hello.statement.is_empty() {
+        return Err(Refusal::from(RefusalCode::StatementMissing).into());
+    }
+    let verdict = trust::verify(shared, &hello.statement)?;
+    verify_challenge(&hello.proof, &verdict, &[nonce], &connection.id)?;
+    trust::admit(shared, &hello, &verdict).await?;
     learn(shared, connection, &verdict).await;
     inherit(shared, connection, verdict.provider);
     // Before the registry knows the provider: from then on requests are routed to this connection.
     shared.add_connection(Arc::clone(connection));
-    register(shared, connection, hello, &verdict);
+    register(shared, connection, hello, &verdict).await;
     Ok(verdict.provider)
 }
 
 /// The next frame of a connection that is not introduced yet.
-async fn introduction(stream: &mut SplitStream<WebSocket>, until: Instant) -> Result<ProviderFrame, Introduction> {
+async fn introduction(
+    stream: &mut SplitStream<WebSocket>,
+    until: Instant,
+    wrong: fn(DecodeError) -> Refusal,
+) -> Result<ProviderFrame, Introduction> {
     match tokio::time::timeout_at(until, next_frame(stream)).await {
         Ok(Some(Ok(Decoded::Known(frame, _)))) => Ok(frame),
-        Ok(Some(_)) => Err(out_of_order()),
+        Ok(Some(Ok(Decoded::Unknown(_)))) => Err(out_of_order()),
+        Ok(Some(Err(error))) => Err(wrong(error).into()),
         Ok(None) => Err(Introduction::Gone),
         Err(_) => Err(Introduction::Refused(Refusal::new(RefusalCode::Timeout, "no introduction came"))),
     }
+}
+
+fn malformed(error: DecodeError) -> Refusal {
+    Refusal::new(RefusalCode::InvalidRequest, format!("a malformed frame: {error}"))
+}
+
+/// What comes where a `Hello` should is one, as far as it can be told: without its first key it says nothing about itself.
+fn no_hello(error: DecodeError) -> Refusal {
+    let statement = matches!(error, DecodeError::MissingKey { key: 1 });
+    if statement { RefusalCode::StatementMissing.into() } else { malformed(error) }
 }
 
 fn out_of_order() -> Introduction {
@@ -144,49 +159,38 @@ fn out_of_order() -> Introduction {
     Introduction::Refused(Refusal::new(RefusalCode::InvalidRequest, detail))
 }
 
-fn verify(shared: &Shared, statement: &[u8]) -> Result<Verdict, StatementError> {
-    // The coordinator pins nobody: its verdict is what evidence proves.
-    let policy = TrustPolicy {
-        network: shared.network,
-        tier_min: Tier::None,
-        pinned: std::collections::BTreeSet::new(),
-        hardware: shared.activation.trust(),
-    };
-    verify_statement(statement, &policy, clock::now())
-}
-
-/// A new identity needs a join token; a known one does not.
-async fn admit(shared: &Shared, hello: &Hello, verdict: &Verdict) -> Result<(), Refusal> {
-    if shared.store.provider_known(verdict.provider) {
-        return Ok(());
-    }
-    let token =
-        hello.join_token.as_ref().map(SecretString::expose).ok_or_else(|| Refusal::from(RefusalCode::InvalidApiKey))?;
-    let key = auth::lookup(&shared.store, token, KeyKind::Join)?;
-    let seen = shared.store.provider_seen(verdict.provider, key.id, clock::now()).await;
-    seen.map_err(|error| {
-        tracing::error!(%error, "cannot note a new provider");
-        Refusal::from(RefusalCode::Internal)
-    })
-}
-
-fn register(shared: &Shared, connection: &Arc<Connection>, hello: Hello, verdict: &Verdict) {
+async fn register(shared: &Shared, connection: &Arc<Connection>, hello: Hello, verdict: &Verdict) {
     let catalogue = shared.catalogue();
     let mut models = hello.models.0;
     models.retain(|load| catalogue.by_digest(&load.model).is_some());
-    let replaced = shared.with_registry(|registry| {
+    let registered = shared.with_registry(|registry| {
         let registration = Registration {
             provider: verdict.provider,
             connection: connection.id,
             stated: stated(hello.statement, verdict),
             models,
+            standing: shared.store.standing(verdict.provider),
         };
         registry.register(registration, shared.mono(), clock::now(), &mut clock::rng())
     });
-    if let Some(replaced) = replaced.and_then(|id| shared.connection(&id)) {
-        replaced.close.notify_one();
-    }
     tracing::info!(provider = %verdict.provider.short(), tier = %verdict.tier, "provider connected");
+    if let Some(old) = registered.replaced
+        && let Some(connection) = shared.connection(&old.connection)
+    {
+        if old.given_up {
+            connection.close.notify_one();
+        } else {
+            connection.replace();
+            connection.send(replaced());
+        }
+    }
+    if let Some(standing) = registered.standing {
+        trust::keep(shared, verdict.provider, standing).await;
+    }
+    // The operator may have said so since it was admitted.
+    if shared.store.standing(verdict.provider) == Standing::Revoked {
+        connection.close.notify_one();
+    }
 }
 
 /// What a verified statement says. To be made while the registry is locked: whoever asks for candidates later, by the
@@ -222,9 +226,7 @@ fn inherit(shared: &Shared, connection: &Connection, provider: ProviderId) {
 }
 
 /// The next binary frame; `None` when the connection is over.
-async fn next_frame(
-    stream: &mut SplitStream<WebSocket>,
-) -> Option<Result<Decoded<ProviderFrame>, darkbloom_wire::DecodeError>> {
+async fn next_frame(stream: &mut SplitStream<WebSocket>) -> Option<Result<Decoded<ProviderFrame>, DecodeError>> {
     loop {
         match stream.next().await?.ok()? {
             Message::Binary(bytes) => return Some(ProviderFrame::decode(&bytes)),
@@ -258,16 +260,20 @@ async fn read(
                 Some(Ok(Decoded::Unknown(kind))) => tracing::debug!(kind, "skipped a frame of a newer provider"),
                 Some(Err(error)) => {
                     tracing::warn!(provider = %provider.short(), %error, "closing a connection that sent a malformed frame");
+                    connection.send(refusal_notice(&malformed(error)));
                     return;
                 }
                 None => return,
             },
             () = connection.close.notified() => return,
             _ = verdict_ticks.tick() => {
+                if connection.is_finished() {
+                    return;
+                }
                 let (now, wall) = (shared.mono(), clock::now());
                 let verdict =
                     shared.with_registry(|registry| registry.verdict(&provider, shared.tier_min, now, wall));
-                if verdict.is_some() && verdict != last_notice {
+                if verdict.is_some() && verdict != last_notice && !connection.is_replaced() {
                     last_notice = verdict;
                     connection.send(notice(verdict.unwrap_or(Ok(()))));
                 }
@@ -293,6 +299,21 @@ fn refusal_notice(refusal: &Refusal) -> VerdictNotice {
         if refusal.detail.is_empty() { sentence.to_owned() } else { format!("{sentence}: {}", refusal.detail) };
     let reason = refusal.code.name().to_owned();
     VerdictNotice { eligible: false, reason, sentence, next_step: next_step.to_owned() }
+}
+
+/// Tells a provider that its operator wants it no more.
+pub fn identity_revoked() -> VerdictNotice {
+    refusal_notice(&Refusal::new(RefusalCode::IdentityRevoked, "the operator revoked it"))
+}
+
+/// Tells a process that another one has its place.
+fn replaced() -> VerdictNotice {
+    VerdictNotice {
+        eligible: false,
+        reason: "replaced".to_owned(),
+        sentence: "another process connected with this identity, and this one finishes what it has".to_owned(),
+        next_step: "stop this one; if the other is not yours, tell the operator that your key was copied".to_owned(),
+    }
 }
 
 /// Has the provider read the catalogue again.
@@ -340,10 +361,18 @@ async fn handle(
     unnamed: &mut Unnamed,
 ) -> Result<(), Refusal> {
     match frame {
+        // It has been heard by the one that took over.
+        ProviderFrame::ChallengeAnswer(_)
+        | ProviderFrame::Heartbeat(_)
+        | ProviderFrame::LoadReport(_)
+        | ProviderFrame::EpochUpdate(_)
+            if connection.is_replaced() => {}
         ProviderFrame::Dial(_) | ProviderFrame::Hello(_) => {
             return Err(Refusal::new(RefusalCode::InvalidRequest, "a second introduction"));
         }
-        ProviderFrame::ChallengeAnswer(answer) => challenge_answer(shared, connection, provider, &answer.proof)?,
+        ProviderFrame::ChallengeAnswer(answer) => {
+            trust::challenge_answer(shared, connection, &answer.proof).await?;
+        }
         ProviderFrame::Heartbeat(beat) => {
             let catalogue = shared.catalogue();
             let mut models = beat.models.0;
@@ -385,11 +414,7 @@ async fn handle(
             if !shared.with_registry(|registry| registry.epoch_turn(&connection.id, shared.mono())) {
                 return Err(Refusal::new(RefusalCode::RateLimitExceeded, "epochs begin too often"));
             }
-            let verdict = verify(shared, &frame.statement)
-                .map_err(|error| Refusal::new(RefusalCode::VerificationFailed, error.to_string()))?;
-            if verdict.provider != provider {
-                return Err(Refusal::new(RefusalCode::VerificationFailed, "the statement is another identity's"));
-            }
+            let verdict = trust::next_statement(shared, connection, provider, &frame.statement).await?;
             learn(shared, connection, &verdict).await;
             shared.with_registry(|registry| {
                 let stated = stated(frame.statement, &verdict);
@@ -405,24 +430,6 @@ fn deliver(connection: &Connection, stream: StreamId, frame: StreamFrame) {
     if let Some(StreamFrame::Final(frame)) = connection.deliver(stream, frame) {
         connection.review(frame.receipt);
     }
-}
-
-fn challenge_answer(
-    shared: &Shared,
-    connection: &Connection,
-    provider: ProviderId,
-    proof: &[u8],
-) -> Result<(), Refusal> {
-    let failed = |error: StatementError| Refusal::new(RefusalCode::VerificationFailed, error.to_string());
-    let Some(nonce) = shared.with_registry(|registry| registry.open_challenge(&connection.id)) else {
-        return Err(Refusal::new(RefusalCode::InvalidRequest, "an answer without a challenge"));
-    };
-    let statement = shared.with_registry(|registry| registry.statement(&connection.id)).unwrap_or_default();
-    let verdict = verify(shared, &statement).map_err(failed)?;
-    debug_assert_eq!(verdict.provider, provider, "the registry keeps each provider's own statement");
-    verify_challenge(proof, &verdict, &nonce, &connection.id).map_err(failed)?;
-    shared.with_registry(|registry| registry.challenge_answered(&connection.id, shared.mono(), clock::now()));
-    Ok(())
 }
 
 #[cfg(test)]

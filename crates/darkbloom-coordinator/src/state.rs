@@ -33,6 +33,9 @@ const STREAM_FRAMES_MAX: usize = 256;
 const STREAM_RESERVE: usize = 8;
 /// How often a stopping process looks whether its requests are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How long a connection that another process has taken over from may finish its answers. Most take less; a machine that
+/// lost its power under them does not come back sooner.
+const REPLACED_WAIT: Duration = Duration::from_secs(60);
 /// Epochs of one connection whose receipts are still checked.
 const EPOCHS_MAX: usize = 8;
 /// Receipts of one connection that are still to be decided on, of 2 KiB each: as many as a provider has rows. What is over
@@ -131,6 +134,8 @@ pub struct Connection {
     receipts: Mutex<Vec<Vec<u8>>>,
     /// Notified when the connection must close.
     pub close: Notify,
+    /// Since when another connection has taken over from it: it finishes what it has.
+    replaced: OnceLock<Instant>,
 }
 
 /// Why an offer reaches nobody.
@@ -154,6 +159,7 @@ impl Connection {
             epochs: Mutex::default(),
             receipts: Mutex::default(),
             close: Notify::new(),
+            replaced: OnceLock::new(),
         };
         (Arc::new(connection), queue)
     }
@@ -189,6 +195,22 @@ impl Connection {
         let overflowed = Arc::new(AtomicBool::new(false));
         open.insert(id, (sender, Arc::clone(&overflowed)));
         Ok(Stream { id, frames, overflowed, taken })
+    }
+
+    /// Another connection of the same identity has taken over.
+    pub fn replace(&self) {
+        self.replaced.get_or_init(Instant::now);
+    }
+
+    /// Whether another connection has taken over.
+    pub fn is_replaced(&self) -> bool {
+        self.replaced.get().is_some()
+    }
+
+    /// Whether another connection has taken over and this one has nothing left to do, or has had long enough for it.
+    pub fn is_finished(&self) -> bool {
+        let idle = || lock(&self.streams).as_ref().is_none_or(HashMap::is_empty);
+        self.replaced.get().is_some_and(|since| since.elapsed() >= REPLACED_WAIT || idle())
     }
 
     /// Forgets a stream.

@@ -48,8 +48,11 @@ fn words(code: RefusalCode) -> Words {
         RefusalCode::ModelNotFound => Words::new(404).param("model"),
         RefusalCode::ContextLengthExceeded => Words::new(400).param("messages"),
         RefusalCode::RateLimitExceeded => Words::new(429).again(),
-        // This listener and the network do not agree: somebody's clock, pin or release is wrong, or somebody lies.
-        RefusalCode::ClockSkew
+        // This listener and the network do not agree: somebody's clock, pin or release is wrong, or somebody lies. What is said
+        // to providers alone is not said to consumers by anybody who does not.
+        RefusalCode::IdentityRevoked
+        | RefusalCode::StatementMissing
+        | RefusalCode::ClockSkew
         | RefusalCode::WrongNetwork
         | RefusalCode::Unsupported
         | RefusalCode::CannotOpen
@@ -221,6 +224,8 @@ mod tests {
         (RefusalCode::NotFound, 404, INVALID, false),
         (RefusalCode::MethodNotAllowed, 405, INVALID, false),
         (RefusalCode::RowTooSmall, 503, SERVER, false),
+        (RefusalCode::IdentityRevoked, 502, SERVER, false),
+        (RefusalCode::StatementMissing, 502, SERVER, false),
     ];
 
     #[test]

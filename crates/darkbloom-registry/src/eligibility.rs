@@ -1,12 +1,16 @@
 //! Whether a provider may get a request, and if not, why: one closed list.
 
-use darkbloom_types::{CatalogueDigest, MonoMillis, Tier, UnixMillis};
+use darkbloom_types::{CatalogueDigest, Distrust, MonoMillis, RefusalCode, Standing, Tier, UnixMillis};
 
 use crate::provider::{Provider, times};
 
 /// Why a provider gets no work. The name, sentence and next step reach the provider's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Ineligible {
+    /// The operator wants its identity no more.
+    Revoked,
+    /// A check of it failed, and it has not recovered.
+    Untrusted(Distrust),
     /// It said that it takes no new work.
     Draining,
     /// It has not been heard for too long.
@@ -25,7 +29,11 @@ pub enum Ineligible {
 
 impl Ineligible {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
+        Self::Revoked,
+        Self::Untrusted(Distrust::ChallengeFailed),
+        Self::Untrusted(Distrust::StatementFailed),
+        Self::Untrusted(Distrust::KeyShared),
         Self::Draining,
         Self::Silent,
         Self::ChallengeMissed,
@@ -39,6 +47,8 @@ impl Ineligible {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Revoked => RefusalCode::IdentityRevoked.name(),
+            Self::Untrusted(distrust) => distrust.name(),
             Self::Draining => "draining",
             Self::Silent => "silent",
             Self::ChallengeMissed => "challenge_missed",
@@ -53,6 +63,8 @@ impl Ineligible {
     #[must_use]
     pub fn sentence(self) -> &'static str {
         match self {
+            Self::Revoked => RefusalCode::IdentityRevoked.sentence(),
+            Self::Untrusted(distrust) => distrust.sentence(),
             Self::Draining => "the provider is stopping and takes no new work",
             Self::Silent => "the provider has not been heard for too long",
             Self::ChallengeMissed => "the provider did not answer the last challenge in time",
@@ -67,6 +79,8 @@ impl Ineligible {
     #[must_use]
     pub fn next_step(self) -> &'static str {
         match self {
+            Self::Revoked => RefusalCode::IdentityRevoked.next_step(),
+            Self::Untrusted(distrust) => distrust.next_step(),
             Self::Draining => "start it again when you want it to work",
             Self::Silent => "check the machine's load and its network",
             Self::ChallengeMissed => "check that the identity key is usable; it recovers with the next answer",
@@ -88,6 +102,11 @@ pub(crate) fn eligible(
     now: MonoMillis,
     wall: UnixMillis,
 ) -> Result<(), Ineligible> {
+    match provider.record.standing {
+        Standing::Clean | Standing::Recovered(_) => {}
+        Standing::Distrusted(failed) => return Err(Ineligible::Untrusted(failed.reason)),
+        Standing::Revoked => return Err(Ineligible::Revoked),
+    }
     if provider.draining {
         return Err(Ineligible::Draining);
     }

@@ -10,8 +10,13 @@
 //! Connected ───────────────▶ Ready ────────────────▶ Ready(challenged) ──────▶ Ready
 //!     │                        │ heartbeat stale, draining,        │ missed
 //!     ▼                        ▼ epoch over, faults                ▼
-//!   gone                   not eligible, reason said            untrusted until it answers
+//!   gone                   not eligible, reason said            not eligible until it answers
 //! ```
+//!
+//! A challenge that is answered wrong, a statement that is wrong, and a key that two processes use make the identity
+//! distrusted: [`darkbloom_types::Standing`] has the rules, and it follows the identity through connections and restarts.
+//! Another connection of an identity takes over once it has introduced itself, which takes an answered challenge; the older
+//! one gets no more work and, if it is another process's, finishes what it has.
 //!
 //! The queue holds requests that somebody could take if there were room, each with those whom it is sealed to, in the
 //! order of first arrival. A row that becomes free wakes the first who can use it; the others keep their places.
@@ -32,4 +37,4 @@ mod registry;
 
 pub use eligibility::Ineligible;
 pub use provider::{Registration, Stated, times};
-pub use registry::{CandidateView, ProviderView, Registry, RouteError, RouteRequest};
+pub use registry::{CandidateView, ProviderView, Registered, Registry, Replaced, RouteError, RouteRequest};

@@ -1,7 +1,7 @@
 //! One connected provider.
 
 use darkbloom_types::{
-    CatalogueDigest, ConnectionId, EpochId, MonoMillis, ProviderId, Tier, TokenCount, Turns, UnixMillis,
+    CatalogueDigest, ConnectionId, EpochId, MonoMillis, ProviderId, Standing, Tier, TokenCount, Turns, UnixMillis,
 };
 use darkbloom_wire::{LoadOutcome, ModelLoad, Residence};
 
@@ -14,6 +14,10 @@ pub mod times {
     pub const CHALLENGE_AFTER: (Millis, Millis) = (Millis::from_minutes(2), Millis::from_minutes(6));
     /// A challenge is answered within this time: a slow hardware key takes a second.
     pub const CHALLENGE_ANSWER: Millis = Millis::from_secs(30);
+    /// Challenges that may wait for an answer: a machine that slept answers them one after the other.
+    pub const CHALLENGES_OPEN_MAX: usize = 4;
+    /// Epochs by which a second process with the same key is noticed: as many as it has in some hours.
+    pub const INTRODUCED_MAX: usize = 8;
     /// Failures in a row after which a provider pauses.
     pub const FAULTS_MAX: u32 = 3;
     /// How long it pauses; then one request may try.
@@ -63,6 +67,8 @@ pub struct Registration {
     pub stated: Stated,
     /// What it says that it has loaded.
     pub models: Vec<ModelLoad>,
+    /// What is held against the identity since longer than this process runs.
+    pub standing: Standing,
 }
 
 /// Rows that a provider is believed to have: no engine of today has more, and a boast must not draw all work.
@@ -71,6 +77,8 @@ const ROWS_MAX: u32 = 256;
 /// What is held against an identity, whichever connection it has.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Record {
+    /// What failed checks and the operator have to say.
+    pub standing: Standing,
     /// Failures in a row.
     pub faults: u32,
     /// When its pause ends, since its last failure of too many.
@@ -90,10 +98,35 @@ impl Record {
     pub fn is_doubted(&self, now: MonoMillis) -> bool {
         self.doubted_until.is_some_and(|until| now < until)
     }
+}
 
-    pub fn is_clean(&self, now: MonoMillis) -> bool {
-        self.faults == 0 && !self.is_doubted(now)
+/// The epochs with which the last connections of an identity introduced themselves, the latest last. The keys of an epoch
+/// live in one process's memory, and a process goes from one epoch to the next and never back: one that comes again after
+/// another shows that two processes live.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Introduced(Vec<EpochId>);
+
+impl Introduced {
+    /// Another connection introduces itself. Whether that shows a second process.
+    pub fn again(&mut self, epoch: EpochId) -> bool {
+        if self.0.last() == Some(&epoch) {
+            return false;
+        }
+        let second = self.0.contains(&epoch);
+        self.0.retain(|known| *known != epoch);
+        if self.0.len() >= times::INTRODUCED_MAX {
+            self.0.remove(0);
+        }
+        self.0.push(epoch);
+        second
     }
+}
+
+/// What is remembered of an identity that is not connected.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gone {
+    pub record: Record,
+    pub introduced: Introduced,
 }
 
 #[derive(Debug)]
@@ -106,8 +139,10 @@ pub(crate) struct Provider {
     /// Rows that this coordinator gave out and did not get back, a model each.
     pub reserved: Vec<(CatalogueDigest, u32)>,
     pub record: Record,
-    /// The open challenge: its nonce and when it was sent.
-    pub challenge: Option<([u8; 32], MonoMillis)>,
+    /// The epochs with which it introduced itself.
+    pub introduced: Introduced,
+    /// The challenges that are not answered and when each was sent, the latest last.
+    pub challenges: Vec<([u8; 32], MonoMillis)>,
     pub challenge_at: MonoMillis,
     /// Epochs that its connection may still begin.
     pub epoch_turns: Turns,
@@ -129,7 +164,7 @@ pub(crate) struct Load {
 
 impl Provider {
     pub fn challenge_missed(&self, now: MonoMillis) -> bool {
-        self.challenge.is_some_and(|(_, sent)| now.since(sent) >= times::CHALLENGE_ANSWER)
+        self.challenges.first().is_some_and(|(_, sent)| now.since(*sent) >= times::CHALLENGE_ANSWER)
     }
 
     fn served(&self, model: &CatalogueDigest) -> Option<&ModelLoad> {

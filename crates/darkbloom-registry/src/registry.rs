@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
 use darkbloom_types::{
-    CatalogueDigest, ConnectionId, EpochId, Millis, MonoMillis, ProviderId, RefusalCode, RequestId, Tier, TokenCount,
-    Turns, UnixMillis,
+    CatalogueDigest, ConnectionId, Distrust, EpochId, Millis, MonoMillis, ProviderId, RefusalCode, RequestId, Standing,
+    Tier, TokenCount, Turns, UnixMillis,
 };
 use darkbloom_wire::{ModelLoad, limits};
 use rand_core::CryptoRng;
 
 use crate::eligibility::{Ineligible, eligible};
-use crate::provider::{Provider, Record, Registration, Stated, times};
+use crate::provider::{Gone, Provider, Registration, Stated, times};
 use crate::queue::{Call, Queue, Waiting};
+use trust::next_challenge;
 
 /// Providers whose records are remembered while they are away.
 const GONE_MAX: usize = 10_000;
@@ -86,10 +87,31 @@ pub struct ProviderView {
     pub provider: ProviderId,
     /// What is proven.
     pub tier: Tier,
+    /// What is held against it.
+    pub standing: Standing,
     /// Whether it gets work.
     pub eligible: Result<(), Ineligible>,
     /// Its models; `rows_used` is what is reserved here, which is newer than the last heartbeat.
     pub models: Vec<ModelLoad>,
+}
+
+/// What taking a provider in changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Registered {
+    /// The connection that this one takes over from.
+    pub replaced: Option<Replaced>,
+    /// What is held against the identity from now on, where that changed.
+    pub standing: Option<Standing>,
+}
+
+/// A connection that gets no more work, since another of the same identity takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replaced {
+    /// Which.
+    pub connection: ConnectionId,
+    /// Whether the same process connected again and so has given the older connection up. Another process, which has other
+    /// epochs, leaves it to finish what it has begun.
+    pub given_up: bool,
 }
 
 /// Providers, reservations and the queue.
@@ -97,8 +119,8 @@ pub struct ProviderView {
 pub struct Registry {
     providers: BTreeMap<ProviderId, Provider>,
     by_connection: HashMap<ConnectionId, ProviderId>,
-    /// What is held against providers that are not connected.
-    gone: HashMap<ProviderId, Record>,
+    /// What is remembered of providers that are not connected.
+    gone: HashMap<ProviderId, Gone>,
     queue: Queue,
     wakes: Vec<RequestId>,
     loads: Vec<(ConnectionId, CatalogueDigest)>,
@@ -106,30 +128,38 @@ pub struct Registry {
 
 impl Registry {
     /// Takes in a provider that introduced itself and whose statement and proof were verified. The newest connection of an
-    /// identity counts; the one it replaces is returned, to be closed.
+    /// identity counts. One that shows that two processes have the identity's key is taken in and distrusted.
     pub fn register(
         &mut self,
         registration: Registration,
         now: MonoMillis,
         wall: UnixMillis,
         rng: &mut impl CryptoRng,
-    ) -> Option<ConnectionId> {
+    ) -> Registered {
         let id = registration.provider;
         let connection = registration.connection;
-        if let Some(provider) = self.providers.get_mut(&id) {
+        let mut before = self.providers.remove(&id);
+        if let Some(provider) = &mut before {
             provider.abandon_loading(now);
         }
-        let before = self.providers.get(&id);
-        let replaced = before.map(|provider| provider.registration.connection);
+        let epoch = registration.stated.epoch;
         // The keys of an epoch live in one process's memory: who still has the current one also has the one before. A
         // restarted provider has neither.
-        let same = before.filter(|provider| provider.registration.stated.epoch == registration.stated.epoch);
+        let same = before.as_ref().filter(|provider| provider.registration.stated.epoch == epoch);
         let previous_epoch = same.and_then(|provider| provider.previous_epoch);
+        let replaced = before
+            .as_ref()
+            .map(|provider| Replaced { connection: provider.registration.connection, given_up: same.is_some() });
         if let Some(replaced) = replaced {
-            self.by_connection.remove(&replaced);
+            self.by_connection.remove(&replaced.connection);
         }
         // It follows the identity, so that reconnecting cleans nobody.
-        let record = before.map(|provider| provider.record).or_else(|| self.gone.remove(&id)).unwrap_or_default();
+        let known = before.map(|provider| Gone { record: provider.record, introduced: provider.introduced });
+        let Gone { mut record, mut introduced } = known.or_else(|| self.gone.remove(&id)).unwrap_or_default();
+        record.standing = record.standing.worse(registration.standing);
+        let shared = introduced.again(epoch);
+        let standing = if shared { record.standing.failed(Distrust::KeyShared, wall) } else { None };
+        record.standing = standing.unwrap_or(record.standing);
         let models = registration.models.clone();
         let mut provider = Provider {
             registration,
@@ -138,7 +168,8 @@ impl Registry {
             draining: false,
             reserved: Vec::new(),
             record,
-            challenge: None,
+            introduced,
+            challenges: Vec::new(),
             challenge_at: next_challenge(now, rng),
             epoch_turns: Turns::full(now),
             loading: Vec::new(),
@@ -147,8 +178,8 @@ impl Registry {
         provider.load(models);
         self.providers.insert(id, provider);
         self.by_connection.insert(connection, id);
-        self.wake_all_at(&id, now, wall);
-        replaced
+        self.standing_changed(&id, now, wall);
+        Registered { replaced, standing }
     }
 
     /// The provider on a connection.
@@ -173,10 +204,10 @@ impl Registry {
         let id = self.by_connection.remove(connection)?;
         if let Some(mut provider) = self.providers.remove(&id) {
             provider.abandon_loading(now);
-            self.remember(id, provider.record, now);
             for model in provider.models() {
                 self.wake_hopeless_for(&id, &model, now, wall);
             }
+            self.remember(id, Gone { record: provider.record, introduced: provider.introduced });
         }
         Some(id)
     }
@@ -193,19 +224,16 @@ impl Registry {
 
     /// A provider whose connection broke under its requests has failed them, though it is not here to hear it.
     fn fault_of_gone(&mut self, provider: ProviderId, now: MonoMillis) {
-        let mut record = self.gone.get(&provider).copied().unwrap_or_default();
-        record.fault(now);
-        self.remember(provider, record, now);
+        let mut gone = self.gone.get(&provider).cloned().unwrap_or_default();
+        gone.record.fault(now);
+        self.remember(provider, gone);
     }
 
-    fn remember(&mut self, provider: ProviderId, record: Record, now: MonoMillis) {
-        if record.is_clean(now) {
-            return;
-        }
-        if self.gone.len() >= GONE_MAX {
+    fn remember(&mut self, provider: ProviderId, gone: Gone) {
+        if self.gone.len() >= GONE_MAX && !self.gone.contains_key(&provider) {
             self.gone.clear();
         }
-        self.gone.insert(provider, record);
+        self.gone.insert(provider, gone);
     }
 
     /// A heartbeat: what is loaded, what runs. Returns how many models were ignored because the provider's statement does
@@ -256,45 +284,11 @@ impl Registry {
         self.wake_all_at(&id, now, wall);
     }
 
-    /// Providers whose challenge is due, each with the fresh nonce that it is to be sent.
-    pub fn challenges_due(&mut self, now: MonoMillis, rng: &mut impl CryptoRng) -> Vec<(ConnectionId, [u8; 32])> {
-        let mut due = Vec::new();
-        for provider in self.providers.values_mut() {
-            if now < provider.challenge_at {
-                continue;
-            }
-            let mut nonce = [0; 32];
-            rng.fill_bytes(&mut nonce);
-            // An unanswered challenge keeps its time, so that asking again does not excuse the silence.
-            let sent = provider.challenge.map_or(now, |(_, sent)| sent);
-            provider.challenge = Some((nonce, sent));
-            provider.challenge_at = next_challenge(now, rng);
-            due.push((provider.registration.connection, nonce));
-        }
-        due
-    }
-
     /// The signed statement of a connection's current epoch.
     #[must_use]
     pub fn statement(&self, connection: &ConnectionId) -> Option<Vec<u8>> {
         let id = self.by_connection.get(connection)?;
         self.providers.get(id).map(|provider| provider.registration.stated.statement.clone())
-    }
-
-    /// The nonce that a provider has still to answer.
-    #[must_use]
-    pub fn open_challenge(&self, connection: &ConnectionId) -> Option<[u8; 32]> {
-        let id = self.by_connection.get(connection)?;
-        self.providers.get(id)?.challenge.map(|(nonce, _)| nonce)
-    }
-
-    /// The open challenge was answered and the answer verified.
-    pub fn challenge_answered(&mut self, connection: &ConnectionId, now: MonoMillis, wall: UnixMillis) {
-        let Some(provider) = self.on(connection) else { return };
-        provider.challenge = None;
-        provider.heard = now;
-        let id = provider.registration.provider;
-        self.wake_all_at(&id, now, wall);
     }
 
     /// Whether a provider gets work at all, and if not, why.
@@ -319,6 +313,7 @@ impl Registry {
         let view = |provider: &Provider| ProviderView {
             provider: provider.registration.provider,
             tier: provider.registration.stated.tier,
+            standing: provider.record.standing,
             eligible: eligible(provider, None, tier_min, now, wall),
             models: provider.registration.models.iter().map(|said| load(provider, said)).collect(),
         };
@@ -464,8 +459,9 @@ impl Registry {
         if let Some(found) = self.providers.get_mut(provider) {
             found.record.doubted_until = until;
         } else {
-            let record = self.gone.get(provider).copied().unwrap_or_default();
-            self.remember(*provider, Record { doubted_until: until, ..record }, now);
+            let mut gone = self.gone.get(provider).cloned().unwrap_or_default();
+            gone.record.doubted_until = until;
+            self.remember(*provider, gone);
         }
     }
 
@@ -623,11 +619,8 @@ fn can_wait(
     recipients.any(|(id, epoch)| able(providers, id, epoch, model, waiting.tier_min, now, wall).is_some())
 }
 
-fn next_challenge(now: MonoMillis, rng: &mut impl CryptoRng) -> MonoMillis {
-    let (least, most) = times::CHALLENGE_AFTER;
-    now.after(Millis(least.0 + rng.next_u64() % (most.0 - least.0)))
-}
-
 mod loading;
+mod trust;
+
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,9 @@
 //! look-up sees what it did.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use darkbloom_types::{Digest, KeyId, ProviderId};
+use darkbloom_types::{Digest, KeyId, ProviderId, Standing};
 
 use crate::keys::KeyRecord;
 
@@ -20,11 +20,30 @@ pub(crate) const PROVIDERS_MAX: usize = 1_000_000;
 pub(crate) struct Cache {
     keys: RwLock<HashMap<Digest, KeyRecord>>,
     providers: RwLock<HashSet<ProviderId>>,
+    identities: RwLock<Identities>,
+}
+
+/// What is known of identities beyond that they joined.
+#[derive(Default)]
+struct Identities {
+    /// Those that are not clean.
+    standings: HashMap<ProviderId, Standing>,
+    /// Who took over from whom.
+    newer: HashMap<ProviderId, ProviderId>,
+    older: HashMap<ProviderId, ProviderId>,
 }
 
 impl Cache {
-    pub(crate) fn new(keys: HashMap<Digest, KeyRecord>, providers: HashSet<ProviderId>) -> Self {
-        Self { keys: RwLock::new(keys), providers: RwLock::new(providers) }
+    pub(crate) fn new(
+        keys: HashMap<Digest, KeyRecord>,
+        providers: HashSet<ProviderId>,
+        standings: HashMap<ProviderId, Standing>,
+        successions: Vec<(ProviderId, ProviderId)>,
+    ) -> Self {
+        let newer = successions.iter().copied().collect();
+        let older = successions.into_iter().map(|(old, new)| (new, old)).collect();
+        let identities = Identities { standings, newer, older };
+        Self { keys: RwLock::new(keys), providers: RwLock::new(providers), identities: RwLock::new(identities) }
     }
 
     pub(crate) fn key(&self, digest: &Digest) -> Option<KeyRecord> {
@@ -56,5 +75,43 @@ impl Cache {
 
     pub(crate) fn provider_seen(&self, provider: ProviderId) {
         self.providers.write().unwrap_or_else(PoisonError::into_inner).insert(provider);
+    }
+
+    fn identities(&self) -> RwLockReadGuard<'_, Identities> {
+        self.identities.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn standing(&self, provider: &ProviderId) -> Standing {
+        self.identities().standings.get(provider).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn standings_len(&self) -> usize {
+        self.identities().standings.len()
+    }
+
+    pub(crate) fn standing_put(&self, provider: ProviderId, standing: Standing) {
+        let mut identities = self.identities.write().unwrap_or_else(PoisonError::into_inner);
+        if standing == Standing::Clean {
+            identities.standings.remove(&provider);
+        } else {
+            identities.standings.insert(provider, standing);
+        }
+    }
+
+    pub(crate) fn succeeded(&self, old: ProviderId, new: ProviderId, standing: Standing) {
+        self.provider_seen(new);
+        self.standing_put(new, standing);
+        let mut identities = self.identities.write().unwrap_or_else(PoisonError::into_inner);
+        identities.newer.insert(old, new);
+        identities.older.insert(new, old);
+    }
+
+    pub(crate) fn successor(&self, provider: &ProviderId) -> Option<ProviderId> {
+        self.identities().newer.get(provider).copied()
+    }
+
+    pub(crate) fn ancestors(&self, provider: ProviderId, most: usize) -> Vec<ProviderId> {
+        let older = &self.identities().older;
+        std::iter::successors(older.get(&provider).copied(), |at| older.get(at).copied()).take(most).collect()
     }
 }

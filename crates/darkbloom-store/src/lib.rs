@@ -31,6 +31,7 @@ mod outbox;
 mod prices;
 mod reader;
 mod receipt_keys;
+mod standing;
 mod store;
 mod writer;
 
@@ -42,4 +43,5 @@ pub use ledger::{PlaceHoldError, SettleError, Settlement, UsageRow};
 pub use maintenance::BackupError;
 pub use outbox::{OutboxPut, ReceiptOutbox};
 pub use prices::{PriceRow, PutPriceError};
+pub use standing::{NOTE_BYTES_MAX, StandingRow, SuccessionError, SuccessionRefusal};
 pub use store::{Store, StoreOptions};

@@ -18,7 +18,11 @@ pub(crate) struct Schema {
 /// A coordinator's store. The id is the ASCII text `DBst`.
 pub(crate) const STORE: Schema = Schema {
     application_id: 0x4442_7374,
-    migrations: &[include_str!("migrations/store_0001.sql"), include_str!("migrations/store_0002.sql")],
+    migrations: &[
+        include_str!("migrations/store_0001.sql"),
+        include_str!("migrations/store_0002.sql"),
+        include_str!("migrations/store_0003.sql"),
+    ],
 };
 
 /// A provider's receipt outbox. The id is the ASCII text `DBro`.

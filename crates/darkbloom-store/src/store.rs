@@ -14,7 +14,7 @@ use crate::folder::{FileLock, create_private_file, create_private_folder};
 use crate::migrate::STORE;
 use crate::reader::Reader;
 use crate::writer::Writer;
-use crate::{keys, network};
+use crate::{keys, network, standing};
 
 const DATABASE_NAME: &str = "darkbloom.sqlite";
 const LOCK_NAME: &str = "darkbloom.lock";
@@ -115,6 +115,10 @@ impl std::fmt::Debug for Store {
 }
 
 fn load_cache(connection: &Connection, database: &Path) -> Result<Cache, OpenStoreError> {
-    let load = || -> Result<Cache, StoreError> { Ok(Cache::new(keys::load(connection)?, network::load(connection)?)) };
+    let load = || -> Result<Cache, StoreError> {
+        let standings = standing::load(connection)?;
+        let successions = standing::load_successions(connection)?;
+        Ok(Cache::new(keys::load(connection)?, network::load(connection)?, standings, successions))
+    };
     load().map_err(|error| OpenStoreError::Corrupt { path: database.to_owned(), detail: error.to_string() })
 }

@@ -10,6 +10,7 @@ mod id;
 mod money;
 mod refusal;
 mod secret;
+mod standing;
 mod tier;
 mod time;
 mod turns;
@@ -21,6 +22,7 @@ pub use id::{
 pub use money::{MoneyError, NanoDollars, Price, TokenCount};
 pub use refusal::{Refusal, RefusalClass, RefusalCode, error_type};
 pub use secret::{SecretBytes, SecretString, SecretTokens, SecretVector, TokenId};
+pub use standing::{Distrust, Failed, Standing};
 pub use tier::{ParseTierError, Tier};
 pub use time::{Micros, Millis, MonoMillis, UnixMillis};
 pub use turns::Turns;

@@ -171,6 +171,12 @@ refusals! {
     /// Prompt and answer fit into the model's context, and not into a row of this provider.
     RowTooSmall = 34, "row_too_small", RetryElsewhere, 503,
         "no provider of this model has rows for so many tokens now", "shorten the prompt or lower `max_tokens`, or try again later";
+    /// The operator revoked the identity, or its owner has another in its place.
+    IdentityRevoked = 35, "identity_revoked", Final, 403,
+        "this provider's identity counts no more", "ask the operator why; a new identity needs a new join token";
+    /// A provider introduced itself without a signed statement.
+    StatementMissing = 36, "statement_missing", Final, 400,
+        "the provider sent no signed statement about itself", "update the provider";
 }
 
 /// The `type` of an error answer with this HTTP status, in OpenAI's words: whose it is, and what kind of thing would help.

@@ -110,6 +110,11 @@ impl Admin {
         self.call(reqwest::Method::POST, path, Some(Body::Json(body))).await
     }
 
+    /// Has something be so.
+    pub async fn put(&self, path: &str, body: Value) -> Result<Value, Failure> {
+        self.call(reqwest::Method::PUT, path, Some(Body::Json(body))).await
+    }
+
     /// Whether there is an account of this name.
     pub async fn has_account(&self, name: &str) -> Result<bool, Failure> {
         let accounts = self.get("/admin/v1/accounts").await?;
@@ -155,7 +160,8 @@ enum Body {
     Bytes(Vec<u8>),
 }
 
-fn admin(options: AdminOptions) -> Result<Admin, Failure> {
+/// An administrator's connection as the command line says.
+pub fn admin(options: AdminOptions) -> Result<Admin, Failure> {
     let key = options.admin_key.filter(|key| !key.is_empty());
     let key = key.ok_or_else(|| Failure::new("no administrator's key is given", KEY_HINT))?;
     Admin::new(&options.coordinator, SecretString::new(key))

@@ -49,6 +49,8 @@ pub enum Command {
     Benchmark(Benchmark),
     /// Make, list and revoke API keys and join tokens.
     Keys(Keys),
+    /// See who is connected, refuse identities, trust them again.
+    Providers(crate::providers::Providers),
     /// Make accounts and give them credit.
     Accounts(Accounts),
     /// Put models on offer.

@@ -13,6 +13,7 @@ mod files;
 mod key;
 mod local;
 mod models;
+mod providers;
 mod roles;
 mod settings;
 mod supervisor;
@@ -78,6 +79,7 @@ async fn run(command: Command, settings: Settings, hardening: &Report) -> Result
         Command::Benchmark(options) => benchmark::run(options).await,
         Command::Start(options) => roles::provider(options, settings.provider, hardening).await,
         Command::Keys(options) => admin::keys(options).await,
+        Command::Providers(options) => providers::run(options).await,
         Command::Accounts(options) => admin::accounts(options).await,
         Command::Catalogue(options) => admin::catalogue(options).await,
         Command::Verify(options) => verify::run(options, settings.proxy).await,

@@ -40,6 +40,31 @@ pub struct NewDeposit {
     pub reference: String,
 }
 
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted {
+    Clean,
+    Revoked,
+}
+
+impl Wanted {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+/// What an operator holds against an identity from now on.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewStanding {
+    pub standing: Wanted,
+    #[serde(default)]
+    pub note: Option<String>,
+}
+
 /// A model to put on offer.
 #[derive(Deserialize)]
 #[serde(try_from = "NewModelAsWritten")]

@@ -1,10 +1,12 @@
-//! What a provider's new connection knows of its epochs.
+//! What a provider's new connection knows of its epochs, and what a wrong answer to a challenge is held against.
 
 use super::*;
 
-use darkbloom_keys::SoftwareKey;
+use darkbloom_keys::{IdentityKey as _, SoftwareKey};
+use darkbloom_seal::Epoch;
 use darkbloom_store::Store;
-use darkbloom_types::{EpochId, Millis, NetworkId};
+use darkbloom_types::{EpochId, Millis, NetworkId, Tier};
+use darkbloom_wire::{ChallengeProof, challenge_digest};
 
 use crate::activation::Activation;
 
@@ -14,12 +16,75 @@ fn epoch(n: u8) -> KnownEpoch {
     KnownEpoch { id: EpochId([n; 16]), receipt_key: [n; 32] }
 }
 
+async fn shared(folder: &std::path::Path) -> Shared {
+    let store = Store::open(folder).unwrap();
+    let identity = Box::new(SoftwareKey::in_memory().unwrap());
+    Shared::new(store, identity, NetworkId([8; 32]), Tier::None, Activation::none()).await.unwrap()
+}
+
+/// A provider that is connected and was challenged; what it is to sign, and with what.
+async fn challenged(shared: &Shared) -> (Arc<Connection>, SoftwareKey, impl Fn(&[u8; 32]) -> ChallengeProof + use<>) {
+    let key = SoftwareKey::in_memory().unwrap();
+    let epoch = Epoch::begin(key.public_point(), clock::now(), &mut clock::rng());
+    let statement = epoch.statement(shared.network, Vec::new(), Vec::new(), "test").sign(&key).unwrap();
+    let verdict = trust::verify(shared, &statement).unwrap();
+    let (connection, _sent) = Connection::new(ConnectionId([1; 16]));
+    shared.add_connection(Arc::clone(&connection));
+    let registration = Registration {
+        provider: verdict.provider,
+        connection: connection.id,
+        stated: stated(statement, &verdict),
+        models: Vec::new(),
+        standing: Standing::Clean,
+    };
+    let later = shared.mono().after(Millis::from_minutes(7));
+    shared.with_registry(|registry| {
+        registry.register(registration, shared.mono(), clock::now(), &mut clock::rng());
+        assert_eq!(registry.challenges_due(later, &mut clock::rng()).len(), 1);
+    });
+    let (network, id) = (shared.network, connection.id);
+    let proof =
+        move |nonce: &[u8; 32]| ChallengeProof { digest: challenge_digest(&network, nonce, &id, &verdict.epoch) };
+    (connection, key, proof)
+}
+
+#[tokio::test]
+async fn attack_a_challenge_that_is_answered_wrong_is_held_against_the_identity() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = shared(folder.path()).await;
+    let (connection, key, proof) = challenged(&shared).await;
+    let open = shared.with_registry(|registry| registry.open_challenges(&connection.id))[0];
+    let provider = ProviderId::of_public_key(&key.public_point());
+    let other = SoftwareKey::in_memory().unwrap();
+    let wrong = [proof(&open).sign(&other).unwrap(), proof(&[0; 32]).sign(&key).unwrap(), Vec::new()];
+    for (times, answer) in (1..).zip(wrong) {
+        let refusal = trust::challenge_answer(&shared, &connection, &answer).await.unwrap_err();
+        assert_eq!(refusal.code, RefusalCode::VerificationFailed);
+        let failed = shared.store.standing(provider).distrust().expect("it is written down");
+        assert_eq!((failed.reason, failed.times), (darkbloom_types::Distrust::ChallengeFailed, 1), "answer {times}");
+    }
+    // A right answer before its time is over changes nothing either.
+    trust::challenge_answer(&shared, &connection, &proof(&open).sign(&key).unwrap()).await.unwrap();
+    assert!(shared.store.standing(provider).distrust().is_some());
+    let again = trust::challenge_answer(&shared, &connection, &proof(&open).sign(&key).unwrap()).await.unwrap_err();
+    assert_eq!(again.code, RefusalCode::InvalidRequest, "an answer counts once");
+}
+
+#[tokio::test]
+async fn a_challenge_that_is_answered_right_is_held_against_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = shared(folder.path()).await;
+    let (connection, key, proof) = challenged(&shared).await;
+    let open = shared.with_registry(|registry| registry.open_challenges(&connection.id))[0];
+    trust::challenge_answer(&shared, &connection, &proof(&open).sign(&key).unwrap()).await.unwrap();
+    assert_eq!(shared.store.standing(ProviderId::of_public_key(&key.public_point())), Standing::Clean);
+    assert!(shared.with_registry(|registry| registry.open_challenges(&connection.id)).is_empty());
+}
+
 #[tokio::test]
 async fn a_new_connection_knows_the_epochs_of_the_one_it_replaces() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
-    let identity = Box::new(SoftwareKey::in_memory().unwrap());
-    let shared = Shared::new(store, identity, NetworkId([8; 32]), Tier::None, Activation::none()).await.unwrap();
+    let shared = shared(folder.path()).await;
     let (old, _sent) = Connection::new(ConnectionId([1; 16]));
     for n in 1..=8 {
         old.learn_epoch(epoch(n));
@@ -34,7 +99,8 @@ async fn a_new_connection_knows_the_epochs_of_the_one_it_replaces() {
         models: Vec::new(),
         known_at: clock::now(),
     };
-    let registration = Registration { provider: PROVIDER, connection: old.id, stated, models: Vec::new() };
+    let (models, standing) = (Vec::new(), Standing::Clean);
+    let registration = Registration { provider: PROVIDER, connection: old.id, stated, models, standing };
     shared.add_connection(Arc::clone(&old));
     shared.with_registry(|registry| {
         registry.register(registration, shared.mono(), clock::now(), &mut clock::rng());

@@ -5,6 +5,7 @@ use darkbloom_wire::{LoadOutcome, Residence};
 
 mod loading;
 mod shown;
+mod trust;
 
 use std::convert::Infallible;
 
@@ -53,6 +54,7 @@ fn registration(n: u8, rows: u32) -> Registration {
             row_tokens: TokenCount(64),
             residence: Residence::Loaded,
         }],
+        standing: Standing::Clean,
     }
 }
 
@@ -103,6 +105,12 @@ fn route(
 /// A provider's row is free again, after a success.
 fn release(registry: &mut Registry, n: u8, now: MonoMillis) {
     registry.release(&provider(n), &ConnectionId([n; 16]), &MODEL, Some(false), now, wall(now));
+}
+
+/// The latest open challenge of a connection is answered.
+fn answer(registry: &mut Registry, connection: &ConnectionId, now: MonoMillis) -> Option<Standing> {
+    let nonce = *registry.open_challenges(connection).last().expect("one is open");
+    registry.challenge_answered(connection, &nonce, now, wall(now)).map(|(_, standing)| standing)
 }
 
 /// Who was woken since the last question.
@@ -322,14 +330,14 @@ fn whoever_is_heard_again_or_answers_its_challenge_wakes_the_queue() {
     registry.challenges_due(asked, &mut Numbers(1));
     let missed = asked.after(times::CHALLENGE_ANSWER);
     registry.heard(&second, missed);
-    registry.challenge_answered(&second, missed, wall(missed));
+    answer(&mut registry, &second, missed);
     assert_eq!(route(&mut registry, 100, &[2], &[], missed), Ok(provider(2)));
     for request in [1, 2] {
         assert_eq!(route(&mut registry, request, &[1, 2], &[], missed), Err(RouteError::Queued));
     }
     registry.tick(missed, wall(missed));
     assert_eq!(woken(&mut registry), [], "the first is silent and has missed its challenge");
-    registry.challenge_answered(&first, missed, wall(missed));
+    answer(&mut registry, &first, missed);
     assert_eq!(woken(&mut registry), [1]);
     assert_eq!(route(&mut registry, 1, &[1, 2], &[], missed), Ok(provider(1)));
     let silent = missed.after(times::SILENCE);
@@ -440,8 +448,11 @@ fn a_missed_challenge_is_not_excused_by_heartbeats_or_a_second_challenge() {
     registry.heard(&connection, again);
     let due = registry.challenges_due(again, &mut Numbers(3));
     assert_eq!(registry.verdict(&provider(1), Tier::None, again, wall(again)), Some(Err(Ineligible::ChallengeMissed)));
-    assert_eq!(registry.open_challenge(&connection), Some(due[0].1));
-    registry.challenge_answered(&connection, again, wall(again));
+    let open = registry.open_challenges(&connection);
+    assert_eq!((open.len(), open.last()), (2, Some(&due[0].1)));
+    registry.challenge_answered(&connection, &open[0], again, wall(again));
+    assert_eq!(registry.open_challenges(&connection), open[1..], "the second is still to be answered");
+    registry.challenge_answered(&connection, &open[1], again, wall(again));
     assert_eq!(registry.verdict(&provider(1), Tier::None, again, wall(again)), Some(Ok(())));
 }
 
@@ -454,7 +465,8 @@ fn faults_pause_a_provider_and_follow_it_across_connections() {
     assert_eq!(registry.verdict(&provider(1), Tier::None, T0, wall(T0)), Some(Err(Ineligible::Failing)));
     let mut again = registration(1, 1);
     again.connection = ConnectionId([99; 16]);
-    assert_eq!(registry.register(again, T0, WALL, &mut Numbers(1)), Some(ConnectionId([1; 16])));
+    let replaced = registry.register(again, T0, WALL, &mut Numbers(1)).replaced;
+    assert_eq!(replaced, Some(Replaced { connection: ConnectionId([1; 16]), given_up: true }));
     assert_eq!(registry.verdict(&provider(1), Tier::None, T0, wall(T0)), Some(Err(Ineligible::Failing)));
     assert_eq!(
         registry.verdict(&provider(1), Tier::None, T0.after(times::PAUSE), wall(T0.after(times::PAUSE))),

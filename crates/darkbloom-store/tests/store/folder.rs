@@ -53,7 +53,7 @@ fn a_newer_programs_database_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(Store::open(folder.path()).unwrap());
     change(folder.path(), "PRAGMA user_version = 99");
-    assert_eq!(Store::open(folder.path()).unwrap_err(), OpenStoreError::NewerSchema { found: 99, known: 2 });
+    assert_eq!(Store::open(folder.path()).unwrap_err(), OpenStoreError::NewerSchema { found: 99, known: 3 });
 }
 
 #[test]

@@ -9,4 +9,5 @@ mod model;
 mod money;
 mod receipt_keys;
 mod records;
+mod standing;
 mod support;

@@ -94,7 +94,7 @@ async fn keys_that_stood_among_the_settings_are_moved() {
     store.meta_put("receipt_key/no epoch", vec![1]).await.unwrap();
     store.meta_put("other", vec![2]).await.unwrap();
     drop(store);
-    let old = "DROP TABLE receipt_key; DROP INDEX hold_silent; PRAGMA user_version = 1;";
+    let old = "DROP TABLE standing; DROP TABLE succession; DROP TABLE receipt_key; DROP INDEX hold_silent; PRAGMA user_version = 1;";
     rusqlite::Connection::open(folder.path().join("darkbloom.sqlite")).unwrap().execute_batch(old).unwrap();
 
     let store = Store::open(folder.path()).unwrap();

@@ -2,7 +2,7 @@
 
 use darkbloom_registry::{CandidateView, Registration, Stated};
 use darkbloom_session::waits;
-use darkbloom_types::{EpochId, ProviderId, RefusalCode, Tier, TokenCount};
+use darkbloom_types::{EpochId, ProviderId, RefusalCode, Standing, Tier, TokenCount};
 use darkbloom_wire::{ModelLoad, RelayedRefused};
 
 use super::agenda::{Event, Now};
@@ -12,6 +12,8 @@ use super::wiring::Block;
 use super::world::{Down, MODELS, Stage, Up, World, connection_id, link_of, model, place_of, provider_id};
 
 const SWEEP_MS: u64 = 1_000;
+/// A connection that another process took over from is closed after this long, as the program does.
+const REPLACED_MS: u64 = 60_000;
 /// A provider opens an epoch for so long after clients stop sealing to it.
 pub(super) const EPOCH_OPENS_MS: u64 = 10 * 60_000;
 /// The network gives a silent connection up after this long.
@@ -128,12 +130,12 @@ impl World {
                 self.watch_residences(link);
                 self.pass_news();
             }
-            Up::ChallengeAnswer => {
-                if self.coordinator.registry.open_challenge(&id).is_none() {
+            Up::ChallengeAnswer(nonce) => {
+                if !self.coordinator.registry.open_challenges(&id).contains(&nonce) {
                     return self.coordinator_drops(link);
                 }
-                self.coordinator.registry.challenge_answered(&id, self.now.into(), self.now.into());
-                self.watch_answered(link);
+                self.coordinator.registry.challenge_answered(&id, &nonce, self.now.into(), self.now.into());
+                self.watch_answered(link, &nonce);
                 self.pass_news();
             }
             Up::LoadReport { number, outcome } => self.load_reported(link, number, outcome),
@@ -192,15 +194,19 @@ impl World {
             connection: connection_id(link),
             stated: self.stated(provider, epoch, use_until),
             models: self.loads(provider),
+            standing: Standing::Clean,
         };
         let (now, wall) = (self.now.into(), self.now.into());
-        let replaced = self.coordinator.registry.register(registration, now, wall, &mut self.chance);
+        let registered = self.coordinator.registry.register(registration, now, wall, &mut self.chance);
+        assert_eq!(registered.standing, None, "each identity has one process at a time");
         let claims = self.providers[provider as usize].claims;
         self.watch_registered(link, epoch, use_until, claims);
         self.watch_residences(link);
         self.pass_news();
-        if let Some(old) = replaced.map(|id| link_of(&id)) {
-            self.coordinator_drops(old);
+        if let Some(old) = registered.replaced {
+            let link = link_of(&old.connection);
+            // Another process's connection may finish its work; of this one's process there is nobody to do so.
+            if old.given_up { self.coordinator_drops(link) } else { self.at(REPLACED_MS, Event::CoordinatorSees(link)) }
         }
     }
 
@@ -254,13 +260,13 @@ impl World {
         if run != self.coordinator.run || !self.coordinator.up {
             return;
         }
-        for (connection, _) in self.coordinator.registry.challenges_due(self.now.into(), &mut self.chance) {
+        for (connection, nonce) in self.coordinator.registry.challenges_due(self.now.into(), &mut self.chance) {
             let link = link_of(&connection);
-            self.watch_challenged(link);
+            self.watch_challenged(link, nonce);
             if self.bug(Planted::ChallengesWaved) {
-                self.coordinator.registry.challenge_answered(&connection, self.now.into(), self.now.into());
+                self.coordinator.registry.challenge_answered(&connection, &nonce, self.now.into(), self.now.into());
             }
-            self.send_down(link, Down::Challenge);
+            self.send_down(link, Down::Challenge(nonce));
         }
         if self.bug(Planted::SilenceNotSeen) {
             for link in 0..self.links.len() as u32 {

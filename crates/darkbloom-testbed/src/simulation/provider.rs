@@ -199,11 +199,11 @@ impl World {
             },
             Down::Load(number) => self.asked_to_load(p, link, number),
             Down::Ack(receipt) => self.providers[p as usize].outbox.retain(|kept| *kept != receipt),
-            Down::Challenge => {
+            Down::Challenge(nonce) => {
                 if self.providers[p as usize].ignores_challenges {
                     self.fault(Fault::ChallengeIgnored);
                 } else {
-                    self.send_up(link, Up::ChallengeAnswer);
+                    self.send_up(link, Up::ChallengeAnswer(nonce));
                 }
             }
         }

@@ -40,7 +40,7 @@ pub(super) struct Shadow {
     pub link: Option<u32>,
     heard: Now,
     draining: bool,
-    challenged: Option<Now>,
+    challenged: Vec<([u8; 32], Now)>,
     pub use_until: Now,
     epoch: Option<EpochId>,
     /// The epoch before, and until when it is opened.
@@ -96,7 +96,7 @@ impl Shadow {
         if now.since(self.heard) >= times::SILENCE.0 {
             return Some("silent");
         }
-        if self.challenged.is_some_and(|at| now.since(at) >= times::CHALLENGE_ANSWER.0) {
+        if self.challenged.first().is_some_and(|(_, at)| now.since(*at) >= times::CHALLENGE_ANSWER.0) {
             return Some("not answering its challenge");
         }
         if now >= self.use_until {
@@ -191,17 +191,19 @@ impl World {
         }
     }
 
-    pub fn watch_answered(&mut self, link: u32) {
+    pub fn watch_answered(&mut self, link: u32, nonce: &[u8; 32]) {
         let now = self.now;
         if let Some(shadow) = self.shadow_on(link) {
-            (shadow.heard, shadow.challenged) = (now, None);
+            shadow.heard = now;
+            let answered = shadow.challenged.iter().position(|(open, _)| open == nonce);
+            shadow.challenged.drain(..answered.map_or(0, |at| at + 1));
         }
     }
 
-    pub fn watch_challenged(&mut self, link: u32) {
+    pub fn watch_challenged(&mut self, link: u32, nonce: [u8; 32]) {
         let now = self.now;
         if let Some(shadow) = self.shadow_on(link) {
-            shadow.challenged.get_or_insert(now);
+            shadow.challenged.push((nonce, now));
         }
     }
 

@@ -183,7 +183,7 @@ pub(super) enum StreamFrame {
 pub(super) enum Up {
     Hello { epoch: EpochId, use_until: Now },
     Beat,
-    ChallengeAnswer,
+    ChallengeAnswer([u8; 32]),
     Stream(StreamId, StreamFrame),
     Receipts(Vec<u32>),
     Epoch { epoch: EpochId, use_until: Now },
@@ -196,7 +196,7 @@ pub(super) enum Down {
     Offer { stream: StreamId, submission: u32, attempt: AttemptNumber, epoch: EpochId },
     Cancel(StreamId),
     Ack(u32),
-    Challenge,
+    Challenge([u8; 32]),
     Load(usize),
 }
 

@@ -20,6 +20,7 @@ mod receipts;
 mod refusals;
 mod replays;
 mod secrets;
+mod standings;
 mod stops;
 mod unanswered;
 mod updates;

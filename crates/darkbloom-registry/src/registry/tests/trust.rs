@@ -1,0 +1,157 @@
+//! What is held against identities: by failed checks, by the operator, by a second process with the same key.
+
+use super::*;
+
+const CONNECTION: ConnectionId = ConnectionId([1; 16]);
+
+fn verdict(registry: &Registry, now: MonoMillis) -> Result<(), Ineligible> {
+    registry.verdict(&provider(1), Tier::None, now, wall(now)).expect("it is connected")
+}
+
+/// The first provider on another connection, in this epoch.
+fn again(registry: &mut Registry, connection: u8, epoch: u8, now: MonoMillis) -> Registered {
+    let stated = Stated { use_until: UnixMillis(i64::MAX), ..stated(1, epoch) };
+    let connection = ConnectionId([connection; 16]);
+    let registration = Registration { connection, stated, ..registration(1, 1) };
+    registry.register(registration, now, wall(now), &mut Numbers(1))
+}
+
+fn distrusted(registry: &mut Registry) -> Standing {
+    let failed = registry.failed_check(&CONNECTION, Distrust::ChallengeFailed, T0, WALL);
+    let (id, standing) = failed.expect("it is counted");
+    assert_eq!(id, provider(1));
+    standing
+}
+
+#[test]
+fn a_provider_that_failed_a_check_gets_no_work_and_nothing_that_it_does_revives_it() {
+    let mut registry = registry(&[1]);
+    assert_eq!(verdict(&registry, T0), Ok(()));
+    let held = distrusted(&mut registry);
+    let untrusted = Err(Ineligible::Untrusted(Distrust::ChallengeFailed));
+    assert_eq!(verdict(&registry, T0), untrusted);
+    assert_eq!(route(&mut registry, 1, &[1], &[], T0), Err(RouteError::Nobody));
+    assert!(registry.candidates(&MODEL, T0, WALL, &mut Numbers(1)).is_empty());
+    let models = registration(1, 1).models;
+    registry.heartbeat(&CONNECTION, models, false, T0, WALL);
+    assert_eq!(verdict(&registry, T0), untrusted, "a heartbeat");
+    registry.next_epoch(&CONNECTION, stated(1, 40), T0, WALL);
+    assert_eq!(verdict(&registry, T0), untrusted, "a new epoch");
+    registry.disconnected(&CONNECTION, T0, WALL);
+    assert_eq!(again(&mut registry, 2, 41, T0), Registered::default());
+    assert_eq!(verdict(&registry, T0), untrusted, "another connection");
+    assert_eq!(registry.views(Tier::None, T0, WALL)[0].standing, held, "and nothing counts it twice");
+}
+
+#[test]
+fn it_recovers_by_a_challenge_that_it_answers_after_its_time() {
+    let mut registry = registry(&[1]);
+    let held = distrusted(&mut registry).distrust().unwrap();
+    let challenged = |registry: &mut Registry, now: MonoMillis| {
+        registry.heard(&CONNECTION, now);
+        registry.challenges_due(now, &mut Numbers(2));
+        answer(registry, &CONNECTION, now)
+    };
+    assert_eq!(challenged(&mut registry, T0.after(times::CHALLENGE_AFTER.1)), None, "its time is not over");
+    let over = T0.after(times::CHALLENGE_AFTER.1).after(times::CHALLENGE_AFTER.1);
+    assert!(wall(over) >= held.until);
+    registry.heard(&CONNECTION, over);
+    assert!(verdict(&registry, over).is_err(), "time alone does not revive it");
+    assert_eq!(challenged(&mut registry, over), Some(Standing::Recovered(held)));
+    assert_eq!(verdict(&registry, over), Ok(()));
+}
+
+#[test]
+fn a_row_of_a_provider_that_recovers_wakes_who_waits_for_it() {
+    let mut registry = full();
+    queue(&mut registry, 1, &[1, 2]);
+    distrusted(&mut registry);
+    assert_eq!(woken(&mut registry), [], "the other can still take it");
+    release(&mut registry, 1, T0);
+    assert_eq!(woken(&mut registry), [], "its free row is nobody's");
+    registry.set_standing(&provider(1), Standing::Clean, T0, WALL);
+    assert_eq!(woken(&mut registry), [1]);
+}
+
+#[test]
+fn whoever_waits_for_a_provider_that_is_distrusted_alone_learns_it() {
+    let mut registry = full();
+    queue(&mut registry, 1, &[1]);
+    distrusted(&mut registry);
+    assert_eq!(woken(&mut registry), [1]);
+    assert_eq!(route(&mut registry, 1, &[1], &[], T0), Err(RouteError::OthersCould));
+}
+
+#[test]
+fn what_was_known_before_this_process_began_counts() {
+    let mut registry = Registry::default();
+    let held = Standing::Clean.failed(Distrust::StatementFailed, WALL).unwrap();
+    registry.register(Registration { standing: held, ..registration(1, 1) }, T0, WALL, &mut Numbers(1));
+    assert_eq!(verdict(&registry, T0), Err(Ineligible::Untrusted(Distrust::StatementFailed)));
+}
+
+#[test]
+fn the_operator_s_word_reaches_who_is_away() {
+    let mut registry = registry(&[1]);
+    distrusted(&mut registry);
+    registry.disconnected(&CONNECTION, T0, WALL);
+    assert_eq!(registry.set_standing(&provider(1), Standing::Clean, T0, WALL), None);
+    again(&mut registry, 2, 1, T0);
+    assert_eq!(verdict(&registry, T0), Ok(()));
+    assert_eq!(registry.set_standing(&provider(1), Standing::Revoked, T0, WALL), Some(ConnectionId([2; 16])));
+}
+
+#[test]
+fn a_process_that_connects_again_is_no_second_one() {
+    let mut registry = registry(&[1]);
+    let given_up = again(&mut registry, 2, 1, T0).replaced;
+    assert_eq!(given_up, Some(Replaced { connection: CONNECTION, given_up: true }));
+    registry.next_epoch(&ConnectionId([2; 16]), stated(1, 50), T0, WALL);
+    assert_eq!(again(&mut registry, 3, 50, T0).standing, None);
+    registry.disconnected(&ConnectionId([3; 16]), T0, WALL);
+    assert_eq!(again(&mut registry, 4, 51, T0), Registered::default(), "it began an epoch while it was away");
+    assert_eq!(again(&mut registry, 5, 51, T0).standing, None);
+    // It starts again, with a new epoch, as often as it likes.
+    for n in 60..80 {
+        let replaced = again(&mut registry, n, n, T0);
+        assert_eq!(replaced.standing, None);
+        assert_eq!(replaced.replaced.map(|old| old.given_up), Some(false), "another process may finish its work");
+    }
+}
+
+#[test]
+fn an_epoch_that_comes_back_after_another_shows_a_copied_key() {
+    for disconnects in [false, true] {
+        let mut registry = registry(&[1]);
+        let leave = |registry: &mut Registry, connection: u8| {
+            if disconnects {
+                registry.disconnected(&ConnectionId([connection; 16]), T0, WALL);
+            }
+        };
+        leave(&mut registry, 1);
+        assert_eq!(again(&mut registry, 2, 70, T0).standing, None, "so far it may have been started again");
+        leave(&mut registry, 2);
+        let standing = again(&mut registry, 3, 1, T0).standing;
+        assert_eq!(standing.and_then(Standing::distrust).map(|failed| failed.reason), Some(Distrust::KeyShared));
+        assert_eq!(verdict(&registry, T0), Err(Ineligible::Untrusted(Distrust::KeyShared)));
+        leave(&mut registry, 3);
+        assert_eq!(again(&mut registry, 4, 70, T0).standing, None, "it is not counted twice");
+    }
+}
+
+#[test]
+fn four_challenges_wait_for_an_answer_and_each_may_still_be_answered() {
+    let mut registry = registry(&[1]);
+    let mut sent = Vec::new();
+    let mut now = T0;
+    for n in 0..9 {
+        now = now.after(times::CHALLENGE_AFTER.1);
+        sent.extend(registry.challenges_due(now, &mut Numbers(n)).into_iter().map(|(_, nonce)| nonce));
+    }
+    assert_eq!(sent.len(), times::CHALLENGES_OPEN_MAX);
+    assert_eq!(registry.open_challenges(&CONNECTION), sent);
+    registry.challenge_answered(&CONNECTION, &sent[2], now, wall(now));
+    assert_eq!(registry.open_challenges(&CONNECTION), sent[3..], "those before it are over");
+    registry.challenge_answered(&CONNECTION, &[0; 32], now, wall(now));
+    assert_eq!(registry.open_challenges(&CONNECTION), sent[3..]);
+}

@@ -1,0 +1,110 @@
+//! Challenges, and what is held against identities.
+
+use darkbloom_types::{ConnectionId, Distrust, Millis, MonoMillis, ProviderId, Standing, UnixMillis};
+use rand_core::CryptoRng;
+
+use super::Registry;
+use crate::provider::times;
+
+impl Registry {
+    /// Providers whose challenge is due, each with the fresh nonce that it is to be sent.
+    pub fn challenges_due(&mut self, now: MonoMillis, rng: &mut impl CryptoRng) -> Vec<(ConnectionId, [u8; 32])> {
+        let mut due = Vec::new();
+        for provider in self.providers.values_mut() {
+            if now < provider.challenge_at {
+                continue;
+            }
+            provider.challenge_at = next_challenge(now, rng);
+            // An unanswered challenge stays open, so that asking again does not excuse the silence; and each that was sent may
+            // still be answered, so none gives way to another.
+            if provider.challenges.len() >= times::CHALLENGES_OPEN_MAX {
+                continue;
+            }
+            let mut nonce = [0; 32];
+            rng.fill_bytes(&mut nonce);
+            provider.challenges.push((nonce, now));
+            due.push((provider.registration.connection, nonce));
+        }
+        due
+    }
+
+    /// The nonces that a provider has still to answer, the latest last.
+    #[must_use]
+    pub fn open_challenges(&self, connection: &ConnectionId) -> Vec<[u8; 32]> {
+        let id = self.by_connection.get(connection);
+        let provider = id.and_then(|id| self.providers.get(id));
+        provider.map(|provider| provider.challenges.iter().map(|(nonce, _)| *nonce).collect()).unwrap_or_default()
+    }
+
+    /// An open challenge was answered and the answer verified; those before it will not be any more. Returns what is held
+    /// against the identity from now on, where that changed.
+    pub fn challenge_answered(
+        &mut self,
+        connection: &ConnectionId,
+        nonce: &[u8; 32],
+        now: MonoMillis,
+        wall: UnixMillis,
+    ) -> Option<(ProviderId, Standing)> {
+        let provider = self.on(connection)?;
+        let answered = provider.challenges.iter().position(|(open, _)| open == nonce)?;
+        provider.challenges.drain(..=answered);
+        provider.heard = now;
+        let standing = provider.record.standing.answered(wall);
+        provider.record.standing = standing.unwrap_or(provider.record.standing);
+        let id = provider.registration.provider;
+        self.wake_all_at(&id, now, wall);
+        Some((id, standing?))
+    }
+
+    /// Whoever may now have more, or less, to wait for learns it.
+    pub(super) fn standing_changed(&mut self, id: &ProviderId, now: MonoMillis, wall: UnixMillis) {
+        let Some(provider) = self.providers.get(id) else { return };
+        if provider.record.standing.is_trusted() {
+            self.wake_all_at(id, now, wall);
+            return;
+        }
+        for model in provider.models() {
+            self.wake_hopeless_for(id, &model, now, wall);
+        }
+    }
+
+    /// A check failed of whoever is on this connection, which it has introduced itself on. Returns what is held against it
+    /// from now on, where that changed: what follows from one failure is not counted again.
+    pub fn failed_check(
+        &mut self,
+        connection: &ConnectionId,
+        reason: Distrust,
+        now: MonoMillis,
+        wall: UnixMillis,
+    ) -> Option<(ProviderId, Standing)> {
+        let provider = self.on(connection)?;
+        let standing = provider.record.standing.failed(reason, wall)?;
+        provider.record.standing = standing;
+        let id = provider.registration.provider;
+        self.standing_changed(&id, now, wall);
+        Some((id, standing))
+    }
+
+    /// What the operator holds against an identity from now on. Returns its connection, if it has one.
+    pub fn set_standing(
+        &mut self,
+        id: &ProviderId,
+        standing: Standing,
+        now: MonoMillis,
+        wall: UnixMillis,
+    ) -> Option<ConnectionId> {
+        if let Some(gone) = self.gone.get_mut(id) {
+            gone.record.standing = standing;
+        }
+        let provider = self.providers.get_mut(id)?;
+        provider.record.standing = standing;
+        let connection = provider.registration.connection;
+        self.standing_changed(id, now, wall);
+        Some(connection)
+    }
+}
+
+pub(super) fn next_challenge(now: MonoMillis, rng: &mut impl CryptoRng) -> MonoMillis {
+    let (least, most) = times::CHALLENGE_AFTER;
+    now.after(Millis(least.0 + rng.next_u64() % (most.0 - least.0)))
+}

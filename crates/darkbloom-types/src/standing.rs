@@ -1,0 +1,248 @@
+//! What a network holds against a provider's identity, whichever connection it has and however often either side starts
+//! again.
+//!
+//! ```text
+//!         a check fails                its time is over, and it answers a challenge
+//! Clean ───────────────▶ Distrusted ───────────────────────────────────────────────▶ Recovered
+//!   ▲                        ▲                a check fails, for twice as long           │ │
+//!   │                        └───────────────────────────────────────────────────────────┘ │
+//!   └────────────────────── nothing for a week: counts from the beginning ─────────────────┘
+//! any ──── the operator revokes it ───▶ Revoked, for good
+//! ```
+//!
+//! Only what somebody did who had proven the identity on that connection counts: else anybody could have any provider
+//! distrusted by presenting its statement.
+
+use crate::{Millis, UnixMillis};
+
+/// How long the first failed check is held against an identity.
+const FIRST: Millis = Millis::from_minutes(10);
+/// The longest that one is: each makes it twice as long.
+const LONGEST: Millis = Millis::from_minutes(24 * 60);
+/// After this long without another, the next counts as the first.
+const FORGOTTEN: Millis = Millis::from_minutes(7 * 24 * 60);
+
+/// Which check failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Distrust {
+    /// It answered a challenge with what does not verify.
+    ChallengeFailed,
+    /// It sent a next statement that does not verify, or is another identity's.
+    StatementFailed,
+    /// Two processes that live at the same time have its key.
+    KeyShared,
+}
+
+impl Distrust {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::ChallengeFailed, Self::StatementFailed, Self::KeyShared];
+
+    /// The name in frames and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ChallengeFailed => "challenge_failed",
+            Self::StatementFailed => "statement_failed",
+            Self::KeyShared => "key_shared",
+        }
+    }
+
+    /// The reason of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::ChallengeFailed => "the provider answered a challenge with what does not verify",
+            Self::StatementFailed => "the provider sent a statement that does not verify or is another identity's",
+            Self::KeyShared => "two running processes use the provider's identity key",
+        }
+    }
+
+    /// What to do.
+    #[must_use]
+    pub fn next_step(self) -> &'static str {
+        match self {
+            Self::ChallengeFailed => {
+                "look at the provider's log; it is trusted again when its time is over and it has answered a challenge"
+            }
+            Self::StatementFailed => {
+                "update the provider; it is trusted again when its time is over and it has answered a challenge"
+            }
+            Self::KeyShared => {
+                "stop the other process; if it is not yours the key was copied: tell the operator, and begin a new identity with `darkbloom key delete`"
+            }
+        }
+    }
+}
+
+/// A check that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failed {
+    /// Which.
+    pub reason: Distrust,
+    /// Until when it is held against the identity at least.
+    pub until: UnixMillis,
+    /// How many failed, this one included, none of them forgotten.
+    pub times: u32,
+}
+
+/// What is held against an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// Nothing.
+    #[default]
+    Clean,
+    /// A check failed: it gets no work.
+    Distrusted(Failed),
+    /// It gets work again; the next failure is held against it for longer.
+    Recovered(Failed),
+    /// The operator wants it no more. It is refused for good.
+    Revoked,
+}
+
+impl Standing {
+    /// After a check failed; nothing where that changes nothing: what follows from one failure is not counted again.
+    #[must_use]
+    pub fn failed(self, reason: Distrust, now: UnixMillis) -> Option<Self> {
+        let before = match self {
+            Self::Distrusted(_) | Self::Revoked => return None,
+            Self::Recovered(failed) if now < failed.until.after(FORGOTTEN) => failed.times,
+            Self::Clean | Self::Recovered(_) => 0,
+        };
+        let longer = FIRST.0.saturating_mul(1 << before.min(31)).min(LONGEST.0);
+        let failed = Failed { reason, until: now.after(Millis(longer)), times: before.saturating_add(1) };
+        Some(Self::Distrusted(failed))
+    }
+
+    /// After a challenge was answered, if that changes anything.
+    #[must_use]
+    pub fn answered(self, now: UnixMillis) -> Option<Self> {
+        match self {
+            Self::Distrusted(failed) if now >= failed.until => Some(Self::Recovered(failed)),
+            Self::Clean | Self::Distrusted(_) | Self::Recovered(_) | Self::Revoked => None,
+        }
+    }
+
+    /// After the operator's word that it is trusted again. Nothing where that changes nothing; a revocation stays.
+    #[must_use]
+    pub fn reinstated(self) -> Option<Self> {
+        match self {
+            Self::Distrusted(_) | Self::Recovered(_) => Some(Self::Clean),
+            Self::Clean | Self::Revoked => None,
+        }
+    }
+
+    /// Why it gets no work, if it is distrusted.
+    #[must_use]
+    pub fn distrust(self) -> Option<Failed> {
+        match self {
+            Self::Distrusted(failed) => Some(failed),
+            Self::Clean | Self::Recovered(_) | Self::Revoked => None,
+        }
+    }
+
+    /// Whether it may get work.
+    #[must_use]
+    pub fn is_trusted(self) -> bool {
+        match self {
+            Self::Clean | Self::Recovered(_) => true,
+            Self::Distrusted(_) | Self::Revoked => false,
+        }
+    }
+
+    /// The worse of two.
+    #[must_use]
+    pub fn worse(self, other: Self) -> Self {
+        let rank = |standing: Self| match standing {
+            Self::Clean => (0, UnixMillis(0), 0),
+            Self::Recovered(failed) => (1, failed.until, failed.times),
+            Self::Distrusted(failed) => (2, failed.until, failed.times),
+            Self::Revoked => (3, UnixMillis(0), 0),
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
+
+    /// The word on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Distrusted(_) => "distrusted",
+            Self::Recovered(_) => "recovered",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+
+    fn failed(standing: Standing, at: UnixMillis) -> (Standing, Failed) {
+        let after = standing.failed(Distrust::ChallengeFailed, at).unwrap();
+        (after, after.distrust().unwrap())
+    }
+
+    #[test]
+    fn a_failed_check_is_held_for_a_time_and_then_until_a_challenge_is_answered() {
+        let (standing, held) = failed(Standing::Clean, NOW);
+        assert_eq!((held.until, held.times), (NOW.after(Millis::from_minutes(10)), 1));
+        assert_eq!(standing.answered(UnixMillis(held.until.0 - 1)), None, "not before its time is over");
+        assert_eq!(standing.answered(held.until), Some(Standing::Recovered(held)));
+    }
+
+    #[test]
+    fn what_follows_from_one_failure_is_not_counted_again() {
+        let (standing, _) = failed(Standing::Clean, NOW);
+        for reason in Distrust::ALL {
+            assert_eq!(standing.failed(reason, NOW.after(Millis::from_minutes(60))), None);
+        }
+    }
+
+    #[test]
+    fn each_failure_is_held_for_twice_as_long_up_to_a_day() {
+        let (mut standing, mut now, mut minutes) = (Standing::Clean, NOW, Vec::new());
+        for _ in 0..9 {
+            let (distrusted, held) = failed(standing, now);
+            minutes.push(held.until.since(now).0 / 60_000);
+            now = held.until;
+            standing = distrusted.answered(now).unwrap();
+        }
+        assert_eq!(minutes, [10, 20, 40, 80, 160, 320, 640, 1280, 1440]);
+        let week = Millis::from_minutes(7 * 24 * 60);
+        let (_, nearly) = failed(standing, UnixMillis(now.after(week).0 - 1));
+        assert_eq!(nearly.times, 10);
+        let (_, begun_anew) = failed(standing, now.after(week));
+        assert_eq!(begun_anew.times, 1);
+    }
+
+    #[test]
+    fn a_revocation_stays() {
+        let revoked = Standing::Revoked;
+        assert_eq!(revoked.failed(Distrust::KeyShared, NOW), None);
+        assert_eq!(revoked.answered(NOW), None);
+        assert_eq!(revoked.reinstated(), None);
+        assert_eq!(revoked.worse(failed(Standing::Clean, NOW).0), revoked);
+        assert_eq!(Standing::Clean.worse(revoked), revoked);
+    }
+
+    #[test]
+    fn the_operator_ends_distrust() {
+        assert_eq!(failed(Standing::Clean, NOW).0.reinstated(), Some(Standing::Clean));
+        assert_eq!(Standing::Clean.reinstated(), None);
+    }
+
+    #[test]
+    fn every_reason_has_its_own_name() {
+        for reason in Distrust::ALL {
+            assert_eq!(Distrust::from_name(reason.name()), Some(reason));
+        }
+    }
+}
