@@ -81,6 +81,7 @@ fn wire(seeds: &Seeds) -> Outcome<()> {
             Domain::Receipt => "receipt.json",
             Domain::Activation => "activation.json",
             Domain::ProviderList => "provider-list.json",
+            Domain::Succession => "succession.json",
         };
         let vector = seeds.vector(file)?;
         seeds.put("wire_signed", format!("{file}-envelope"), &[&[0, number], &bytes(&vector["signed"])?])?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use darkbloom_types::{ConnectionId, EpochId, Millis, NetworkId, ProviderId, Tier, UnixMillis};
 use darkbloom_wire::{
-    ChallengeProof, PublicKey, Statement, TPM_EVIDENCE, VerifyError, challenge_digest, epoch_nonce, limits,
+    ChallengeProof, PublicKey, Statement, Succession, TPM_EVIDENCE, VerifyError, challenge_digest, epoch_nonce, limits,
 };
 
 use crate::limits::{Defence, Undefended, undefended};
@@ -50,6 +50,9 @@ pub enum StatementError {
     /// The sealing key has the wrong length, or encodes no ML-KEM key.
     #[error("the statement's sealing key is not valid")]
     SealingKey,
+    /// It says that its identity took over from another, and that one's word is missing or about others.
+    #[error("the statement's successions do not lead to its identity")]
+    Succession,
     /// A challenge was answered for something else.
     #[error("the challenge proof is for another challenge")]
     Challenge,
@@ -138,7 +141,8 @@ pub struct TrustPolicy {
     pub network: NetworkId,
     /// The least tier.
     pub tier_min: Tier,
-    /// Identities that the verifier's own configuration names. They are accepted at any tier.
+    /// Identities that the verifier's own configuration names. They are accepted at any tier, and so is an identity that took
+    /// over from one of them and has its word.
     pub pinned: BTreeSet<ProviderId>,
     /// Whom it believes about hardware.
     pub hardware: HardwareTrust,
@@ -179,6 +183,8 @@ pub struct Verdict {
     pub tier: Tier,
     /// Why this identity is trusted.
     pub trust: Trust,
+    /// The identities that it took over from, which signed that; the last first. Each has the signed word.
+    pub predecessors: Vec<(ProviderId, Vec<u8>)>,
     /// Everything that is said, with its source.
     pub claims: Vec<Claim>,
     /// The statement itself.
@@ -222,7 +228,10 @@ pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> 
         return Err(StatementError::SealingKey);
     }
     let provider = statement.provider();
-    let trust = if policy.pinned.contains(&provider) { Trust::Pinned } else { Trust::Unpinned };
+    let predecessors = predecessors(&statement)?;
+    let pinned = policy.pinned.contains(&provider);
+    let pinned_before = predecessors.iter().find(|(id, _)| policy.pinned.contains(id)).filter(|_| !pinned);
+    let trust = if pinned || pinned_before.is_some() { Trust::Pinned } else { Trust::Unpinned };
     let mut claims = vec![
         Claim {
             name: "key_possession",
@@ -245,13 +254,47 @@ pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> 
             freshness: Freshness::Epoch,
         });
     }
+    if !statement.key_home.is_empty() {
+        claims.push(Claim {
+            name: "key_home",
+            value: statement.key_home.clone(),
+            source: ClaimSource::Provider,
+            freshness: Freshness::Epoch,
+        });
+    }
+    for (predecessor, _) in &predecessors {
+        claims.push(Claim {
+            name: "took_over",
+            value: format!("signed by the key of {predecessor}"),
+            source: ClaimSource::Verified,
+            freshness: Freshness::Unstated,
+        });
+    }
     if trust == Trust::Pinned {
-        let value = "identity named in the client's configuration".to_owned();
+        let value = pinned_before.map_or_else(
+            || "identity named in the client's configuration".to_owned(),
+            |(id, _)| format!("it took over from {id}, which the client's configuration names"),
+        );
         let (source, freshness) = (ClaimSource::Pinned, Freshness::Unstated);
         claims.push(Claim { name: "identity", value, source, freshness });
     }
     let tier = evidence(&statement, &policy.hardware, now, &mut claims);
-    Ok(Verdict { provider, epoch: statement.epoch(), tier, trust, claims, statement })
+    Ok(Verdict { provider, epoch: statement.epoch(), tier, trust, predecessors, claims, statement })
+}
+
+/// The identities that a statement's own took over from, the last first: each signed that the next one has its place.
+fn predecessors(statement: &Statement) -> Result<Vec<(ProviderId, Vec<u8>)>, StatementError> {
+    let mut heir = statement.identity;
+    let mut found = Vec::new();
+    for signed in statement.successions.0.iter().rev() {
+        let succession = Succession::open_self_signed(signed).map_err(|_| StatementError::Succession)?;
+        if succession.new != heir || succession.old == succession.new {
+            return Err(StatementError::Succession);
+        }
+        heir = succession.old;
+        found.push((ProviderId::of_public_key(&heir), signed.clone()));
+    }
+    Ok(found)
 }
 
 /// What the evidence proves, and the claims that follow from it. Evidence that does not hold proves nothing and is shown:

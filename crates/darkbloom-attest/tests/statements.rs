@@ -8,7 +8,9 @@ use darkbloom_attest::{
     verify_statement,
 };
 use darkbloom_types::{CatalogueDigest, ConnectionId, Digest, NetworkId, ProviderId, Tier, UnixMillis};
-use darkbloom_wire::{ChallengeProof, DecodeError, Domain, Evidence, Statement, VerifyError, challenge_digest, sign};
+use darkbloom_wire::{
+    ChallengeProof, DecodeError, Domain, Evidence, Statement, Succession, VerifyError, challenge_digest, sign,
+};
 use p256::ecdsa::SigningKey;
 use proptest::prelude::*;
 
@@ -37,6 +39,8 @@ fn statement() -> Statement {
         evidence: vec![].into(),
         release: "1.2.3".to_owned(),
         hardening: Vec::new().into(),
+        key_home: "software_file".to_owned(),
+        successions: Vec::new().into(),
     }
 }
 
@@ -63,7 +67,7 @@ fn a_good_statement_proves_possession_of_its_key_and_no_more() {
     assert_eq!(verdict.statement, statement());
     let by = |source| verdict.claims.iter().filter(|claim| claim.source == source).map(|c| c.name).collect::<Vec<_>>();
     assert_eq!(by(ClaimSource::Verified), ["key_possession"]);
-    assert_eq!(by(ClaimSource::Provider), ["release"]);
+    assert_eq!(by(ClaimSource::Provider), ["release", "key_home"]);
     assert!(by(ClaimSource::Pinned).is_empty());
 }
 
@@ -201,6 +205,56 @@ fn what_a_tier_does_not_defend_is_as_in_the_design() {
     assert_eq!(coordinator, expected);
     let names: BTreeSet<_> = all.iter().map(|tier| tier.owner_root.name()).collect();
     assert_eq!(names, BTreeSet::from(["not_defended", "as_far_as_the_platform_enforces", "defended"]));
+}
+
+fn succession(old: u8, new: u8) -> Vec<u8> {
+    let word = Succession { old: key(old).1, new: key(new).1, at: UnixMillis(BEGIN) };
+    word.sign(&key(old).0).unwrap()
+}
+
+fn succeeding(successions: Vec<Vec<u8>>) -> Result<Verdict, StatementError> {
+    verify(&Statement { successions: successions.into(), ..statement() })
+}
+
+#[test]
+fn an_identity_shows_whom_it_took_over_from_and_a_pin_on_them_counts() {
+    let first = ProviderId::of_public_key(&key(5).1);
+    let chain = vec![succession(5, 6), succession(6, 7)];
+    let verdict = succeeding(chain.clone()).unwrap();
+    let ids: Vec<_> = verdict.predecessors.iter().map(|(id, _)| *id).collect();
+    assert_eq!(ids, [ProviderId::of_public_key(&key(6).1), first]);
+    assert_eq!(verdict.predecessors.iter().map(|(_, word)| word).collect::<Vec<_>>(), [&chain[1], &chain[0]]);
+    assert_eq!(verdict.trust, Trust::Unpinned);
+    let signed = Statement { successions: chain.into(), ..statement() }.sign(&key(7).0).unwrap();
+    let verdict = verify_statement(&signed, &policy(Tier::Hardware, &[first]), UnixMillis(BEGIN)).unwrap();
+    assert_eq!(verdict.trust, Trust::Pinned);
+    let pinned = verdict.claims.iter().find(|claim| claim.name == "identity").unwrap();
+    assert_eq!(pinned.value, format!("it took over from {first}, which the client's configuration names"));
+}
+
+#[test]
+fn attack_an_identity_takes_over_from_nobody_who_did_not_sign_it() {
+    let (good, other) = (succession(6, 7), succession(6, 8));
+    assert!(succeeding(vec![good.clone()]).is_ok());
+    let by_itself = Succession { old: key(6).1, new: key(7).1, at: UnixMillis(BEGIN) }.sign(&key(7).0).unwrap();
+    let wrong = [
+        vec![other],
+        vec![by_itself],
+        vec![good.clone(), good.clone()],
+        vec![succession(5, 9), good.clone()],
+        vec![good.clone(), succession(5, 6)],
+        vec![succession(7, 7)],
+        vec![Vec::new()],
+        vec![statement().sign(&key(7).0).unwrap()[..500].to_vec()],
+    ];
+    for (case, successions) in wrong.into_iter().enumerate() {
+        assert_eq!(succeeding(successions).map(drop), Err(StatementError::Succession), "case {case}");
+    }
+    for bit in 0..good.len() * 8 {
+        let mut changed = good.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        assert!(succeeding(vec![changed]).is_err(), "bit {bit}");
+    }
 }
 
 fn proof(seed: u8, digest: Digest) -> Vec<u8> {

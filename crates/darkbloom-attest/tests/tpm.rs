@@ -93,6 +93,8 @@ fn evidence_of_another_identity_raises_nothing_and_is_shown() {
         evidence: vec![Evidence { format: TPM_EVIDENCE.to_owned(), bytes: RECORDED.evidence.clone() }].into(),
         release: "test".to_owned(),
         hardening: vec!["no_core".to_owned()].into(),
+        key_home: "software_file".to_owned(),
+        successions: Vec::new().into(),
     };
     let policy = TrustPolicy {
         network: NetworkId([7; 32]),

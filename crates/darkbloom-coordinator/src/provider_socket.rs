@@ -311,7 +311,7 @@ fn replaced() -> VerdictNotice {
     VerdictNotice {
         eligible: false,
         reason: "replaced".to_owned(),
-        sentence: "another process connected with this identity, and this one finishes what it has".to_owned(),
+        sentence: "another process connected with this identity or the one that took over from it, and this one finishes what it has".to_owned(),
         next_step: "stop this one; if the other is not yours, tell the operator that your key was copied".to_owned(),
     }
 }

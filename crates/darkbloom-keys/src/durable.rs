@@ -31,6 +31,12 @@ pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     File::open(folder(path))?.sync_all()
 }
 
+/// Gives a file another name, over the file that has it.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    File::open(folder(to))?.sync_all()
+}
+
 /// Removes a file; one that is not there is no failure.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {

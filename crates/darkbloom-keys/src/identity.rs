@@ -9,12 +9,12 @@ use std::str::FromStr;
 use darkbloom_wire::{Algorithm, SignError, Signer};
 
 use crate::tpm::{TPM_DEVICE, TpmError, TpmKey, TpmKeyError, delete as delete_tpm_key, maker as tpm_maker, try_tpm};
-use crate::{IdentityKey, KeyHome, SoftwareKey, SoftwareKeyError};
+use crate::{IdentityKey, KeyHome, SoftwareKey, SoftwareKeyError, rotation};
 
 /// The software key's file in a provider's folder.
-const SOFTWARE_FILE: &str = "identity.key";
+pub(crate) const SOFTWARE_FILE: &str = "identity.key";
 /// The record of the TPM's keys there.
-const TPM_FILE: &str = "identity.tpm";
+pub(crate) const TPM_FILE: &str = "identity.tpm";
 
 /// Where a key may be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,20 @@ pub enum IdentityError {
     /// There are records of two identities.
     #[error("{folder} holds two identities, {SOFTWARE_FILE} and {TPM_FILE}", folder = .0.display())]
     Two(PathBuf),
+    /// There is no identity.
+    #[error("there is no identity in {}", .0.display())]
+    None(PathBuf),
+    /// The key did not sign.
+    #[error(transparent)]
+    Sign(SignError),
+    /// The words of the identities before this one cannot be read or written.
+    #[error("cannot use {path}: {source}", path = .path.display())]
+    Successions {
+        /// Where they are.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// No home that the configuration names can be used.
     #[error("no identity can be made: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     NoHome(Vec<PassedOver>),
@@ -103,6 +117,11 @@ impl IdentityError {
                 "name its home in `key_homes` too, or run `darkbloom key delete` to begin a new identity"
             }
             Self::Two(_) => "move away the one that the coordinator does not know",
+            Self::None(_) => "`darkbloom start` makes one; name its folder with `--data`",
+            Self::Sign(_) => "run `darkbloom key test`",
+            Self::Successions { .. } => {
+                "check the folder's permissions and the room on its disk; where the file is damaged, move it away: a coordinator that has not met this identity then takes a join token"
+            }
             Self::NoHome(passed) => {
                 passed.last().map_or("name `tpm` or `software` in `key_homes`", |last| last.next_step)
             }
@@ -164,6 +183,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`].
     pub fn existing(folder: &Path, config: &KeyConfig) -> Result<Option<Self>, IdentityError> {
+        rotation::finish(folder, config)?;
         let home = match (is_there(&folder.join(TPM_FILE))?, is_there(&folder.join(SOFTWARE_FILE))?) {
             (true, true) => return Err(IdentityError::Two(folder.to_owned())),
             (true, false) => Home::Tpm,
@@ -206,6 +226,15 @@ impl Identity {
         }
     }
 
+    /// Where it may be made anew.
+    #[must_use]
+    pub fn where_made(&self) -> Home {
+        match self {
+            Self::Tpm(_) => Home::Tpm,
+            Self::Software(_) => Home::Software,
+        }
+    }
+
     fn key(&self) -> &dyn IdentityKey {
         match self {
             Self::Software(key) => key,
@@ -219,6 +248,7 @@ impl Identity {
 /// # Errors
 /// [`IdentityError`].
 pub fn delete(folder: &Path, config: &KeyConfig) -> Result<(), IdentityError> {
+    rotation::forget(folder, config)?;
     delete_tpm_key(&config.tpm, &folder.join(TPM_FILE))?;
     Ok(SoftwareKey::delete(&folder.join(SOFTWARE_FILE))?)
 }
@@ -302,7 +332,7 @@ fn software_availability(folder: &Path) -> Availability {
 }
 
 /// Whether there is a file of this name, or a link that leads nowhere now. What cannot be told is an error.
-fn is_there(path: &Path) -> Result<bool, IdentityError> {
+pub(crate) fn is_there(path: &Path) -> Result<bool, IdentityError> {
     match std::fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),

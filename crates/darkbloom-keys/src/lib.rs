@@ -8,10 +8,12 @@
 
 mod durable;
 mod identity;
+mod rotation;
 mod software;
 mod tpm;
 
 pub use identity::{Availability, Check, Home, Identity, IdentityError, KeyConfig, PassedOver, availability, delete};
+pub use rotation::{rotate, successions};
 pub use software::{SoftwareKey, SoftwareKeyError};
 pub use tpm::{
     Endorsement, Origin, TPM_DEVICE, TpmAttestation, TpmError, TpmKey, TpmKeyError, delete as delete_tpm_key,

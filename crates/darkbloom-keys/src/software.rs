@@ -81,6 +81,14 @@ impl SoftwareKey {
         }
     }
 
+    /// The key in this file.
+    ///
+    /// # Errors
+    /// [`SoftwareKeyError`]: not there, unreadable, open to others, damaged.
+    pub fn open(path: &Path) -> Result<Self, SoftwareKeyError> {
+        Self::load(path)
+    }
+
     /// Removes a key file. One that is gone already is no failure.
     ///
     /// # Errors

@@ -268,6 +268,12 @@ impl TpmKey {
     }
 }
 
+/// The public point of a record's identity key.
+pub(crate) fn point_of_record(path: &Path) -> Result<[u8; 65], TpmKeyError> {
+    let missing = || TpmKeyError::Record { path: path.to_owned(), source: io::ErrorKind::NotFound.into() };
+    Record::load(path)?.map(|record| record.identity.point).ok_or_else(missing)
+}
+
 /// The letters of a TPM's maker and its firmware's version.
 pub(crate) fn maker(device: &Path) -> Result<(String, u64), TpmError> {
     Device::open(device)?.maker()

@@ -110,8 +110,19 @@ pub struct Serving {
     /// Of the network: it stays when the operator signs a model's entry again.
     pub ring: Arc<Mutex<EpochRing>>,
     pub outbox: Arc<ReceiptOutbox>,
-    /// What this process does to keep others out of its memory.
-    pub hardening: Arc<[&'static str]>,
+    /// What it says about itself.
+    pub about: Arc<About>,
+}
+
+/// What a provider says about itself in each statement, beside keys and evidence.
+#[derive(Debug, Default)]
+pub struct About {
+    /// What this process does to keep others out of its memory, by name.
+    pub hardening: Vec<String>,
+    /// Where its identity key lives, by name.
+    pub key_home: String,
+    /// The words of the identities that this one took over from.
+    pub successions: Vec<Vec<u8>>,
 }
 
 impl Serving {
@@ -152,7 +163,7 @@ pub struct Agent {
     shelf: Arc<Shelf>,
     join_token: JoinToken,
     endpoint: String,
-    hardening: Arc<[&'static str]>,
+    about: Arc<About>,
     serving: Option<Arc<Serving>>,
     next_row: Arc<AtomicU64>,
 }
@@ -203,15 +214,15 @@ impl Agent {
             shelf,
             join_token: JoinToken::new(join_token),
             endpoint,
-            hardening: Arc::default(),
+            about: Arc::default(),
             serving: None,
             next_row,
         }
     }
 
-    /// Says in its statements that this process does this to keep others out of its memory.
-    pub fn hardened(mut self, measures: Vec<&'static str>) -> Self {
-        self.hardening = measures.into();
+    /// Says this in its statements.
+    pub fn saying(mut self, about: About) -> Self {
+        self.about = about.into();
         self
     }
 
@@ -344,7 +355,7 @@ impl Agent {
             shelf: Arc::clone(&self.shelf),
             ring,
             outbox: Arc::clone(&self.outbox),
-            hardening: Arc::clone(&self.hardening),
+            about: Arc::clone(&self.about),
         });
         self.serving = Some(Arc::clone(&serving));
         Ok(serving)
@@ -414,7 +425,10 @@ pub fn statement(serving: &Serving) -> (Statement, EpochId) {
     let ring = serving.ring();
     let current = ring.current();
     let mut statement = current.statement(ring.network(), models, Vec::new(), release);
-    statement.hardening = serving.hardening.iter().map(|measure| (*measure).to_owned()).collect::<Vec<_>>().into();
+    let about = &serving.about;
+    statement.hardening = about.hardening.clone().into();
+    statement.key_home.clone_from(&about.key_home);
+    statement.successions = about.successions.clone().into();
     (statement, current.id())
 }
 

@@ -15,6 +15,7 @@ mod local;
 pub mod machine;
 mod model;
 pub mod models;
+mod owner;
 mod presenting;
 mod pulse;
 mod request;
@@ -30,7 +31,7 @@ use std::time::Duration;
 use darkbloom_engine::ExecuteError;
 pub use darkbloom_keys as keys;
 pub use darkbloom_keys::{Home, KeyConfig};
-use darkbloom_keys::{Identity, IdentityError, IdentityKey as _};
+use darkbloom_keys::{Identity, IdentityError, IdentityKey as _, successions};
 use darkbloom_store::{OpenStoreError, ReceiptOutbox};
 use darkbloom_types::{Millis, NetworkId, ProviderId, SecretString};
 use tokio::sync::watch;
@@ -38,6 +39,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 pub use darkbloom_engine::{Accelerator, Device, Exactness, devices, processor_features};
 
+use crate::agent::About;
 use crate::shelf::{Allowance, Shelf, Shelved};
 use crate::signatory::Signatory;
 use crate::stock::Kinds;
@@ -46,6 +48,10 @@ pub use crate::local::{Local, LocalConfig, Said, local_key};
 pub use crate::model::{
     AdapterFile, CheckedModel, LoadError, LoadWatch, LoadedModel, ModelConfig, ModelOptions, weights_of_file,
 };
+pub use crate::owner::{Rotated, delete_key, rotate_key};
+
+/// The file of receipts that were not acknowledged yet, in a provider's folder. Whoever has it open has the folder.
+const OUTBOX_FILE: &str = "receipts.sqlite";
 
 /// What an owner decides.
 #[derive(Debug, Clone)]
@@ -226,24 +232,31 @@ impl Provider {
         let (data, keys) = (config.data.clone(), config.keys.clone());
         // Before anything is loaded: a folder that cannot be used is found out at once.
         let own = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
+            // It holds the folder's lock: nobody rotates or deletes the key of a provider that runs.
+            let outbox = ReceiptOutbox::open(&data.join(OUTBOX_FILE))?;
             let (identity, passed) = Identity::open(&data, &keys)?;
             for passed in passed {
                 tracing::warn!(reason = %passed, "the identity key is in a weaker home: {}", passed.next_step);
             }
-            let outbox = ReceiptOutbox::open(&data.join("receipts.sqlite"))?;
+            let successions = successions(&data, &identity.public_point())?;
             let pin = agent::Pin::load(config.network, data.join("coordinator.pin"))?;
-            Ok((identity, outbox, pin))
+            Ok((identity, successions, outbox, pin))
         });
-        let (identity, outbox, pin) = own.await.expect("reading files does not panic")?;
+        let (identity, successions, outbox, pin) = own.await.expect("reading files does not panic")?;
         let known = config.data.join("weights.json");
         let Config { models, memory, idle_unload, join_token, .. } = config.clone();
         let shelf = open_shelf(models, Kinds::Answers, memory, idle_unload, known, load_model).await?;
         let id = ProviderId::of_public_key(&identity.public_point());
         tracing::info!(provider = %id, "identity: {}", identity.home().describe());
+        let about = About {
+            hardening: config.hardening.iter().map(|measure| (*measure).to_owned()).collect(),
+            key_home: identity.home().name().to_owned(),
+            successions,
+        };
         let activators = std::iter::once(config.coordinator).chain(config.activators).collect();
         let signatory = Signatory::new(identity, activators, config.data.join("activations"))?;
         let (stop, stopped) = watch::channel(false);
-        let agent = agent::Agent::new(signatory, outbox, pin, shelf, join_token, endpoint).hardened(config.hardening);
+        let agent = agent::Agent::new(signatory, outbox, pin, shelf, join_token, endpoint).saying(about);
         let task = tokio::spawn(agent.run(stopped));
         Ok(Self { id, stop, task })
     }

@@ -97,6 +97,8 @@ impl Epoch {
             evidence: evidence.into(),
             release: release.to_owned(),
             hardening: Vec::new().into(),
+            key_home: String::new(),
+            successions: Vec::new().into(),
         }
     }
 

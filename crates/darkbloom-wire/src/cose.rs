@@ -30,11 +30,13 @@ pub enum Domain {
     ProviderList,
     /// An activator's word about a TPM, signed by its key.
     Activation,
+    /// One identity takes over from another, signed by the older one's key.
+    Succession,
 }
 
 impl Domain {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Statement,
         Self::Challenge,
         Self::Coordinator,
@@ -44,6 +46,7 @@ impl Domain {
         Self::CandidateList,
         Self::ProviderList,
         Self::Activation,
+        Self::Succession,
     ];
 
     /// The string under the signature.
@@ -59,6 +62,7 @@ impl Domain {
             Self::CandidateList => "darkbloom/v1/candidate-list",
             Self::ProviderList => "darkbloom/v1/provider-list",
             Self::Activation => "darkbloom/v1/activation",
+            Self::Succession => "darkbloom/v1/succession",
         }
     }
 }

@@ -40,8 +40,8 @@ pub use prefixed::LengthPrefixed;
 pub use record::List;
 pub use signed::{
     Bill, Bundle, Candidate, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Evidence, ListedProvider,
-    ProviderList, Receipt, Statement, catalogue_digest, challenge_digest, coordinator_proof_digest, epoch_nonce,
-    receipt_id,
+    ProviderList, Receipt, Statement, Succession, catalogue_digest, challenge_digest, coordinator_proof_digest,
+    epoch_nonce, receipt_id,
 };
 pub use tpm::{
     ACTIVATIONS_MAX, Activation, ActivationAnswer, ActivationChallenge, ActivationRequest, PCRS_MAX, Pcr, TPM_EVIDENCE,

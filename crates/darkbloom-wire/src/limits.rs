@@ -21,6 +21,10 @@ pub const ATTEMPTS_MAX: u32 = 3;
 pub const RESEALS_MAX: u32 = 2;
 /// A provider statement, evidence included (certificate chains are a few KiB each).
 pub const STATEMENT_BYTES_MAX: usize = 32 * 1024;
+/// Identities that one took over from, in a statement: a coordinator that met none of them knows nobody.
+pub const SUCCESSIONS_MAX: usize = 4;
+/// The word of one identity that another takes over: two keys of 65 bytes, a time and a signature take 230.
+pub const SUCCESSION_BYTES_MAX: usize = 512;
 /// One certificate of a maker of hardware, in DER: those with the longest keys take 2 KiB.
 pub const CERTIFICATE_BYTES_MAX: usize = 4 * 1024;
 /// Certificates between a device's own and its maker's root.

@@ -10,7 +10,7 @@ use crate::cbor::{DecodeError, Unknown};
 use crate::cose::{Domain, PublicKey, SignError, Signer, VerifyError, open_signed, sign, unverified_payload};
 use crate::limits::{
     CANDIDATES_MAX, CATALOGUE_ENTRY_BYTES_MAX, FRAME_BYTES_MAX, MODELS_PER_PROVIDER_MAX, RECEIPT_BYTES_MAX,
-    STATEMENT_BYTES_MAX, TEXT_BYTES_MAX,
+    STATEMENT_BYTES_MAX, SUCCESSION_BYTES_MAX, SUCCESSIONS_MAX, TEXT_BYTES_MAX,
 };
 use crate::record::{List, Record, nested, record};
 use crate::tpm::Activation;
@@ -55,6 +55,22 @@ record! {
         10 release: String [TEXT_BYTES_MAX],
         /// What it does to keep others out of its memory, as it says.
         11 hardening: List<String> [HARDENING_MAX, TEXT_BYTES_MAX],
+        /// Where its identity key lives, as it says.
+        12 key_home: String [TEXT_BYTES_MAX],
+        /// The identities that it took over from, one after the other up to this one: signed [`Succession`]s.
+        13 successions: List<Vec<u8>> [SUCCESSIONS_MAX, SUCCESSION_BYTES_MAX],
+    }
+}
+
+record! {
+    /// One identity takes over from another, signed by the older one's key. Whoever shows it proves that it has the newer.
+    Succession {
+        /// The older identity's public key: uncompressed SEC 1 point on P-256.
+        1 old: [u8; 65],
+        /// The newer one's.
+        2 new: [u8; 65],
+        /// When, by the clock of the machine that has both.
+        3 at: UnixMillis,
     }
 }
 
@@ -269,6 +285,18 @@ signed_object! {
     CandidateList CandidateList FRAME_BYTES_MAX;
     ProviderList ProviderList FRAME_BYTES_MAX;
     Activation Activation RECEIPT_BYTES_MAX;
+    Succession Succession SUCCESSION_BYTES_MAX;
+}
+
+impl Succession {
+    /// Opens one with the older key that it names itself.
+    ///
+    /// # Errors
+    /// [`VerifyError`] says what does not hold.
+    pub fn open_self_signed(bytes: &[u8]) -> Result<Self, VerifyError> {
+        let claimed = Self::from_bytes(unverified_payload(bytes, SUCCESSION_BYTES_MAX)?, Unknown::RefuseCritical)?;
+        Self::open(bytes, &PublicKey::P256(claimed.old))
+    }
 }
 
 impl Statement {

@@ -324,6 +324,15 @@ pub enum KeyAction {
     Show(KeyPlace),
     /// Sign with it, and see that the signature verifies.
     Test(KeyPlace),
+    /// Make a new key, have this one sign that it takes over, and remove this one. The provider must not run meanwhile.
+    Rotate {
+        /// Where.
+        #[command(flatten)]
+        place: KeyPlace,
+        /// Where the new key is made; by default where the old one is.
+        #[arg(long, value_name = "tpm|software")]
+        to: Option<Home>,
+    },
     /// Remove it, from the TPM too. The next start makes a new identity.
     Delete {
         /// Where.

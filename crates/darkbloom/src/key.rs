@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use darkbloom_provider::keys::{
-    Availability, Check, Home, Identity, IdentityKey as _, KeyConfig, availability, delete,
-};
+use darkbloom_provider::keys::{Availability, Check, Home, Identity, IdentityKey as _, KeyConfig, availability};
+use darkbloom_provider::{Rotated, StartError, delete_key, rotate_key};
 use darkbloom_types::ProviderId;
 use serde_json::{Value, json};
 
@@ -18,6 +17,7 @@ pub fn run(options: Key, settings: ProviderSettings) -> Result<(), Failure> {
     match options.action {
         KeyAction::Show(place) => show(&Place::of(place, settings)?),
         KeyAction::Test(place) => test(&Place::of(place, settings)?),
+        KeyAction::Rotate { place, to } => replace(&Place::of(place, settings)?, to),
         KeyAction::Delete { place, yes } => forget(&Place::of(place, settings)?, yes),
     }
 }
@@ -81,6 +81,25 @@ fn test(place: &Place) -> Result<(), Failure> {
     say(format!("the key signs, and its signature verifies ({})", identity.home().describe()))
 }
 
+fn failed(error: StartError) -> Failure {
+    Failure::new(error.to_string(), error.hint())
+}
+
+fn replace(place: &Place, to: Option<Home>) -> Result<(), Failure> {
+    let Rotated { before, identity } = rotate_key(&place.data, &place.config, to).map_err(failed)?;
+    let id = ProviderId::of_public_key(&identity.public_point());
+    if place.json {
+        return say(json!({"provider": id, "before": before, "home": identity.home().name()}).to_string());
+    }
+    say(format!("provider    {id}"))?;
+    say(format!("home        {}", identity.home().describe()))?;
+    say(format!("took over   from {before}, whose key is gone"))?;
+    say(
+        "The coordinator learns it when `darkbloom start` connects next, without a join token. Consumers' pins of the old identity",
+    )?;
+    say("hold for this one, as long as no more than four keys lie between.")
+}
+
 fn forget(place: &Place, yes: bool) -> Result<(), Failure> {
     if !yes {
         return Err(Failure::new(
@@ -91,7 +110,7 @@ fn forget(place: &Place, yes: bool) -> Result<(), Failure> {
             "say so with `--yes`",
         ));
     }
-    delete(&place.data, &place.config).map_err(|error| Failure::new(error.to_string(), error.next_step()))?;
+    delete_key(&place.data, &place.config).map_err(failed)?;
     if place.json { say(json!({"deleted": true}).to_string()) } else { say("there is no identity here any more") }
 }
 

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use darkbloom_fuzz::{Input, memory, parties};
 use darkbloom_wire::{
     Activation, Bill, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Domain, ProviderList, PublicKey,
-    Receipt, Signer, Statement, open_signed, sign,
+    Receipt, Signer, Statement, Succession, open_signed, sign,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -29,6 +29,7 @@ fn envelope(domain: Domain, bytes: &[u8]) {
     }
     let _ = Receipt::peek(bytes);
     let _ = Statement::open_self_signed(bytes);
+    let _ = Succession::open_self_signed(bytes);
 }
 
 fn payload(domain: Domain, payload: &[u8]) {
@@ -63,6 +64,7 @@ fn payload(domain: Domain, payload: &[u8]) {
         Domain::CatalogueEntry => drop(object!(CatalogueEntry, key, public)),
         Domain::CandidateList => drop(object!(CandidateList, key, public)),
         Domain::ProviderList => drop(object!(ProviderList, key, public)),
+        Domain::Succession => drop(object!(Succession, key, public)),
         Domain::Activation => {
             let (signed, opened) = object!(Activation, key, public);
             assert_eq!(Activation::peek(&signed).ok(), opened);

@@ -57,6 +57,11 @@ async fn fate(
     if in_hand(shared, &claimed.request_id) {
         return Ok(Fate::Open);
     }
+    // What an identity did that this one took over from is this one's to present.
+    if claimed.provider != provider && !shared.store.ancestors(provider).contains(&claimed.provider) {
+        return Ok(Fate::Decided);
+    }
+    let provider = claimed.provider;
     let key = match connection.receipt_key(&claimed.epoch) {
         Some(key) => key,
         None => match shared.store.receipt_key(provider, claimed.epoch).await? {
@@ -68,9 +73,6 @@ async fn fate(
         },
     };
     let Ok(receipt) = Receipt::open(bytes, &PublicKey::Ed25519(key)) else { return Ok(Fate::Decided) };
-    if receipt.provider != provider {
-        return Ok(Fate::Decided);
-    }
     let hold = shared.store.hold(receipt.request_id).await?;
     let of_model = hold.is_some_and(|hold| hold.request.model == receipt.model);
     let weights = shared.catalogue().by_digest(&receipt.model).map(|item| item.entry.weights);

@@ -2,7 +2,7 @@
 
 use darkbloom_attest::{StatementError, TrustPolicy, Verdict, verify_challenge, verify_statement};
 use darkbloom_host::clock;
-use darkbloom_store::KeyKind;
+use darkbloom_store::{KeyKind, SuccessionError, SuccessionRefusal};
 use darkbloom_types::{Distrust, ProviderId, Refusal, RefusalCode, SecretString, Standing, Tier};
 use darkbloom_wire::Hello;
 
@@ -17,6 +17,7 @@ pub fn refusal(error: &StatementError) -> Refusal {
         StatementError::Signature(_)
         | StatementError::Times
         | StatementError::SealingKey
+        | StatementError::Succession
         | StatementError::Challenge => RefusalCode::VerificationFailed,
     };
     Refusal::new(code, error.to_string())
@@ -44,6 +45,7 @@ pub async fn admit(shared: &Shared, hello: &Hello, verdict: &Verdict) -> Result<
         let detail = format!("its owner rotated the key: {successor} has its place");
         return Err(Refusal::new(RefusalCode::IdentityRevoked, detail));
     }
+    take_over(shared, verdict).await?;
     if shared.store.provider_known(provider) {
         return Ok(());
     }
@@ -55,6 +57,40 @@ pub async fn admit(shared: &Shared, hello: &Hello, verdict: &Verdict) -> Result<
         tracing::error!(%error, "cannot note a new provider");
         Refusal::from(RefusalCode::Internal)
     })
+}
+
+/// An identity that shows whom it took over from has that one's place, history and standing from now on.
+async fn take_over(shared: &Shared, verdict: &Verdict) -> Result<(), Refusal> {
+    let predecessors = verdict.predecessors.iter();
+    let heirs = std::iter::once(verdict.provider).chain(predecessors.clone().map(|(id, _)| *id));
+    let chain: Vec<_> = predecessors.zip(heirs).collect();
+    for ((old, signed), new) in chain.into_iter().rev() {
+        if shared.store.standing(*old) == Standing::Revoked {
+            return Err(Refusal::new(RefusalCode::IdentityRevoked, SuccessionRefusal::Revoked.to_string()));
+        }
+        // Whoever is known already has a history, and who is not has none to pass on.
+        if shared.store.provider_known(new) || !shared.store.provider_known(*old) {
+            continue;
+        }
+        match shared.store.succeed(*old, new, signed.clone(), clock::now()).await {
+            Ok(()) => {}
+            Err(SuccessionError::Refused(refusal)) => {
+                return Err(Refusal::new(RefusalCode::IdentityRevoked, refusal.to_string()));
+            }
+            Err(SuccessionError::Store(error)) => {
+                tracing::error!(%error, "cannot note that an identity took over from another");
+                return Err(RefusalCode::Internal.into());
+            }
+        }
+        tracing::info!(%old, %new, "an identity took over from another");
+        let (now, wall) = (shared.mono(), clock::now());
+        let connection = shared.with_registry(|registry| registry.succeeded(old, &new, now, wall));
+        if let Some(connection) = connection.and_then(|id| shared.connection(&id)) {
+            connection.replace();
+            connection.send(super::replaced());
+        }
+    }
+    Ok(())
 }
 
 /// Checks the answer to a challenge. One that does not hold is held against the identity: who answers has proven that it has

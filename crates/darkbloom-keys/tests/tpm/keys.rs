@@ -18,7 +18,7 @@ fn load(tpm: &Swtpm, record: &Path) -> Result<(TpmKey, Origin), TpmKeyError> {
 }
 
 /// The persistent handles of the owner's own range.
-fn persistent(tpm: &Swtpm) -> Vec<String> {
+pub fn persistent(tpm: &Swtpm) -> Vec<String> {
     let (worked, said) = tpm.tpm2("getcap", &["handles-persistent"]);
     assert!(worked, "{said}");
     let handles = said.lines().map(|line| line.trim_start_matches("- ").to_lowercase());

@@ -4,4 +4,5 @@
 mod evidence;
 mod homes;
 mod keys;
+mod rotation;
 mod swtpm;

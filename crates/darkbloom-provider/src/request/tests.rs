@@ -109,7 +109,7 @@ fn job(model: LoadedModel, folder: &Path) -> (Job, watch::Sender<bool>, mpsc::Re
         shelf: Shelf::holding(model),
         ring: Arc::new(Mutex::new(EpochRing::new(network, epoch))),
         outbox: Arc::new(ReceiptOutbox::open(&folder.join("receipts.sqlite")).unwrap()),
-        hardening: Arc::default(),
+        about: Arc::default(),
     });
     let offer = Offer {
         stream: StreamId(1),

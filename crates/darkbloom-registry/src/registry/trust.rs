@@ -4,7 +4,7 @@ use darkbloom_types::{ConnectionId, Distrust, Millis, MonoMillis, ProviderId, St
 use rand_core::CryptoRng;
 
 use super::Registry;
-use crate::provider::times;
+use crate::provider::{Gone, Introduced, times};
 
 impl Registry {
     /// Providers whose challenge is due, each with the fresh nonce that it is to be sent.
@@ -83,6 +83,23 @@ impl Registry {
         let id = provider.registration.provider;
         self.standing_changed(&id, now, wall);
         Some((id, standing))
+    }
+
+    /// One identity took over from another, with what is remembered of it. The older one gets no more work; its connection is
+    /// returned, if it has one.
+    pub fn succeeded(
+        &mut self,
+        old: &ProviderId,
+        new: &ProviderId,
+        now: MonoMillis,
+        wall: UnixMillis,
+    ) -> Option<ConnectionId> {
+        let record = match self.providers.get(old) {
+            Some(provider) => provider.record,
+            None => self.gone.remove(old)?.record,
+        };
+        self.remember(*new, Gone { record, introduced: Introduced::default() });
+        self.set_standing(old, Standing::Revoked, now, wall)
     }
 
     /// What the operator holds against an identity from now on. Returns its connection, if it has one.

@@ -37,6 +37,8 @@ fn limit_values(source: &str) -> BTreeMap<String, usize> {
             ("ATTEMPTS_MAX as usize", limits::ATTEMPTS_MAX as usize),
             ("STATEMENT_BYTES_MAX", limits::STATEMENT_BYTES_MAX),
             ("CATALOGUE_ENTRY_BYTES_MAX", limits::CATALOGUE_ENTRY_BYTES_MAX),
+            ("SUCCESSIONS_MAX", limits::SUCCESSIONS_MAX),
+            ("SUCCESSION_BYTES_MAX", limits::SUCCESSION_BYTES_MAX),
             ("RECEIPT_BYTES_MAX", limits::RECEIPT_BYTES_MAX),
             ("RECEIPTS_PER_FRAME_MAX", limits::RECEIPTS_PER_FRAME_MAX),
             ("TEXT_BYTES_MAX", limits::TEXT_BYTES_MAX),

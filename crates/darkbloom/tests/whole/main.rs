@@ -38,6 +38,7 @@ mod models;
 mod python;
 mod restart;
 mod roles;
+mod rotation;
 mod secrecy;
 mod settling;
 mod several;

@@ -128,6 +128,26 @@ fn signed(request: RequestId) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn what_an_identity_did_is_its_heirs_to_present_and_nobody_elses() {
+    let mut world = World::new().await;
+    let (heir, other) = (ProviderId([8; 32]), ProviderId([7; 32]));
+    world.shared.store.provider_seen(PROVIDER, KeyId(1), clock::now()).await.unwrap();
+    let until = clock::now().after(crate::relay::HOLD_LIFE);
+    let kept = world.shared.store.receipt_key_put(PROVIDER, EPOCH, key().verifying_key().to_bytes(), until);
+    kept.await.unwrap();
+    world.hold(REQUEST).await;
+    world.void(REQUEST, VoidCause::Silence).await;
+    let bytes = signed(REQUEST);
+    present(&world.shared, &world.connection, other, bytes.clone()).await;
+    assert!(world.acknowledged(&bytes), "it settles nothing, ever");
+    assert_eq!(world.charged().await, []);
+    world.shared.store.succeed(PROVIDER, heir, Vec::new(), clock::now()).await.unwrap();
+    present(&world.shared, &world.connection, heir, bytes.clone()).await;
+    assert!(world.acknowledged(&bytes));
+    assert_eq!(world.charged().await.len(), 1);
+}
+
+#[tokio::test]
 async fn what_can_never_settle_is_acknowledged_at_once() {
     let mut world = World::new().await;
     world.hold(REQUEST).await;

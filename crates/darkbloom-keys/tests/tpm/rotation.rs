@@ -1,0 +1,167 @@
+//! The old key signs that a new one has its place, and is gone; a crash in between leaves one of the two.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use darkbloom_keys::{
+    Home, Identity, IdentityError, IdentityKey as _, KeyConfig, KeyHome, SoftwareKey, TpmKey, delete, rotate,
+    successions,
+};
+use darkbloom_types::UnixMillis;
+use darkbloom_wire::Succession;
+
+use crate::keys::persistent;
+use crate::swtpm::Swtpm;
+
+const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// The identities that an identity took over from, as its folder can show.
+fn before(folder: &Path, identity: &[u8; 65]) -> Vec<[u8; 65]> {
+    let words = successions(folder, identity).unwrap();
+    words.iter().map(|word| Succession::open_self_signed(word).unwrap().old).collect()
+}
+
+fn existing(folder: &Path) -> [u8; 65] {
+    Identity::existing(folder, &KeyConfig::software()).unwrap().unwrap().public_point()
+}
+
+#[test]
+fn a_software_key_is_rotated_and_the_last_four_words_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = KeyConfig::software();
+    let missing = rotate(folder.path(), &config, Home::Software, NOW).map(drop);
+    assert!(matches!(missing, Err(IdentityError::None(_))));
+    assert_eq!(files(folder.path()), [""; 0], "nothing is made where there is nothing to rotate");
+    let mut known = vec![Identity::open(folder.path(), &config).unwrap().0.public_point()];
+    for _ in 0..6 {
+        let new = rotate(folder.path(), &config, Home::Software, NOW).unwrap();
+        new.test().unwrap();
+        assert!(!known.contains(&new.public_point()));
+        assert_eq!(existing(folder.path()), new.public_point());
+        assert_eq!(files(folder.path()), ["identity.key", "successions"]);
+        known.push(new.public_point());
+        let shown = before(folder.path(), &new.public_point());
+        let expected = &known[known.len().saturating_sub(5)..known.len() - 1];
+        assert_eq!(shown, expected);
+    }
+    let mode = fs::metadata(folder.path().join("identity.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    delete(folder.path(), &config).unwrap();
+    delete(folder.path(), &config).unwrap();
+    assert_eq!(files(folder.path()), [""; 0]);
+}
+
+/// A folder with an identity, a next key and, if `spoken`, its word about that.
+fn interrupted(folder: &Path, spoken: bool) -> ([u8; 65], [u8; 65]) {
+    let old = SoftwareKey::load_or_create(&folder.join("identity.key")).unwrap();
+    let new = SoftwareKey::load_or_create(&folder.join("identity.next.key")).unwrap().public_point();
+    let word = Succession { old: old.public_point(), new, at: NOW }.sign(&old).unwrap();
+    if spoken {
+        fs::write(folder.join("successions"), format!("{}\n", hex::encode(word))).unwrap();
+    }
+    (old.public_point(), new)
+}
+
+#[test]
+fn a_crash_leaves_the_old_identity_or_the_new_one() {
+    let rename = |folder: &Path, from: &str, to: &str| fs::rename(folder.join(from), folder.join(to)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (old, _) = interrupted(folder.path(), false);
+    assert_eq!(existing(folder.path()), old, "the new key was made, and nobody has spoken for it");
+    assert_eq!(files(folder.path()), ["identity.key"]);
+    for step in 0..3 {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = interrupted(folder.path(), true);
+        if step >= 1 {
+            rename(folder.path(), "identity.key", "identity.old.key");
+        }
+        if step >= 2 {
+            rename(folder.path(), "identity.next.key", "identity.key");
+        }
+        for _ in 0..2 {
+            assert_eq!(existing(folder.path()), new, "step {step}");
+            assert_eq!(files(folder.path()), ["identity.key", "successions"], "step {step}");
+        }
+        assert_eq!(before(folder.path(), &new), [old]);
+    }
+}
+
+#[test]
+fn a_next_key_that_cannot_be_read_now_costs_no_key() {
+    for step in 0..2 {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, new) = interrupted(folder.path(), true);
+        if step == 1 {
+            fs::rename(folder.path().join("identity.key"), folder.path().join("identity.old.key")).unwrap();
+        }
+        let (known, next) = (files(folder.path()), folder.path().join("identity.next.key"));
+        fs::set_permissions(&next, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(Identity::open(folder.path(), &KeyConfig::software()).is_err());
+        assert_eq!(files(folder.path()), known, "step {step}");
+        fs::set_permissions(&next, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(existing(folder.path()), new);
+    }
+}
+
+#[test]
+fn what_a_removed_identity_left_behind_is_not_shown_for_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = KeyConfig::software();
+    Identity::open(folder.path(), &config).unwrap();
+    let rotated = rotate(folder.path(), &config, Home::Software, NOW).unwrap().public_point();
+    fs::remove_file(folder.path().join("identity.key")).unwrap();
+    let new = Identity::open(folder.path(), &config).unwrap().0.public_point();
+    assert_eq!(before(folder.path(), &new), [[0; 65]; 0]);
+    assert_eq!(before(folder.path(), &rotated).len(), 1);
+    fs::write(folder.path().join("successions"), "00\n").unwrap();
+    assert!(matches!(successions(folder.path(), &new), Err(IdentityError::Successions { .. })));
+    fs::write(folder.path().join("successions"), "0".repeat(100_000)).unwrap();
+    assert!(matches!(successions(folder.path(), &new), Err(IdentityError::Successions { .. })));
+}
+
+#[test]
+fn a_key_moves_into_a_tpm_within_it_and_out_and_leaves_no_orphan() {
+    let (tpm, folder) = (Swtpm::start("a"), tempfile::tempdir().unwrap());
+    let both = KeyConfig { tpm: tpm.path(), ..KeyConfig::default() };
+    let first = Identity::open(folder.path(), &KeyConfig::software()).unwrap().0.public_point();
+    let mut known = vec![first];
+    let moves = [(Home::Tpm, 2, "identity.tpm"), (Home::Tpm, 2, "identity.tpm"), (Home::Software, 0, "identity.key")];
+    for (home, handles, file) in moves {
+        let new = rotate(folder.path(), &both, home, NOW).unwrap();
+        new.test().unwrap();
+        assert_eq!(new.home() == KeyHome::Tpm, home == Home::Tpm);
+        assert_eq!(persistent(&tpm).len(), handles, "{home:?}");
+        assert_eq!(files(folder.path()), [file, "successions"]);
+        known.push(new.public_point());
+        assert_eq!(before(folder.path(), &new.public_point()), known[..known.len() - 1]);
+    }
+    let tpm_only = KeyConfig { homes: vec![Home::Tpm], ..both };
+    assert!(matches!(rotate(folder.path(), &tpm_only, Home::Tpm, NOW).map(drop), Err(IdentityError::NotAllowed(_))));
+}
+
+#[test]
+fn a_rotation_into_a_tpm_that_a_crash_cut_short_is_finished_or_taken_back() {
+    let tpm = Swtpm::start("a");
+    let config = KeyConfig { tpm: tpm.path(), ..KeyConfig::default() };
+    for spoken in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let old = SoftwareKey::load_or_create(&folder.path().join("identity.key")).unwrap();
+        let next = folder.path().join("identity.next.tpm");
+        let new = TpmKey::load_or_create(&config.tpm, &next, &[]).unwrap().0.public_point();
+        if spoken {
+            let word = Succession { old: old.public_point(), new, at: NOW }.sign(&old).unwrap();
+            fs::write(folder.path().join("successions"), format!("{}\n", hex::encode(word))).unwrap();
+        }
+        let identity = Identity::existing(folder.path(), &config).unwrap().unwrap();
+        assert_eq!(identity.public_point(), if spoken { new } else { old.public_point() });
+        assert_eq!(persistent(&tpm).len(), if spoken { 2 } else { 0 });
+    }
+}
