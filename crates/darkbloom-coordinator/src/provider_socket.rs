@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use darkbloom_attest::{StatementError, Verdict, verify_challenge};
+use darkbloom_attest::{StatementError, Verdict, verify_challenge, verify_epoch_proof};
 use darkbloom_registry::{Registration, Stated};
 use darkbloom_types::{ConnectionId, ProviderId, Refusal, RefusalCode, Standing, StreamId};
 use darkbloom_wire::{DecodeError, Decoded, Hello, ProviderFrame, PublicKey, VerdictNotice, Welcome};
@@ -29,6 +29,9 @@ const HELLO_WAIT: Duration = Duration::from_secs(15);
 const VERDICT_EVERY: Duration = Duration::from_secs(2);
 /// A write that takes longer than this means that the provider no longer reads.
 const WRITE_WAIT: Duration = Duration::from_secs(30);
+/// A connection that another has taken over from, and that says nothing for so long, is dead: who lives sends a heartbeat every
+/// 10 seconds.
+const REPLACED_SILENCE: Duration = Duration::from_secs(12);
 /// WebSocket close code for a violated policy (RFC 6455 section 7.4.1).
 const CLOSE_POLICY: u16 = 1008;
 
@@ -98,7 +101,7 @@ async fn introduce(
     stream: &mut SplitStream<WebSocket>,
 ) -> Result<ProviderId, Introduction> {
     let until = Instant::now() + HELLO_WAIT;
-    let ProviderFrame::Dial(dial) = introduction(stream, until, malformed).await? else { return Err(out_of_order()) };
+    let ProviderFrame::Dial(dial) = introduction(stream, until).await? else { return Err(out_of_order()) };
     let mut nonce = [0; 32];
     clock::rng().fill_bytes(&mut nonce);
     let proof = proof::prove(shared, &dial.nonce, Some((&connection.id, &nonce))).map_err(Introduction::Refused)?;
@@ -114,31 +117,32 @@ async fn introduce(
         capabilities: Vec::new().into(),
         proof,
     });
-    let ProviderFrame::Hello(hello) = introduction(stream, until, no_hello).await? else { return Err(out_of_order()) };
+    let ProviderFrame::Hello(hello) = introduction(stream, until).await? else { return Err(out_of_order()) };
     if hello.statement.is_empty() {
         return Err(Refusal::from(RefusalCode::StatementMissing).into());
     }
     let verdict = trust::verify(shared, &hello.statement)?;
     verify_challenge(&hello.proof, &verdict, &[nonce], &connection.id)?;
+    verify_epoch_proof(&hello.epoch_proof, &verdict, &nonce, &connection.id)?;
     trust::admit(shared, &hello, &verdict).await?;
     learn(shared, connection, &verdict).await;
     inherit(shared, connection, verdict.provider);
     // Before the registry knows the provider: from then on requests are routed to this connection.
     shared.add_connection(Arc::clone(connection));
-    register(shared, connection, hello, &verdict).await;
+    if let Err(refusal) = register(shared, connection, hello, &verdict).await {
+        shared.with_registry(|registry| registry.disconnected(&connection.id, shared.mono(), clock::now()));
+        shared.remove_connection(&connection.id);
+        return Err(refusal.into());
+    }
     Ok(verdict.provider)
 }
 
 /// The next frame of a connection that is not introduced yet.
-async fn introduction(
-    stream: &mut SplitStream<WebSocket>,
-    until: Instant,
-    wrong: fn(DecodeError) -> Refusal,
-) -> Result<ProviderFrame, Introduction> {
+async fn introduction(stream: &mut SplitStream<WebSocket>, until: Instant) -> Result<ProviderFrame, Introduction> {
     match tokio::time::timeout_at(until, next_frame(stream)).await {
         Ok(Some(Ok(Decoded::Known(frame, _)))) => Ok(frame),
         Ok(Some(Ok(Decoded::Unknown(_)))) => Err(out_of_order()),
-        Ok(Some(Err(error))) => Err(wrong(error).into()),
+        Ok(Some(Err(error))) => Err(malformed(error).into()),
         Ok(None) => Err(Introduction::Gone),
         Err(_) => Err(Introduction::Refused(Refusal::new(RefusalCode::Timeout, "no introduction came"))),
     }
@@ -148,35 +152,44 @@ fn malformed(error: DecodeError) -> Refusal {
     Refusal::new(RefusalCode::InvalidRequest, format!("a malformed frame: {error}"))
 }
 
-/// What comes where a `Hello` should is one, as far as it can be told: without its first key it says nothing about itself.
-fn no_hello(error: DecodeError) -> Refusal {
-    let statement = matches!(error, DecodeError::MissingKey { key: 1 });
-    if statement { RefusalCode::StatementMissing.into() } else { malformed(error) }
-}
-
 fn out_of_order() -> Introduction {
     let detail = "the first frame must be a dial, and the second an introduction";
     Introduction::Refused(Refusal::new(RefusalCode::InvalidRequest, detail))
 }
 
-async fn register(shared: &Shared, connection: &Arc<Connection>, hello: Hello, verdict: &Verdict) {
+async fn register(
+    shared: &Shared,
+    connection: &Arc<Connection>,
+    hello: Hello,
+    verdict: &Verdict,
+) -> Result<(), Refusal> {
     let catalogue = shared.catalogue();
     let mut models = hello.models.0;
     models.retain(|load| catalogue.by_digest(&load.model).is_some());
+    connection.belongs_to(verdict.provider);
     let registered = shared.with_registry(|registry| {
         let registration = Registration {
             provider: verdict.provider,
             connection: connection.id,
+            number: connection.number,
             stated: stated(hello.statement, verdict),
             models,
-            standing: shared.store.standing(verdict.provider),
+            // As it is now: the operator, or an heir, may have come since it was admitted.
+            standing: trust::standing(shared, verdict.provider),
         };
         registry.register(registration, shared.mono(), clock::now(), &mut clock::rng())
     });
+    let registered = registered.map_err(|_| {
+        Refusal::new(RefusalCode::InvalidRequest, "a later connection of this identity has introduced itself already")
+    })?;
     tracing::info!(provider = %verdict.provider.short(), tier = %verdict.tier, "provider connected");
     if let Some(old) = registered.replaced
         && let Some(connection) = shared.connection(&old.connection)
     {
+        // One older connection may finish what it has.
+        for older in shared.connections_of(verdict.provider).iter().filter(|older| older.is_replaced()) {
+            older.close.notify_one();
+        }
         if old.given_up {
             connection.close.notify_one();
         } else {
@@ -184,13 +197,13 @@ async fn register(shared: &Shared, connection: &Arc<Connection>, hello: Hello, v
             connection.send(replaced());
         }
     }
-    if let Some(standing) = registered.standing {
-        trust::keep(shared, verdict.provider, standing).await;
+    if registered.standing_changed {
+        trust::keep(shared, verdict.provider).await;
     }
-    // The operator may have said so since it was admitted.
-    if shared.store.standing(verdict.provider) == Standing::Revoked {
-        connection.close.notify_one();
+    if trust::standing(shared, verdict.provider) == Standing::Revoked {
+        return Err(trust::revoked(shared, verdict.provider));
     }
+    Ok(())
 }
 
 /// What a verified statement says. To be made while the registry is locked: whoever asks for candidates later, by the
@@ -247,10 +260,12 @@ async fn read(
     verdict_ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last_notice = None;
     let mut unnamed = Unnamed::default();
+    let mut heard = Instant::now();
     loop {
         tokio::select! {
             frame = next_frame(stream) => match frame {
                 Some(Ok(Decoded::Known(frame, _))) => {
+                    heard = Instant::now();
                     if let Err(refusal) = handle(shared, connection, provider, frame, &mut unnamed).await {
                         tracing::warn!(provider = %provider.short(), %refusal, "closing a provider's connection");
                         connection.send(refusal_notice(&refusal));
@@ -267,7 +282,7 @@ async fn read(
             },
             () = connection.close.notified() => return,
             _ = verdict_ticks.tick() => {
-                if connection.is_finished() {
+                if connection.is_finished() || (connection.is_replaced() && heard.elapsed() >= REPLACED_SILENCE) {
                     return;
                 }
                 let (now, wall) = (shared.mono(), clock::now());
@@ -303,7 +318,7 @@ fn refusal_notice(refusal: &Refusal) -> VerdictNotice {
 
 /// Tells a provider that its operator wants it no more.
 pub fn identity_revoked() -> VerdictNotice {
-    refusal_notice(&Refusal::new(RefusalCode::IdentityRevoked, "the operator revoked it"))
+    refusal_notice(&trust::by_operator())
 }
 
 /// Tells a process that another one has its place.
@@ -416,10 +431,13 @@ async fn handle(
             }
             let verdict = trust::next_statement(shared, connection, provider, &frame.statement).await?;
             learn(shared, connection, &verdict).await;
-            shared.with_registry(|registry| {
+            let changed = shared.with_registry(|registry| {
                 let stated = stated(frame.statement, &verdict);
-                registry.next_epoch(&connection.id, stated, shared.mono(), clock::now());
+                registry.next_epoch(&connection.id, stated, shared.mono(), clock::now())
             });
+            if let Some(provider) = changed {
+                trust::keep(shared, provider).await;
+            }
         }
     }
     Ok(())

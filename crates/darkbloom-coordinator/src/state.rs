@@ -1,6 +1,6 @@
 //! What all tasks share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
@@ -125,6 +125,10 @@ pub struct Resealing {
 pub struct Connection {
     /// Its name.
     pub id: ConnectionId,
+    /// Later connections have greater numbers.
+    pub number: u64,
+    /// Whose it is, once that was verified.
+    provider: OnceLock<ProviderId>,
     outgoing: mpsc::Sender<Outgoing>,
     /// None once the connection is over: nobody would hear of a stream that begins then.
     streams: Mutex<Option<HashMap<StreamId, StreamSink>>>,
@@ -151,8 +155,11 @@ impl Connection {
     /// A connection and the queue that its writer drains.
     pub fn new(id: ConnectionId) -> (Arc<Self>, mpsc::Receiver<Outgoing>) {
         let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let connection = Self {
             id,
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            provider: OnceLock::new(),
             outgoing,
             streams: Mutex::new(Some(HashMap::new())),
             next_stream: AtomicU64::new(1),
@@ -195,6 +202,11 @@ impl Connection {
         let overflowed = Arc::new(AtomicBool::new(false));
         open.insert(id, (sender, Arc::clone(&overflowed)));
         Ok(Stream { id, frames, overflowed, taken })
+    }
+
+    /// It was verified whose it is.
+    pub fn belongs_to(&self, provider: ProviderId) {
+        self.provider.get_or_init(|| provider);
     }
 
     /// Another connection of the same identity has taken over.
@@ -325,6 +337,8 @@ pub struct Shared {
     pub bodies: Arc<Semaphore>,
     /// A place for each list of providers that is being made: anybody may ask, and a megabyte is copied for each.
     pub published: Semaphore,
+    /// Identities of which it is not written down yet what is held against them.
+    pub unkept: Mutex<HashSet<ProviderId>>,
     /// Held while the catalogue changes, so that its limit holds for changes at the same time.
     pub catalogue_change: tokio::sync::Mutex<()>,
     /// What was last found out about readiness: anybody may ask.
@@ -372,6 +386,7 @@ impl Shared {
             strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
             bodies: Arc::new(Semaphore::new(BODIES_MAX)),
             published: Semaphore::new(PUBLISHED_MAX),
+            unkept: Mutex::default(),
             catalogue_change: tokio::sync::Mutex::default(),
             readiness: tokio::sync::Mutex::default(),
         };
@@ -409,6 +424,12 @@ impl Shared {
 
     pub fn connection(&self, id: &ConnectionId) -> Option<Arc<Connection>> {
         lock(&self.connections).get(id).cloned()
+    }
+
+    /// All connections of a provider, also those that another has taken over from.
+    pub fn connections_of(&self, provider: ProviderId) -> Vec<Arc<Connection>> {
+        let connections = lock(&self.connections);
+        connections.values().filter(|connection| connection.provider.get() == Some(&provider)).cloned().collect()
     }
 
     /// Closes every provider's connection.

@@ -8,8 +8,9 @@ use darkbloom_store::SettleError;
 use darkbloom_types::RequestId;
 use darkbloom_wire::Challenge;
 
+use crate::provider_socket::trust;
 use crate::relay::{End, HOLD_LIFE};
-use crate::state::Shared;
+use crate::state::{Shared, lock};
 use darkbloom_host::clock;
 
 /// How often it looks.
@@ -28,6 +29,10 @@ pub async fn run(shared: Arc<Shared>) {
         shared.with_registry(|registry| registry.tick(shared.mono(), clock::now()));
         shared.unfinished.retry(&shared.store, clock::now()).await;
         void_holds(&shared).await;
+        let unkept: Vec<_> = lock(&shared.unkept).iter().copied().collect();
+        for provider in unkept {
+            trust::write_down(&shared, provider).await;
+        }
         if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
             pruned = Some(Instant::now());
             prune_receipt_keys(&shared).await;

@@ -52,6 +52,7 @@ fn words(code: RefusalCode) -> Words {
         // to providers alone is not said to consumers by anybody who does not.
         RefusalCode::IdentityRevoked
         | RefusalCode::StatementMissing
+        | RefusalCode::SuccessionRefused
         | RefusalCode::ClockSkew
         | RefusalCode::WrongNetwork
         | RefusalCode::Unsupported
@@ -226,6 +227,7 @@ mod tests {
         (RefusalCode::RowTooSmall, 503, SERVER, false),
         (RefusalCode::IdentityRevoked, 502, SERVER, false),
         (RefusalCode::StatementMissing, 502, SERVER, false),
+        (RefusalCode::SuccessionRefused, 502, SERVER, false),
     ];
 
     #[test]

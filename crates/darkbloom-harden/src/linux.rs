@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use darkbloom_types::armed;
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, NetPort, PathBeneath, PathFd,
     Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetStatus,
@@ -21,7 +22,9 @@ const SYSTEM_READ: [&str; 8] =
 const DEVICES: &str = "/dev";
 
 pub fn close(report: &mut Report) {
-    let dumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let wanted =
+        if armed!("process_not_dumpable") { DumpableBehavior::NotDumpable } else { DumpableBehavior::Dumpable };
+    let dumpable = set_dumpable_behavior(wanted);
     report.note(Measure::NotDumpable, dumpable.map_err(|error| error.to_string()));
     let privileges = rustix::thread::set_no_new_privs(true);
     report.note(Measure::NoNewPrivileges, privileges.map_err(|error| error.to_string()));

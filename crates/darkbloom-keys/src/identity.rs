@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use darkbloom_wire::{Algorithm, SignError, Signer};
 
-use crate::tpm::{TPM_DEVICE, TpmError, TpmKey, TpmKeyError, delete as delete_tpm_key, maker as tpm_maker, try_tpm};
+use crate::tpm::{TPM_DEVICE, TpmError, TpmKey, TpmKeyError, maker as tpm_maker, try_tpm};
 use crate::{IdentityKey, KeyHome, SoftwareKey, SoftwareKeyError, rotation};
 
 /// The software key's file in a provider's folder.
@@ -84,6 +84,9 @@ pub enum IdentityError {
     /// The identity is in a home that the configuration does not name.
     #[error("this provider's identity is a {} key, which the configuration does not allow", .0.name())]
     NotAllowed(Home),
+    /// The configuration does not allow a key where one is asked for.
+    #[error("the configuration does not allow {} keys", .0.name())]
+    HomeNotAllowed(Home),
     /// There are records of two identities.
     #[error("{folder} holds two identities, {SOFTWARE_FILE} and {TPM_FILE}", folder = .0.display())]
     Two(PathBuf),
@@ -116,6 +119,7 @@ impl IdentityError {
             Self::NotAllowed(_) => {
                 "name its home in `key_homes` too, or run `darkbloom key delete` to begin a new identity"
             }
+            Self::HomeNotAllowed(_) => "name that home in `key_homes` or with `--key-home`",
             Self::Two(_) => "move away the one that the coordinator does not know",
             Self::None(_) => "`darkbloom start` makes one; name its folder with `--data`",
             Self::Sign(_) => "run `darkbloom key test`",
@@ -160,12 +164,13 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`]. None of these makes an identity.
     pub fn open(folder: &Path, config: &KeyConfig) -> Result<(Self, Vec<PassedOver>), IdentityError> {
+        rotation::finish(folder, config)?;
         if let Some(identity) = Self::existing(folder, config)? {
             return Ok((identity, Vec::new()));
         }
         let mut passed = Vec::new();
         for home in &config.homes {
-            match Self::open_in(*home, folder, config) {
+            match Self::open_in(*home, &file_of(folder, *home), config) {
                 Ok(identity) => return Ok((identity, passed)),
                 // A TPM that is there and busy, locked or out of this user's reach is an error: a moment must not decide where
                 // an identity lives.
@@ -183,26 +188,30 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`].
     pub fn existing(folder: &Path, config: &KeyConfig) -> Result<Option<Self>, IdentityError> {
-        rotation::finish(folder, config)?;
+        if let Some((home, path)) = rotation::spoken_for(folder)? {
+            return Self::opened(home, path, config).map(Some);
+        }
         let home = match (is_there(&folder.join(TPM_FILE))?, is_there(&folder.join(SOFTWARE_FILE))?) {
             (true, true) => return Err(IdentityError::Two(folder.to_owned())),
             (true, false) => Home::Tpm,
             (false, true) => Home::Software,
             (false, false) => return Ok(None),
         };
+        Self::opened(home, file_of(folder, home), config).map(Some)
+    }
+
+    /// The identity in a file that is there.
+    fn opened(home: Home, path: PathBuf, config: &KeyConfig) -> Result<Self, IdentityError> {
         if !config.homes.contains(&home) {
             return Err(IdentityError::NotAllowed(home));
         }
-        Self::open_in(home, folder, config).map(Some)
+        Self::open_in(home, &path, config)
     }
 
-    fn open_in(home: Home, folder: &Path, config: &KeyConfig) -> Result<Self, IdentityError> {
+    fn open_in(home: Home, path: &Path, config: &KeyConfig) -> Result<Self, IdentityError> {
         Ok(match home {
-            Home::Tpm => {
-                let (key, _) = TpmKey::load_or_create(&config.tpm, &folder.join(TPM_FILE), &config.pcrs)?;
-                Self::Tpm(Box::new(key))
-            }
-            Home::Software => Self::Software(SoftwareKey::load_or_create(&folder.join(SOFTWARE_FILE))?),
+            Home::Tpm => Self::Tpm(Box::new(TpmKey::load_or_create(&config.tpm, path, &config.pcrs)?.0)),
+            Home::Software => Self::Software(SoftwareKey::load_or_create(path)?),
         })
     }
 
@@ -248,9 +257,7 @@ impl Identity {
 /// # Errors
 /// [`IdentityError`].
 pub fn delete(folder: &Path, config: &KeyConfig) -> Result<(), IdentityError> {
-    rotation::forget(folder, config)?;
-    delete_tpm_key(&config.tpm, &folder.join(TPM_FILE))?;
-    Ok(SoftwareKey::delete(&folder.join(SOFTWARE_FILE))?)
+    rotation::forget(folder, config)
 }
 
 /// Whether something is so.
@@ -329,6 +336,14 @@ fn software_availability(folder: &Path) -> Availability {
     };
     let hardware = Check::Yes("none is needed".to_owned());
     Availability { home: Home::Software, hardware, entitled: Check::Yes("nothing is needed".to_owned()), usable }
+}
+
+/// The file of a folder's identity, were it in this home.
+fn file_of(folder: &Path, home: Home) -> PathBuf {
+    folder.join(match home {
+        Home::Tpm => TPM_FILE,
+        Home::Software => SOFTWARE_FILE,
+    })
 }
 
 /// Whether there is a file of this name, or a link that leads nowhere now. What cannot be told is an error.

@@ -9,7 +9,8 @@
 //! identity.old.*    the old key, which gave its name to the new one and is to be destroyed
 //! ```
 //!
-//! Whoever opens the folder next takes the rest of the steps, or takes back a key that nobody has spoken for.
+//! Whoever has the folder for itself next, a start or another rotation, takes the rest of the steps, or takes back a key that
+//! nobody has spoken for. Who only looks sees the identity that this will leave.
 
 use std::fs;
 use std::io;
@@ -19,7 +20,7 @@ use darkbloom_types::UnixMillis;
 use darkbloom_wire::{Succession, limits};
 
 use crate::identity::{Home, IdentityError, KeyConfig, SOFTWARE_FILE, TPM_FILE, is_there};
-use crate::tpm::{TpmKey, delete as delete_tpm_key, point_of_record};
+use crate::tpm::{TpmKey, TpmKeyError, delete as delete_tpm_key, point_of_record};
 use crate::{Identity, IdentityKey as _, SoftwareKey, SoftwareKeyError, durable};
 
 /// The words of earlier identities, a line each in hexadecimal digits, the last one last.
@@ -55,9 +56,10 @@ fn file(folder: &Path, place: Place, home: Home) -> PathBuf {
 /// # Errors
 /// [`IdentityError`]; then the identity is the old one, or the rotation is finished when the folder is opened next.
 pub fn rotate(folder: &Path, config: &KeyConfig, home: Home, now: UnixMillis) -> Result<Identity, IdentityError> {
+    finish(folder, config)?;
     let old = Identity::existing(folder, config)?.ok_or(IdentityError::None(folder.to_owned()))?;
     if !config.homes.contains(&home) {
-        return Err(IdentityError::NotAllowed(home));
+        return Err(IdentityError::HomeNotAllowed(home));
     }
     let next = file(folder, Place::Next, home);
     let new = match home {
@@ -122,16 +124,30 @@ fn keep(folder: &Path, words: &[Vec<u8>]) -> Result<(), IdentityError> {
     durable::replace(&path, text.as_bytes()).map_err(|source| IdentityError::Successions { path, source })
 }
 
-/// Takes the steps that a crash has left of a rotation.
+/// The next key, if the identity's has spoken for it: it is the identity already, under another name.
+pub(crate) fn spoken_for(folder: &Path) -> Result<Option<(Home, PathBuf)>, IdentityError> {
+    for home in HOMES {
+        let next = file(folder, Place::Next, home);
+        if is_there(&next)? {
+            let heir = written(folder)?.pop().map(|(_, succession)| succession.new);
+            if heir == Some(point(&next, home)?) {
+                return Ok(Some((home, next)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Takes the steps that a crash has left of a rotation. To be called by whoever has the folder for itself.
 pub(crate) fn finish(folder: &Path, config: &KeyConfig) -> Result<(), IdentityError> {
+    let heir = spoken_for(folder)?;
     for home in HOMES {
         let next = file(folder, Place::Next, home);
         if !is_there(&next)? {
             continue;
         }
-        let spoken_for = written(folder)?.pop().map(|(_, succession)| succession.new);
-        if spoken_for != Some(point(&next, home)?) {
-            destroy(&next, home, config)?;
+        if heir.as_ref().is_none_or(|(_, path)| *path != next) {
+            leftover(&next, home, config)?;
             continue;
         }
         for home in HOMES {
@@ -150,7 +166,7 @@ pub(crate) fn finish(folder: &Path, config: &KeyConfig) -> Result<(), IdentityEr
             continue;
         }
         if has_current {
-            destroy(&old, home, config)?;
+            leftover(&old, home, config)?;
         } else {
             // Somebody removed what was to be in its place.
             rename(&old, &file(folder, Place::Current, home))?;
@@ -159,10 +175,18 @@ pub(crate) fn finish(folder: &Path, config: &KeyConfig) -> Result<(), IdentityEr
     Ok(())
 }
 
-/// Removes everything of an identity but the identity itself.
+/// Removes a key that is nobody's any more. One in a TPM that is away stays until that is back: the identity is elsewhere.
+fn leftover(path: &Path, home: Home, config: &KeyConfig) -> Result<(), IdentityError> {
+    match destroy(path, home, config) {
+        Err(IdentityError::Tpm(TpmKeyError::Tpm(_))) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes everything of an identity.
 pub(crate) fn forget(folder: &Path, config: &KeyConfig) -> Result<(), IdentityError> {
     for home in HOMES {
-        for place in [Place::Next, Place::Old] {
+        for place in [Place::Next, Place::Old, Place::Current] {
             destroy(&file(folder, place, home), home, config)?;
         }
     }

@@ -5,6 +5,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use darkbloom_types::armed;
 use darkbloom_wire::{Algorithm, Domain, SignError, Signer, open_signed, sign};
 use p256::ecdsa::SigningKey;
 use zeroize::{Zeroize as _, Zeroizing};
@@ -115,7 +116,7 @@ impl SoftwareKey {
         let failed = |source| SoftwareKeyError::File { action: "read", path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
         let mode = file.metadata().map_err(failed)?.mode() & 0o777;
-        if mode & 0o077 != 0 {
+        if armed!("key_file_mode") && mode & 0o077 != 0 {
             return Err(SoftwareKeyError::Permissions { path: path.to_owned(), mode });
         }
         let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX as usize));

@@ -1,6 +1,6 @@
 //! What a request costs once it has ended, and who gets it.
 
-use darkbloom_types::{NanoDollars, TokenCount};
+use darkbloom_types::{NanoDollars, TokenCount, armed};
 
 use crate::hold::HoldTerms;
 
@@ -47,9 +47,11 @@ pub fn charge(terms: &HoldTerms, delivered: &Delivered) -> Charge {
     if !delivered.content_relayed {
         return Charge::default();
     }
-    let relayed = delivered.relayed_output.min(terms.output_ceiling());
+    let ceiling = |count: TokenCount, most: TokenCount| if armed!("charge_ceiling") { count.min(most) } else { count };
+    let relayed = ceiling(delivered.relayed_output, terms.output_ceiling());
     let (input_tokens, output_tokens) = match delivered.receipt {
-        Some(receipt) => (receipt.input.min(terms.input_ceiling()), receipt.output.min(relayed)),
+        Some(receipt) if !armed!("charge_relayed") => (receipt.input, receipt.output),
+        Some(receipt) => (ceiling(receipt.input, terms.input_ceiling()), receipt.output.min(relayed)),
         None => (TokenCount(0), relayed),
     };
     let amount = terms

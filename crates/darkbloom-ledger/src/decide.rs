@@ -1,6 +1,6 @@
 //! The decisions: given what stands in the books, what an event writes into them.
 
-use darkbloom_types::{AccountId, Millis, NanoDollars, ProviderId, RequestId, UnixMillis};
+use darkbloom_types::{AccountId, Millis, NanoDollars, ProviderId, RequestId, UnixMillis, armed};
 
 use crate::book::{Book, Leg, Transfer};
 use crate::charge::{BasisPoints, Charge, Delivered, charge, divide};
@@ -128,7 +128,7 @@ pub fn place(request: &HoldRequest, view: &PlaceView<'_>) -> Result<Placement, P
     if view.request_known {
         return Err(PlaceRefusal::DuplicateRequest);
     }
-    if view.operation.settled {
+    if armed!("operation_settled_once") && view.operation.settled {
         return Err(PlaceRefusal::AlreadyCompleted);
     }
     if view.operation.open.is_some() && view.operation.open != request.supersedes {

@@ -12,8 +12,8 @@ use darkbloom_seal::{Epoch, EpochRing};
 use darkbloom_store::ReceiptOutbox;
 use darkbloom_types::{CatalogueDigest, EpochId, NetworkId, ProviderId, SecretString, TokenCount};
 use darkbloom_wire::{
-    CatalogueEntry, CoordinatorFrame, Dial, Hello, ModelLoad, ProviderFrame, PublicKey, Statement, Welcome,
-    catalogue_digest, challenge_digest, limits,
+    CatalogueEntry, ChallengeProof, CoordinatorFrame, Dial, Hello, ModelLoad, ProviderFrame, PublicKey, Statement,
+    Welcome, catalogue_digest, challenge_digest, limits,
 };
 use futures_util::SinkExt as _;
 use rand_core::Rng as _;
@@ -398,7 +398,11 @@ impl Agent {
     /// The introduction, and what is said in it.
     async fn hello(&self, serving: &Serving, welcome: &Welcome) -> Result<(Hello, Stated), Broken> {
         let network = NetworkId::of_coordinator_key(&welcome.coordinator);
-        let (unsigned, epoch) = statement(serving);
+        let (unsigned, epoch, receipt_key) = {
+            let ring = serving.ring();
+            let (unsigned, epoch) = statement_of(serving, &ring);
+            (unsigned, epoch, ring.current().receipt_key())
+        };
         let digest = challenge_digest(&network, &welcome.nonce, &welcome.connection, &epoch);
         let SignedStatement { bytes, words, complete } = self.signatory.state(unsigned).await?;
         let hello = Hello {
@@ -407,6 +411,7 @@ impl Agent {
             join_token: self.join_token.to_send(),
             models: loads(serving).into(),
             capabilities: Vec::new().into(),
+            epoch_proof: ChallengeProof { digest }.sign(&*receipt_key)?,
         };
         Ok((hello, Stated { epoch, words, complete }))
     }
@@ -420,9 +425,12 @@ async fn say(socket: &mut Socket, frame: impl Into<ProviderFrame>) -> Result<(),
 
 /// The current epoch's statement, to be signed, and the epoch.
 pub fn statement(serving: &Serving) -> (Statement, EpochId) {
+    statement_of(serving, &serving.ring())
+}
+
+fn statement_of(serving: &Serving, ring: &EpochRing) -> (Statement, EpochId) {
     let release = concat!("darkbloom/", env!("CARGO_PKG_VERSION"));
     let models = serving.models.iter().map(|(digest, _)| *digest).collect();
-    let ring = serving.ring();
     let current = ring.current();
     let mut statement = current.statement(ring.network(), models, Vec::new(), release);
     let about = &serving.about;

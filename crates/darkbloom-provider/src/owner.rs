@@ -38,8 +38,7 @@ pub fn delete_key(data: &Path, config: &KeyConfig) -> Result<(), StartError> {
     Ok(delete(data, config)?)
 }
 
-/// Holds a folder as a running provider does; nothing where none ever ran there.
-fn hold(data: &Path) -> Result<Option<ReceiptOutbox>, StartError> {
-    let outbox = data.join(OUTBOX_FILE);
-    if outbox.exists() { Ok(Some(ReceiptOutbox::open(&outbox)?)) } else { Ok(None) }
+/// Holds a folder as a running provider does; nothing where there is no folder.
+fn hold(data: &Path) -> Result<Option<impl Sized + use<>>, StartError> {
+    if data.exists() { Ok(Some(ReceiptOutbox::hold(&data.join(OUTBOX_FILE))?)) } else { Ok(None) }
 }

@@ -1,7 +1,10 @@
 //! One connected provider.
 
+use std::collections::{BTreeMap, HashMap};
+
 use darkbloom_types::{
     CatalogueDigest, ConnectionId, EpochId, MonoMillis, ProviderId, Standing, Tier, TokenCount, Turns, UnixMillis,
+    armed,
 };
 use darkbloom_wire::{LoadOutcome, ModelLoad, Residence};
 
@@ -16,8 +19,11 @@ pub mod times {
     pub const CHALLENGE_ANSWER: Millis = Millis::from_secs(30);
     /// Challenges that may wait for an answer: a machine that slept answers them one after the other.
     pub const CHALLENGES_OPEN_MAX: usize = 4;
-    /// Epochs by which a second process with the same key is noticed: as many as it has in some hours.
-    pub const INTRODUCED_MAX: usize = 8;
+    /// Epochs by which a second process with the same key is noticed: those of an hour in which a provider starts again every
+    /// minute.
+    pub const INTRODUCED_MAX: usize = 64;
+    /// Providers that are remembered while they are away.
+    pub const AWAY_MAX: usize = 10_000;
     /// Failures in a row after which a provider pauses.
     pub const FAULTS_MAX: u32 = 3;
     /// How long it pauses; then one request may try.
@@ -63,6 +69,8 @@ pub struct Registration {
     pub provider: ProviderId,
     /// On which connection.
     pub connection: ConnectionId,
+    /// The connection's number: of two, the later one has the greater.
+    pub number: u64,
     /// The statement of its current epoch.
     pub stated: Stated,
     /// What it says that it has loaded.
@@ -100,24 +108,27 @@ impl Record {
     }
 }
 
-/// The epochs with which the last connections of an identity introduced themselves, the latest last. The keys of an epoch
-/// live in one process's memory, and a process goes from one epoch to the next and never back: one that comes again after
-/// another shows that two processes live.
+/// The epochs that connections of an identity stated, the latest last. The keys of an epoch live in one process's memory, and a
+/// process goes from one epoch to the next and never back: one that comes again after another shows that two processes live.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Introduced(Vec<EpochId>);
+pub(crate) struct Introduced(Vec<(EpochId, UnixMillis)>);
 
 impl Introduced {
-    /// Another connection introduces itself. Whether that shows a second process.
-    pub fn again(&mut self, epoch: EpochId) -> bool {
-        if self.0.last() == Some(&epoch) {
+    /// An epoch is stated that opens until then. Whether that shows a second process.
+    pub fn again(&mut self, epoch: EpochId, open_until: UnixMillis, wall: UnixMillis) -> bool {
+        if self.0.last().is_some_and(|(last, _)| *last == epoch) {
             return false;
         }
-        let second = self.0.contains(&epoch);
-        self.0.retain(|known| *known != epoch);
+        let known = self.0.len();
+        self.0.retain(|(known, _)| *known != epoch);
+        let second = self.0.len() < known;
+        // An epoch that opens no more is introduced no more.
+        self.0.retain(|(_, until)| wall < *until);
         if self.0.len() >= times::INTRODUCED_MAX {
-            self.0.remove(0);
+            // The oldest stay: whoever fills the list to hide an epoch that is known fills it with his own.
+            self.0.pop();
         }
-        self.0.push(epoch);
+        self.0.push((epoch, open_until));
         second
     }
 }
@@ -127,6 +138,44 @@ impl Introduced {
 pub(crate) struct Gone {
     pub record: Record,
     pub introduced: Introduced,
+    /// The number of its last connection.
+    pub number: u64,
+}
+
+/// Those that are not connected. Where there is no room for another, the one that went first is forgotten.
+#[derive(Debug, Default)]
+pub(crate) struct Away {
+    by_id: HashMap<ProviderId, (u64, Gone)>,
+    order: BTreeMap<u64, ProviderId>,
+    next: u64,
+}
+
+impl Away {
+    pub fn get(&self, id: &ProviderId) -> Option<&Gone> {
+        self.by_id.get(id).map(|(_, gone)| gone)
+    }
+
+    pub fn get_mut(&mut self, id: &ProviderId) -> Option<&mut Gone> {
+        self.by_id.get_mut(id).map(|(_, gone)| gone)
+    }
+
+    pub fn take(&mut self, id: &ProviderId) -> Option<Gone> {
+        let (place, gone) = self.by_id.remove(id)?;
+        self.order.remove(&place);
+        Some(gone)
+    }
+
+    pub fn put(&mut self, id: ProviderId, gone: Gone) {
+        self.take(&id);
+        if self.by_id.len() >= times::AWAY_MAX
+            && let Some((_, first)) = self.order.pop_first()
+        {
+            self.by_id.remove(&first);
+        }
+        self.order.insert(self.next, id);
+        self.by_id.insert(id, (self.next, gone));
+        self.next += 1;
+    }
 }
 
 #[derive(Debug)]
@@ -143,6 +192,8 @@ pub(crate) struct Provider {
     pub introduced: Introduced,
     /// The challenges that are not answered and when each was sent, the latest last.
     pub challenges: Vec<([u8; 32], MonoMillis)>,
+    /// Those that were answered last: one that was sent twice may be answered twice.
+    pub answered: Vec<[u8; 32]>,
     pub challenge_at: MonoMillis,
     /// Epochs that its connection may still begin.
     pub epoch_turns: Turns,
@@ -163,8 +214,14 @@ pub(crate) struct Load {
 }
 
 impl Provider {
+    /// What is remembered of it when its connection is over.
+    pub fn leave(self) -> Gone {
+        Gone { record: self.record, introduced: self.introduced, number: self.registration.number }
+    }
+
     pub fn challenge_missed(&self, now: MonoMillis) -> bool {
-        self.challenges.first().is_some_and(|(_, sent)| now.since(*sent) >= times::CHALLENGE_ANSWER)
+        armed!("challenge_missed")
+            && self.challenges.first().is_some_and(|(_, sent)| now.since(*sent) >= times::CHALLENGE_ANSWER)
     }
 
     fn served(&self, model: &CatalogueDigest) -> Option<&ModelLoad> {

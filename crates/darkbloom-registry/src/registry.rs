@@ -5,18 +5,15 @@ use std::ops::Bound;
 
 use darkbloom_types::{
     CatalogueDigest, ConnectionId, Distrust, EpochId, Millis, MonoMillis, ProviderId, RefusalCode, RequestId, Standing,
-    Tier, TokenCount, Turns, UnixMillis,
+    Tier, TokenCount, Turns, UnixMillis, armed,
 };
 use darkbloom_wire::{ModelLoad, limits};
 use rand_core::CryptoRng;
 
 use crate::eligibility::{Ineligible, eligible};
-use crate::provider::{Gone, Provider, Registration, Stated, times};
+use crate::provider::{Away, Gone, Provider, Registration, Stated, times};
 use crate::queue::{Call, Queue, Waiting};
 use trust::next_challenge;
-
-/// Providers whose records are remembered while they are away.
-const GONE_MAX: usize = 10_000;
 
 /// What a request asks of the router.
 #[derive(Debug, Clone, Copy)]
@@ -100,9 +97,13 @@ pub struct ProviderView {
 pub struct Registered {
     /// The connection that this one takes over from.
     pub replaced: Option<Replaced>,
-    /// What is held against the identity from now on, where that changed.
-    pub standing: Option<Standing>,
+    /// Whether more is held against the identity than was known before.
+    pub standing_changed: bool,
 }
+
+/// A later connection of the same identity has introduced itself already: what comes on this one was held up on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overtaken;
 
 /// A connection that gets no more work, since another of the same identity takes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +121,7 @@ pub struct Registry {
     providers: BTreeMap<ProviderId, Provider>,
     by_connection: HashMap<ConnectionId, ProviderId>,
     /// What is remembered of providers that are not connected.
-    gone: HashMap<ProviderId, Gone>,
+    gone: Away,
     queue: Queue,
     wakes: Vec<RequestId>,
     loads: Vec<(ConnectionId, CatalogueDigest)>,
@@ -129,20 +130,28 @@ pub struct Registry {
 impl Registry {
     /// Takes in a provider that introduced itself and whose statement and proof were verified. The newest connection of an
     /// identity counts. One that shows that two processes have the identity's key is taken in and distrusted.
+    ///
+    /// # Errors
+    /// [`Overtaken`]; then nothing changes.
     pub fn register(
         &mut self,
         registration: Registration,
         now: MonoMillis,
         wall: UnixMillis,
         rng: &mut impl CryptoRng,
-    ) -> Registered {
+    ) -> Result<Registered, Overtaken> {
         let id = registration.provider;
         let connection = registration.connection;
+        let present = self.providers.get(&id).map(|provider| provider.registration.number);
+        let last = present.or_else(|| self.gone.get(&id).map(|gone| gone.number));
+        if last.is_some_and(|last| registration.number < last) {
+            return Err(Overtaken);
+        }
         let mut before = self.providers.remove(&id);
         if let Some(provider) = &mut before {
             provider.abandon_loading(now);
         }
-        let epoch = registration.stated.epoch;
+        let (epoch, open_until) = (registration.stated.epoch, registration.stated.open_until);
         // The keys of an epoch live in one process's memory: who still has the current one also has the one before. A
         // restarted provider has neither.
         let same = before.as_ref().filter(|provider| provider.registration.stated.epoch == epoch);
@@ -154,12 +163,15 @@ impl Registry {
             self.by_connection.remove(&replaced.connection);
         }
         // It follows the identity, so that reconnecting cleans nobody.
-        let known = before.map(|provider| Gone { record: provider.record, introduced: provider.introduced });
-        let Gone { mut record, mut introduced } = known.or_else(|| self.gone.remove(&id)).unwrap_or_default();
-        record.standing = record.standing.worse(registration.standing);
-        let shared = introduced.again(epoch);
-        let standing = if shared { record.standing.failed(Distrust::KeyShared, wall) } else { None };
-        record.standing = standing.unwrap_or(record.standing);
+        let known = before.map(Provider::leave).or_else(|| self.gone.take(&id));
+        let known = known.filter(|_| armed!("standing_follows")).unwrap_or_default();
+        let Gone { mut record, mut introduced, .. } = known;
+        let stored = registration.standing;
+        record.standing = record.standing.worse(stored);
+        if introduced.again(epoch, open_until, wall) && armed!("key_shared") {
+            record.standing = record.standing.failed(Distrust::KeyShared, wall).unwrap_or(record.standing);
+        }
+        let standing_changed = record.standing != stored;
         let models = registration.models.clone();
         let mut provider = Provider {
             registration,
@@ -170,6 +182,7 @@ impl Registry {
             record,
             introduced,
             challenges: Vec::new(),
+            answered: Vec::new(),
             challenge_at: next_challenge(now, rng),
             epoch_turns: Turns::full(now),
             loading: Vec::new(),
@@ -179,7 +192,7 @@ impl Registry {
         self.providers.insert(id, provider);
         self.by_connection.insert(connection, id);
         self.standing_changed(&id, now, wall);
-        Registered { replaced, standing }
+        Ok(Registered { replaced, standing_changed })
     }
 
     /// The provider on a connection.
@@ -207,7 +220,7 @@ impl Registry {
             for model in provider.models() {
                 self.wake_hopeless_for(&id, &model, now, wall);
             }
-            self.remember(id, Gone { record: provider.record, introduced: provider.introduced });
+            self.gone.put(id, provider.leave());
         }
         Some(id)
     }
@@ -224,16 +237,9 @@ impl Registry {
 
     /// A provider whose connection broke under its requests has failed them, though it is not here to hear it.
     fn fault_of_gone(&mut self, provider: ProviderId, now: MonoMillis) {
-        let mut gone = self.gone.get(&provider).cloned().unwrap_or_default();
+        let mut gone = self.gone.take(&provider).unwrap_or_default();
         gone.record.fault(now);
-        self.remember(provider, gone);
-    }
-
-    fn remember(&mut self, provider: ProviderId, gone: Gone) {
-        if self.gone.len() >= GONE_MAX && !self.gone.contains_key(&provider) {
-            self.gone.clear();
-        }
-        self.gone.insert(provider, gone);
+        self.gone.put(provider, gone);
     }
 
     /// A heartbeat: what is loaded, what runs. Returns how many models were ignored because the provider's statement does
@@ -271,9 +277,19 @@ impl Registry {
     }
 
     /// The verified statement of the next epoch. The one before stays openable for requests in flight, for as long as its
-    /// own statement says.
-    pub fn next_epoch(&mut self, connection: &ConnectionId, stated: Stated, now: MonoMillis, wall: UnixMillis) {
-        let Some(provider) = self.on(connection) else { return };
+    /// own statement says. Returns the provider where that changed what is held against it: an epoch that was stated before
+    /// another is another process's.
+    pub fn next_epoch(
+        &mut self,
+        connection: &ConnectionId,
+        stated: Stated,
+        now: MonoMillis,
+        wall: UnixMillis,
+    ) -> Option<ProviderId> {
+        let provider = self.on(connection)?;
+        let shared = provider.introduced.again(stated.epoch, stated.open_until, wall) && armed!("key_shared");
+        let standing = provider.record.standing.failed(Distrust::KeyShared, wall).filter(|_| shared);
+        provider.record.standing = standing.unwrap_or(provider.record.standing);
         let before = std::mem::replace(&mut provider.registration.stated, stated);
         if before.epoch != provider.registration.stated.epoch {
             provider.previous_epoch = Some((before.epoch, before.open_until));
@@ -281,7 +297,8 @@ impl Registry {
         let models = std::mem::take(&mut provider.registration.models);
         provider.load(models);
         let id = provider.registration.provider;
-        self.wake_all_at(&id, now, wall);
+        self.standing_changed(&id, now, wall);
+        standing.map(|_| id)
     }
 
     /// The signed statement of a connection's current epoch.
@@ -459,9 +476,9 @@ impl Registry {
         if let Some(found) = self.providers.get_mut(provider) {
             found.record.doubted_until = until;
         } else {
-            let mut gone = self.gone.get(provider).cloned().unwrap_or_default();
+            let mut gone = self.gone.take(provider).unwrap_or_default();
             gone.record.doubted_until = until;
-            self.remember(*provider, gone);
+            self.gone.put(*provider, gone);
         }
     }
 

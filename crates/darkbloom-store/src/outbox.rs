@@ -31,6 +31,14 @@ pub struct ReceiptOutbox {
 }
 
 impl ReceiptOutbox {
+    /// Keeps everybody else from opening the outbox in this file, which need not be there; its folder must.
+    ///
+    /// # Errors
+    /// [`OpenStoreError`].
+    pub fn hold(file: &Path) -> Result<impl Sized + use<>, OpenStoreError> {
+        FileLock::take(&with_suffix(file, ".lock"), file)
+    }
+
     /// Opens the outbox in this file, making it and its folder if need be. Blocks for as long as the disk takes.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use darkbloom_types::{Distrust, Failed, ProviderId, Standing, UnixMillis};
+use darkbloom_types::{Distrust, Failed, ProviderId, Standing, UnixMillis, armed};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::cache::PROVIDERS_MAX;
@@ -164,10 +164,10 @@ impl Store {
             if !known(connection, old)? {
                 return Err(SuccessionRefusal::Unknown.into());
             }
-            if standing == Standing::Revoked {
+            if armed!("succession_revoked") && standing == Standing::Revoked {
                 return Err(SuccessionRefusal::Revoked.into());
             }
-            if standing.distrust().is_some_and(|failed| failed.reason == Distrust::KeyShared) {
+            if standing.key_was_shared() {
                 return Err(SuccessionRefusal::Shared.into());
             }
             if successor.is_some() {

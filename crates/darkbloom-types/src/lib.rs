@@ -6,6 +6,28 @@
 
 #![forbid(unsafe_code)]
 
+/// Whether the check of this name is made: always, in everything that ships. It stands before each check that the attack
+/// suite switches off, in a build of its own, to see that it is what stops an attack.
+#[cfg(not(feature = "weakened"))]
+#[macro_export]
+macro_rules! armed {
+    ($name:literal) => {
+        true
+    };
+}
+
+/// Whether the check of this name is made: unless the attack suite has switched it off.
+#[cfg(feature = "weakened")]
+#[macro_export]
+macro_rules! armed {
+    ($name:literal) => {
+        $crate::weakened::armed($name)
+    };
+}
+
+#[cfg(feature = "weakened")]
+pub use darkbloom_weakened as weakened;
+
 mod id;
 mod money;
 mod refusal;

@@ -110,6 +110,10 @@ impl Standing {
     #[must_use]
     pub fn failed(self, reason: Distrust, now: UnixMillis) -> Option<Self> {
         let before = match self {
+            // A copied key is the worst that can be said: it is said also of those that are distrusted for something else.
+            Self::Distrusted(failed) if reason == Distrust::KeyShared && failed.reason != reason => {
+                return Some(Self::Distrusted(Failed { reason, ..failed }));
+            }
             Self::Distrusted(_) | Self::Revoked => return None,
             Self::Recovered(failed) if now < failed.until.after(FORGOTTEN) => failed.times,
             Self::Clean | Self::Recovered(_) => 0,
@@ -143,6 +147,15 @@ impl Standing {
         match self {
             Self::Distrusted(failed) => Some(failed),
             Self::Clean | Self::Recovered(_) | Self::Revoked => None,
+        }
+    }
+
+    /// Whether two processes were seen with its key, and the operator has not said that this is over.
+    #[must_use]
+    pub fn key_was_shared(self) -> bool {
+        match self {
+            Self::Distrusted(failed) | Self::Recovered(failed) => failed.reason == Distrust::KeyShared,
+            Self::Clean | Self::Revoked => false,
         }
     }
 
@@ -201,9 +214,17 @@ mod tests {
     #[test]
     fn what_follows_from_one_failure_is_not_counted_again() {
         let (standing, _) = failed(Standing::Clean, NOW);
-        for reason in Distrust::ALL {
-            assert_eq!(standing.failed(reason, NOW.after(Millis::from_minutes(60))), None);
+        let later = NOW.after(Millis::from_minutes(60));
+        for reason in [Distrust::ChallengeFailed, Distrust::StatementFailed] {
+            assert_eq!(standing.failed(reason, later), None);
         }
+        let shared = standing.failed(Distrust::KeyShared, later).unwrap();
+        let (first, now) = (standing.distrust().unwrap(), shared.distrust().unwrap());
+        assert_eq!((now.reason, now.until, now.times), (Distrust::KeyShared, first.until, first.times));
+        for reason in Distrust::ALL {
+            assert_eq!(shared.failed(reason, later), None);
+        }
+        assert!(shared.key_was_shared() && Standing::Recovered(now).key_was_shared() && !standing.key_was_shared());
     }
 
     #[test]

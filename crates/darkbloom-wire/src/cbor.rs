@@ -1,5 +1,6 @@
 //! Deterministic CBOR, read strictly: definite lengths, shortest integers, ascending unique keys, nothing left over.
 
+use darkbloom_types::armed;
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
 
@@ -177,7 +178,9 @@ impl<'a> Reader<'a> {
     pub(crate) fn unknown_key(&mut self, key: i64) -> Result<(), DecodeError> {
         match self.rule {
             Unknown::Refuse => return Err(DecodeError::UnknownKey { key }),
-            Unknown::RefuseCritical if key < 0 => return Err(DecodeError::CriticalKey { key }),
+            Unknown::RefuseCritical if armed!("critical_keys") && key < 0 => {
+                return Err(DecodeError::CriticalKey { key });
+            }
             Unknown::RefuseCritical | Unknown::Skip => {}
         }
         self.skipped = self.skipped.saturating_add(1);

@@ -4,6 +4,7 @@
 //! string is the external additional data, so a signature over one kind of object is none over another. Signatures are
 //! verified over the bytes as received.
 
+use darkbloom_types::armed;
 use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
 use sha2::{Digest as _, Sha256};
 
@@ -138,7 +139,7 @@ fn to_be_signed(domain: Domain, protected: &[u8], payload: &[u8]) -> Vec<u8> {
     writer.array(4);
     writer.text("Signature1");
     writer.bytes(protected);
-    writer.bytes(domain.string().as_bytes());
+    writer.bytes(if armed!("signature_domain") { domain.string().as_bytes() } else { b"" });
     writer.bytes(payload);
     writer.finish()
 }
@@ -223,11 +224,12 @@ pub fn open_signed<'a>(
     }
     let message = to_be_signed(domain, protected, payload);
     match key {
+        _ if !armed!("signature") => {}
         PublicKey::P256(point) => {
             let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(point).map_err(|_| VerifyError::PublicKey)?;
             let signature = p256::ecdsa::Signature::from_slice(signature).map_err(|_| VerifyError::Signature)?;
             // With s also n − s verifies. Objects are named by their bytes, so only the lower one is a signature here.
-            if signature.normalize_s() != signature {
+            if armed!("signature_low_s") && signature.normalize_s() != signature {
                 return Err(VerifyError::Signature);
             }
             key.verify_prehash(&Sha256::digest(&message), &signature).map_err(|_| VerifyError::Signature)?;

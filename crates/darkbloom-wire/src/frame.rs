@@ -148,6 +148,8 @@ record! {
         4 models: List<ModelLoad> [MODELS_PER_PROVIDER_MAX],
         /// Features that the provider speaks.
         5 capabilities: List<String> [CAPABILITIES_MAX, TEXT_BYTES_MAX],
+        /// The same proof signed by the epoch's receipt key: a statement is public, the keys that it names are not.
+        6 epoch_proof: Vec<u8> [RECEIPT_BYTES_MAX],
     }
 }
 

@@ -97,7 +97,9 @@ fn replace(place: &Place, to: Option<Home>) -> Result<(), Failure> {
     say(
         "The coordinator learns it when `darkbloom start` connects next, without a join token. Consumers' pins of the old identity",
     )?;
-    say("hold for this one, as long as no more than four keys lie between.")
+    say(
+        "hold for this one and the next three. It refuses a key that two machines were seen with: its operator has to trust that first.",
+    )
 }
 
 fn forget(place: &Place, yes: bool) -> Result<(), Failure> {

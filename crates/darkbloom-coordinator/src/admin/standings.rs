@@ -69,12 +69,12 @@ pub async fn put(
             revoked
         }
         Wanted::Clean => {
-            if shared.store.standing(provider) == Standing::Revoked {
+            let (now, wall) = (shared.mono(), clock::now());
+            let put = shared.store.standing_put(provider, Standing::Clean, wall, asked.note).await.map_err(internal)?;
+            if put == Standing::Revoked {
                 let detail = "a revocation is for good: the provider needs a new identity";
                 return Err(Refusal::new(RefusalCode::Forbidden, detail).into());
             }
-            let (now, wall) = (shared.mono(), clock::now());
-            shared.store.standing_put(provider, Standing::Clean, wall, asked.note).await.map_err(internal)?;
             shared.with_registry(|registry| registry.set_standing(&provider, Standing::Clean, now, wall));
             vec![provider]
         }
@@ -83,11 +83,11 @@ pub async fn put(
     Ok(Json(json!({"standing": asked.standing.name(), "providers": changed})))
 }
 
-/// A revoked identity's connection is told why and closed.
+/// A revoked identity's connections are told why and closed.
 fn close(shared: &Shared, provider: &ProviderId) {
     let (now, wall) = (shared.mono(), clock::now());
-    let connection = shared.with_registry(|registry| registry.set_standing(provider, Standing::Revoked, now, wall));
-    if let Some(connection) = connection.and_then(|id| shared.connection(&id)) {
+    shared.with_registry(|registry| registry.set_standing(provider, Standing::Revoked, now, wall));
+    for connection in shared.connections_of(*provider) {
         connection.send(identity_revoked());
         connection.close.notify_one();
     }

@@ -33,13 +33,14 @@ async fn challenged(shared: &Shared) -> (Arc<Connection>, SoftwareKey, impl Fn(&
     let registration = Registration {
         provider: verdict.provider,
         connection: connection.id,
+        number: connection.number,
         stated: stated(statement, &verdict),
         models: Vec::new(),
         standing: Standing::Clean,
     };
     let later = shared.mono().after(Millis::from_minutes(7));
     shared.with_registry(|registry| {
-        registry.register(registration, shared.mono(), clock::now(), &mut clock::rng());
+        registry.register(registration, shared.mono(), clock::now(), &mut clock::rng()).unwrap();
         assert_eq!(registry.challenges_due(later, &mut clock::rng()).len(), 1);
     });
     let (network, id) = (shared.network, connection.id);
@@ -66,8 +67,8 @@ async fn attack_a_challenge_that_is_answered_wrong_is_held_against_the_identity(
     // A right answer before its time is over changes nothing either.
     trust::challenge_answer(&shared, &connection, &proof(&open).sign(&key).unwrap()).await.unwrap();
     assert!(shared.store.standing(provider).distrust().is_some());
-    let again = trust::challenge_answer(&shared, &connection, &proof(&open).sign(&key).unwrap()).await.unwrap_err();
-    assert_eq!(again.code, RefusalCode::InvalidRequest, "an answer counts once");
+    // Sent twice, it may be answered twice; that is no answer to nothing.
+    trust::challenge_answer(&shared, &connection, &proof(&open).sign(&key).unwrap()).await.unwrap();
 }
 
 #[tokio::test]
@@ -100,10 +101,11 @@ async fn a_new_connection_knows_the_epochs_of_the_one_it_replaces() {
         known_at: clock::now(),
     };
     let (models, standing) = (Vec::new(), Standing::Clean);
-    let registration = Registration { provider: PROVIDER, connection: old.id, stated, models, standing };
+    let registration =
+        Registration { provider: PROVIDER, connection: old.id, number: old.number, stated, models, standing };
     shared.add_connection(Arc::clone(&old));
     shared.with_registry(|registry| {
-        registry.register(registration, shared.mono(), clock::now(), &mut clock::rng());
+        registry.register(registration, shared.mono(), clock::now(), &mut clock::rng()).unwrap();
     });
     let (new, _sent) = Connection::new(ConnectionId([2; 16]));
     new.learn_epoch(epoch(9));

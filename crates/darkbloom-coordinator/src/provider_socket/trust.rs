@@ -7,7 +7,7 @@ use darkbloom_types::{Distrust, ProviderId, Refusal, RefusalCode, SecretString, 
 use darkbloom_wire::Hello;
 
 use crate::auth;
-use crate::state::{Connection, Shared};
+use crate::state::{Connection, Shared, lock};
 
 /// Why a statement or proof is refused.
 pub fn refusal(error: &StatementError) -> Refusal {
@@ -34,16 +34,30 @@ pub fn verify(shared: &Shared, statement: &[u8]) -> Result<Verdict, StatementErr
     verify_statement(statement, &policy, clock::now())
 }
 
+/// What is held against an identity now. One that another has the place of counts as revoked.
+pub fn standing(shared: &Shared, provider: ProviderId) -> Standing {
+    if shared.store.successor(provider).is_some() { Standing::Revoked } else { shared.store.standing(provider) }
+}
+
+/// The operator wants an identity no more.
+pub fn by_operator() -> Refusal {
+    Refusal::new(RefusalCode::IdentityRevoked, "the operator revoked it")
+}
+
+/// Why an identity counts no more.
+pub fn revoked(shared: &Shared, provider: ProviderId) -> Refusal {
+    shared.store.successor(provider).map_or_else(by_operator, |successor| {
+        let detail = format!("its owner rotated the key: {successor} has its place");
+        Refusal::new(RefusalCode::IdentityRevoked, detail)
+    })
+}
+
 /// A new identity needs a join token; a known one does not. One that was revoked, or whose owner has another in its place,
 /// is refused, whatever it proves.
 pub async fn admit(shared: &Shared, hello: &Hello, verdict: &Verdict) -> Result<(), Refusal> {
     let provider = verdict.provider;
-    if shared.store.standing(provider) == Standing::Revoked {
-        return Err(Refusal::new(RefusalCode::IdentityRevoked, "the operator revoked it"));
-    }
-    if let Some(successor) = shared.store.successor(provider) {
-        let detail = format!("its owner rotated the key: {successor} has its place");
-        return Err(Refusal::new(RefusalCode::IdentityRevoked, detail));
+    if standing(shared, provider) == Standing::Revoked {
+        return Err(revoked(shared, provider));
     }
     take_over(shared, verdict).await?;
     if shared.store.provider_known(provider) {
@@ -68,14 +82,19 @@ async fn take_over(shared: &Shared, verdict: &Verdict) -> Result<(), Refusal> {
         if shared.store.standing(*old) == Standing::Revoked {
             return Err(Refusal::new(RefusalCode::IdentityRevoked, SuccessionRefusal::Revoked.to_string()));
         }
-        // Whoever is known already has a history, and who is not has none to pass on.
-        if shared.store.provider_known(new) || !shared.store.provider_known(*old) {
+        // Who is not known has nothing to pass on, and nobody here to take it from.
+        if !shared.store.provider_known(*old) || shared.store.successor(*old) == Some(new) {
             continue;
         }
         match shared.store.succeed(*old, new, signed.clone(), clock::now()).await {
             Ok(()) => {}
             Err(SuccessionError::Refused(refusal)) => {
-                return Err(Refusal::new(RefusalCode::IdentityRevoked, refusal.to_string()));
+                let code = if refusal == SuccessionRefusal::Revoked {
+                    RefusalCode::IdentityRevoked
+                } else {
+                    RefusalCode::SuccessionRefused
+                };
+                return Err(Refusal::new(code, format!("{refusal} ({old})")));
             }
             Err(SuccessionError::Store(error)) => {
                 tracing::error!(%error, "cannot note that an identity took over from another");
@@ -96,20 +115,20 @@ async fn take_over(shared: &Shared, verdict: &Verdict) -> Result<(), Refusal> {
 /// Checks the answer to a challenge. One that does not hold is held against the identity: who answers has proven that it has
 /// the key.
 pub async fn challenge_answer(shared: &Shared, connection: &Connection, proof: &[u8]) -> Result<(), Refusal> {
-    let (open, statement) =
-        shared.with_registry(|registry| (registry.open_challenges(&connection.id), registry.statement(&connection.id)));
-    let Some(statement) = statement.filter(|_| !open.is_empty()) else {
+    let (known, statement) = shared
+        .with_registry(|registry| (registry.known_challenges(&connection.id), registry.statement(&connection.id)));
+    let Some(statement) = statement.filter(|_| !known.is_empty()) else {
         return Err(Refusal::new(RefusalCode::InvalidRequest, "an answer without a challenge"));
     };
     // It held when it came, so what fails now is its time.
     let verdict = verify(shared, &statement).map_err(|error| refusal(&error))?;
-    match verify_challenge(proof, &verdict, &open, &connection.id) {
+    match verify_challenge(proof, &verdict, &known, &connection.id) {
         Ok(nonce) => {
             let (now, wall) = (shared.mono(), clock::now());
             let changed =
                 shared.with_registry(|registry| registry.challenge_answered(&connection.id, &nonce, now, wall));
-            if let Some((provider, standing)) = changed {
-                keep(shared, provider, standing).await;
+            if let Some(provider) = changed {
+                keep(shared, provider).await;
             }
             Ok(())
         }
@@ -128,7 +147,11 @@ pub async fn next_statement(
     statement: &[u8],
 ) -> Result<Verdict, Refusal> {
     let error = match verify(shared, statement) {
-        Ok(verdict) if verdict.provider == provider => return Ok(verdict),
+        Ok(verdict) if verdict.provider == provider => {
+            // What it says of others counts as much as in its introduction.
+            take_over(shared, &verdict).await?;
+            return Ok(verdict);
+        }
         Ok(_) => Refusal::new(RefusalCode::VerificationFailed, "the statement is another identity's"),
         Err(error) => refusal(&error),
     };
@@ -142,24 +165,38 @@ pub async fn next_statement(
 async fn failed(shared: &Shared, connection: &Connection, reason: Distrust) {
     let (now, wall) = (shared.mono(), clock::now());
     let changed = shared.with_registry(|registry| registry.failed_check(&connection.id, reason, now, wall));
-    if let Some((provider, standing)) = changed {
-        keep(shared, provider, standing).await;
+    if let Some(provider) = changed {
+        keep(shared, provider).await;
     }
 }
 
-/// Writes down what is held against an identity, and tells the operator.
-pub async fn keep(shared: &Shared, provider: ProviderId, standing: Standing) {
-    match standing {
-        Standing::Distrusted(failed) => tracing::warn!(
+/// Writes down what is held against an identity, and tells the operator. What cannot be written now is tried again.
+pub async fn keep(shared: &Shared, provider: ProviderId) {
+    match shared.with_registry(|registry| registry.standing(&provider)) {
+        Some(Standing::Distrusted(failed)) => tracing::warn!(
             %provider, reason = failed.reason.name(), until = failed.until.0, times = failed.times,
             "a provider is distrusted: {}", failed.reason.sentence()
         ),
-        Standing::Clean | Standing::Recovered(_) | Standing::Revoked => {
+        Some(standing @ (Standing::Clean | Standing::Recovered(_) | Standing::Revoked)) => {
             tracing::info!(%provider, standing = standing.name(), "what is held against a provider changed");
         }
+        None => {}
     }
-    // The registry has it for as long as this process runs.
-    if let Err(error) = shared.store.standing_put(provider, standing, clock::now(), None).await {
-        tracing::error!(%provider, %error, "cannot write down what is held against a provider");
+    lock(&shared.unkept).insert(provider);
+    write_down(shared, provider).await;
+}
+
+/// Writes what the registry holds against an identity until that is what is written: it may change meanwhile, and others may
+/// write.
+pub async fn write_down(shared: &Shared, provider: ProviderId) {
+    let now = || shared.with_registry(|registry| registry.standing(&provider));
+    while let Some(standing) = now() {
+        if let Err(error) = shared.store.standing_put(provider, standing, clock::now(), None).await {
+            return tracing::error!(%provider, %error, "cannot write down what is held against a provider");
+        }
+        if now() == Some(standing) {
+            break;
+        }
     }
+    lock(&shared.unkept).remove(&provider);
 }

@@ -29,8 +29,19 @@ fn before(folder: &Path, identity: &[u8; 65]) -> Vec<[u8; 65]> {
     words.iter().map(|word| Succession::open_self_signed(word).unwrap().old).collect()
 }
 
+/// Who only looks sees the identity, and changes nothing.
 fn existing(folder: &Path) -> [u8; 65] {
-    Identity::existing(folder, &KeyConfig::software()).unwrap().unwrap().public_point()
+    let before = files(folder);
+    let point = Identity::existing(folder, &KeyConfig::software()).unwrap().unwrap().public_point();
+    assert_eq!(files(folder), before);
+    point
+}
+
+/// Whoever starts has the folder for itself.
+fn opened(folder: &Path) -> [u8; 65] {
+    let (identity, passed) = Identity::open(folder, &KeyConfig::software()).unwrap();
+    assert!(passed.is_empty());
+    identity.public_point()
 }
 
 #[test]
@@ -75,7 +86,9 @@ fn a_crash_leaves_the_old_identity_or_the_new_one() {
     let rename = |folder: &Path, from: &str, to: &str| fs::rename(folder.join(from), folder.join(to)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let (old, _) = interrupted(folder.path(), false);
-    assert_eq!(existing(folder.path()), old, "the new key was made, and nobody has spoken for it");
+    for see in [existing, opened] {
+        assert_eq!(see(folder.path()), old, "the new key was made, and nobody has spoken for it");
+    }
     assert_eq!(files(folder.path()), ["identity.key"]);
     for step in 0..3 {
         let folder = tempfile::tempdir().unwrap();
@@ -86,10 +99,10 @@ fn a_crash_leaves_the_old_identity_or_the_new_one() {
         if step >= 2 {
             rename(folder.path(), "identity.next.key", "identity.key");
         }
-        for _ in 0..2 {
-            assert_eq!(existing(folder.path()), new, "step {step}");
-            assert_eq!(files(folder.path()), ["identity.key", "successions"], "step {step}");
+        for see in [existing, opened, existing] {
+            assert_eq!(see(folder.path()), new, "step {step}");
         }
+        assert_eq!(files(folder.path()), ["identity.key", "successions"], "step {step}");
         assert_eq!(before(folder.path(), &new), [old]);
     }
 }
@@ -107,7 +120,7 @@ fn a_next_key_that_cannot_be_read_now_costs_no_key() {
         assert!(Identity::open(folder.path(), &KeyConfig::software()).is_err());
         assert_eq!(files(folder.path()), known, "step {step}");
         fs::set_permissions(&next, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(existing(folder.path()), new);
+        assert_eq!(opened(folder.path()), new);
     }
 }
 
@@ -145,6 +158,8 @@ fn a_key_moves_into_a_tpm_within_it_and_out_and_leaves_no_orphan() {
     }
     let tpm_only = KeyConfig { homes: vec![Home::Tpm], ..both };
     assert!(matches!(rotate(folder.path(), &tpm_only, Home::Tpm, NOW).map(drop), Err(IdentityError::NotAllowed(_))));
+    let software = rotate(folder.path(), &KeyConfig::software(), Home::Tpm, NOW).map(drop);
+    assert!(matches!(software, Err(IdentityError::HomeNotAllowed(Home::Tpm))), "it says nothing of the identity");
 }
 
 #[test]
@@ -160,8 +175,29 @@ fn a_rotation_into_a_tpm_that_a_crash_cut_short_is_finished_or_taken_back() {
             let word = Succession { old: old.public_point(), new, at: NOW }.sign(&old).unwrap();
             fs::write(folder.path().join("successions"), format!("{}\n", hex::encode(word))).unwrap();
         }
-        let identity = Identity::existing(folder.path(), &config).unwrap().unwrap();
+        let seen = Identity::existing(folder.path(), &config).unwrap().unwrap();
+        let (identity, _) = Identity::open(folder.path(), &config).unwrap();
+        assert_eq!(identity.public_point(), seen.public_point());
         assert_eq!(identity.public_point(), if spoken { new } else { old.public_point() });
         assert_eq!(persistent(&tpm).len(), if spoken { 2 } else { 0 });
     }
+}
+
+#[test]
+fn a_tpm_that_is_away_does_not_shut_out_an_identity_that_left_it() {
+    let (tpm, folder) = (Swtpm::start("a"), tempfile::tempdir().unwrap());
+    let both = KeyConfig { tpm: tpm.path(), ..KeyConfig::default() };
+    Identity::open(folder.path(), &KeyConfig { homes: vec![Home::Tpm], ..both.clone() }).unwrap();
+    let record = folder.path().join("identity.tpm");
+    let kept = fs::read(&record).unwrap();
+    let new = rotate(folder.path(), &both, Home::Software, NOW).unwrap().public_point();
+    // A crash before the old key was destroyed, and then the TPM goes.
+    fs::write(folder.path().join("identity.old.tpm"), kept).unwrap();
+    let away = KeyConfig { tpm: folder.path().join("no-tpm"), ..both.clone() };
+    assert_eq!(Identity::open(folder.path(), &away).unwrap().0.public_point(), new);
+    assert!(folder.path().join("identity.old.tpm").exists(), "it is known still what is to be destroyed");
+    assert!(delete(folder.path(), &away).is_err());
+    assert_eq!(before(folder.path(), &new).len(), 1, "and nothing is lost of an identity that is not deleted");
+    assert_eq!(Identity::open(folder.path(), &both).unwrap().0.public_point(), new);
+    assert_eq!(files(folder.path()), ["identity.key", "successions"]);
 }

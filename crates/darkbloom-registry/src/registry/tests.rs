@@ -54,6 +54,7 @@ fn registration(n: u8, rows: u32) -> Registration {
             row_tokens: TokenCount(64),
             residence: Residence::Loaded,
         }],
+        number: 0,
         standing: Standing::Clean,
     }
 }
@@ -78,7 +79,7 @@ fn wall(now: MonoMillis) -> UnixMillis {
 fn registry(rows: &[u32]) -> Registry {
     let mut registry = Registry::default();
     for (n, rows) in (1..).zip(rows) {
-        registry.register(registration(n, *rows), T0, WALL, &mut Numbers(1));
+        registry.register(registration(n, *rows), T0, WALL, &mut Numbers(1)).unwrap();
     }
     registry
 }
@@ -110,7 +111,7 @@ fn release(registry: &mut Registry, n: u8, now: MonoMillis) {
 /// The latest open challenge of a connection is answered.
 fn answer(registry: &mut Registry, connection: &ConnectionId, now: MonoMillis) -> Option<Standing> {
     let nonce = *registry.open_challenges(connection).last().expect("one is open");
-    registry.challenge_answered(connection, &nonce, now, wall(now)).map(|(_, standing)| standing)
+    registry.challenge_answered(connection, &nonce, now, wall(now)).and_then(|id| registry.standing(&id))
 }
 
 /// Who was woken since the last question.
@@ -152,7 +153,7 @@ fn a_newcomer_wakes_the_queue() {
     route(&mut registry, 1, &[1], &[], T0).unwrap();
     assert_eq!(route(&mut registry, 2, &[1], &[], T0), Err(RouteError::Queued));
     assert_eq!(route(&mut registry, 3, &[1, 2], &[], T0), Err(RouteError::Queued));
-    registry.register(registration(2, 1), T0, WALL, &mut Numbers(1));
+    registry.register(registration(2, 1), T0, WALL, &mut Numbers(1)).unwrap();
     assert_eq!(registry.take_wakes(), [RequestId([3; 16])], "and nobody who is not sealed to it");
 }
 
@@ -218,7 +219,7 @@ fn a_free_row_wakes_nobody_who_was_tried_there_or_demands_more() {
     assert_eq!(route(&mut registry, 101, &[1], &[], T0), Ok(provider(1)));
     let mut proven = registration(2, 1);
     (proven.stated.tier, proven.connection) = (Tier::Hardware, ConnectionId([22; 16]));
-    registry.register(proven, T0, WALL, &mut Numbers(1));
+    registry.register(proven, T0, WALL, &mut Numbers(1)).unwrap();
     assert_eq!(woken(&mut registry), [1]);
     assert_eq!(route(&mut registry, 1, &[1, 2], &[1], T0), Ok(provider(2)));
     let recipients = [1, 2].map(|n| (provider(n), EpochId([n; 16])));
@@ -241,7 +242,7 @@ fn a_free_row_wakes_nobody_whose_epoch_is_forgotten() {
     queue(&mut registry, 1, &[1, 2]);
     let mut restarted = registration(1, 1);
     (restarted.connection, restarted.stated) = (ConnectionId([99; 16]), stated(1, 60));
-    registry.register(restarted, T0, WALL, &mut Numbers(1));
+    registry.register(restarted, T0, WALL, &mut Numbers(1)).unwrap();
     assert_eq!(woken(&mut registry), [], "the new process has a row and not the key");
     release(&mut registry, 2, T0);
     assert_eq!(woken(&mut registry), [1]);
@@ -400,7 +401,7 @@ fn failures_of_a_provider_that_is_gone_count_when_it_comes_back() {
     for _ in 0..times::FAULTS_MAX {
         registry.release(&provider(1), &gone, &MODEL, Some(true), T0, WALL);
     }
-    registry.register(registration(1, 4), T0, WALL, &mut Numbers(1));
+    registry.register(registration(1, 4), T0, WALL, &mut Numbers(1)).unwrap();
     assert_eq!(registry.verdict(&provider(1), Tier::None, T0, wall(T0)), Some(Err(Ineligible::Failing)));
 }
 
@@ -465,7 +466,7 @@ fn faults_pause_a_provider_and_follow_it_across_connections() {
     assert_eq!(registry.verdict(&provider(1), Tier::None, T0, wall(T0)), Some(Err(Ineligible::Failing)));
     let mut again = registration(1, 1);
     again.connection = ConnectionId([99; 16]);
-    let replaced = registry.register(again, T0, WALL, &mut Numbers(1)).replaced;
+    let replaced = registry.register(again, T0, WALL, &mut Numbers(1)).unwrap().replaced;
     assert_eq!(replaced, Some(Replaced { connection: ConnectionId([1; 16]), given_up: true }));
     assert_eq!(registry.verdict(&provider(1), Tier::None, T0, wall(T0)), Some(Err(Ineligible::Failing)));
     assert_eq!(
@@ -479,7 +480,7 @@ fn the_end_of_a_replaced_connection_changes_nothing() {
     let mut registry = registry(&[1]);
     let mut again = registration(1, 1);
     again.connection = ConnectionId([99; 16]);
-    registry.register(again, T0, WALL, &mut Numbers(1));
+    registry.register(again, T0, WALL, &mut Numbers(1)).unwrap();
     assert_eq!(registry.disconnected(&ConnectionId([1; 16]), T0, WALL), None);
     assert!(route(&mut registry, 1, &[1], &[], T0).is_ok());
     assert_eq!(registry.disconnected(&ConnectionId([99; 16]), T0, WALL), Some(provider(1)));
@@ -519,7 +520,7 @@ fn a_restarted_provider_opens_nothing_of_before() {
     let mut restarted = registration(1, 4);
     restarted.connection = ConnectionId([2; 16]);
     restarted.stated = stated(1, 60);
-    registry.register(restarted, T0, WALL, &mut Numbers(1));
+    registry.register(restarted, T0, WALL, &mut Numbers(1)).unwrap();
     assert_eq!(route(&mut registry, 1, &[1], &[], T0), Err(RouteError::OthersCould));
 }
 
@@ -529,7 +530,7 @@ fn a_provider_that_only_reconnects_still_opens_the_epoch_before() {
     let mut back = registration(1, 4);
     back.connection = ConnectionId([2; 16]);
     back.stated = stated(1, 50);
-    registry.register(back, T0, WALL, &mut Numbers(1));
+    registry.register(back, T0, WALL, &mut Numbers(1)).unwrap();
     assert_eq!(route(&mut registry, 1, &[1], &[], T0), Ok(provider(1)));
 }
 
@@ -564,7 +565,7 @@ fn models_that_the_statement_does_not_name_are_ignored() {
     let mut registry = Registry::default();
     let mut hello = registration(1, 4);
     hello.models.push(load(OTHER));
-    registry.register(hello, T0, WALL, &mut Numbers(1));
+    registry.register(hello, T0, WALL, &mut Numbers(1)).unwrap();
     assert_eq!((candidates(&registry, MODEL), candidates(&registry, OTHER)), (1, 0));
     assert_eq!(registry.heartbeat(&connection, vec![load(MODEL), load(OTHER)], false, T0, WALL), 1);
     assert_eq!((candidates(&registry, MODEL), candidates(&registry, OTHER)), (1, 0));
@@ -606,7 +607,7 @@ fn a_jump_of_the_wall_clock_silences_and_excuses_nobody() {
 fn candidates_are_eligible_bounded_and_roomiest_first() {
     let mut registry = Registry::default();
     for n in 1..=40 {
-        registry.register(registration(n, u32::from(n)), T0, WALL, &mut Numbers(1));
+        registry.register(registration(n, u32::from(n)), T0, WALL, &mut Numbers(1)).unwrap();
     }
     registry.heartbeat(&ConnectionId([40; 16]), registration(40, 40).models, true, T0, WALL);
     let list = registry.candidates(&MODEL, T0, WALL, &mut Numbers(5));
@@ -627,10 +628,10 @@ fn others_are_preferred_to_a_provider_that_called_a_request_wrong() {
     assert_eq!(registry.verdict(&provider(1), Tier::None, T0, WALL), Some(Ok(())), "it stays eligible");
     assert_eq!(first(&registry, T0.after(times::DOUBT)), provider(1));
     registry.disconnected(&ConnectionId([1; 16]), T0, WALL);
-    registry.register(registration(1, 8), T0, WALL, &mut Numbers(1));
+    registry.register(registration(1, 8), T0, WALL, &mut Numbers(1)).unwrap();
     assert_eq!(first(&registry, T0), provider(2), "reconnecting cleans nobody");
     registry.disconnected(&ConnectionId([1; 16]), T0.after(times::DOUBT), WALL);
     registry.doubt(&provider(1), T0);
-    registry.register(registration(1, 8), T0, WALL, &mut Numbers(1));
+    registry.register(registration(1, 8), T0, WALL, &mut Numbers(1)).unwrap();
     assert_eq!(first(&registry, T0), provider(2), "nor does being away");
 }

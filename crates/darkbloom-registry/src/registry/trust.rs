@@ -16,8 +16,9 @@ impl Registry {
             }
             provider.challenge_at = next_challenge(now, rng);
             // An unanswered challenge stays open, so that asking again does not excuse the silence; and each that was sent may
-            // still be answered, so none gives way to another.
-            if provider.challenges.len() >= times::CHALLENGES_OPEN_MAX {
+            // still be answered, so none gives way to another: where too many are open the last one is sent again.
+            if let Some((last, _)) = provider.challenges.get(times::CHALLENGES_OPEN_MAX - 1) {
+                due.push((provider.registration.connection, *last));
                 continue;
             }
             let mut nonce = [0; 32];
@@ -36,24 +37,41 @@ impl Registry {
         provider.map(|provider| provider.challenges.iter().map(|(nonce, _)| *nonce).collect()).unwrap_or_default()
     }
 
-    /// An open challenge was answered and the answer verified; those before it will not be any more. Returns what is held
-    /// against the identity from now on, where that changed.
+    /// The same and those that were answered last: an answer that comes twice is no answer to nothing.
+    #[must_use]
+    pub fn known_challenges(&self, connection: &ConnectionId) -> Vec<[u8; 32]> {
+        let mut known = self.open_challenges(connection);
+        let id = self.by_connection.get(connection);
+        known.extend(id.and_then(|id| self.providers.get(id)).into_iter().flat_map(|provider| &provider.answered));
+        known
+    }
+
+    /// What is held against an identity; nothing where it is not known here any more.
+    #[must_use]
+    pub fn standing(&self, id: &ProviderId) -> Option<Standing> {
+        let connected = self.providers.get(id).map(|provider| provider.record.standing);
+        connected.or_else(|| self.gone.get(id).map(|gone| gone.record.standing))
+    }
+
+    /// An open challenge was answered and the answer verified; those before it will not be any more. Returns the provider
+    /// where that changed what is held against it.
     pub fn challenge_answered(
         &mut self,
         connection: &ConnectionId,
         nonce: &[u8; 32],
         now: MonoMillis,
         wall: UnixMillis,
-    ) -> Option<(ProviderId, Standing)> {
+    ) -> Option<ProviderId> {
         let provider = self.on(connection)?;
         let answered = provider.challenges.iter().position(|(open, _)| open == nonce)?;
-        provider.challenges.drain(..=answered);
+        let over = provider.challenges.drain(..=answered).map(|(nonce, _)| nonce);
+        provider.answered = over.collect();
         provider.heard = now;
         let standing = provider.record.standing.answered(wall);
         provider.record.standing = standing.unwrap_or(provider.record.standing);
         let id = provider.registration.provider;
         self.wake_all_at(&id, now, wall);
-        Some((id, standing?))
+        standing.map(|_| id)
     }
 
     /// Whoever may now have more, or less, to wait for learns it.
@@ -68,21 +86,21 @@ impl Registry {
         }
     }
 
-    /// A check failed of whoever is on this connection, which it has introduced itself on. Returns what is held against it
-    /// from now on, where that changed: what follows from one failure is not counted again.
+    /// A check failed of whoever is on this connection, which it has introduced itself on. Returns the provider where that
+    /// changed what is held against it: what follows from one failure is not counted again.
     pub fn failed_check(
         &mut self,
         connection: &ConnectionId,
         reason: Distrust,
         now: MonoMillis,
         wall: UnixMillis,
-    ) -> Option<(ProviderId, Standing)> {
+    ) -> Option<ProviderId> {
         let provider = self.on(connection)?;
         let standing = provider.record.standing.failed(reason, wall)?;
         provider.record.standing = standing;
         let id = provider.registration.provider;
         self.standing_changed(&id, now, wall);
-        Some((id, standing))
+        Some(id)
     }
 
     /// One identity took over from another, with what is remembered of it. The older one gets no more work; its connection is
@@ -96,9 +114,9 @@ impl Registry {
     ) -> Option<ConnectionId> {
         let record = match self.providers.get(old) {
             Some(provider) => provider.record,
-            None => self.gone.remove(old)?.record,
+            None => self.gone.take(old)?.record,
         };
-        self.remember(*new, Gone { record, introduced: Introduced::default() });
+        self.gone.put(*new, Gone { record, introduced: Introduced::default(), number: 0 });
         self.set_standing(old, Standing::Revoked, now, wall)
     }
 

@@ -192,13 +192,17 @@ impl World {
         let registration = Registration {
             provider: provider_id(provider),
             connection: connection_id(link),
+            number: u64::from(link),
             stated: self.stated(provider, epoch, use_until),
             models: self.loads(provider),
             standing: Standing::Clean,
         };
         let (now, wall) = (self.now.into(), self.now.into());
         let registered = self.coordinator.registry.register(registration, now, wall, &mut self.chance);
-        assert_eq!(registered.standing, None, "each identity has one process at a time");
+        let Ok(registered) = registered else {
+            return self.coordinator_drops(link);
+        };
+        assert!(!registered.standing_changed, "each identity has one process at a time");
         let claims = self.providers[provider as usize].claims;
         self.watch_registered(link, epoch, use_until, claims);
         self.watch_residences(link);

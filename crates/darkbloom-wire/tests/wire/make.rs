@@ -173,7 +173,7 @@ made_records! {
     LoadModel { model }
     LoadReport { model outcome }
     ModelLoad { model rows_max rows_used waiting row_tokens residence }
-    Hello { statement proof join_token models capabilities }
+    Hello { statement proof join_token models capabilities epoch_proof }
     ChallengeAnswer { proof }
     Heartbeat { models draining }
     Accepted { stream attempt epoch salt }

@@ -83,7 +83,7 @@ fn the_provider_reaches_no_other_role() {
 #[test]
 fn arrows_between_our_crates_run_one_way() {
     // Each crate may reach those of earlier rows, and within its row only what is named with it.
-    let rows: [&[&str]; 7] = [
+    let rows: [&[&str]; 8] = [
         &["darkbloom-types"],
         &["darkbloom-wire", "darkbloom-content", "darkbloom-ledger", "darkbloom-batch"],
         &["darkbloom-seal", "darkbloom-attest", "darkbloom-text", "darkbloom-dialect", "darkbloom-session"],
@@ -98,6 +98,7 @@ fn arrows_between_our_crates_run_one_way() {
         &["darkbloom-coordinator", "darkbloom-provider", "darkbloom-client"],
         &["darkbloom"],
         &["darkbloom-testbed"],
+        &["darkbloom-attacks", "darkbloom-weakened"],
     ];
     let members = GRAPH.members();
     let placed: BTreeSet<_> = rows.iter().copied().flatten().copied().collect();
@@ -125,7 +126,11 @@ fn the_program_ships_one_tls_stack_and_one_runtime() {
 
 #[test]
 fn the_program_needs_no_test_bed() {
-    GRAPH.refuse("darkbloom", Edges::Shipped, &["darkbloom-testbed", "proptest", "insta", "tempfile"]);
+    GRAPH.refuse(
+        "darkbloom",
+        Edges::Shipped,
+        &["darkbloom-testbed", "darkbloom-attacks", "darkbloom-weakened", "proptest", "insta", "tempfile"],
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use darkbloom_host::clock;
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
 use darkbloom_seal::Epoch;
-use darkbloom_types::{CatalogueDigest, EpochId, NetworkId, ProviderId, SecretString, TokenCount};
+use darkbloom_types::{CatalogueDigest, NetworkId, ProviderId, SecretString, TokenCount};
 use darkbloom_wire::{
     ChallengeProof, CoordinatorFrame, Decoded, Dial, EpochUpdate, Heartbeat, Hello, ModelLoad, ProviderFrame,
     Residence, Welcome, catalogue_digest, challenge_digest,
@@ -88,20 +88,23 @@ impl ByHand {
     }
 
     /// A new epoch that names these models.
-    fn statement(&self, models: &[CatalogueDigest]) -> (EpochId, Vec<u8>) {
+    fn statement(&self, models: &[CatalogueDigest]) -> (Epoch, Vec<u8>) {
         let epoch = Epoch::begin(self.key.public_point(), clock::now(), &mut clock::rng());
         let network = NetworkId::of_coordinator_key(&self.welcome.coordinator);
-        (epoch.id(), epoch.statement(network, models.to_vec(), Vec::new(), "test").sign(&self.key).unwrap())
+        let signed = epoch.statement(network, models.to_vec(), Vec::new(), "test").sign(&self.key).unwrap();
+        (epoch, signed)
     }
 
     /// Introduces itself as one that serves `named` and has all of the catalogue loaded.
     fn hello(&mut self, named: &[CatalogueDigest]) {
         let network = NetworkId::of_coordinator_key(&self.welcome.coordinator);
         let (epoch, statement) = self.statement(named);
-        let digest = challenge_digest(&network, &self.welcome.nonce, &self.welcome.connection, &epoch);
+        let digest = challenge_digest(&network, &self.welcome.nonce, &self.welcome.connection, &epoch.id());
         let proof = ChallengeProof { digest }.sign(&self.key).unwrap();
+        let epoch_proof = ChallengeProof { digest }.sign(&*epoch.receipt_key()).unwrap();
         let (models, join_token) = (self.loaded(), Some(SecretString::from(&*self.join_token)));
-        self.send(Hello { statement, proof, join_token, models: models.into(), capabilities: Vec::new().into() });
+        let (models, capabilities) = (models.into(), Vec::new().into());
+        self.send(Hello { statement, proof, join_token, models, capabilities, epoch_proof });
     }
 
     fn catalogue(&self) -> Vec<CatalogueDigest> {

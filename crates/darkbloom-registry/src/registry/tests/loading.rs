@@ -6,7 +6,7 @@ use super::*;
 fn stored(providers: &[u8]) -> Registry {
     let mut registry = Registry::default();
     for n in providers {
-        registry.register(registration(*n, 4), T0, WALL, &mut Numbers(1));
+        registry.register(registration(*n, 4), T0, WALL, &mut Numbers(1)).unwrap();
         says(&mut registry, *n, Residence::Stored, T0);
     }
     registry
@@ -113,10 +113,10 @@ fn a_provider_that_leaves_while_it_loads_has_failed() {
         assert_eq!(route(&mut registry, 1, &[1], &[], T0), Err(RouteError::Loading));
         reports(&mut registry, 1, LoadOutcome::Started, T0);
         if reconnects {
-            registry.register(registration(1, 4), T0, WALL, &mut Numbers(1));
+            registry.register(registration(1, 4), T0, WALL, &mut Numbers(1)).unwrap();
         } else {
             registry.disconnected(&connection(1), T0, WALL);
-            registry.register(registration(1, 4), T0, WALL, &mut Numbers(1));
+            registry.register(registration(1, 4), T0, WALL, &mut Numbers(1)).unwrap();
         }
         assert_eq!(registry.providers[&provider(1)].record.faults, 1);
     }

@@ -51,7 +51,7 @@ fn candidates_say_what_waits_and_what_a_row_holds_of_the_model_that_is_asked_for
     let mut hello = registration(1, 4);
     hello.stated.models.push(OTHER);
     hello.models = vec![load(MODEL, 4, 3, 100), load(OTHER, 2, 5, 200)];
-    registry.register(hello, T0, WALL, &mut Numbers(1));
+    registry.register(hello, T0, WALL, &mut Numbers(1)).unwrap();
     let said = |model| {
         let found = registry.candidates(&model, T0, WALL, &mut Numbers(1));
         (found[0].rows_free, found[0].waiting, found[0].row_tokens.0)
@@ -85,7 +85,7 @@ fn challenges_come_at_a_drawn_moment_between_two_and_six_minutes() {
     let mut moments = std::collections::BTreeSet::new();
     for seed in 0..50 {
         let mut registry = Registry::default();
-        registry.register(registration(1, 1), T0, WALL, &mut Numbers(seed));
+        registry.register(registration(1, 1), T0, WALL, &mut Numbers(seed)).unwrap();
         let mut rng = Numbers(seed);
         let mut due = |millis: u64| !registry.challenges_due(T0.after(Millis(millis)), &mut rng).is_empty();
         assert!(!due(least.0 - 1));
@@ -122,20 +122,25 @@ fn faults_are_remembered_of_who_is_gone_and_no_more_than_there_were() {
         (0..faults_before).for_each(|_| fault(&mut registry));
         registry.disconnected(&gone, T0, WALL);
         (0..faults_gone).for_each(|_| fault(&mut registry));
-        registry.register(registration(1, 4), T0, WALL, &mut Numbers(1));
+        registry.register(registration(1, 4), T0, WALL, &mut Numbers(1)).unwrap();
         let verdict = |registry: &Registry, now| registry.verdict(&provider(1), Tier::None, now, WALL).unwrap();
         let now = verdict(&registry, T0);
         registry.heard(&gone, T0.after(times::PAUSE));
         assert_eq!(verdict(&registry, T0.after(times::PAUSE)), Ok(()), "a pause ends");
         now
     };
-    let mut clean = Registry::default();
-    for n in 0..=GONE_MAX {
+    let mut away = Registry::default();
+    let id = |n: usize| {
         let mut id = [9; 32];
         id[..8].copy_from_slice(&(n as u64).to_be_bytes());
-        clean.doubt(&ProviderId(id), T0);
-        assert_eq!(clean.gone.len(), n % GONE_MAX + 1, "so many are remembered, and then it begins anew");
+        ProviderId(id)
+    };
+    for n in 0..=times::AWAY_MAX {
+        away.doubt(&id(n), T0);
+        assert_eq!(away.standing(&id(n)), Some(Standing::Clean));
     }
+    assert_eq!(away.standing(&id(0)), None, "where there is no room the one that went first is forgotten");
+    assert!((1..=times::AWAY_MAX).all(|n| away.standing(&id(n)).is_some()), "and nobody else");
     let failing = Err(Ineligible::Failing);
     assert_eq!([after(0, 2), after(2, 0), after(1, 1)], [Ok(()); 3]);
     assert_eq!([after(0, 3), after(3, 0), after(2, 1), after(1, 2), after(4, 0)], [failing; 5]);

@@ -10,17 +10,25 @@ fn verdict(registry: &Registry, now: MonoMillis) -> Result<(), Ineligible> {
 
 /// The first provider on another connection, in this epoch.
 fn again(registry: &mut Registry, connection: u8, epoch: u8, now: MonoMillis) -> Registered {
-    let stated = Stated { use_until: UnixMillis(i64::MAX), ..stated(1, epoch) };
-    let connection = ConnectionId([connection; 16]);
-    let registration = Registration { connection, stated, ..registration(1, 1) };
+    introduce(registry, connection, epoch, now).expect("it is the latest")
+}
+
+fn introduce(registry: &mut Registry, connection: u8, epoch: u8, now: MonoMillis) -> Result<Registered, Overtaken> {
+    let until = UnixMillis(i64::MAX);
+    let stated = Stated { use_until: until, open_until: until, ..stated(1, epoch) };
+    let (number, connection) = (u64::from(connection), ConnectionId([connection; 16]));
+    let registration = Registration { connection, number, stated, ..registration(1, 1) };
     registry.register(registration, now, wall(now), &mut Numbers(1))
+}
+
+fn distrust(registry: &Registry) -> Option<Distrust> {
+    registry.standing(&provider(1)).and_then(Standing::distrust).map(|failed| failed.reason)
 }
 
 fn distrusted(registry: &mut Registry) -> Standing {
     let failed = registry.failed_check(&CONNECTION, Distrust::ChallengeFailed, T0, WALL);
-    let (id, standing) = failed.expect("it is counted");
-    assert_eq!(id, provider(1));
-    standing
+    assert_eq!(failed, Some(provider(1)), "it is counted");
+    registry.standing(&provider(1)).unwrap()
 }
 
 #[test]
@@ -38,7 +46,7 @@ fn a_provider_that_failed_a_check_gets_no_work_and_nothing_that_it_does_revives_
     registry.next_epoch(&CONNECTION, stated(1, 40), T0, WALL);
     assert_eq!(verdict(&registry, T0), untrusted, "a new epoch");
     registry.disconnected(&CONNECTION, T0, WALL);
-    assert_eq!(again(&mut registry, 2, 41, T0), Registered::default());
+    assert!(again(&mut registry, 2, 41, T0).standing_changed, "the database does not know it yet");
     assert_eq!(verdict(&registry, T0), untrusted, "another connection");
     assert_eq!(registry.views(Tier::None, T0, WALL)[0].standing, held, "and nothing counts it twice");
 }
@@ -86,7 +94,7 @@ fn whoever_waits_for_a_provider_that_is_distrusted_alone_learns_it() {
 fn what_was_known_before_this_process_began_counts() {
     let mut registry = Registry::default();
     let held = Standing::Clean.failed(Distrust::StatementFailed, WALL).unwrap();
-    registry.register(Registration { standing: held, ..registration(1, 1) }, T0, WALL, &mut Numbers(1));
+    registry.register(Registration { standing: held, ..registration(1, 1) }, T0, WALL, &mut Numbers(1)).unwrap();
     assert_eq!(verdict(&registry, T0), Err(Ineligible::Untrusted(Distrust::StatementFailed)));
 }
 
@@ -107,14 +115,16 @@ fn a_process_that_connects_again_is_no_second_one() {
     let given_up = again(&mut registry, 2, 1, T0).replaced;
     assert_eq!(given_up, Some(Replaced { connection: CONNECTION, given_up: true }));
     registry.next_epoch(&ConnectionId([2; 16]), stated(1, 50), T0, WALL);
-    assert_eq!(again(&mut registry, 3, 50, T0).standing, None);
+    again(&mut registry, 3, 50, T0);
+    registry.next_epoch(&ConnectionId([3; 16]), stated(1, 50), T0, WALL);
     registry.disconnected(&ConnectionId([3; 16]), T0, WALL);
     assert_eq!(again(&mut registry, 4, 51, T0), Registered::default(), "it began an epoch while it was away");
-    assert_eq!(again(&mut registry, 5, 51, T0).standing, None);
+    again(&mut registry, 5, 51, T0);
+    assert_eq!(distrust(&registry), None);
     // It starts again, with a new epoch, as often as it likes.
     for n in 60..80 {
         let replaced = again(&mut registry, n, n, T0);
-        assert_eq!(replaced.standing, None);
+        assert_eq!(distrust(&registry), None);
         assert_eq!(replaced.replaced.map(|old| old.given_up), Some(false), "another process may finish its work");
     }
 }
@@ -128,15 +138,69 @@ fn an_epoch_that_comes_back_after_another_shows_a_copied_key() {
                 registry.disconnected(&ConnectionId([connection; 16]), T0, WALL);
             }
         };
-        leave(&mut registry, 1);
-        assert_eq!(again(&mut registry, 2, 70, T0).standing, None, "so far it may have been started again");
+        again(&mut registry, 2, 1, T0);
         leave(&mut registry, 2);
-        let standing = again(&mut registry, 3, 1, T0).standing;
-        assert_eq!(standing.and_then(Standing::distrust).map(|failed| failed.reason), Some(Distrust::KeyShared));
-        assert_eq!(verdict(&registry, T0), Err(Ineligible::Untrusted(Distrust::KeyShared)));
+        again(&mut registry, 3, 70, T0);
+        assert_eq!(distrust(&registry), None, "so far it may have been started again");
         leave(&mut registry, 3);
-        assert_eq!(again(&mut registry, 4, 70, T0).standing, None, "it is not counted twice");
+        assert!(again(&mut registry, 4, 1, T0).standing_changed);
+        assert_eq!(verdict(&registry, T0), Err(Ineligible::Untrusted(Distrust::KeyShared)));
+        let held = registry.standing(&provider(1));
+        leave(&mut registry, 4);
+        again(&mut registry, 5, 70, T0);
+        assert_eq!(registry.standing(&provider(1)), held, "it is not counted twice");
     }
+}
+
+#[test]
+fn epochs_that_a_process_went_on_to_count_as_well() {
+    let mut registry = registry(&[1]);
+    again(&mut registry, 2, 1, T0);
+    let long = |epoch| Stated { use_until: UnixMillis(i64::MAX), open_until: UnixMillis(i64::MAX), ..stated(1, epoch) };
+    assert_eq!(registry.next_epoch(&ConnectionId([2; 16]), long(50), T0, WALL), None);
+    again(&mut registry, 3, 70, T0);
+    again(&mut registry, 4, 50, T0);
+    assert_eq!(distrust(&registry), Some(Distrust::KeyShared), "the owner comes back in the epoch that he went on to");
+    // A thief who goes on to the owner's epoch, which everybody can read.
+    let mut registry = self::registry(&[1]);
+    again(&mut registry, 2, 1, T0);
+    again(&mut registry, 3, 70, T0);
+    assert_eq!(registry.next_epoch(&ConnectionId([3; 16]), long(1), T0, WALL), Some(provider(1)));
+    assert_eq!(distrust(&registry), Some(Distrust::KeyShared));
+}
+
+#[test]
+fn many_epochs_do_not_hide_one_that_was_known_before() {
+    let mut registry = registry(&[1]);
+    again(&mut registry, 2, 1, T0);
+    for n in 3..200 {
+        again(&mut registry, n, n, T0);
+    }
+    assert_eq!(distrust(&registry), None);
+    again(&mut registry, 200, 1, T0);
+    assert_eq!(distrust(&registry), Some(Distrust::KeyShared));
+}
+
+#[test]
+fn an_introduction_that_was_held_up_on_its_way_changes_nothing() {
+    let mut registry = registry(&[1]);
+    again(&mut registry, 2, 1, T0);
+    again(&mut registry, 4, 2, T0);
+    assert_eq!(introduce(&mut registry, 3, 1, T0), Err(Overtaken));
+    assert_eq!((distrust(&registry), registry.connection_of(&provider(1))), (None, Some(ConnectionId([4; 16]))));
+    registry.disconnected(&ConnectionId([4; 16]), T0, WALL);
+    assert_eq!(introduce(&mut registry, 3, 1, T0), Err(Overtaken), "nor when the later one is gone");
+    assert_eq!(distrust(&registry), None);
+}
+
+#[test]
+fn a_copied_key_is_said_of_whoever_is_distrusted_for_something_else() {
+    let mut registry = registry(&[1]);
+    again(&mut registry, 2, 1, T0);
+    registry.failed_check(&ConnectionId([2; 16]), Distrust::StatementFailed, T0, WALL);
+    again(&mut registry, 3, 70, T0);
+    again(&mut registry, 4, 1, T0);
+    assert_eq!(distrust(&registry), Some(Distrust::KeyShared));
 }
 
 #[test]
@@ -148,10 +212,15 @@ fn four_challenges_wait_for_an_answer_and_each_may_still_be_answered() {
         now = now.after(times::CHALLENGE_AFTER.1);
         sent.extend(registry.challenges_due(now, &mut Numbers(n)).into_iter().map(|(_, nonce)| nonce));
     }
-    assert_eq!(sent.len(), times::CHALLENGES_OPEN_MAX);
+    assert_eq!(sent.len(), 9, "it is asked again for ever");
+    let again = sent.split_off(times::CHALLENGES_OPEN_MAX);
+    assert!(again.iter().all(|nonce| nonce == &sent[3]), "with the last one that is open");
     assert_eq!(registry.open_challenges(&CONNECTION), sent);
     registry.challenge_answered(&CONNECTION, &sent[2], now, wall(now));
     assert_eq!(registry.open_challenges(&CONNECTION), sent[3..], "those before it are over");
     registry.challenge_answered(&CONNECTION, &[0; 32], now, wall(now));
     assert_eq!(registry.open_challenges(&CONNECTION), sent[3..]);
+    registry.challenge_answered(&CONNECTION, &sent[3], now, wall(now));
+    assert!(registry.open_challenges(&CONNECTION).is_empty());
+    assert_eq!(registry.known_challenges(&CONNECTION), sent[3..], "it may be answered as often as it was sent");
 }

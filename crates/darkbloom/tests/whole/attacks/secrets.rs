@@ -31,6 +31,14 @@ fn holds(bytes: &[u8], words: &str) -> bool {
     bytes.windows(words.len()).any(|window| window == words.as_bytes())
 }
 
+/// The attack suite's second build has a switch for each check; `darkbloom-attacks` sees that it can be told by these words.
+#[test]
+fn the_program_has_no_switch_for_a_check() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_darkbloom")).unwrap();
+    assert!(holds(&program, "the operator revoked it"), "its words can be found in it");
+    assert!(!holds(&program, "is not in the list of checks"));
+}
+
 #[test]
 fn no_key_or_token_is_written_to_a_file_or_a_log() {
     let folder = tempfile::tempdir().unwrap();

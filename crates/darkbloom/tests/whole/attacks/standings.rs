@@ -4,7 +4,7 @@ use std::path::Path;
 
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
 use darkbloom_seal::Epoch;
-use darkbloom_wire::{CoordinatorFrame, EpochUpdate, Hello};
+use darkbloom_wire::{CoordinatorFrame, EpochUpdate, Hello, Succession};
 use serde_json::{Value, json};
 
 use super::hostile::provider::{Hostile, Line};
@@ -149,6 +149,56 @@ fn attack_a_copied_key_in_a_second_process_is_noticed_and_neither_gets_work() {
     assert!(listed.stdout.contains(&format!("{}  distrusted: key_shared, 1 times", owner.id)), "{listed:?}");
 }
 
+/// Statements are public: with a copy of the key a thief shows the owner's as his own, so that nobody sees a second epoch.
+#[test]
+fn attack_a_copied_key_does_not_pass_for_the_process_whose_statement_it_shows() {
+    let scene = Scene::start();
+    let folder = tempfile::tempdir().unwrap();
+    let [original, copy] = copied(folder.path());
+    let mut owner = Hostile::with_key(&scene.coordinator, original);
+    let hello = owner.hello(Some(&scene.coordinator.key("join", None)), 8);
+    owner.line.send(hello);
+    scene.coordinator.eligible(1);
+    let mut line = Line::dial(&scene.coordinator);
+    let thief = Hostile::with_key(&scene.coordinator, copy);
+    let hello = Hello {
+        statement: owner.statement(),
+        proof: line.proof(&thief.key, &owner.ring.current().id()),
+        epoch_proof: line.epoch_proof(thief.ring.current()),
+        ..thief.hello(None, 8)
+    };
+    line.send(hello);
+    assert_eq!(line.closed(), ["verification_failed"]);
+    assert_eq!(verdict(&scene.coordinator, &owner), "eligible", "the owner's connection is not taken over");
+    scene.serves(&mut owner);
+}
+
+/// A new identity joins by itself, and only then says that it took over from one that is distrusted, whose pins would count.
+#[test]
+fn attack_a_join_token_does_not_shed_what_is_held_against_an_older_identity() {
+    let scene = Scene::start();
+    let mut older = scene.hostile();
+    fail(&mut older);
+    let mut newer = scene.hostile();
+    let word = Succession { old: older.key.public_point(), new: newer.key.public_point(), at: now() };
+    let word = word.sign(&older.key).unwrap();
+    let with_word = |newer: &Hostile| {
+        let epoch = newer.ring.current();
+        let mut statement = epoch.statement(newer.line.network(), newer.models.clone(), Vec::new(), "hostile");
+        statement.successions = vec![word.clone()].into();
+        statement.sign(&newer.key).unwrap()
+    };
+    newer.rotate();
+    newer.present(Vec::new());
+    let statement = with_word(&newer);
+    newer.line.send(EpochUpdate { statement });
+    assert_eq!(newer.line.closed(), ["succession_refused"], "in a later statement");
+    let mut newer = Hostile::with_key(&scene.coordinator, newer.key);
+    let hello = Hello { statement: with_word(&newer), ..newer.hello(None, 8) };
+    newer.line.send(hello);
+    assert_eq!(newer.line.closed(), ["succession_refused"], "in an introduction");
+}
+
 #[test]
 fn a_process_that_takes_over_lets_the_older_one_finish_its_answer() {
     let scene = Scene::start();
@@ -203,11 +253,7 @@ fn attack_a_revoked_identity_stays_refused() {
 fn an_introduction_without_a_statement_has_its_own_refusal() {
     let scene = Scene::start();
     let mut line = Line::dial(&scene.coordinator);
-    // The frame of a `Hello` that has its kind alone.
-    line.send_raw(tokio_tungstenite::tungstenite::Message::binary(vec![0xa1, 0x00, 0x01]));
-    assert_eq!(line.closed(), ["statement_missing"]);
     let hostile = Hostile::new(&scene.coordinator);
-    let mut line = Line::dial(&scene.coordinator);
     line.send(Hello { statement: Vec::new(), ..hostile.hello(None, 8) });
     assert_eq!(line.closed(), ["statement_missing"]);
 }

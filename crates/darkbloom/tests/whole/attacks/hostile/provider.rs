@@ -129,6 +129,11 @@ impl Line {
         }
     }
 
+    pub fn epoch_proof(&self, epoch: &Epoch) -> Vec<u8> {
+        let digest = challenge_digest(&self.network(), &self.welcome.nonce, &self.welcome.connection, &epoch.id());
+        ChallengeProof { digest }.sign(&*epoch.receipt_key()).unwrap()
+    }
+
     pub fn proof(&self, key: &SoftwareKey, epoch: &EpochId) -> Vec<u8> {
         let digest = challenge_digest(&self.network(), &self.welcome.nonce, &self.welcome.connection, epoch);
         ChallengeProof { digest }.sign(key).unwrap()
@@ -232,6 +237,7 @@ impl Hostile {
             join_token: token.map(SecretString::from),
             models: vec![self.load(rows)].into(),
             capabilities: Vec::new().into(),
+            epoch_proof: self.line.epoch_proof(self.ring.current()),
         }
     }
 
