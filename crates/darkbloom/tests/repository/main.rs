@@ -13,6 +13,7 @@ mod purity;
 mod records;
 mod settings;
 mod sources;
+mod threats;
 
 use std::fs;
 use std::path::{Path, PathBuf};
