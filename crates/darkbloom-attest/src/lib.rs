@@ -11,6 +11,7 @@ mod coordinator;
 mod credential;
 mod limits;
 mod manifest;
+mod policy;
 mod statement;
 mod tpm;
 
@@ -19,6 +20,7 @@ pub use certificates::{ChainError, Roots, read_pem};
 pub use coordinator::{CoordinatorError, verify_coordinator, verify_welcome};
 pub use limits::{Defence, Undefended, undefended};
 pub use manifest::{SINGLE_FILE, weights_root};
+pub use policy::{Assessment, Mode, POLICY_BYTES_MAX, Policy, PolicyError};
 pub use statement::{
     Claim, ClaimSource, Freshness, StatementError, Trust, TrustPolicy, Verdict, verify_challenge, verify_epoch_proof,
     verify_statement,

@@ -187,6 +187,8 @@ pub struct Verdict {
     pub trust: Trust,
     /// The identities that it took over from, which signed that; the last first. Each has the signed word.
     pub predecessors: Vec<(ProviderId, Vec<u8>)>,
+    /// The registers that its TPM quoted, as far as that was proven.
+    pub registers: Vec<(u32, [u8; 32])>,
     /// Everything that is said, with its source.
     pub claims: Vec<Claim>,
     /// The statement itself.
@@ -280,8 +282,8 @@ pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> 
         let (source, freshness) = (ClaimSource::Pinned, Freshness::Unstated);
         claims.push(Claim { name: "identity", value, source, freshness });
     }
-    let tier = evidence(&statement, &policy.hardware, now, &mut claims);
-    Ok(Verdict { provider, epoch: statement.epoch(), tier, trust, predecessors, claims, statement })
+    let (tier, registers) = evidence(&statement, &policy.hardware, now, &mut claims);
+    Ok(Verdict { provider, epoch: statement.epoch(), tier, trust, predecessors, registers, claims, statement })
 }
 
 /// The identities that a statement's own took over from, the last first: each signed that the next one has its place.
@@ -301,8 +303,13 @@ fn predecessors(statement: &Statement) -> Result<Vec<(ProviderId, Vec<u8>)>, Sta
 
 /// What the evidence proves, and the claims that follow from it. Evidence that does not hold proves nothing and is shown:
 /// the statement's other promises stand by themselves.
-fn evidence(statement: &Statement, trust: &HardwareTrust, now: UnixMillis, claims: &mut Vec<Claim>) -> Tier {
-    let mut tier = Tier::SelfSigned;
+fn evidence(
+    statement: &Statement,
+    trust: &HardwareTrust,
+    now: UnixMillis,
+    claims: &mut Vec<Claim>,
+) -> (Tier, Vec<(u32, [u8; 32])>) {
+    let (mut tier, mut registers) = (Tier::SelfSigned, Vec::new());
     let nonce = epoch_nonce(&statement.sealing_key, &statement.receipt_key, &statement.identity, statement.not_before);
     let mut of_tpms = 0;
     for evidence in &statement.evidence.0 {
@@ -321,7 +328,7 @@ fn evidence(statement: &Statement, trust: &HardwareTrust, now: UnixMillis, claim
         match verify_tpm(&evidence.bytes, &statement.identity, &nonce, trust, now) {
             Ok(found) => {
                 claims.extend(tpm_claims(&found));
-                tier = Tier::Hardware;
+                (tier, registers) = (Tier::Hardware, found.pcrs);
             }
             Err(error) => claims.push(Claim {
                 name: "tpm_not_proven",
@@ -331,7 +338,7 @@ fn evidence(statement: &Statement, trust: &HardwareTrust, now: UnixMillis, claim
             }),
         }
     }
-    tier
+    (tier, registers)
 }
 
 fn tpm_claims(found: &TpmFindings) -> [Claim; 4] {

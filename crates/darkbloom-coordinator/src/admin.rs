@@ -21,7 +21,7 @@ use crate::catalogue::MODELS_MAX;
 use crate::state::Shared;
 use darkbloom_host::{body, clock};
 
-mod bodies;
+pub mod bodies;
 pub mod standings;
 
 use bodies::{Kind, NewAccount, NewDeposit, NewKey, NewModel};
@@ -48,7 +48,7 @@ impl FromRequestParts<Arc<Shared>> for Administrator {
 }
 
 /// A body in JSON.
-pub struct Asked<T>(T);
+pub struct Asked<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Asked<T> {
     type Rejection = Refused;
@@ -207,6 +207,7 @@ pub async fn providers(_: Administrator, State(shared): State<Arc<Shared>>) -> A
                 "provider": view.provider,
                 "tier": view.tier,
                 "standing": view.standing.name(),
+                "shadow": view.shadow.iter().map(|gate| gate.name()).collect::<Vec<_>>(),
                 "eligible": reason.is_none(),
                 "reason": reason.map(|reason| reason.name()),
                 "next_step": reason.map(|reason| reason.next_step()),

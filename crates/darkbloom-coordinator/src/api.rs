@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
 use crate::state::{BODIES_MAX, Shared};
-use crate::{activation, admin, auth, proof, provider_socket, published, relay};
+use crate::{activation, admin, auth, policy, proof, provider_socket, published, relay};
 use darkbloom_host::{body, clock, request_id};
 
 /// Media type of frames; `docs/protocol.md` describes them.
@@ -131,6 +131,8 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/admin/v1/providers", get(admin::providers))
         .route("/admin/v1/standings", get(admin::standings::list))
         .route("/admin/v1/standings/{provider}", put(admin::standings::put))
+        .route("/admin/v1/policy", get(policy::get).put(policy::put))
+        .route("/admin/v1/policy/check", post(policy::check))
         .route("/admin/v1/audit", get(admin::audit))
         .fallback(|| async { Refused::from(RefusalCode::NotFound) })
         .method_not_allowed_fallback(|| async { Refused::from(RefusalCode::MethodNotAllowed) })

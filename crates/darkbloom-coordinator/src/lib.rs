@@ -13,6 +13,7 @@ mod auth;
 mod blobs;
 mod catalogue;
 mod live;
+mod policy;
 mod proof;
 mod provider_socket;
 mod published;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use darkbloom_attest::PolicyError;
 pub use darkbloom_attest::Roots;
 use darkbloom_host::listen::{self, Bound, ListenError, Server};
 use darkbloom_keys::{IdentityKey as _, SoftwareKey, SoftwareKeyError};
@@ -76,6 +78,9 @@ pub enum StartError {
         "the catalogue in the database was signed by another coordinator key; restore `coordinator.key` from a backup"
     )]
     ForeignCatalogue,
+    /// The policy in the database is none that this release reads.
+    #[error("the policy in the database: {0}")]
+    Policy(#[from] PolicyError),
     /// The books do not add up.
     #[error("the books do not balance: {0}")]
     BrokenBooks(String),
@@ -95,6 +100,9 @@ impl StartError {
             }
             Self::Key(_) => "see the message; never delete the key of a network that is in use",
             Self::ForeignCatalogue => "a network's key and database belong together",
+            Self::Policy(_) => {
+                "start the release that wrote it, and apply one with `darkbloom policy apply` that both read"
+            }
             Self::BrokenBooks(_) => "do not run on these books; restore the last good backup",
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use darkbloom_attest::{StatementError, Verdict, verify_challenge, verify_epoch_proof};
+use darkbloom_attest::{Assessment, StatementError, Verdict, verify_challenge, verify_epoch_proof};
 use darkbloom_registry::{Registration, Stated};
 use darkbloom_types::{ConnectionId, ProviderId, Refusal, RefusalCode, Standing, StreamId};
 use darkbloom_wire::{DecodeError, Decoded, Hello, ProviderFrame, PublicKey, VerdictNotice, Welcome};
@@ -172,7 +172,7 @@ async fn register(
             provider: verdict.provider,
             connection: connection.id,
             number: connection.number,
-            stated: stated(hello.statement, verdict),
+            stated: stated(shared, hello.statement, verdict),
             models,
             // As it is now: the operator, or an heir, may have come since it was admitted.
             standing: trust::standing(shared, verdict.provider),
@@ -208,8 +208,11 @@ async fn register(
 
 /// What a verified statement says. To be made while the registry is locked: whoever asks for candidates later, by the
 /// clock, is told of it.
-fn stated(statement: Vec<u8>, verdict: &Verdict) -> Stated {
+fn stated(shared: &Shared, statement: Vec<u8>, verdict: &Verdict) -> Stated {
+    let Assessment { shut, shadow } = shared.policy().assess(verdict);
     Stated {
+        shut,
+        shadow,
         statement,
         epoch: verdict.epoch,
         tier: verdict.tier,
@@ -432,7 +435,7 @@ async fn handle(
             let verdict = trust::next_statement(shared, connection, provider, &frame.statement).await?;
             learn(shared, connection, &verdict).await;
             let changed = shared.with_registry(|registry| {
-                let stated = stated(frame.statement, &verdict);
+                let stated = stated(shared, frame.statement, &verdict);
                 registry.next_epoch(&connection.id, stated, shared.mono(), clock::now())
             });
             if let Some(provider) = changed {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use std::time::{Duration, Instant};
 
+use darkbloom_attest::Policy;
 use darkbloom_keys::IdentityKey;
 use darkbloom_registry::{ProviderView, Registry};
 use darkbloom_store::Store;
@@ -22,6 +23,7 @@ use crate::activation::Activation;
 use crate::blobs::Blobs;
 use crate::catalogue::Catalogue;
 use crate::live::Live;
+use crate::policy;
 use crate::relay::Unfinished;
 use darkbloom_host::clock;
 
@@ -312,6 +314,10 @@ pub struct Shared {
     pub network: NetworkId,
     /// The least tier of a provider that gets work.
     pub tier_min: Tier,
+    /// What the operator demands of providers beyond the least tier.
+    policy: RwLock<Arc<Policy>>,
+    /// Held while the policy changes.
+    pub policy_change: tokio::sync::Mutex<()>,
     /// Whom this coordinator believes about hardware.
     pub activation: Activation,
     /// Providers.
@@ -372,6 +378,8 @@ impl Shared {
             key,
             network,
             tier_min,
+            policy: RwLock::default(),
+            policy_change: tokio::sync::Mutex::default(),
             activation,
             registry: Mutex::default(),
             connections: Mutex::default(),
@@ -391,6 +399,10 @@ impl Shared {
             readiness: tokio::sync::Mutex::default(),
         };
         shared.reload_catalogue().await?;
+        if let Some(text) = policy::stored(&shared.store).await? {
+            // It was read before it was stored; one that a later release wrote must not be passed over.
+            shared.set_policy(Policy::parse(&text)?);
+        }
         Ok(shared)
     }
 
@@ -402,6 +414,16 @@ impl Shared {
     /// The catalogue as it is now.
     pub fn catalogue(&self) -> Arc<Catalogue> {
         Arc::clone(&self.catalogue.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the operator demands now.
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the operator demands from now on. Those who are connected are looked at again by whoever calls this.
+    pub fn set_policy(&self, policy: Policy) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
     }
 
     /// Reads the catalogue again after a change.

@@ -1,6 +1,6 @@
 //! Whether a provider may get a request, and if not, why: one closed list.
 
-use darkbloom_types::{CatalogueDigest, Distrust, MonoMillis, RefusalCode, Standing, Tier, UnixMillis};
+use darkbloom_types::{CatalogueDigest, Distrust, Gate, MonoMillis, RefusalCode, Standing, Tier, UnixMillis, armed};
 
 use crate::provider::{Provider, times};
 
@@ -11,6 +11,8 @@ pub enum Ineligible {
     Revoked,
     /// A check of it failed, and it has not recovered.
     Untrusted(Distrust),
+    /// The operator's policy demands what is not so.
+    Policy(Gate),
     /// It said that it takes no new work.
     Draining,
     /// It has not been heard for too long.
@@ -29,7 +31,11 @@ pub enum Ineligible {
 
 impl Ineligible {
     /// Every reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
+        Self::Policy(Gate::Tier),
+        Self::Policy(Gate::Version),
+        Self::Policy(Gate::Claims),
+        Self::Policy(Gate::Registers),
         Self::Revoked,
         Self::Untrusted(Distrust::ChallengeFailed),
         Self::Untrusted(Distrust::StatementFailed),
@@ -49,6 +55,7 @@ impl Ineligible {
         match self {
             Self::Revoked => RefusalCode::IdentityRevoked.name(),
             Self::Untrusted(distrust) => distrust.name(),
+            Self::Policy(gate) => gate.name(),
             Self::Draining => "draining",
             Self::Silent => "silent",
             Self::ChallengeMissed => "challenge_missed",
@@ -65,6 +72,7 @@ impl Ineligible {
         match self {
             Self::Revoked => RefusalCode::IdentityRevoked.sentence(),
             Self::Untrusted(distrust) => distrust.sentence(),
+            Self::Policy(gate) => gate.sentence(),
             Self::Draining => "the provider is stopping and takes no new work",
             Self::Silent => "the provider has not been heard for too long",
             Self::ChallengeMissed => "the provider did not answer the last challenge in time",
@@ -81,6 +89,7 @@ impl Ineligible {
         match self {
             Self::Revoked => RefusalCode::IdentityRevoked.next_step(),
             Self::Untrusted(distrust) => distrust.next_step(),
+            Self::Policy(gate) => gate.next_step(),
             Self::Draining => "start it again when you want it to work",
             Self::Silent => "check the machine's load and its network",
             Self::ChallengeMissed => "check that the identity key is usable; it recovers with the next answer",
@@ -106,6 +115,11 @@ pub(crate) fn eligible(
         Standing::Clean | Standing::Recovered(_) => {}
         Standing::Distrusted(failed) => return Err(Ineligible::Untrusted(failed.reason)),
         Standing::Revoked => return Err(Ineligible::Revoked),
+    }
+    if let Some(gate) = provider.registration.stated.shut.first()
+        && armed!("policy_gates")
+    {
+        return Err(Ineligible::Policy(*gate));
     }
     if provider.draining {
         return Err(Ineligible::Draining);

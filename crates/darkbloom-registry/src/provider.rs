@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use darkbloom_types::{
-    CatalogueDigest, ConnectionId, EpochId, MonoMillis, ProviderId, Standing, Tier, TokenCount, Turns, UnixMillis,
-    armed,
+    CatalogueDigest, ConnectionId, EpochId, Gate, MonoMillis, ProviderId, Standing, Tier, TokenCount, Turns,
+    UnixMillis, armed,
 };
 use darkbloom_wire::{LoadOutcome, ModelLoad, Residence};
 
@@ -52,6 +52,10 @@ pub struct Stated {
     pub epoch: EpochId,
     /// What is proven in it.
     pub tier: Tier,
+    /// The gates of the operator's policy that keep it from work.
+    pub shut: Vec<Gate>,
+    /// Those that would if they were enforced.
+    pub shadow: Vec<Gate>,
     /// When clients stop sealing to it.
     pub use_until: UnixMillis,
     /// When the provider stops opening it.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
 use darkbloom_types::{
-    CatalogueDigest, ConnectionId, Distrust, EpochId, Millis, MonoMillis, ProviderId, RefusalCode, RequestId, Standing,
-    Tier, TokenCount, Turns, UnixMillis, armed,
+    CatalogueDigest, ConnectionId, Distrust, EpochId, Gate, Millis, MonoMillis, ProviderId, RefusalCode, RequestId,
+    Standing, Tier, TokenCount, Turns, UnixMillis, armed,
 };
 use darkbloom_wire::{ModelLoad, limits};
 use rand_core::CryptoRng;
@@ -86,6 +86,8 @@ pub struct ProviderView {
     pub tier: Tier,
     /// What is held against it.
     pub standing: Standing,
+    /// Gates of the operator's policy that are shut and not enforced.
+    pub shadow: Vec<Gate>,
     /// Whether it gets work.
     pub eligible: Result<(), Ineligible>,
     /// Its models; `rows_used` is what is reserved here, which is newer than the last heartbeat.
@@ -331,6 +333,7 @@ impl Registry {
             provider: provider.registration.provider,
             tier: provider.registration.stated.tier,
             standing: provider.record.standing,
+            shadow: provider.registration.stated.shadow.clone(),
             eligible: eligible(provider, None, tier_min, now, wall),
             models: provider.registration.models.iter().map(|said| load(provider, said)).collect(),
         };

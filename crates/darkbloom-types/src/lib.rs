@@ -28,6 +28,7 @@ macro_rules! armed {
 #[cfg(feature = "weakened")]
 pub use darkbloom_weakened as weakened;
 
+mod gate;
 mod id;
 mod money;
 mod refusal;
@@ -37,6 +38,7 @@ mod tier;
 mod time;
 mod turns;
 
+pub use gate::Gate;
 pub use id::{
     AccountId, AttemptNumber, CatalogueDigest, ConnectionId, Digest, EpochId, KeyId, NetworkId, OperationId,
     ParseIdError, ProviderId, ReceiptId, RequestId, StreamId,

@@ -63,6 +63,7 @@ pub const CHECKS: &[&str] = &[
     "operation_settled_once",
     "standing_follows",
     "key_shared",
+    "policy_gates",
     "challenge_missed",
     "succession_revoked",
     "key_file_mode",

@@ -51,6 +51,8 @@ pub enum Command {
     Keys(Keys),
     /// See who is connected, refuse identities, trust them again.
     Providers(crate::providers::Providers),
+    /// Say what providers must be or show before they get work, and see first whom that would leave out.
+    Policy(crate::policy::PolicyOptions),
     /// Make accounts and give them credit.
     Accounts(Accounts),
     /// Put models on offer.

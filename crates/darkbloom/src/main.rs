@@ -13,6 +13,7 @@ mod files;
 mod key;
 mod local;
 mod models;
+mod policy;
 mod providers;
 mod roles;
 mod settings;
@@ -80,6 +81,7 @@ async fn run(command: Command, settings: Settings, hardening: &Report) -> Result
         Command::Start(options) => roles::provider(options, settings.provider, hardening).await,
         Command::Keys(options) => admin::keys(options).await,
         Command::Providers(options) => providers::run(options).await,
+        Command::Policy(options) => policy::run(options).await,
         Command::Accounts(options) => admin::accounts(options).await,
         Command::Catalogue(options) => admin::catalogue(options).await,
         Command::Verify(options) => verify::run(options, settings.proxy).await,

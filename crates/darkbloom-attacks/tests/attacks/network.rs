@@ -6,7 +6,7 @@ use darkbloom_attacks::attacks;
 use darkbloom_registry::{Registration, Registry, Stated, times};
 use darkbloom_store::Store;
 use darkbloom_types::{
-    CatalogueDigest, ConnectionId, Distrust, EpochId, KeyId, MonoMillis, ProviderId, Standing, Tier, TokenCount,
+    CatalogueDigest, ConnectionId, Distrust, EpochId, Gate, KeyId, MonoMillis, ProviderId, Standing, Tier, TokenCount,
 };
 use darkbloom_wire::{ModelLoad, Residence};
 
@@ -35,10 +35,17 @@ impl rand_core::TryRng for Numbers {
 impl rand_core::TryCryptoRng for Numbers {}
 
 fn connect(registry: &mut Registry, connection: u8, epoch: u8, now: MonoMillis) {
+    connect_behind(registry, connection, epoch, now, Vec::new());
+}
+
+/// Connects, with these gates of the policy shut.
+fn connect_behind(registry: &mut Registry, connection: u8, epoch: u8, now: MonoMillis, shut: Vec<Gate>) {
     let stated = Stated {
         statement: Vec::new(),
         epoch: EpochId([epoch; 16]),
         tier: Tier::Hardware,
+        shut,
+        shadow: Vec::new(),
         use_until: minutes(60),
         open_until: minutes(70),
         models: vec![MODEL],
@@ -105,6 +112,11 @@ attacks! {
         let later = asked.after(times::CHALLENGE_ANSWER);
         registry.heard(&ConnectionId([1; 16]), later);
         gets_work(&registry, later)
+    };
+    attack_a_provider_works_though_the_policy_bars_it against "policy_gates": || {
+        let mut registry = Registry::default();
+        connect_behind(&mut registry, 1, 1, START, vec![Gate::Registers]);
+        gets_work(&registry, START)
     };
     attack_a_revoked_identity_comes_back_under_a_new_key against "succession_revoked": taken_over;
 }

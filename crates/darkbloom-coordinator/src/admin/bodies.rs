@@ -65,6 +65,13 @@ pub struct NewStanding {
     pub note: Option<String>,
 }
 
+/// A policy in TOML.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPolicy {
+    pub policy: String,
+}
+
 /// A model to put on offer.
 #[derive(Deserialize)]
 #[serde(try_from = "NewModelAsWritten")]

@@ -34,7 +34,7 @@ async fn challenged(shared: &Shared) -> (Arc<Connection>, SoftwareKey, impl Fn(&
         provider: verdict.provider,
         connection: connection.id,
         number: connection.number,
-        stated: stated(statement, &verdict),
+        stated: stated(shared, statement, &verdict),
         models: Vec::new(),
         standing: Standing::Clean,
     };
@@ -93,6 +93,8 @@ async fn a_new_connection_knows_the_epochs_of_the_one_it_replaces() {
     let until = clock::now().after(Millis::from_minutes(10));
     let stated = Stated {
         tier: Tier::None,
+        shut: Vec::new(),
+        shadow: Vec::new(),
         statement: Vec::new(),
         epoch: epoch(8).id,
         use_until: until,

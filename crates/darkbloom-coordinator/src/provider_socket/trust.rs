@@ -1,6 +1,6 @@
 //! Who is admitted, what is verified, and what is held against whom when it does not hold.
 
-use darkbloom_attest::{StatementError, TrustPolicy, Verdict, verify_challenge, verify_statement};
+use darkbloom_attest::{Assessment, StatementError, TrustPolicy, Verdict, verify_challenge, verify_statement};
 use darkbloom_host::clock;
 use darkbloom_store::{KeyKind, SuccessionError, SuccessionRefusal};
 use darkbloom_types::{Distrust, ProviderId, Refusal, RefusalCode, SecretString, Standing, Tier};
@@ -125,8 +125,12 @@ pub async fn challenge_answer(shared: &Shared, connection: &Connection, proof: &
     match verify_challenge(proof, &verdict, &known, &connection.id) {
         Ok(nonce) => {
             let (now, wall) = (shared.mono(), clock::now());
-            let changed =
-                shared.with_registry(|registry| registry.challenge_answered(&connection.id, &nonce, now, wall));
+            let Assessment { shut, shadow } = shared.policy().assess(&verdict);
+            let changed = shared.with_registry(|registry| {
+                // What held when it came need not hold now: an activator's word has an end.
+                registry.reassess(&connection.id, &verdict.epoch, verdict.tier, (shut, shadow), now, wall);
+                registry.challenge_answered(&connection.id, &nonce, now, wall)
+            });
             if let Some(provider) = changed {
                 keep(shared, provider).await;
             }

@@ -64,6 +64,8 @@ fn stated(provider: u8, epoch: u8) -> Stated {
         statement: vec![provider, epoch],
         epoch: EpochId([epoch; 16]),
         tier: Tier::SelfSigned,
+        shut: Vec::new(),
+        shadow: Vec::new(),
         use_until: WALL.after(Millis::from_minutes(60)),
         open_until: WALL.after(Millis::from_minutes(70)),
         models: vec![MODEL],

@@ -1,10 +1,12 @@
 //! Challenges, and what is held against identities.
 
-use darkbloom_types::{ConnectionId, Distrust, Millis, MonoMillis, ProviderId, Standing, UnixMillis};
+use darkbloom_types::{
+    ConnectionId, Distrust, EpochId, Gate, Millis, MonoMillis, ProviderId, Standing, Tier, UnixMillis,
+};
 use rand_core::CryptoRng;
 
 use super::Registry;
-use crate::provider::{Gone, Introduced, times};
+use crate::provider::{Gone, Introduced, Provider, times};
 
 impl Registry {
     /// Providers whose challenge is due, each with the fresh nonce that it is to be sent.
@@ -84,6 +86,40 @@ impl Registry {
         for model in provider.models() {
             self.wake_hopeless_for(id, &model, now, wall);
         }
+    }
+
+    /// What is proven of a provider, and what the operator's policy comes to for it, was looked at again.
+    pub fn reassess(
+        &mut self,
+        connection: &ConnectionId,
+        epoch: &EpochId,
+        tier: Tier,
+        (shut, shadow): (Vec<Gate>, Vec<Gate>),
+        now: MonoMillis,
+        wall: UnixMillis,
+    ) {
+        let Some(provider) = self.on(connection) else { return };
+        let stated = &mut provider.registration.stated;
+        let unchanged = (stated.tier, &stated.shut, &stated.shadow) == (tier, &shut, &shadow);
+        // It may have stated another epoch meanwhile, which was looked at by itself.
+        if unchanged || stated.epoch != *epoch {
+            return;
+        }
+        (stated.tier, stated.shut, stated.shadow) = (tier, shut, shadow);
+        let id = provider.registration.provider;
+        self.wake_all_at(&id, now, wall);
+        for model in self.providers.get(&id).map(Provider::models).unwrap_or_default() {
+            self.wake_hopeless_for(&id, &model, now, wall);
+        }
+    }
+
+    /// The connections of all providers, each with its statement.
+    #[must_use]
+    pub fn all_statements(&self) -> Vec<(ConnectionId, ProviderId, Vec<u8>)> {
+        let one = |(id, provider): (&ProviderId, &Provider)| {
+            (provider.registration.connection, *id, provider.registration.stated.statement.clone())
+        };
+        self.providers.iter().map(one).collect()
     }
 
     /// A check failed of whoever is on this connection, which it has introduced itself on. Returns the provider where that

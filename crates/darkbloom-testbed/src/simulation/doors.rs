@@ -179,6 +179,8 @@ impl World {
             statement: Vec::new(),
             epoch,
             tier: Tier::SelfSigned,
+            shut: Vec::new(),
+            shadow: Vec::new(),
             use_until: told.into(),
             open_until: use_until.after(EPOCH_OPENS_MS).into(),
             models: models.collect(),

@@ -255,3 +255,20 @@ fn every_claim_can_be_checked_live_and_long_after() {
     assert_eq!(offline(&saved[..saved.len() - 1], &pin).status.code(), Some(3), "cut");
     assert_eq!(offline(&saved, &"00".repeat(32)).status.code(), Some(3), "another network");
 }
+
+#[test]
+fn a_policy_over_registers_asks_what_the_tpm_quoted() {
+    let (network, tpm) = (Believing::new(), Swtpm::start("a"));
+    let provider = network.provider(&tpm, "provider");
+    network.coordinator.eligible(1);
+    let apply = |value: &str| {
+        let accepted = format!("{{ release = \"image\", values = {{ \"4\" = \"{}\" }} }}", value.repeat(32));
+        let policy = format!("[registers]\ngate = \"enforce\"\naccepted = [{accepted}]\n");
+        network.coordinator.admin("PUT", "/admin/v1/policy", &serde_json::json!({"policy": policy}));
+        network.coordinator.providers().remove(0)["reason"].clone()
+    };
+    assert_eq!(apply("11"), "policy_registers");
+    provider.process.logged("what the provider's machine booted is not among");
+    // Nothing was measured into a register of this machine.
+    assert_eq!(apply("00"), Value::Null);
+}

@@ -224,3 +224,30 @@ fn four_challenges_wait_for_an_answer_and_each_may_still_be_answered() {
     assert!(registry.open_challenges(&CONNECTION).is_empty());
     assert_eq!(registry.known_challenges(&CONNECTION), sent[3..], "it may be answered as often as it was sent");
 }
+
+#[test]
+fn a_policy_that_changes_wakes_and_bars_who_waits() {
+    let mut registry = full();
+    queue(&mut registry, 1, &[1]);
+    let reassess = |registry: &mut Registry, epoch: u8, shut: &[Gate]| {
+        registry.reassess(
+            &CONNECTION,
+            &EpochId([epoch; 16]),
+            Tier::Hardware,
+            (shut.to_vec(), vec![Gate::Version]),
+            T0,
+            WALL,
+        );
+    };
+    reassess(&mut registry, 9, &[Gate::Tier]);
+    assert_eq!(verdict(&registry, T0), Ok(()), "it was about another epoch");
+    reassess(&mut registry, 1, &[Gate::Tier, Gate::Claims]);
+    assert_eq!(verdict(&registry, T0), Err(Ineligible::Policy(Gate::Tier)));
+    assert_eq!(woken(&mut registry), [1], "nobody is left who could take it");
+    let view = &registry.views(Tier::None, T0, WALL)[0];
+    assert_eq!((view.tier, &view.shadow[..]), (Tier::Hardware, &[Gate::Version][..]));
+    release(&mut registry, 1, T0);
+    queue(&mut registry, 2, &[1, 2]);
+    reassess(&mut registry, 1, &[]);
+    assert_eq!(woken(&mut registry), [2], "its free row may be used again");
+}

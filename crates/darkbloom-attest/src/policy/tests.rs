@@ -1,0 +1,155 @@
+//! Which gates a provider passes.
+
+use super::*;
+
+use darkbloom_types::{EpochId, NetworkId, ProviderId, UnixMillis};
+use darkbloom_wire::Statement;
+
+use crate::statement::{Claim, Freshness, Trust};
+
+fn verdict() -> Verdict {
+    let claim =
+        |name, value: &str, source| Claim { name, value: value.to_owned(), source, freshness: Freshness::Epoch };
+    Verdict {
+        provider: ProviderId([1; 32]),
+        epoch: EpochId([2; 16]),
+        tier: Tier::Hardware,
+        trust: Trust::Unpinned,
+        predecessors: Vec::new(),
+        registers: vec![(4, [4; 32]), (7, [7; 32])],
+        claims: vec![
+            claim("tpm_identity_key", "the key is in a TPM", ClaimSource::Hardware),
+            claim("hardening", "no_core, system_calls", ClaimSource::Provider),
+            claim("gpu", "not_applicable", ClaimSource::Hardware),
+        ],
+        statement: Statement {
+            identity: [4; 65],
+            network: NetworkId([1; 32]),
+            sealing_key: Vec::new(),
+            receipt_key: [3; 32],
+            not_before: UnixMillis(0),
+            use_until: UnixMillis(1),
+            open_until: UnixMillis(2),
+            models: Vec::new().into(),
+            evidence: Vec::new().into(),
+            release: "darkbloom/1.4.2".to_owned(),
+            hardening: Vec::new().into(),
+            key_home: String::new(),
+            successions: Vec::new().into(),
+        },
+    }
+}
+
+/// Whether a provider passes this one gate, which is the same enforced and in shadow.
+#[track_caller]
+fn passes(section: &str, verdict: &Verdict) -> bool {
+    let policy = |gate: &str| Policy::parse(&section.replace("GATE", &format!("gate = \"{gate}\""))).unwrap();
+    let (enforced, shadow, off) = (policy("enforce"), policy("shadow"), policy("off"));
+    assert_eq!(off.assess(verdict), Assessment::default());
+    let Assessment { shut, shadow: none } = enforced.assess(verdict);
+    let Assessment { shut: nothing, shadow } = shadow.assess(verdict);
+    assert!(none.is_empty() && nothing.is_empty() && shut == shadow, "a gate in shadow bars nobody");
+    shut.is_empty()
+}
+
+#[test]
+fn a_policy_that_says_nothing_bars_nobody() {
+    assert_eq!(Policy::parse("").unwrap().assess(&verdict()), Assessment::default());
+    assert_eq!(Policy::parse(""), Ok(Policy::default()));
+}
+
+#[test]
+fn the_least_tier() {
+    let section = |tier: &str| format!("[tier]\nGATE\nminimum = \"{tier}\"");
+    assert!(passes(&section("hardware"), &verdict()));
+    assert!(!passes(&section("measured"), &verdict()));
+}
+
+#[test]
+fn the_least_version() {
+    let section = |version: &str| format!("[version]\nGATE\nminimum = \"{version}\"");
+    for (least, passed) in [("1.4.2", true), ("1.4.3", false), ("0.9.9", true), ("1.10.0", false), ("2.0.0", false)] {
+        assert_eq!(passes(&section(least), &verdict()), passed, "{least}");
+    }
+    for (release, passed) in [("darkbloom/1.4.2-rc.1", true), ("1.4.2", false), ("darkbloom/new", false), ("", false)] {
+        let mut other = verdict();
+        other.statement.release = release.to_owned();
+        assert_eq!(passes(&section("1.4.2"), &other), passed, "{release}");
+    }
+}
+
+#[test]
+fn claims_by_whom_and_what() {
+    let section = |claim: &str| format!("[claims]\nGATE\nrequired = [{{ {claim} }}]");
+    let cases = [
+        ("name = \"tpm_identity_key\"", true),
+        ("name = \"other\"", false),
+        ("name = \"hardening\"", false),
+        ("name = \"hardening\", providers_word = true", true),
+        ("name = \"hardening\", value = \"system_calls\", providers_word = true", true),
+        ("name = \"hardening\", value = \"system\", providers_word = true", false),
+        ("name = \"gpu\"", false),
+        ("name = \"gpu\", or_not_applicable = true", true),
+        ("name = \"gpu\", value = \"measured\", or_not_applicable = true", true),
+        ("name = \"other\", or_not_applicable = true", false),
+    ];
+    for (claim, passed) in cases {
+        assert_eq!(passes(&section(claim), &verdict()), passed, "{claim}");
+    }
+}
+
+#[test]
+fn registers_are_those_of_any_active_release() {
+    let value = |byte: u8| hex::encode([byte; 32]);
+    let release = |active: bool, values: &[(u32, u8)]| {
+        let values: Vec<_> = values.iter().map(|(pcr, byte)| format!("\"{pcr}\" = \"{}\"", value(*byte))).collect();
+        format!("{{ release = \"r\", active = {active}, values = {{ {} }} }}", values.join(", "))
+    };
+    let section = |releases: &[String]| format!("[registers]\nGATE\naccepted = [{}]", releases.join(", "));
+    let (good, other) = (release(true, &[(4, 4), (7, 7)]), release(true, &[(4, 9)]));
+    assert!(passes(&section(&[other.clone(), good.clone()]), &verdict()), "a union");
+    assert!(!passes(&section(std::slice::from_ref(&other)), &verdict()));
+    assert!(!passes(&section(&[other, release(false, &[(4, 4)])]), &verdict()), "one that is not active");
+    assert!(!passes(&section(&[release(true, &[(4, 4), (7, 8)])]), &verdict()), "all registers of one release");
+    assert!(!passes(&section(&[release(true, &[(5, 4)])]), &verdict()), "one that was not quoted");
+    let mut without = verdict();
+    without.registers.clear();
+    assert!(!passes(&section(std::slice::from_ref(&good)), &without), "no TPM");
+    assert!(passes(&section(&[good]).replace("GATE", "GATE\nor_not_applicable = true"), &without));
+}
+
+#[test]
+fn what_is_no_policy_is_said_with_where() {
+    let long = "0".repeat(POLICY_BYTES_MAX + 1);
+    let wrong = [
+        ("[tier]\ngate = \"enforce\"", "[tier]: a gate that is not off needs `minimum`"),
+        ("[tier]\ngate = \"enforce\"\nminimum = \"iron\"", "[tier]: unknown tier `iron`"),
+        ("[version]\ngate = \"shadow\"\nminimum = \"1.2\"", "[version]: `1.2` is no version"),
+        ("[version]\ngate = \"shadow\"\nminimum = \"+1.2.3\"", "is no version"),
+        ("[claims]\ngate = \"enforce\"", "[claims]: a gate that is not off needs `required`"),
+        (
+            "[registers]\ngate = \"enforce\"\naccepted = [{ release = \"r\", active = false, values = { \"1\" = \"00\" } }]",
+            "needs `accepted`",
+        ),
+        ("[registers]\naccepted = [{ release = \"r\", values = {} }]", "would accept everything"),
+        ("[registers]\naccepted = [{ release = \"r\", values = { \"24\" = \"00\" } }]", "registers are 0 to 23"),
+        ("[registers]\naccepted = [{ release = \"r\", values = { \"1\" = \"00\" } }]", "64 hex digits"),
+        ("[tiers]\ngate = \"off\"", "tiers"),
+        ("[tier]\ngate = \"on\"", "on"),
+        (&*long, "at most"),
+    ];
+    for (text, said) in wrong {
+        let error = Policy::parse(text).unwrap_err().to_string();
+        assert!(error.contains(said), "{text}: {error}");
+    }
+}
+
+#[test]
+fn the_policy_of_the_documents_is_one() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/policy.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (_, example) = page.split_once("```toml\n").unwrap();
+    let policy = Policy::parse(example.split("```").next().unwrap()).unwrap();
+    let Assessment { shut, shadow } = policy.assess(&verdict());
+    assert_eq!((shut, shadow), (vec![], vec![Gate::Registers]));
+}
