@@ -251,6 +251,9 @@ fn names(seeds: &Seeds) -> Outcome<()> {
     let file = "[coordinator]\nlisten = \"127.0.0.1:7701\"\ntier_min = \"none\"\n[gateway]\npin_providers = [\"ab\"]\n\
                 [proxy]\ncoordinator = 'https://x'\n[provider]\nrows = 4\nlisen = 1\n";
     seeds.put("settings_toml", "all", &[file.as_bytes()])?;
+    let page = fs::read_to_string(seeds.vectors.join("../policy.md"))?;
+    let policy = page.split("```").nth(1).and_then(|block| block.strip_prefix("toml\n")).unwrap_or_default();
+    seeds.put("attest_policy", "all", &[policy.as_bytes()])?;
     let digest = "0123456789abcdef".repeat(4);
     let file = |name: &str| json!({"rfilename": name, "size": 9, "blobId": "0", "lfs": {"sha256": digest, "size": 9}});
     for (name, files) in

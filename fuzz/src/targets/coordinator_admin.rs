@@ -12,10 +12,12 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let Some((which, body)) = bytes.split_first() else { return };
     // Nothing is kept but strings that stand in the body, and an error that quotes a part of it.
-    memory::within((16 << 10) + 4 * body.len(), || match which % 4 {
+    memory::within((16 << 10) + 4 * body.len(), || match which % 6 {
         0 => drop(bodies::read::<bodies::NewAccount>(body)),
         1 => drop(bodies::read::<bodies::NewKey>(body)),
         2 => drop(bodies::read::<bodies::NewDeposit>(body)),
+        3 => drop(bodies::read::<bodies::NewStanding>(body)),
+        4 => drop(bodies::read::<bodies::NewPolicy>(body)),
         _ => {
             if let Ok(model) = bodies::read::<bodies::NewModel>(body) {
                 assert!(model.context.0 > 0, "a model without room for a token is accepted");

@@ -1,0 +1,143 @@
+//! What trust costs: verifying statements and evidence, challenges, epochs, receipts; with one thread and with two.
+//!
+//! `cargo run --release -p darkbloom-testbed --example trust docs/vectors/tpm-evidence.json`
+
+#![allow(clippy::print_stdout, reason = "a table for whoever measures")]
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use darkbloom_attest::{
+    ActivatorKind, HardwareTrust, Roots, TrustPolicy, verify_challenge, verify_statement, verify_tpm,
+};
+use darkbloom_host::clock::{now, rng};
+use darkbloom_keys::{IdentityKey as _, SoftwareKey};
+use darkbloom_seal::{Epoch, ReceiptExpectation, check_receipt};
+use darkbloom_types::{
+    AttemptNumber, CatalogueDigest, ConnectionId, Digest, Micros, NetworkId, ProviderId, RequestId, Tier, TokenCount,
+    UnixMillis,
+};
+use darkbloom_wire::{ChallengeProof, Receipt, challenge_digest};
+use serde_json::Value;
+
+/// Each figure is from so long a run.
+const RUN: Duration = Duration::from_secs(2);
+const NETWORK: NetworkId = NetworkId([1; 32]);
+
+/// How often something can be done a second by so many threads at once.
+fn rate(threads: usize, work: &(impl Fn() + Sync)) -> f64 {
+    let one = || {
+        let (began, mut done) = (Instant::now(), 0_u32);
+        while began.elapsed() < RUN {
+            work();
+            done += 1;
+        }
+        f64::from(done) / began.elapsed().as_secs_f64()
+    };
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+        all.into_iter().map(|thread| thread.join().expect("the work does not panic")).sum()
+    })
+}
+
+fn report(what: &str, work: impl Fn() + Sync) {
+    let (one, two) = (rate(1, &work), rate(2, &work));
+    println!("{what:<58}{one:>12.0}{two:>12.0}{:>12.1}", 1_000_000.0 / one);
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let path = std::env::args().nth(1).ok_or("give docs/vectors/tpm-evidence.json")?;
+    println!("{:<58}{:>12}{:>12}{:>12}", "", "1 thread /s", "2 threads /s", "µs each");
+    statements()?;
+    evidence(&serde_json::from_str(&std::fs::read_to_string(path)?)?)?;
+    receipts()
+}
+
+fn statements() -> Result<(), Box<dyn std::error::Error>> {
+    let key = SoftwareKey::in_memory()?;
+    let identity = key.public_point();
+    let epoch = Epoch::begin(identity, now(), &mut rng());
+    let statement = epoch.statement(NETWORK, vec![CatalogueDigest([2; 32])], Vec::new(), "darkbloom/1.0.0");
+    let signed = statement.sign(&key)?;
+    let policy = TrustPolicy {
+        network: NETWORK,
+        tier_min: Tier::None,
+        pinned: BTreeSet::new(),
+        hardware: HardwareTrust::default(),
+    };
+    let at = now();
+    report("verify a statement of a software key", || {
+        verify_statement(&signed, &policy, at).expect("it is good");
+    });
+    let verdict = verify_statement(&signed, &policy, at)?;
+    let (connection, nonce) = (ConnectionId([3; 16]), [4; 32]);
+    let proof = ChallengeProof { digest: challenge_digest(&NETWORK, &nonce, &connection, &verdict.epoch) };
+    let answer = proof.sign(&key)?;
+    report("answer a challenge with a software key", || drop(proof.sign(&key).expect("it signs")));
+    report("verify a challenge's answer", || {
+        verify_challenge(&answer, &verdict, &[nonce], &connection).expect("it is good");
+    });
+    report("begin an epoch: its keys and its signed statement", || {
+        let epoch = Epoch::begin(identity, now(), &mut rng());
+        let statement = epoch.statement(NETWORK, vec![CatalogueDigest([2; 32])], Vec::new(), "darkbloom/1.0.0");
+        statement.sign(&key).expect("it signs");
+    });
+    Ok(())
+}
+
+fn evidence(recorded: &Value) -> Result<(), Box<dyn std::error::Error>> {
+    let bytes = |value: &Value| hex::decode(value.as_str().unwrap_or_default());
+    let roots = recorded["roots"].as_array().into_iter().flatten().map(bytes).collect::<Result<Vec<_>, _>>()?;
+    let roots = Roots::read(roots.iter().map(Vec::as_slice))?;
+    let array = |value: &Value| bytes(value).map_err(|error| error.to_string());
+    let activator: [u8; 65] = array(&recorded["activator"])?.try_into().map_err(|_| "an activator has 65 bytes")?;
+    let identity: [u8; 65] = array(&recorded["identity"])?.try_into().map_err(|_| "an identity has 65 bytes")?;
+    let nonce = Digest(array(&recorded["nonce"])?.try_into().map_err(|_| "a nonce has 32 bytes")?);
+    let evidence = array(&recorded["evidence"])?;
+    let at = UnixMillis(recorded["time"].as_i64().ok_or("no time")?);
+    let trust = HardwareTrust { tpm_roots: roots.into(), activators: vec![(activator, ActivatorKind::Independent)] };
+    report("verify evidence of a TPM (chain, certify, quote)", || {
+        verify_tpm(&evidence, &identity, &nonce, &trust, at).expect("it is good");
+    });
+    Ok(())
+}
+
+fn receipts() -> Result<(), Box<dyn std::error::Error>> {
+    let epoch = Epoch::begin([4; 65], now(), &mut rng());
+    let key = epoch.receipt_key();
+    let receipt = Receipt {
+        request: Digest([1; 32]),
+        request_id: RequestId([2; 16]),
+        attempt: AttemptNumber(1),
+        transcript: Digest([3; 32]),
+        model: CatalogueDigest([4; 32]),
+        weights: Digest([5; 32]),
+        provider: ProviderId([6; 32]),
+        epoch: epoch.id(),
+        input_tokens: TokenCount(10),
+        output_tokens: TokenCount(20),
+        queue_us: Micros(1),
+        prefill_us: Micros(2),
+        decode_us: Micros(3),
+        finished_at: now(),
+    };
+    report("sign a receipt", || drop(receipt.sign(&*key).expect("it signs")));
+    let signed = receipt.sign(&*key)?;
+    let public = key.verifying_key().to_bytes();
+    let seen = ReceiptExpectation {
+        request: receipt.request,
+        request_id: receipt.request_id,
+        attempt: receipt.attempt,
+        transcript: Some(receipt.transcript),
+        model: receipt.model,
+        weights: Some(receipt.weights),
+        provider: receipt.provider,
+        epoch: receipt.epoch,
+        input_ceiling: receipt.input_tokens,
+        output_tokens: Some(receipt.output_tokens),
+    };
+    report("check a receipt", || {
+        check_receipt(&signed, &public, &seen).expect("it is good");
+    });
+    Ok(())
+}
