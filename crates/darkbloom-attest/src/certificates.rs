@@ -6,6 +6,7 @@ use std::time::Duration;
 use darkbloom_types::{UnixMillis, armed};
 use p256::ecdsa::signature::Verifier as _;
 use rsa::pkcs1::DecodeRsaPublicKey as _;
+use rsa::traits::PublicKeyParts as _;
 use sha2::{Sha256, Sha384, Sha512};
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::asn1::ObjectIdentifier;
@@ -20,6 +21,8 @@ const DEPTH_MAX: usize = 4;
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 /// RSA for OAEP alone (RFC 4055 section 4): how some makers of TPMs label endorsement keys.
 const RSA_OAEP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.7");
+/// The least modulus of a key that counts: 2,048 bits (NIST SP 800-131A).
+const RSA_BYTES_MIN: usize = 256;
 /// A key on a curve (RFC 5480).
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
@@ -206,7 +209,7 @@ enum KeyKind {
 fn verify(kind: KeyKind, key: &[u8], algorithm: ObjectIdentifier, message: &[u8], signature: &[u8]) -> Option<()> {
     match (kind, algorithm) {
         (KeyKind::Rsa, RSA_SHA256 | RSA_SHA384 | RSA_SHA512) => {
-            let key = rsa::PublicKey::from_pkcs1_der(key).ok()?;
+            let key = rsa::PublicKey::from_pkcs1_der(key).ok().filter(|key| key.size() >= RSA_BYTES_MIN)?;
             let signature = rsa::pkcs1v15::Signature::try_from(signature).ok()?;
             match algorithm {
                 RSA_SHA256 => rsa::pkcs1v15::VerifyingKey::<Sha256>::new(key).verify(message, &signature).ok(),

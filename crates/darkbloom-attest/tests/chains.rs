@@ -213,3 +213,72 @@ fn a_name_is_no_signature() {
     assert_eq!(follow(&[&root], between[..1].to_vec(), device.clone()), ChainError::NoRoot, "one is missing");
     assert_eq!(follow(&[], between, device), ChainError::NoRoot, "nobody is believed");
 }
+
+/// Numbers that nobody has to guess (splitmix64).
+struct Numbers(u64);
+
+impl rand_core::TryRng for Numbers {
+    type Error = std::convert::Infallible;
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        self.try_next_u64().map(|number| (number >> 32) as u32)
+    }
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Ok(z ^ (z >> 31))
+    }
+    fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), Self::Error> {
+        for byte in to {
+            *byte = self.try_next_u64()? as u8;
+        }
+        Ok(())
+    }
+}
+
+impl rand_core::TryCryptoRng for Numbers {}
+
+/// An RSA key that signs certificates: `rcgen` makes none itself.
+struct RsaKey {
+    private: rsa::PrivateKey,
+    public: Vec<u8>,
+}
+
+impl RsaKey {
+    fn new(bits: usize) -> Self {
+        use rsa::pkcs1::EncodeRsaPublicKey as _;
+        let private = rsa::PrivateKey::new(&mut Numbers(bits as u64), bits).unwrap();
+        let public = private.to_public_key().to_pkcs1_der().unwrap().as_bytes().to_vec();
+        Self { private, public }
+    }
+}
+
+impl rcgen::PublicKeyData for RsaKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.public
+    }
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &rcgen::PKCS_RSA_SHA256
+    }
+}
+
+impl rcgen::SigningKey for RsaKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        use rsa::signature::{SignatureEncoding as _, Signer as _};
+        let key = rsa::pkcs1v15::SigningKey::<sha2::Sha256>::new(self.private.clone());
+        Ok(key.sign(message).to_vec())
+    }
+}
+
+#[test]
+fn rsa_keys_of_under_2048_bits_sign_nothing() {
+    for (bits, outcome) in [(2_048, FOLLOWED), (1_024, ChainError::Signature)] {
+        let root_key = RsaKey::new(bits);
+        let named = authority("root");
+        let root = named.self_signed(&root_key).unwrap().der().to_vec();
+        let issuer = Issuer::from_params(&named, root_key);
+        let endorsement = device().signed_by(&key(&PKCS_ECDSA_P256_SHA256), &issuer).unwrap().der().to_vec();
+        assert_eq!(follow(&[&root], Vec::new(), endorsement), outcome, "{bits}");
+    }
+}

@@ -285,7 +285,10 @@ impl Call {
                     self.attempts.extend(attempts.0);
                     let policy = self.network.policy(&self.coordinator);
                     let (now, at) = (clock::now(), Instant::now());
-                    let fresh = Candidates::read(&candidates, &self.coordinator, &policy, now, at)?;
+                    let fresh = {
+                        let examined = &self.network.candidates.examined;
+                        Candidates::read(&candidates, &self.coordinator, &policy, now, at, examined)?
+                    };
                     if fresh.digest != self.candidates.digest {
                         return Err(lie("the fresh candidates are of another model").into());
                     }

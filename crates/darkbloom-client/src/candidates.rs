@@ -1,12 +1,13 @@
 //! Verified candidates: fetched once, and kept fresh by what comes with each answer.
 
+mod examined;
 mod update;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use darkbloom_attest::{TrustPolicy, Verdict, verify_statement};
+use darkbloom_attest::{TrustPolicy, Verdict};
 use darkbloom_seal::Recipient;
 use darkbloom_types::{
     CatalogueDigest, EpochId, Price, ProviderId, Refusal, RefusalCode, SecretString, TokenCount, UnixMillis,
@@ -14,6 +15,7 @@ use darkbloom_types::{
 use darkbloom_wire::{CandidateList, CandidateUpdate, CatalogueEntry, catalogue_digest, limits};
 use rand_core::Rng as _;
 
+use self::examined::Examined;
 use self::update::UpdateError;
 use crate::network::{Coordinator, Network, open_entry};
 use crate::printable::printable;
@@ -55,6 +57,8 @@ pub struct Candidates {
     refreshed_at: Mutex<Option<Instant>>,
     /// The network's activator, as the coordinator signed it.
     activator: Option<[u8; 65]>,
+    /// Statements of all lists.
+    examined: Arc<Examined>,
 }
 
 /// A provider that a client would seal to.
@@ -95,13 +99,14 @@ pub struct Chosen<'c> {
 }
 
 impl Candidates {
-    /// Verifies a list and every statement in it. `at` is the same moment as `now`, on the monotonic clock.
+    /// Verifies a list and every statement in it that was not verified before. `at` is the same moment as `now`, on the monotonic clock.
     pub fn read(
         signed: &[u8],
         coordinator: &Coordinator,
         policy: &TrustPolicy,
         now: UnixMillis,
         at: Instant,
+        examined: &Arc<Examined>,
     ) -> Result<Self, Refusal> {
         let lie = |detail: String| Refusal::new(RefusalCode::VerificationFailed, detail);
         let list =
@@ -119,7 +124,7 @@ impl Candidates {
         let statements = list.candidates.0.iter();
         let current: Vec<_> = statements
             .filter_map(|candidate| {
-                let verdict = examine(&candidate.statement, &digest, policy, now).map(Arc::new)?;
+                let verdict = examine(examined, &candidate.statement, list.activator, &digest, policy, now)?;
                 Some(Usable { verdict, row_tokens: candidate.row_tokens })
             })
             .collect();
@@ -137,6 +142,7 @@ impl Candidates {
             read_at: at,
             refreshed_at,
             activator: list.activator,
+            examined: Arc::clone(examined),
         })
     }
 
@@ -227,8 +233,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A statement of a provider that serves the model; nothing for any other, which a warning names.
-fn examine(statement: &[u8], model: &CatalogueDigest, policy: &TrustPolicy, now: UnixMillis) -> Option<Verdict> {
-    match verify_statement(statement, policy, now) {
+fn examine(
+    examined: &Examined,
+    statement: &[u8],
+    activator: Option<[u8; 65]>,
+    model: &CatalogueDigest,
+    policy: &TrustPolicy,
+    now: UnixMillis,
+) -> Option<Arc<Verdict>> {
+    match examined.verify(statement, activator, policy, now) {
         Ok(verdict) if verdict.statement.models.0.contains(model) => Some(verdict),
         Ok(verdict) => {
             tracing::warn!(provider = %verdict.provider.short(), "a candidate that does not serve the model");
@@ -262,6 +275,8 @@ fn disproves(code: RefusalCode) -> bool {
 /// Candidates by model name.
 #[derive(Default)]
 pub struct CandidateCache {
+    /// Statements of all lists.
+    pub examined: Arc<Examined>,
     lists: Mutex<HashMap<String, Arc<Candidates>>>,
 }
 
@@ -363,7 +378,9 @@ impl Network {
         coordinator: &Coordinator,
     ) -> Result<Arc<Candidates>, Refusal> {
         let signed = self.candidate_list(model, key).await?;
-        let list = Candidates::read(&signed, coordinator, &self.policy(coordinator), clock::now(), Instant::now())?;
+        let examined = &self.candidates.examined;
+        let list =
+            Candidates::read(&signed, coordinator, &self.policy(coordinator), clock::now(), Instant::now(), examined)?;
         if list.entry.name != model {
             return Err(Refusal::new(RefusalCode::VerificationFailed, "the candidates are of another model"));
         }

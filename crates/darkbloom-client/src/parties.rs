@@ -82,7 +82,8 @@ impl Operator {
 
     /// The list as a client reads it at the same moment.
     pub fn read(&self, time: UnixMillis, statements: &[&[u8]], policy: &TrustPolicy) -> Result<Candidates, Refusal> {
-        Candidates::read(&self.list(time, PRICE, statements), &self.public, policy, time, Instant::now())
+        let examined = Arc::default();
+        Candidates::read(&self.list(time, PRICE, statements), &self.public, policy, time, Instant::now(), &examined)
     }
 
     /// A policy that takes anybody.

@@ -121,6 +121,7 @@ async fn introduce(
     if hello.statement.is_empty() {
         return Err(Refusal::from(RefusalCode::StatementMissing).into());
     }
+    trust::may_join(shared, &hello)?;
     let verdict = trust::verify(shared, &hello.statement)?;
     verify_challenge(&hello.proof, &verdict, &[nonce], &connection.id)?;
     verify_epoch_proof(&hello.epoch_proof, &verdict, &nonce, &connection.id)?;

@@ -95,6 +95,7 @@ impl Candidates {
             read_at,
             refreshed_at: Mutex::default(),
             activator: self.activator,
+            examined: Arc::clone(&self.examined),
         })
     }
 
@@ -102,7 +103,10 @@ impl Candidates {
     fn entry_now(&self, entry: &CandidateNow, policy: &TrustPolicy, now: UnixMillis) -> Option<Arc<Verdict>> {
         let names = |verdict: &Verdict| verdict.provider == entry.provider && verdict.epoch == entry.epoch;
         match &entry.statement {
-            Some(statement) => examine(statement, &self.digest, policy, now).filter(names).map(Arc::new),
+            Some(statement) => {
+                let found = examine(&self.examined, statement, self.activator, &self.digest, policy, now);
+                found.filter(|verdict| names(verdict))
+            }
             None => {
                 let mut known = self.known.iter();
                 known.find(|verdict| names(verdict) && now < verdict.statement.use_until).cloned()

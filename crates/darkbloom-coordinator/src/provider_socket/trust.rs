@@ -2,9 +2,9 @@
 
 use darkbloom_attest::{Assessment, StatementError, TrustPolicy, Verdict, verify_challenge, verify_statement};
 use darkbloom_host::clock;
-use darkbloom_store::{KeyKind, SuccessionError, SuccessionRefusal};
+use darkbloom_store::{KeyKind, KeyRecord, SuccessionError, SuccessionRefusal};
 use darkbloom_types::{Distrust, ProviderId, Refusal, RefusalCode, SecretString, Standing, Tier};
-use darkbloom_wire::Hello;
+use darkbloom_wire::{Hello, Statement, Succession};
 
 use crate::auth;
 use crate::state::{Connection, Shared, lock};
@@ -52,6 +52,26 @@ pub fn revoked(shared: &Shared, provider: ProviderId) -> Refusal {
     })
 }
 
+/// Whether somebody could be admitted at all: nobody without a name or a token has chains of certificates followed for him.
+pub fn may_join(shared: &Shared, hello: &Hello) -> Result<(), Refusal> {
+    let statement =
+        Statement::open_self_signed(&hello.statement).map_err(|error| refusal(&StatementError::Signature(error)))?;
+    let known = |point: &[u8; 65]| shared.store.provider_known(ProviderId::of_public_key(point));
+    let heir = || {
+        let words = statement.successions.0.iter().filter_map(|word| Succession::open_self_signed(word).ok());
+        words.into_iter().any(|word| known(&word.old))
+    };
+    if known(&statement.identity) || heir() {
+        return Ok(());
+    }
+    join_token(shared, hello).map(drop)
+}
+
+fn join_token(shared: &Shared, hello: &Hello) -> Result<KeyRecord, Refusal> {
+    let token = hello.join_token.as_ref().map(SecretString::expose);
+    auth::lookup(&shared.store, token.ok_or_else(|| Refusal::from(RefusalCode::InvalidApiKey))?, KeyKind::Join)
+}
+
 /// A new identity needs a join token; a known one does not. One that was revoked, or whose owner has another in its place,
 /// is refused, whatever it proves.
 pub async fn admit(shared: &Shared, hello: &Hello, verdict: &Verdict) -> Result<(), Refusal> {
@@ -63,9 +83,7 @@ pub async fn admit(shared: &Shared, hello: &Hello, verdict: &Verdict) -> Result<
     if shared.store.provider_known(provider) {
         return Ok(());
     }
-    let token =
-        hello.join_token.as_ref().map(SecretString::expose).ok_or_else(|| Refusal::from(RefusalCode::InvalidApiKey))?;
-    let key = auth::lookup(&shared.store, token, KeyKind::Join)?;
+    let key = join_token(shared, hello)?;
     let seen = shared.store.provider_seen(provider, key.id, clock::now()).await;
     seen.map_err(|error| {
         tracing::error!(%error, "cannot note a new provider");

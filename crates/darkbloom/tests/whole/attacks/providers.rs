@@ -93,6 +93,14 @@ fn statements_of_other_times_and_networks_are_refused() {
     assert_eq!(with(&|it| it.identity = SoftwareKey::in_memory().unwrap().public_point()), ["verification_failed"]);
     let none: [&str; 0] = [];
     assert_eq!(scene.coordinator.providers(), none);
+    // Whoever is nobody here learns that before anything else is looked at.
+    let stranger = refused(&scene.coordinator, |hostile| {
+        let epoch = hostile.ring.current();
+        let mut statement = epoch.statement(hostile.line.network(), hostile.models.clone(), Vec::new(), "hostile");
+        statement.network = darkbloom_types::NetworkId([7; 32]);
+        Hello { statement: statement.sign(&hostile.key).unwrap(), ..hostile.hello(None, 8) }
+    });
+    assert_eq!(stranger, ["invalid_api_key"]);
 }
 
 #[test]
