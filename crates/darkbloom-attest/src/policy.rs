@@ -245,6 +245,10 @@ impl Written {
                 .ok_or_else(|| PolicyError(format!("[version]: `{text}` is no version such as 1.2.3")))?,
             (_, None) => return Err(missing("version", "minimum")),
         };
+        if self.claims.required.iter().any(|required| required.name.is_empty() || required.value.as_deref() == Some(""))
+        {
+            return Err(PolicyError("[claims]: a name or value is not empty".to_owned()));
+        }
         if self.claims.gate != Mode::Off && self.claims.required.is_empty() {
             return Err(missing("claims", "required"));
         }
@@ -271,7 +275,8 @@ impl Release {
         }
         let mut values = BTreeMap::new();
         for (pcr, value) in &self.values {
-            let pcr = pcr.parse().ok().filter(|pcr| *pcr < PCRS).ok_or_else(|| wrong("registers are 0 to 23"))?;
+            let number = pcr.parse().ok().filter(|number: &u32| *number < PCRS && number.to_string() == *pcr);
+            let pcr = number.ok_or_else(|| wrong("registers are 0 to 23"))?;
             let mut bytes = [0; 32];
             hex::decode_to_slice(value, &mut bytes).map_err(|_| wrong("a value is 64 hex digits"))?;
             values.insert(pcr, bytes);

@@ -219,7 +219,7 @@ pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> 
         return Err(StatementError::OtherNetwork);
     }
     let (begin, used, opened) = (statement.not_before, statement.use_until, statement.open_until);
-    if armed!("statement_length") && (begin >= used || used > opened || opened.since(begin) > EPOCH_MAX) {
+    if begin >= used || used > opened || (armed!("statement_length") && opened.since(begin) > EPOCH_MAX) {
         return Err(StatementError::Times);
     }
     if armed!("statement_expired") && now >= used {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use darkbloom_attest::{Assessment, Policy};
+use darkbloom_attest::{Assessment, Policy, Verdict};
 use darkbloom_host::clock;
 use darkbloom_store::{Store, StoreError};
-use darkbloom_types::{ConnectionId, EpochId, Gate, ProviderId, Refusal, RefusalCode, Tier};
+use darkbloom_types::{ConnectionId, Gate, ProviderId, Refusal, RefusalCode};
 use serde_json::{Value, json};
 
 use crate::admin::bodies::NewPolicy;
@@ -25,29 +25,27 @@ pub async fn stored(store: &Store) -> Result<Option<String>, StoreError> {
     Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// What a policy comes to for one connected provider.
-struct Assessed {
+/// A connected provider, looked at again.
+struct Seen {
     connection: ConnectionId,
     provider: ProviderId,
-    epoch: EpochId,
-    tier: Tier,
-    assessment: Assessment,
+    statement: Vec<u8>,
+    /// None where it does not verify any more: its time is over.
+    verdict: Option<Verdict>,
 }
 
-/// Looks at all connected providers. Their evidence is verified again, which takes a moment for each.
-async fn assess_all(shared: &Arc<Shared>, policy: Arc<Policy>) -> Vec<Assessed> {
+/// Verifies what all connected providers state, which takes a moment for each.
+async fn look(shared: &Arc<Shared>) -> Result<Vec<Seen>, Refused> {
     let shared = Arc::clone(shared);
     let all = tokio::task::spawn_blocking(move || {
         let statements = shared.with_registry(|registry| registry.all_statements());
-        let assess = |(connection, provider, statement): (ConnectionId, ProviderId, Vec<u8>)| {
-            // One whose time is over gets no work anyway.
-            let verdict = trust::verify(&shared, &statement).ok()?;
-            let (epoch, tier, assessment) = (verdict.epoch, verdict.tier, policy.assess(&verdict));
-            Some(Assessed { connection, provider, epoch, tier, assessment })
+        let seen = |(connection, provider, statement): (ConnectionId, ProviderId, Vec<u8>)| {
+            let verdict = trust::verify(&shared, &statement).ok();
+            Seen { connection, provider, statement, verdict }
         };
-        statements.into_iter().filter_map(assess).collect()
+        statements.into_iter().map(seen).collect()
     });
-    all.await.unwrap_or_default()
+    all.await.map_err(internal)
 }
 
 fn read(asked: &NewPolicy) -> Result<Policy, Refused> {
@@ -60,29 +58,30 @@ pub async fn get(_: Administrator, State(shared): State<Arc<Shared>>) -> Result<
     Ok(Json(json!({"policy": text.unwrap_or_default()})))
 }
 
-/// `POST /admin/v1/policy/check`: whom this policy would keep from work who has it now, and who would get it.
+/// `POST /admin/v1/policy/check`: whom this policy would bar who is not barred now, and whom no longer.
 pub async fn check(
     _: Administrator,
     State(shared): State<Arc<Shared>>,
     Asked(asked): Asked<NewPolicy>,
 ) -> Result<Json<Value>, Refused> {
-    let then = assess_all(&shared, Arc::new(read(&asked)?)).await;
-    let now: Vec<_> = shared.provider_views();
+    let policy = read(&asked)?;
+    // One at a time, and none while it changes.
+    let _change = shared.policy_change.lock().await;
+    let (seen, views) = (look(&shared).await?, shared.provider_views());
     let names = |gates: &[Gate]| gates.iter().map(|gate| gate.name()).collect::<Vec<_>>();
-    let rows = then.iter().filter_map(|assessed| {
-        let view = now.iter().find(|view| view.provider == assessed.provider)?;
-        let works = view.eligible.is_ok();
-        let barred_by_policy = matches!(view.eligible, Err(darkbloom_registry::Ineligible::Policy(_)));
-        let shut = &assessed.assessment.shut;
-        Some(json!({
-            "provider": assessed.provider,
-            "eligible": works,
-            "reason": view.eligible.err().map(|reason| reason.name()),
-            "shut": names(shut),
-            "shadow": names(&assessed.assessment.shadow),
-            "loses_work": works && !shut.is_empty(),
-            "may_work_again": barred_by_policy && shut.is_empty(),
-        }))
+    let rows = seen.iter().map(|seen| {
+        let reason = views.iter().find(|view| view.provider == seen.provider).and_then(|view| view.eligible.err());
+        let assess = |policy: &Policy| seen.verdict.as_ref().map(|verdict| policy.assess(verdict)).unwrap_or_default();
+        let (now, then) = (assess(&shared.policy()), assess(&policy));
+        json!({
+            "provider": seen.provider,
+            "reason": reason.map(|reason| reason.name()),
+            "shut": names(&then.shut),
+            "shadow": names(&then.shadow),
+            // Whatever else keeps it from work at this moment passes; this would not.
+            "loses_work": now.shut.is_empty() && !then.shut.is_empty(),
+            "may_work_again": !now.shut.is_empty() && then.shut.is_empty(),
+        })
     });
     Ok(Json(json!({"data": rows.collect::<Vec<_>>()})))
 }
@@ -94,16 +93,25 @@ pub async fn put(
     Asked(asked): Asked<NewPolicy>,
 ) -> Result<Json<Value>, Refused> {
     let policy = read(&asked)?;
+    // By itself: whoever asked may go away in the middle, and then what is stored and what holds must be the same.
+    let change = tokio::spawn(async move { change(&shared, policy, asked.policy).await });
+    change.await.map_err(internal)?
+}
+
+async fn change(shared: &Arc<Shared>, policy: Policy, text: String) -> Result<Json<Value>, Refused> {
     let _change = shared.policy_change.lock().await;
-    shared.store.meta_put(SETTING, asked.policy.into_bytes()).await.map_err(internal)?;
+    shared.store.meta_put(SETTING, text.into_bytes()).await.map_err(internal)?;
     // Before anybody is looked at: whoever connects meanwhile is assessed by it.
     shared.set_policy(policy);
-    let all = assess_all(&shared, shared.policy()).await;
     let mut barred = 0;
-    for Assessed { connection, epoch, tier, assessment: Assessment { shut, shadow }, .. } in all {
+    for Seen { connection, statement, verdict, .. } in look(shared).await? {
+        let Some(verdict) = verdict else { continue };
+        let Assessment { shut, shadow } = shared.policy().assess(&verdict);
         barred += usize::from(!shut.is_empty());
         let (now, wall) = (shared.mono(), clock::now());
-        shared.with_registry(|registry| registry.reassess(&connection, &epoch, tier, (shut, shadow), now, wall));
+        shared.with_registry(|registry| {
+            registry.reassess(&connection, &statement, verdict.tier, (shut, shadow), now, wall);
+        });
     }
     tracing::info!(barred, "the operator changed the policy");
     Ok(Json(json!({"barred": barred})))

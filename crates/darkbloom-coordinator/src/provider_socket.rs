@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use darkbloom_attest::{Assessment, StatementError, Verdict, verify_challenge, verify_epoch_proof};
-use darkbloom_registry::{Registration, Stated};
+use darkbloom_registry::{NotRegistered, Registration, Stated};
 use darkbloom_types::{ConnectionId, ProviderId, Refusal, RefusalCode, Standing, StreamId};
 use darkbloom_wire::{DecodeError, Decoded, Hello, ProviderFrame, PublicKey, VerdictNotice, Welcome};
 use futures_util::stream::{SplitSink, SplitStream};
@@ -29,9 +29,8 @@ const HELLO_WAIT: Duration = Duration::from_secs(15);
 const VERDICT_EVERY: Duration = Duration::from_secs(2);
 /// A write that takes longer than this means that the provider no longer reads.
 const WRITE_WAIT: Duration = Duration::from_secs(30);
-/// A connection that another has taken over from, and that says nothing for so long, is dead: who lives sends a heartbeat every
-/// 10 seconds.
-const REPLACED_SILENCE: Duration = Duration::from_secs(12);
+/// A connection that another has taken over from, and that says nothing for so long, is dead, as everywhere.
+const REPLACED_SILENCE: Duration = Duration::from_millis(darkbloom_wire::limits::SILENCE.0);
 /// WebSocket close code for a violated policy (RFC 6455 section 7.4.1).
 const CLOSE_POLICY: u16 = 1008;
 
@@ -180,9 +179,7 @@ async fn register(
         };
         registry.register(registration, shared.mono(), clock::now(), &mut clock::rng())
     });
-    let registered = registered.map_err(|_| {
-        Refusal::new(RefusalCode::InvalidRequest, "a later connection of this identity has introduced itself already")
-    })?;
+    let registered = registered.map_err(not_registered)?;
     tracing::info!(provider = %verdict.provider.short(), tier = %verdict.tier, "provider connected");
     if let Some(old) = registered.replaced
         && let Some(connection) = shared.connection(&old.connection)
@@ -205,6 +202,19 @@ async fn register(
         return Err(trust::revoked(shared, verdict.provider));
     }
     Ok(())
+}
+
+fn not_registered(why: NotRegistered) -> Refusal {
+    match why {
+        NotRegistered::Overtaken => Refusal::new(
+            RefusalCode::InvalidRequest,
+            "a later connection of this identity has introduced itself already",
+        ),
+        NotRegistered::TooManyEpochs => Refusal::new(
+            RefusalCode::RateLimitExceeded,
+            "more epochs of this identity still open than any provider has; each start makes one",
+        ),
+    }
 }
 
 /// What a verified statement says. To be made while the registry is locked: whoever asks for candidates later, by the
@@ -439,7 +449,7 @@ async fn handle(
                 let stated = stated(shared, frame.statement, &verdict);
                 registry.next_epoch(&connection.id, stated, shared.mono(), clock::now())
             });
-            if let Some(provider) = changed {
+            if let Some(provider) = changed.map_err(not_registered)? {
                 trust::keep(shared, provider).await;
             }
         }

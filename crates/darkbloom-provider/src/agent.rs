@@ -27,6 +27,7 @@ use crate::presenting::Presenting;
 use crate::shelf::{Shelf, Status};
 use crate::signatory::{Signatory, SignedStatement};
 use crate::stating::Stated;
+use crate::status::Board;
 use crate::{ServeError, StartError};
 use darkbloom_host::clock;
 
@@ -112,6 +113,8 @@ pub struct Serving {
     pub outbox: Arc<ReceiptOutbox>,
     /// What it says about itself.
     pub about: Arc<About>,
+    /// Where its owner sees how it stands.
+    pub board: Option<Arc<Board>>,
 }
 
 /// What a provider says about itself in each statement, beside keys and evidence.
@@ -164,6 +167,7 @@ pub struct Agent {
     join_token: JoinToken,
     endpoint: String,
     about: Arc<About>,
+    board: Option<Arc<Board>>,
     serving: Option<Arc<Serving>>,
     next_row: Arc<AtomicU64>,
 }
@@ -215,6 +219,7 @@ impl Agent {
             join_token: JoinToken::new(join_token),
             endpoint,
             about: Arc::default(),
+            board: None,
             serving: None,
             next_row,
         }
@@ -223,6 +228,12 @@ impl Agent {
     /// Says this in its statements.
     pub fn saying(mut self, about: About) -> Self {
         self.about = about.into();
+        self
+    }
+
+    /// Shows its owner there how it stands.
+    pub fn shown_on(mut self, board: Board) -> Self {
+        self.board = Some(Arc::new(board));
         self
     }
 
@@ -258,6 +269,9 @@ impl Agent {
                 },
                 Err(error) => error,
             };
+            if let Some(board) = &self.board {
+                board.not_connected(error.to_string());
+            }
             // A connection that held for a while was a good one.
             wait = if began.elapsed() > BACKOFF.1 { BACKOFF.0 } else { (wait * 2).min(BACKOFF.1) };
             let jitter = wait.mul_f64(0.5 + f64::from(clock::rng().next_u32() % 1_000) / 2_000.0);
@@ -304,6 +318,9 @@ impl Agent {
         let serving = self.admit(&welcome, &nonce)?;
         let (hello, stated) = self.hello(&serving, &welcome).await?;
         say(&mut socket, hello).await?;
+        if let Some(board) = &self.board {
+            board.connected();
+        }
         let receipts = self.outbox.unacknowledged(PRESENTED_MAX).await.unwrap_or_else(|error| {
             tracing::error!(%error, "cannot read the receipts that were not acknowledged");
             Vec::new()
@@ -356,6 +373,7 @@ impl Agent {
             ring,
             outbox: Arc::clone(&self.outbox),
             about: Arc::clone(&self.about),
+            board: self.board.clone(),
         });
         self.serving = Some(Arc::clone(&serving));
         Ok(serving)

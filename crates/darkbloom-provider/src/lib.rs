@@ -22,6 +22,7 @@ mod request;
 mod shelf;
 mod signatory;
 mod stating;
+pub mod status;
 mod stock;
 
 use std::path::PathBuf;
@@ -42,7 +43,9 @@ pub use darkbloom_engine::{Accelerator, Device, Exactness, devices, processor_fe
 use crate::agent::About;
 use crate::shelf::{Allowance, Shelf, Shelved};
 use crate::signatory::Signatory;
+use crate::status::{Board, Status};
 use crate::stock::Kinds;
+use darkbloom_host::clock;
 
 pub use crate::local::{Local, LocalConfig, Said, local_key};
 pub use crate::model::{
@@ -235,14 +238,14 @@ impl Provider {
             // It holds the folder's lock: nobody rotates or deletes the key of a provider that runs.
             let outbox = ReceiptOutbox::open(&data.join(OUTBOX_FILE))?;
             let (identity, passed) = Identity::open(&data, &keys)?;
-            for passed in passed {
+            for passed in &passed {
                 tracing::warn!(reason = %passed, "the identity key is in a weaker home: {}", passed.next_step);
             }
             let successions = successions(&data, &identity.public_point())?;
             let pin = agent::Pin::load(config.network, data.join("coordinator.pin"))?;
-            Ok((identity, successions, outbox, pin))
+            Ok((identity, passed, successions, outbox, pin))
         });
-        let (identity, successions, outbox, pin) = own.await.expect("reading files does not panic")?;
+        let (identity, passed, successions, outbox, pin) = own.await.expect("reading files does not panic")?;
         let known = config.data.join("weights.json");
         let Config { models, memory, idle_unload, join_token, .. } = config.clone();
         let shelf = open_shelf(models, Kinds::Answers, memory, idle_unload, known, load_model).await?;
@@ -253,10 +256,25 @@ impl Provider {
             key_home: identity.home().name().to_owned(),
             successions,
         };
+        let board = Board::new(
+            &config.data,
+            Status {
+                provider: id.to_string(),
+                key_home: about.key_home.clone(),
+                passed_over: passed.iter().map(ToString::to_string).collect(),
+                hardening: about.hardening.clone(),
+                coordinator: config.coordinator.clone(),
+                connected: false,
+                problem: None,
+                told: None,
+                at: clock::now().0,
+            },
+        );
         let activators = std::iter::once(config.coordinator).chain(config.activators).collect();
         let signatory = Signatory::new(identity, activators, config.data.join("activations"))?;
         let (stop, stopped) = watch::channel(false);
-        let agent = agent::Agent::new(signatory, outbox, pin, shelf, join_token, endpoint).saying(about);
+        let agent =
+            agent::Agent::new(signatory, outbox, pin, shelf, join_token, endpoint).saying(about).shown_on(board);
         let task = tokio::spawn(agent.run(stopped));
         Ok(Self { id, stop, task })
     }

@@ -37,4 +37,6 @@ mod registry;
 
 pub use eligibility::Ineligible;
 pub use provider::{Registration, Stated, times};
-pub use registry::{CandidateView, Overtaken, ProviderView, Registered, Registry, Replaced, RouteError, RouteRequest};
+pub use registry::{
+    CandidateView, NotRegistered, ProviderView, Registered, Registry, Replaced, RouteError, RouteRequest,
+};

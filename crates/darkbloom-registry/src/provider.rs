@@ -112,6 +112,20 @@ impl Record {
     }
 }
 
+/// A challenge that was sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Challenged {
+    pub nonce: [u8; 32],
+    /// When first.
+    pub sent: MonoMillis,
+    /// How many answers may come.
+    pub times: u32,
+}
+
+/// More epochs that still open than any provider has: each start makes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooManyEpochs;
+
 /// The epochs that connections of an identity stated, the latest last. The keys of an epoch live in one process's memory, and a
 /// process goes from one epoch to the next and never back: one that comes again after another shows that two processes live.
 #[derive(Debug, Clone, Default)]
@@ -119,21 +133,21 @@ pub(crate) struct Introduced(Vec<(EpochId, UnixMillis)>);
 
 impl Introduced {
     /// An epoch is stated that opens until then. Whether that shows a second process.
-    pub fn again(&mut self, epoch: EpochId, open_until: UnixMillis, wall: UnixMillis) -> bool {
+    pub fn again(&mut self, epoch: EpochId, open_until: UnixMillis, wall: UnixMillis) -> Result<bool, TooManyEpochs> {
         if self.0.last().is_some_and(|(last, _)| *last == epoch) {
-            return false;
+            return Ok(false);
         }
+        // An epoch that opens no more is stated no more.
+        self.0.retain(|(known, until)| wall < *until || *known == epoch);
         let known = self.0.len();
+        if known >= times::INTRODUCED_MAX && !self.0.iter().any(|(known, _)| *known == epoch) {
+            // None gives way: whoever fills the list would hide another's epoch.
+            return Err(TooManyEpochs);
+        }
         self.0.retain(|(known, _)| *known != epoch);
         let second = self.0.len() < known;
-        // An epoch that opens no more is introduced no more.
-        self.0.retain(|(_, until)| wall < *until);
-        if self.0.len() >= times::INTRODUCED_MAX {
-            // The oldest stay: whoever fills the list to hide an epoch that is known fills it with his own.
-            self.0.pop();
-        }
         self.0.push((epoch, open_until));
-        second
+        Ok(second)
     }
 }
 
@@ -194,10 +208,10 @@ pub(crate) struct Provider {
     pub record: Record,
     /// The epochs with which it introduced itself.
     pub introduced: Introduced,
-    /// The challenges that are not answered and when each was sent, the latest last.
-    pub challenges: Vec<([u8; 32], MonoMillis)>,
-    /// Those that were answered last: one that was sent twice may be answered twice.
-    pub answered: Vec<[u8; 32]>,
+    /// The challenges that are not answered, the latest last.
+    pub challenges: Vec<Challenged>,
+    /// The last one that was answered, as long as it was sent more often.
+    pub answered: Vec<Challenged>,
     pub challenge_at: MonoMillis,
     /// Epochs that its connection may still begin.
     pub epoch_turns: Turns,
@@ -225,7 +239,7 @@ impl Provider {
 
     pub fn challenge_missed(&self, now: MonoMillis) -> bool {
         armed!("challenge_missed")
-            && self.challenges.first().is_some_and(|(_, sent)| now.since(*sent) >= times::CHALLENGE_ANSWER)
+            && self.challenges.first().is_some_and(|open| now.since(open.sent) >= times::CHALLENGE_ANSWER)
     }
 
     fn served(&self, model: &CatalogueDigest) -> Option<&ModelLoad> {

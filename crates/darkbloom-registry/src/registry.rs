@@ -11,7 +11,7 @@ use darkbloom_wire::{ModelLoad, limits};
 use rand_core::CryptoRng;
 
 use crate::eligibility::{Ineligible, eligible};
-use crate::provider::{Away, Gone, Provider, Registration, Stated, times};
+use crate::provider::{Away, Gone, Introduced, Provider, Registration, Stated, times};
 use crate::queue::{Call, Queue, Waiting};
 use trust::next_challenge;
 
@@ -103,9 +103,14 @@ pub struct Registered {
     pub standing_changed: bool,
 }
 
-/// A later connection of the same identity has introduced itself already: what comes on this one was held up on its way.
+/// Why a provider is not taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Overtaken;
+pub enum NotRegistered {
+    /// A later connection of the same identity has introduced itself already: what comes on this one was held up on its way.
+    Overtaken,
+    /// More epochs of the identity still open than any provider has.
+    TooManyEpochs,
+}
 
 /// A connection that gets no more work, since another of the same identity takes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,26 +139,32 @@ impl Registry {
     /// identity counts. One that shows that two processes have the identity's key is taken in and distrusted.
     ///
     /// # Errors
-    /// [`Overtaken`]; then nothing changes.
+    /// [`NotRegistered`]; then nothing changes.
     pub fn register(
         &mut self,
         registration: Registration,
         now: MonoMillis,
         wall: UnixMillis,
         rng: &mut impl CryptoRng,
-    ) -> Result<Registered, Overtaken> {
+    ) -> Result<Registered, NotRegistered> {
         let id = registration.provider;
         let connection = registration.connection;
         let present = self.providers.get(&id).map(|provider| provider.registration.number);
         let last = present.or_else(|| self.gone.get(&id).map(|gone| gone.number));
         if last.is_some_and(|last| registration.number < last) {
-            return Err(Overtaken);
+            return Err(NotRegistered::Overtaken);
         }
+        let (epoch, open_until) = (registration.stated.epoch, registration.stated.open_until);
+        let mut introduced = match (self.providers.get(&id), self.gone.get(&id)) {
+            (Some(provider), _) => provider.introduced.clone(),
+            (None, Some(gone)) => gone.introduced.clone(),
+            (None, None) => Introduced::default(),
+        };
+        let second = introduced.again(epoch, open_until, wall).map_err(|_| NotRegistered::TooManyEpochs)?;
         let mut before = self.providers.remove(&id);
         if let Some(provider) = &mut before {
             provider.abandon_loading(now);
         }
-        let (epoch, open_until) = (registration.stated.epoch, registration.stated.open_until);
         // The keys of an epoch live in one process's memory: who still has the current one also has the one before. A
         // restarted provider has neither.
         let same = before.as_ref().filter(|provider| provider.registration.stated.epoch == epoch);
@@ -167,10 +178,10 @@ impl Registry {
         // It follows the identity, so that reconnecting cleans nobody.
         let known = before.map(Provider::leave).or_else(|| self.gone.take(&id));
         let known = known.filter(|_| armed!("standing_follows")).unwrap_or_default();
-        let Gone { mut record, mut introduced, .. } = known;
+        let Gone { mut record, .. } = known;
         let stored = registration.standing;
         record.standing = record.standing.worse(stored);
-        if introduced.again(epoch, open_until, wall) && armed!("key_shared") {
+        if second && armed!("key_shared") {
             record.standing = record.standing.failed(Distrust::KeyShared, wall).unwrap_or(record.standing);
         }
         let standing_changed = record.standing != stored;
@@ -281,15 +292,19 @@ impl Registry {
     /// The verified statement of the next epoch. The one before stays openable for requests in flight, for as long as its
     /// own statement says. Returns the provider where that changed what is held against it: an epoch that was stated before
     /// another is another process's.
+    ///
+    /// # Errors
+    /// [`NotRegistered::TooManyEpochs`].
     pub fn next_epoch(
         &mut self,
         connection: &ConnectionId,
         stated: Stated,
         now: MonoMillis,
         wall: UnixMillis,
-    ) -> Option<ProviderId> {
-        let provider = self.on(connection)?;
-        let shared = provider.introduced.again(stated.epoch, stated.open_until, wall) && armed!("key_shared");
+    ) -> Result<Option<ProviderId>, NotRegistered> {
+        let Some(provider) = self.on(connection) else { return Ok(None) };
+        let second = provider.introduced.again(stated.epoch, stated.open_until, wall);
+        let shared = second.map_err(|_| NotRegistered::TooManyEpochs)? && armed!("key_shared");
         let standing = provider.record.standing.failed(Distrust::KeyShared, wall).filter(|_| shared);
         provider.record.standing = standing.unwrap_or(provider.record.standing);
         let before = std::mem::replace(&mut provider.registration.stated, stated);
@@ -300,7 +315,7 @@ impl Registry {
         provider.load(models);
         let id = provider.registration.provider;
         self.standing_changed(&id, now, wall);
-        standing.map(|_| id)
+        Ok(standing.map(|_| id))
     }
 
     /// The signed statement of a connection's current epoch.

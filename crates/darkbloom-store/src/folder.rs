@@ -2,8 +2,13 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::OpenStoreError;
+
+/// Whoever only looks whether a lock is taken holds it for a moment: it is tried so often, so long apart.
+const LOOKS: u32 = 5;
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Holds a lock file for as long as it lives. The operating system lets go of it when the process dies, however it dies.
 #[derive(Debug)]
@@ -15,11 +20,14 @@ impl FileLock {
     /// Locks `lock_file`, creating it if need be; `path` is what a person knows the locked thing by.
     pub(crate) fn take(lock_file: &Path, path: &Path) -> Result<Self, OpenStoreError> {
         let file = open_private(lock_file).map_err(|error| unwritable(lock_file, &error))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(OpenStoreError::Locked { path: path.to_owned() }),
-            Err(TryLockError::Error(error)) => Err(unwritable(lock_file, &error)),
+        for _ in 0..LOOKS {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK),
+                Err(TryLockError::Error(error)) => return Err(unwritable(lock_file, &error)),
+            }
         }
+        Err(OpenStoreError::Locked { path: path.to_owned() })
     }
 }
 

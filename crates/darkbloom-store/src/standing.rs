@@ -38,8 +38,8 @@ pub enum SuccessionRefusal {
     /// Another took over from it.
     #[error("another identity took over already")]
     Succeeded,
-    /// The newer has a history of its own.
-    #[error("the new identity is known here as another provider's")]
+    /// The newer took over from another, or is an older one of the same provider.
+    #[error("the new identity took over from another one, or is older itself")]
     Taken,
     /// The operator revoked it.
     #[error("the identity that it takes over from is revoked")]
@@ -142,7 +142,8 @@ impl Store {
         self.read(move |connection| list(connection, limit.min(STANDINGS_LIST_MAX))).await
     }
 
-    /// One identity takes over from another, with its history and what is held against it. Doing so again changes nothing.
+    /// One identity takes over from another, with its history and the worse of what is held against the two, where the newer
+    /// was here before. Doing so again changes nothing.
     ///
     /// # Errors
     /// [`SuccessionError`].
@@ -173,15 +174,22 @@ impl Store {
             if successor.is_some() {
                 return Err(SuccessionRefusal::Succeeded.into());
             }
-            if known(connection, new)? || find(connection, new)? != Standing::Clean {
+            let heir = find(connection, new)?;
+            if heir == Standing::Revoked {
+                return Err(SuccessionRefusal::Revoked.into());
+            }
+            let lineage = lineage(connection, old)?;
+            if step(OLDER, new)?.is_some() || lineage.contains(&new) {
                 return Err(SuccessionRefusal::Taken.into());
             }
-            if lineage(connection, old)?.len() >= LINEAGE_MAX {
+            if lineage.len() >= LINEAGE_MAX {
                 return Err(SuccessionRefusal::TooMany.into());
             }
-            at_most("the number of providers", for_work.providers_len() + 1, PROVIDERS_MAX)?;
+            if !known(connection, new)? {
+                at_most("the number of providers", for_work.providers_len() + 1, PROVIDERS_MAX)?;
+            }
             succeed(connection, old, new, &signed, at).map_err(StoreError::from)?;
-            Ok(put(connection, new, standing, at, None)?)
+            Ok(put(connection, new, standing.worse(heir), at, None)?)
         };
         let remember = move |standing: &Standing| for_cache.succeeded(old, new, *standing);
         self.inner.writer.write_then(work, remember).await.map(drop)
@@ -294,7 +302,8 @@ fn succeed(
     connection
         .prepare_cached(
             "INSERT INTO provider (id, joined_with, first_seen, last_seen)
-             SELECT ?2, joined_with, first_seen, ?3 FROM provider WHERE id = ?1",
+             SELECT ?2, joined_with, first_seen, ?3 FROM provider WHERE id = ?1
+             ON CONFLICT (id) DO UPDATE SET first_seen = min(first_seen, excluded.first_seen)",
         )?
         .execute(params![old.0, new.0, at.0])?;
     Ok(())

@@ -25,6 +25,9 @@ macro_rules! armed {
     };
 }
 
+/// Whether checks can be switched off in this build.
+pub const WEAKENED: bool = cfg!(feature = "weakened");
+
 #[cfg(feature = "weakened")]
 pub use darkbloom_weakened as weakened;
 

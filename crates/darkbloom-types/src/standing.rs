@@ -112,12 +112,15 @@ impl Standing {
         let before = match self {
             // A copied key is the worst that can be said: it is said also of those that are distrusted for something else.
             Self::Distrusted(failed) if reason == Distrust::KeyShared && failed.reason != reason => {
-                return Some(Self::Distrusted(Failed { reason, ..failed }));
+                let until = failed.until.max(now.after(FIRST));
+                return Some(Self::Distrusted(Failed { reason, until, ..failed }));
             }
             Self::Distrusted(_) | Self::Revoked => return None,
             Self::Recovered(failed) if now < failed.until.after(FORGOTTEN) => failed.times,
             Self::Clean | Self::Recovered(_) => 0,
         };
+        // That two processes had its key stays true until the operator says otherwise.
+        let reason = if self.key_was_shared() { Distrust::KeyShared } else { reason };
         let longer = FIRST.0.saturating_mul(1 << before.min(31)).min(LONGEST.0);
         let failed = Failed { reason, until: now.after(Millis(longer)), times: before.saturating_add(1) };
         Some(Self::Distrusted(failed))
@@ -220,10 +223,13 @@ mod tests {
         }
         let shared = standing.failed(Distrust::KeyShared, later).unwrap();
         let (first, now) = (standing.distrust().unwrap(), shared.distrust().unwrap());
-        assert_eq!((now.reason, now.until, now.times), (Distrust::KeyShared, first.until, first.times));
+        assert_eq!((now.reason, now.times), (Distrust::KeyShared, first.times));
+        assert_eq!(now.until, later.after(Millis::from_minutes(10)), "held for as long as if nothing had been before");
         for reason in Distrust::ALL {
             assert_eq!(shared.failed(reason, later), None);
         }
+        let again = Standing::Recovered(now).failed(Distrust::StatementFailed, now.until).unwrap();
+        assert!(again.key_was_shared(), "something else does not take its place");
         assert!(shared.key_was_shared() && Standing::Recovered(now).key_was_shared() && !standing.key_was_shared());
     }
 

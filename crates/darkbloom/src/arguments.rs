@@ -45,6 +45,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Show, test and delete this machine's identity as a provider.
     Key(Key),
+    /// Show where this machine's provider stands: its identity, its connection, whether it gets work and why not.
+    Status(crate::status::StatusOptions),
     /// Measure what this machine does with a model.
     Benchmark(Benchmark),
     /// Make, list and revoke API keys and join tokens.

@@ -2,6 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+// The attack suite's second build is of libraries alone: no program has switches.
+const _: () = assert!(!darkbloom_types::WEAKENED);
+
 mod admin;
 mod arguments;
 mod benchmark;
@@ -17,6 +20,7 @@ mod policy;
 mod providers;
 mod roles;
 mod settings;
+mod status;
 mod supervisor;
 mod trust;
 mod verify;
@@ -77,6 +81,7 @@ async fn run(command: Command, settings: Settings, hardening: &Report) -> Result
         Command::Proxy(options) => roles::proxy(options, settings.proxy).await,
         Command::Doctor(options) => doctor::run(options, settings.provider, hardening).await,
         Command::Key(options) => key::run(options, settings.provider),
+        Command::Status(options) => status::run(options, settings.provider),
         Command::Benchmark(options) => benchmark::run(options).await,
         Command::Start(options) => roles::provider(options, settings.provider, hardening).await,
         Command::Keys(options) => admin::keys(options).await,

@@ -83,11 +83,11 @@ attacks! {
         let digest = challenge_digest(&NETWORK, &[4; 32], &CONNECTION, &verdict.epoch);
         verify_epoch_proof(&ChallengeProof { digest }.sign(&key).unwrap(), &verdict, &NONCE, &CONNECTION).is_ok()
     };
-    /// A coordinator invents a provider, which has a key like anybody.
-    attack_an_invented_provider_is_offered_where_hardware_is_demanded against "admits_tier": || {
-        let verdict = Verdict { tier: Tier::None, ..verified(&statement(), NOW).unwrap() };
-        policy(Tier::Hardware).admits(&verdict)
+    attack_less_than_was_demanded_is_offered against "admits_tier": || {
+        let verdict = Verdict { tier: Tier::Hardware, ..verified(&statement(), NOW).unwrap() };
+        policy(Tier::Measured).admits(&verdict)
     };
+    /// A coordinator invents a provider, which has a key like anybody.
     attack_possession_of_any_key_counts_as_proof against "admits_pinned_only": || {
         policy(Tier::SelfSigned).admits(&verified(&statement(), NOW).unwrap())
     };

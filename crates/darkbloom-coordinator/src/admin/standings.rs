@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::bodies::{NewStanding, Wanted};
 use super::{Administrator, Answer, Asked, invalid};
 use crate::api::internal;
-use crate::provider_socket::identity_revoked;
+use crate::provider_socket::{identity_revoked, trust};
 use crate::state::Shared;
 
 /// Identities in one list.
@@ -76,6 +76,8 @@ pub async fn put(
                 return Err(Refusal::new(RefusalCode::Forbidden, detail).into());
             }
             shared.with_registry(|registry| registry.set_standing(&provider, Standing::Clean, now, wall));
+            // Somebody may have written down meanwhile what was held before.
+            trust::write_down(&shared, provider).await;
             vec![provider]
         }
     };

@@ -67,8 +67,8 @@ async fn attack_a_challenge_that_is_answered_wrong_is_held_against_the_identity(
     // A right answer before its time is over changes nothing either.
     trust::challenge_answer(&shared, &connection, &proof(&open).sign(&key).unwrap()).await.unwrap();
     assert!(shared.store.standing(provider).distrust().is_some());
-    // Sent twice, it may be answered twice; that is no answer to nothing.
-    trust::challenge_answer(&shared, &connection, &proof(&open).sign(&key).unwrap()).await.unwrap();
+    let again = trust::challenge_answer(&shared, &connection, &proof(&open).sign(&key).unwrap()).await.unwrap_err();
+    assert_eq!(again.code, RefusalCode::InvalidRequest, "it was sent once");
 }
 
 #[tokio::test]

@@ -97,11 +97,14 @@ async fn take_over(shared: &Shared, verdict: &Verdict) -> Result<(), Refusal> {
     let heirs = std::iter::once(verdict.provider).chain(predecessors.clone().map(|(id, _)| *id));
     let chain: Vec<_> = predecessors.zip(heirs).collect();
     for ((old, signed), new) in chain.into_iter().rev() {
+        if shared.store.successor(*old) == Some(new) {
+            continue;
+        }
         if shared.store.standing(*old) == Standing::Revoked {
             return Err(Refusal::new(RefusalCode::IdentityRevoked, SuccessionRefusal::Revoked.to_string()));
         }
         // Who is not known has nothing to pass on, and nobody here to take it from.
-        if !shared.store.provider_known(*old) || shared.store.successor(*old) == Some(new) {
+        if !shared.store.provider_known(*old) {
             continue;
         }
         match shared.store.succeed(*old, new, signed.clone(), clock::now()).await {
@@ -126,6 +129,9 @@ async fn take_over(shared: &Shared, verdict: &Verdict) -> Result<(), Refusal> {
             connection.replace();
             connection.send(super::replaced());
         }
+        if shared.with_registry(|registry| registry.standing(&new)).is_some() {
+            keep(shared, new).await;
+        }
     }
     Ok(())
 }
@@ -143,10 +149,10 @@ pub async fn challenge_answer(shared: &Shared, connection: &Connection, proof: &
     match verify_challenge(proof, &verdict, &known, &connection.id) {
         Ok(nonce) => {
             let (now, wall) = (shared.mono(), clock::now());
-            let Assessment { shut, shadow } = shared.policy().assess(&verdict);
             let changed = shared.with_registry(|registry| {
                 // What held when it came need not hold now: an activator's word has an end.
-                registry.reassess(&connection.id, &verdict.epoch, verdict.tier, (shut, shadow), now, wall);
+                let Assessment { shut, shadow } = shared.policy().assess(&verdict);
+                registry.reassess(&connection.id, &statement, verdict.tier, (shut, shadow), now, wall);
                 registry.challenge_answered(&connection.id, &nonce, now, wall)
             });
             if let Some(provider) = changed {
@@ -212,7 +218,8 @@ pub async fn keep(shared: &Shared, provider: ProviderId) {
 /// write.
 pub async fn write_down(shared: &Shared, provider: ProviderId) {
     let now = || shared.with_registry(|registry| registry.standing(&provider));
-    while let Some(standing) = now() {
+    // That another has an identity's place is known by that: only its operator revokes one.
+    while let Some(standing) = now().filter(|standing| *standing != Standing::Revoked) {
         if let Err(error) = shared.store.standing_put(provider, standing, clock::now(), None).await {
             return tracing::error!(%provider, %error, "cannot write down what is held against a provider");
         }

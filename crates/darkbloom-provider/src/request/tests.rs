@@ -110,6 +110,7 @@ fn job(model: LoadedModel, folder: &Path) -> (Job, watch::Sender<bool>, mpsc::Re
         ring: Arc::new(Mutex::new(EpochRing::new(network, epoch))),
         outbox: Arc::new(ReceiptOutbox::open(&folder.join("receipts.sqlite")).unwrap()),
         about: Arc::default(),
+        board: None,
     });
     let offer = Offer {
         stream: StreamId(1),

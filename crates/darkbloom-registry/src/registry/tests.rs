@@ -362,7 +362,7 @@ fn whoever_waits_for_nobody_any_more_is_told_and_asks_for_another_sealing() {
         registry.heard(&ConnectionId([n; 16]), over);
     }
     let later = Stated { use_until: WALL.after(Millis::from_minutes(150)), ..stated(2, 2) };
-    registry.next_epoch(&ConnectionId([2; 16]), later, over, wall(over));
+    registry.next_epoch(&ConnectionId([2; 16]), later, over, wall(over)).unwrap();
     registry.tick(over, wall(over));
     assert_eq!(woken(&mut registry), [1], "the first provider's epoch is over; the other one's is not");
     assert_eq!(route(&mut registry, 1, &[1], &[], over), Err(RouteError::OthersCould));
@@ -497,7 +497,7 @@ fn rotated() -> (Registry, MonoMillis) {
         open_until: WALL.after(Millis::from_minutes(120)),
         ..stated(1, 50)
     };
-    registry.next_epoch(&ConnectionId([1; 16]), next, T0, WALL);
+    registry.next_epoch(&ConnectionId([1; 16]), next, T0, WALL).unwrap();
     (registry, T0.after(Millis::from_minutes(70)))
 }
 
@@ -512,7 +512,7 @@ fn the_previous_epoch_opens_until_its_own_statements_end_and_then_asks_for_anoth
 #[test]
 fn a_statement_sent_twice_is_not_its_own_predecessor() {
     let (mut registry, _) = rotated();
-    registry.next_epoch(&ConnectionId([1; 16]), stated(1, 50), T0, WALL);
+    registry.next_epoch(&ConnectionId([1; 16]), stated(1, 50), T0, WALL).unwrap();
     assert!(route(&mut registry, 1, &[1], &[], T0).is_ok(), "the epoch before is still the first");
 }
 
@@ -571,7 +571,7 @@ fn models_that_the_statement_does_not_name_are_ignored() {
     assert_eq!((candidates(&registry, MODEL), candidates(&registry, OTHER)), (1, 0));
     assert_eq!(registry.heartbeat(&connection, vec![load(MODEL), load(OTHER)], false, T0, WALL), 1);
     assert_eq!((candidates(&registry, MODEL), candidates(&registry, OTHER)), (1, 0));
-    registry.next_epoch(&connection, Stated { models: vec![OTHER], ..stated(1, 50) }, T0, WALL);
+    registry.next_epoch(&connection, Stated { models: vec![OTHER], ..stated(1, 50) }, T0, WALL).unwrap();
     assert_eq!((candidates(&registry, MODEL), candidates(&registry, OTHER)), (0, 0), "what is no longer named is gone");
     assert_eq!(registry.heartbeat(&connection, vec![load(MODEL), load(OTHER)], false, T0, WALL), 1);
     assert_eq!((candidates(&registry, MODEL), candidates(&registry, OTHER)), (0, 1));
@@ -581,7 +581,7 @@ fn models_that_the_statement_does_not_name_are_ignored() {
 fn a_candidate_tells_when_its_statement_could_be_known() {
     let mut registry = registry(&[4]);
     let later = WALL.after(Millis(1));
-    registry.next_epoch(&ConnectionId([1; 16]), Stated { known_at: later, ..stated(1, 50) }, T0, WALL);
+    registry.next_epoch(&ConnectionId([1; 16]), Stated { known_at: later, ..stated(1, 50) }, T0, WALL).unwrap();
     let found = registry.candidates(&MODEL, T0, later, &mut Numbers(1));
     assert_eq!((found[0].epoch, found[0].known_at, &*found[0].statement), (EpochId([50; 16]), later, &[1, 50][..]));
 }

@@ -1,12 +1,10 @@
 //! Challenges, and what is held against identities.
 
-use darkbloom_types::{
-    ConnectionId, Distrust, EpochId, Gate, Millis, MonoMillis, ProviderId, Standing, Tier, UnixMillis,
-};
+use darkbloom_types::{ConnectionId, Distrust, Gate, Millis, MonoMillis, ProviderId, Standing, Tier, UnixMillis};
 use rand_core::CryptoRng;
 
 use super::Registry;
-use crate::provider::{Gone, Introduced, Provider, times};
+use crate::provider::{Challenged, Provider, Record, times};
 
 impl Registry {
     /// Providers whose challenge is due, each with the fresh nonce that it is to be sent.
@@ -19,13 +17,14 @@ impl Registry {
             provider.challenge_at = next_challenge(now, rng);
             // An unanswered challenge stays open, so that asking again does not excuse the silence; and each that was sent may
             // still be answered, so none gives way to another: where too many are open the last one is sent again.
-            if let Some((last, _)) = provider.challenges.get(times::CHALLENGES_OPEN_MAX - 1) {
-                due.push((provider.registration.connection, *last));
+            if let Some(last) = provider.challenges.get_mut(times::CHALLENGES_OPEN_MAX - 1) {
+                last.times += 1;
+                due.push((provider.registration.connection, last.nonce));
                 continue;
             }
             let mut nonce = [0; 32];
             rng.fill_bytes(&mut nonce);
-            provider.challenges.push((nonce, now));
+            provider.challenges.push(Challenged { nonce, sent: now, times: 1 });
             due.push((provider.registration.connection, nonce));
         }
         due
@@ -36,15 +35,21 @@ impl Registry {
     pub fn open_challenges(&self, connection: &ConnectionId) -> Vec<[u8; 32]> {
         let id = self.by_connection.get(connection);
         let provider = id.and_then(|id| self.providers.get(id));
-        provider.map(|provider| provider.challenges.iter().map(|(nonce, _)| *nonce).collect()).unwrap_or_default()
+        provider.map(|provider| provider.challenges.iter().map(|open| open.nonce).collect()).unwrap_or_default()
     }
 
-    /// The same and those that were answered last: an answer that comes twice is no answer to nothing.
+    /// The same and those that were sent more often than they were answered: an answer that comes twice to a question that was
+    /// asked twice is no answer to nothing.
     #[must_use]
     pub fn known_challenges(&self, connection: &ConnectionId) -> Vec<[u8; 32]> {
         let mut known = self.open_challenges(connection);
         let id = self.by_connection.get(connection);
-        known.extend(id.and_then(|id| self.providers.get(id)).into_iter().flat_map(|provider| &provider.answered));
+        known.extend(
+            id.and_then(|id| self.providers.get(id))
+                .into_iter()
+                .flat_map(|provider| &provider.answered)
+                .map(|again| again.nonce),
+        );
         known
     }
 
@@ -65,9 +70,15 @@ impl Registry {
         wall: UnixMillis,
     ) -> Option<ProviderId> {
         let provider = self.on(connection)?;
-        let answered = provider.challenges.iter().position(|(open, _)| open == nonce)?;
-        let over = provider.challenges.drain(..=answered).map(|(nonce, _)| nonce);
-        provider.answered = over.collect();
+        if let Some(again) = provider.answered.iter_mut().find(|again| again.nonce == *nonce) {
+            again.times -= 1;
+            provider.answered.retain(|again| again.times > 0);
+            return None;
+        }
+        let answered = provider.challenges.iter().position(|open| open.nonce == *nonce)?;
+        let mut over = provider.challenges.drain(..=answered).next_back()?;
+        over.times -= 1;
+        provider.answered = if over.times > 0 { vec![over] } else { Vec::new() };
         provider.heard = now;
         let standing = provider.record.standing.answered(wall);
         provider.record.standing = standing.unwrap_or(provider.record.standing);
@@ -88,11 +99,11 @@ impl Registry {
         }
     }
 
-    /// What is proven of a provider, and what the operator's policy comes to for it, was looked at again.
+    /// What is proven of a provider by this statement, and what the operator's policy comes to for it, was looked at again.
     pub fn reassess(
         &mut self,
         connection: &ConnectionId,
-        epoch: &EpochId,
+        statement: &[u8],
         tier: Tier,
         (shut, shadow): (Vec<Gate>, Vec<Gate>),
         now: MonoMillis,
@@ -101,8 +112,8 @@ impl Registry {
         let Some(provider) = self.on(connection) else { return };
         let stated = &mut provider.registration.stated;
         let unchanged = (stated.tier, &stated.shut, &stated.shadow) == (tier, &shut, &shadow);
-        // It may have stated another epoch meanwhile, which was looked at by itself.
-        if unchanged || stated.epoch != *epoch {
+        // It may have made another statement meanwhile, which was looked at by itself.
+        if unchanged || stated.statement != statement {
             return;
         }
         (stated.tier, stated.shut, stated.shadow) = (tier, shut, shadow);
@@ -152,7 +163,19 @@ impl Registry {
             Some(provider) => provider.record,
             None => self.gone.take(old)?.record,
         };
-        self.gone.put(*new, Gone { record, introduced: Introduced::default(), number: 0 });
+        if record.standing == Standing::Revoked {
+            // It was heard before, and there is nothing of its own left to pass on.
+            return None;
+        }
+        if let Some(heir) = self.providers.get_mut(new) {
+            heir.record.standing = heir.record.standing.worse(record.standing);
+            heir.record.faults = heir.record.faults.max(record.faults);
+            self.standing_changed(new, now, wall);
+        } else {
+            let mut heir = self.gone.take(new).unwrap_or_default();
+            heir.record = Record { standing: heir.record.standing.worse(record.standing), ..record };
+            self.gone.put(*new, heir);
+        }
         self.set_standing(old, Standing::Revoked, now, wall)
     }
 

@@ -87,15 +87,31 @@ async fn who_may_not_take_over_does_not() {
         joined(&store, n).await;
     }
     assert_eq!(succeed(&store, 9, 10).await, Err(SuccessionRefusal::Unknown));
-    assert_eq!(succeed(&store, 1, 2).await, Err(SuccessionRefusal::Taken), "it has a history of its own");
     assert_eq!(succeed(&store, 1, 1).await, Err(SuccessionRefusal::Taken));
     assert_eq!(succeed(&store, 1, 3).await, Ok(()));
     assert_eq!(succeed(&store, 1, 4).await, Err(SuccessionRefusal::Succeeded));
     assert_eq!(succeed(&store, 3, 1).await, Err(SuccessionRefusal::Taken), "no circles");
+    assert_eq!(succeed(&store, 2, 3).await, Err(SuccessionRefusal::Taken), "it took over from another");
     store.revoke(provider(6), NOW, None).await.unwrap();
-    assert_eq!(succeed(&store, 2, 6).await, Err(SuccessionRefusal::Taken), "what is revoked comes back as nobody");
+    assert_eq!(succeed(&store, 2, 6).await, Err(SuccessionRefusal::Revoked), "what is revoked comes back as nobody");
     store.standing_put(provider(5), distrusted(Distrust::KeyShared), NOW, None).await.unwrap();
     assert_eq!(succeed(&store, 5, 7).await, Err(SuccessionRefusal::Shared));
+}
+
+#[tokio::test]
+async fn an_heir_that_was_here_before_has_the_worse_of_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let held = distrusted(Distrust::ChallengeFailed);
+    for (old, new, of_old, of_new) in [(1, 2, held, Standing::Clean), (3, 4, Standing::Clean, held), (5, 6, held, held)]
+    {
+        joined(&store, old).await;
+        joined(&store, new).await;
+        store.standing_put(provider(old), of_old, NOW, None).await.unwrap();
+        store.standing_put(provider(new), of_new, NOW, None).await.unwrap();
+        assert_eq!(succeed(&store, old, new).await, Ok(()));
+        assert_eq!((store.standing(provider(new)), store.successor(provider(old))), (held, Some(provider(new))));
+    }
 }
 
 #[tokio::test]

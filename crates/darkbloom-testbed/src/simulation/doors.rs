@@ -151,7 +151,8 @@ impl World {
                     return self.coordinator_drops(link);
                 }
                 let stated = self.stated(provider, epoch, use_until);
-                self.coordinator.registry.next_epoch(&id, stated, self.now.into(), self.now.into());
+                let next = self.coordinator.registry.next_epoch(&id, stated, self.now.into(), self.now.into());
+                assert_eq!(next, Ok(None), "nobody goes back to an epoch, or has too many");
                 self.watch_epoch(link, epoch, use_until);
                 self.pass_news();
             }

@@ -44,6 +44,7 @@ mod secrecy;
 mod settling;
 mod several;
 mod sockets;
+mod status;
 mod support;
 #[allow(dead_code, reason = "the tests of keys use all of it")]
 #[path = "../../../darkbloom-keys/tests/tpm/swtpm.rs"]

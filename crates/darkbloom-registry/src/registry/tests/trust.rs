@@ -13,7 +13,7 @@ fn again(registry: &mut Registry, connection: u8, epoch: u8, now: MonoMillis) ->
     introduce(registry, connection, epoch, now).expect("it is the latest")
 }
 
-fn introduce(registry: &mut Registry, connection: u8, epoch: u8, now: MonoMillis) -> Result<Registered, Overtaken> {
+fn introduce(registry: &mut Registry, connection: u8, epoch: u8, now: MonoMillis) -> Result<Registered, NotRegistered> {
     let until = UnixMillis(i64::MAX);
     let stated = Stated { use_until: until, open_until: until, ..stated(1, epoch) };
     let (number, connection) = (u64::from(connection), ConnectionId([connection; 16]));
@@ -43,7 +43,7 @@ fn a_provider_that_failed_a_check_gets_no_work_and_nothing_that_it_does_revives_
     let models = registration(1, 1).models;
     registry.heartbeat(&CONNECTION, models, false, T0, WALL);
     assert_eq!(verdict(&registry, T0), untrusted, "a heartbeat");
-    registry.next_epoch(&CONNECTION, stated(1, 40), T0, WALL);
+    registry.next_epoch(&CONNECTION, stated(1, 40), T0, WALL).unwrap();
     assert_eq!(verdict(&registry, T0), untrusted, "a new epoch");
     registry.disconnected(&CONNECTION, T0, WALL);
     assert!(again(&mut registry, 2, 41, T0).standing_changed, "the database does not know it yet");
@@ -114,9 +114,9 @@ fn a_process_that_connects_again_is_no_second_one() {
     let mut registry = registry(&[1]);
     let given_up = again(&mut registry, 2, 1, T0).replaced;
     assert_eq!(given_up, Some(Replaced { connection: CONNECTION, given_up: true }));
-    registry.next_epoch(&ConnectionId([2; 16]), stated(1, 50), T0, WALL);
+    registry.next_epoch(&ConnectionId([2; 16]), stated(1, 50), T0, WALL).unwrap();
     again(&mut registry, 3, 50, T0);
-    registry.next_epoch(&ConnectionId([3; 16]), stated(1, 50), T0, WALL);
+    registry.next_epoch(&ConnectionId([3; 16]), stated(1, 50), T0, WALL).unwrap();
     registry.disconnected(&ConnectionId([3; 16]), T0, WALL);
     assert_eq!(again(&mut registry, 4, 51, T0), Registered::default(), "it began an epoch while it was away");
     again(&mut registry, 5, 51, T0);
@@ -157,7 +157,7 @@ fn epochs_that_a_process_went_on_to_count_as_well() {
     let mut registry = registry(&[1]);
     again(&mut registry, 2, 1, T0);
     let long = |epoch| Stated { use_until: UnixMillis(i64::MAX), open_until: UnixMillis(i64::MAX), ..stated(1, epoch) };
-    assert_eq!(registry.next_epoch(&ConnectionId([2; 16]), long(50), T0, WALL), None);
+    assert_eq!(registry.next_epoch(&ConnectionId([2; 16]), long(50), T0, WALL), Ok(None));
     again(&mut registry, 3, 70, T0);
     again(&mut registry, 4, 50, T0);
     assert_eq!(distrust(&registry), Some(Distrust::KeyShared), "the owner comes back in the epoch that he went on to");
@@ -165,20 +165,37 @@ fn epochs_that_a_process_went_on_to_count_as_well() {
     let mut registry = self::registry(&[1]);
     again(&mut registry, 2, 1, T0);
     again(&mut registry, 3, 70, T0);
-    assert_eq!(registry.next_epoch(&ConnectionId([3; 16]), long(1), T0, WALL), Some(provider(1)));
+    assert_eq!(registry.next_epoch(&ConnectionId([3; 16]), long(1), T0, WALL), Ok(Some(provider(1))));
     assert_eq!(distrust(&registry), Some(Distrust::KeyShared));
 }
 
 #[test]
-fn many_epochs_do_not_hide_one_that_was_known_before() {
+fn many_epochs_hide_none() {
     let mut registry = registry(&[1]);
     again(&mut registry, 2, 1, T0);
-    for n in 3..200 {
-        again(&mut registry, n, n, T0);
+    let full = 2 + times::INTRODUCED_MAX as u8;
+    for n in 3..=full {
+        let outcome = introduce(&mut registry, n, n, T0);
+        assert_eq!(outcome.is_err(), n == full, "{n}: {outcome:?}");
     }
+    assert_eq!(introduce(&mut registry, 100, 100, T0), Err(NotRegistered::TooManyEpochs));
+    let long = Stated { open_until: UnixMillis(i64::MAX), ..stated(1, 101) };
+    let latest = registry.connection_of(&provider(1)).unwrap();
+    assert_eq!(registry.next_epoch(&latest, long, T0, WALL), Err(NotRegistered::TooManyEpochs));
     assert_eq!(distrust(&registry), None);
     again(&mut registry, 200, 1, T0);
-    assert_eq!(distrust(&registry), Some(Distrust::KeyShared));
+    assert_eq!(distrust(&registry), Some(Distrust::KeyShared), "one that was known before is known still");
+}
+
+#[test]
+fn epochs_that_open_no_more_make_room() {
+    let mut registry = registry(&[1]);
+    for n in 0..200u8 {
+        let now = T0.after(Millis::from_minutes(2 * u64::from(n)));
+        let stated = Stated { open_until: wall(now).after(Millis::from_minutes(70)), ..stated(1, n) };
+        let registration = Registration { number: u64::from(n), stated, ..registration(1, 1) };
+        registry.register(registration, now, wall(now), &mut Numbers(1)).unwrap();
+    }
 }
 
 #[test]
@@ -186,10 +203,10 @@ fn an_introduction_that_was_held_up_on_its_way_changes_nothing() {
     let mut registry = registry(&[1]);
     again(&mut registry, 2, 1, T0);
     again(&mut registry, 4, 2, T0);
-    assert_eq!(introduce(&mut registry, 3, 1, T0), Err(Overtaken));
+    assert_eq!(introduce(&mut registry, 3, 1, T0), Err(NotRegistered::Overtaken));
     assert_eq!((distrust(&registry), registry.connection_of(&provider(1))), (None, Some(ConnectionId([4; 16]))));
     registry.disconnected(&ConnectionId([4; 16]), T0, WALL);
-    assert_eq!(introduce(&mut registry, 3, 1, T0), Err(Overtaken), "nor when the later one is gone");
+    assert_eq!(introduce(&mut registry, 3, 1, T0), Err(NotRegistered::Overtaken), "nor when the later one is gone");
     assert_eq!(distrust(&registry), None);
 }
 
@@ -222,7 +239,11 @@ fn four_challenges_wait_for_an_answer_and_each_may_still_be_answered() {
     assert_eq!(registry.open_challenges(&CONNECTION), sent[3..]);
     registry.challenge_answered(&CONNECTION, &sent[3], now, wall(now));
     assert!(registry.open_challenges(&CONNECTION).is_empty());
-    assert_eq!(registry.known_challenges(&CONNECTION), sent[3..], "it may be answered as often as it was sent");
+    for _ in 0..again.len() {
+        assert_eq!(registry.known_challenges(&CONNECTION), sent[3..], "it may be answered as often as it was sent");
+        registry.challenge_answered(&CONNECTION, &sent[3], now, wall(now));
+    }
+    assert!(registry.known_challenges(&CONNECTION).is_empty());
 }
 
 #[test]
@@ -230,17 +251,10 @@ fn a_policy_that_changes_wakes_and_bars_who_waits() {
     let mut registry = full();
     queue(&mut registry, 1, &[1]);
     let reassess = |registry: &mut Registry, epoch: u8, shut: &[Gate]| {
-        registry.reassess(
-            &CONNECTION,
-            &EpochId([epoch; 16]),
-            Tier::Hardware,
-            (shut.to_vec(), vec![Gate::Version]),
-            T0,
-            WALL,
-        );
+        registry.reassess(&CONNECTION, &[1, epoch], Tier::Hardware, (shut.to_vec(), vec![Gate::Version]), T0, WALL);
     };
     reassess(&mut registry, 9, &[Gate::Tier]);
-    assert_eq!(verdict(&registry, T0), Ok(()), "it was about another epoch");
+    assert_eq!(verdict(&registry, T0), Ok(()), "it was about another statement");
     reassess(&mut registry, 1, &[Gate::Tier, Gate::Claims]);
     assert_eq!(verdict(&registry, T0), Err(Ineligible::Policy(Gate::Tier)));
     assert_eq!(woken(&mut registry), [1], "nobody is left who could take it");
@@ -250,4 +264,15 @@ fn a_policy_that_changes_wakes_and_bars_who_waits() {
     queue(&mut registry, 2, &[1, 2]);
     reassess(&mut registry, 1, &[]);
     assert_eq!(woken(&mut registry), [2], "its free row may be used again");
+}
+
+#[test]
+fn an_heir_that_is_here_has_what_was_held_against_the_older_one() {
+    let mut registry = registry(&[1, 1]);
+    let held = distrusted(&mut registry);
+    assert_eq!(registry.succeeded(&provider(1), &provider(2), T0, WALL), Some(CONNECTION));
+    assert_eq!(registry.standing(&provider(2)), Some(held));
+    assert_eq!(verdict(&registry, T0), Err(Ineligible::Revoked), "the older one gets no more work");
+    assert_eq!(registry.succeeded(&provider(1), &provider(2), T0, WALL), None, "again is no other");
+    assert_eq!(registry.standing(&provider(2)), Some(held), "and its heir does not become what it is");
 }

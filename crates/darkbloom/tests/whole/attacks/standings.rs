@@ -176,27 +176,30 @@ fn attack_a_copied_key_does_not_pass_for_the_process_whose_statement_it_shows() 
 /// A new identity joins by itself, and only then says that it took over from one that is distrusted, whose pins would count.
 #[test]
 fn attack_a_join_token_does_not_shed_what_is_held_against_an_older_identity() {
-    let scene = Scene::start();
-    let mut older = scene.hostile();
-    fail(&mut older);
-    let mut newer = scene.hostile();
-    let word = Succession { old: older.key.public_point(), new: newer.key.public_point(), at: now() };
-    let word = word.sign(&older.key).unwrap();
-    let with_word = |newer: &Hostile| {
+    for fails in [true, false] {
+        let scene = Scene::start();
+        let mut older = scene.hostile();
+        if fails {
+            fail(&mut older);
+        }
+        let mut newer = scene.hostile();
+        let word = Succession { old: older.key.public_point(), new: newer.key.public_point(), at: now() };
+        let word = word.sign(&older.key).unwrap();
         let epoch = newer.ring.current();
         let mut statement = epoch.statement(newer.line.network(), newer.models.clone(), Vec::new(), "hostile");
-        statement.successions = vec![word.clone()].into();
-        statement.sign(&newer.key).unwrap()
-    };
-    newer.rotate();
-    newer.present(Vec::new());
-    let statement = with_word(&newer);
-    newer.line.send(EpochUpdate { statement });
-    assert_eq!(newer.line.closed(), ["succession_refused"], "in a later statement");
-    let mut newer = Hostile::with_key(&scene.coordinator, newer.key);
-    let hello = Hello { statement: with_word(&newer), ..newer.hello(None, 8) };
-    newer.line.send(hello);
-    assert_eq!(newer.line.closed(), ["succession_refused"], "in an introduction");
+        statement.successions = vec![word].into();
+        let statement = statement.sign(&newer.key).unwrap();
+        newer.line.send(EpochUpdate { statement });
+        newer.present(Vec::new());
+        let expected = if fails { "statement_failed" } else { "eligible" };
+        assert_eq!(verdict(&scene.coordinator, &newer), expected);
+        assert_eq!(held(&scene.coordinator, &newer).is_some(), fails, "it is written down");
+        // And the older one is nobody any more.
+        let mut older = Hostile::with_key(&scene.coordinator, older.key);
+        let hello = older.hello(None, 8);
+        older.line.send(hello);
+        assert_eq!(older.line.closed(), ["identity_revoked"]);
+    }
 }
 
 #[test]
