@@ -124,14 +124,13 @@ async fn take_over(shared: &Shared, verdict: &Verdict) -> Result<(), Refusal> {
         }
         tracing::info!(%old, %new, "an identity took over from another");
         let (now, wall) = (shared.mono(), clock::now());
-        let connection = shared.with_registry(|registry| registry.succeeded(old, &new, now, wall));
+        let connection =
+            shared.with_registry(|registry| registry.succeeded(old, &new, shared.store.standing(new), now, wall));
         if let Some(connection) = connection.and_then(|id| shared.connection(&id)) {
             connection.replace();
             connection.send(super::replaced());
         }
-        if shared.with_registry(|registry| registry.standing(&new)).is_some() {
-            keep(shared, new).await;
-        }
+        keep(shared, new).await;
     }
     Ok(())
 }

@@ -150,23 +150,23 @@ impl Registry {
         Some(id)
     }
 
-    /// One identity took over from another, with what is remembered of it. The older one gets no more work; its connection is
-    /// returned, if it has one.
+    /// One identity took over from another, with what is remembered of it and what is `stored` of both. The older one gets no
+    /// more work; its connection is returned, if it has one.
     pub fn succeeded(
         &mut self,
         old: &ProviderId,
         new: &ProviderId,
+        stored: Standing,
         now: MonoMillis,
         wall: UnixMillis,
     ) -> Option<ConnectionId> {
-        let record = match self.providers.get(old) {
-            Some(provider) => provider.record,
-            None => self.gone.take(old)?.record,
-        };
+        let known = self.providers.get(old).map(|provider| provider.record);
+        let mut record = known.or_else(|| self.gone.take(old).map(|gone| gone.record)).unwrap_or_default();
         if record.standing == Standing::Revoked {
             // It was heard before, and there is nothing of its own left to pass on.
-            return None;
+            record = Record::default();
         }
+        record.standing = record.standing.worse(stored);
         if let Some(heir) = self.providers.get_mut(new) {
             heir.record.standing = heir.record.standing.worse(record.standing);
             heir.record.faults = heir.record.faults.max(record.faults);

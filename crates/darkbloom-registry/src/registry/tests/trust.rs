@@ -270,9 +270,15 @@ fn a_policy_that_changes_wakes_and_bars_who_waits() {
 fn an_heir_that_is_here_has_what_was_held_against_the_older_one() {
     let mut registry = registry(&[1, 1]);
     let held = distrusted(&mut registry);
-    assert_eq!(registry.succeeded(&provider(1), &provider(2), T0, WALL), Some(CONNECTION));
+    assert_eq!(registry.succeeded(&provider(1), &provider(2), Standing::Clean, T0, WALL), Some(CONNECTION));
     assert_eq!(registry.standing(&provider(2)), Some(held));
     assert_eq!(verdict(&registry, T0), Err(Ineligible::Revoked), "the older one gets no more work");
-    assert_eq!(registry.succeeded(&provider(1), &provider(2), T0, WALL), None, "again is no other");
-    assert_eq!(registry.standing(&provider(2)), Some(held), "and its heir does not become what it is");
+    registry.succeeded(&provider(1), &provider(2), held, T0, WALL);
+    assert_eq!(registry.standing(&provider(2)), Some(held), "its heir does not become what it is");
+    // What the database alone knows of the older one.
+    let mut registry = self::registry(&[1]);
+    assert_eq!(registry.succeeded(&provider(9), &provider(1), held, T0, WALL), None);
+    assert_eq!(verdict(&registry, T0), Err(Ineligible::Untrusted(Distrust::ChallengeFailed)));
+    assert_eq!(registry.succeeded(&provider(9), &provider(8), held, T0, WALL), None);
+    assert_eq!(registry.standing(&provider(8)), Some(held), "and of an heir who is to come");
 }

@@ -176,11 +176,16 @@ fn attack_a_copied_key_does_not_pass_for_the_process_whose_statement_it_shows() 
 /// A new identity joins by itself, and only then says that it took over from one that is distrusted, whose pins would count.
 #[test]
 fn attack_a_join_token_does_not_shed_what_is_held_against_an_older_identity() {
-    for fails in [true, false] {
-        let scene = Scene::start();
+    for (fails, restarts) in [(true, false), (true, true), (false, false)] {
+        let mut scene = Scene::start();
         let mut older = scene.hostile();
         if fails {
             fail(&mut older);
+        }
+        if restarts {
+            // Then the database alone knows it.
+            assert!(scene.coordinator.process.stop().success());
+            scene.coordinator.again();
         }
         let mut newer = scene.hostile();
         let word = Succession { old: older.key.public_point(), new: newer.key.public_point(), at: now() };
