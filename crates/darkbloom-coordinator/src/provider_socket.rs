@@ -179,7 +179,15 @@ async fn register(
         };
         registry.register(registration, shared.mono(), clock::now(), &mut clock::rng())
     });
-    let registered = registered.map_err(not_registered)?;
+    let registered = match registered {
+        Ok(registered) => registered,
+        Err(why) => {
+            if why == NotRegistered::TooManyEpochs {
+                trust::keep(shared, verdict.provider).await;
+            }
+            return Err(not_registered(why));
+        }
+    };
     tracing::info!(provider = %verdict.provider.short(), tier = %verdict.tier, "provider connected");
     if let Some(old) = registered.replaced
         && let Some(connection) = shared.connection(&old.connection)
@@ -449,8 +457,13 @@ async fn handle(
                 let stated = stated(shared, frame.statement, &verdict);
                 registry.next_epoch(&connection.id, stated, shared.mono(), clock::now())
             });
-            if let Some(provider) = changed.map_err(not_registered)? {
-                trust::keep(shared, provider).await;
+            match changed {
+                Ok(None) => {}
+                Ok(Some(provider)) => trust::keep(shared, provider).await,
+                Err(why) => {
+                    trust::keep(shared, provider).await;
+                    return Err(not_registered(why));
+                }
             }
         }
     }

@@ -245,6 +245,9 @@ impl Agent {
             () = self.keep_connected(&mut stop, &mut engine) => {}
             () = shelf.keep_tidy() => {}
         }
+        if let Some(board) = &self.board {
+            board.not_connected("the process ended".to_owned());
+        }
         shelf.stop_loading();
         if *shelf.broken().borrow() {
             return Err(ServeError::EngineStopped { reason: shelf.broken_by() });

@@ -246,11 +246,7 @@ impl Provider {
             Ok((identity, passed, successions, outbox, pin))
         });
         let (identity, passed, successions, outbox, pin) = own.await.expect("reading files does not panic")?;
-        let known = config.data.join("weights.json");
-        let Config { models, memory, idle_unload, join_token, .. } = config.clone();
-        let shelf = open_shelf(models, Kinds::Answers, memory, idle_unload, known, load_model).await?;
         let id = ProviderId::of_public_key(&identity.public_point());
-        tracing::info!(provider = %id, "identity: {}", identity.home().describe());
         let about = About {
             hardening: config.hardening.iter().map(|measure| (*measure).to_owned()).collect(),
             key_home: identity.home().name().to_owned(),
@@ -265,11 +261,15 @@ impl Provider {
                 hardening: about.hardening.clone(),
                 coordinator: config.coordinator.clone(),
                 connected: false,
-                problem: None,
+                problem: Some("the models are being loaded".to_owned()),
                 told: None,
                 at: clock::now().0,
             },
         );
+        let known = config.data.join("weights.json");
+        let Config { models, memory, idle_unload, join_token, .. } = config.clone();
+        let shelf = open_shelf(models, Kinds::Answers, memory, idle_unload, known, load_model).await?;
+        tracing::info!(provider = %id, "identity: {}", identity.home().describe());
         let activators = std::iter::once(config.coordinator).chain(config.activators).collect();
         let signatory = Signatory::new(identity, activators, config.data.join("activations"))?;
         let (stop, stopped) = watch::channel(false);

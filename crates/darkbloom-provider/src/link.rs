@@ -361,13 +361,13 @@ impl Link {
     }
 
     fn verdict(&mut self, notice: &VerdictNotice) {
-        if let Some(board) = &self.serving.board {
-            board.told(notice);
-        }
         if notice.reason == VerdictNotice::CATALOGUE_CHANGED {
             tracing::info!("connecting again to read the operator's catalogue, once running answers have ended");
             self.outdated = true;
             return;
+        }
+        if let Some(board) = &self.serving.board {
+            board.told(notice);
         }
         if notice.eligible {
             tracing::info!("eligible: the provider gets work");

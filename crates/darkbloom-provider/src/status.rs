@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use darkbloom_host::clock;
-use darkbloom_store::ReceiptOutbox;
+use darkbloom_store::{OpenStoreError, ReceiptOutbox};
 use serde::{Deserialize, Serialize};
 
 use crate::OUTBOX_FILE;
@@ -75,9 +75,12 @@ impl Board {
         self.change(|status| (status.connected, status.problem, status.told) = (true, None, None));
     }
 
-    /// It does not, for this reason.
+    /// It does not, for this reason. Why there was no work stays; that there was some says nothing now.
     pub fn not_connected(&self, problem: String) {
-        self.change(|status| (status.connected, status.problem) = (false, Some(problem)));
+        self.change(|status| {
+            (status.connected, status.problem) = (false, Some(problem));
+            status.told = status.told.take().filter(|told| !told.eligible);
+        });
     }
 
     /// The coordinator said this.
@@ -124,6 +127,9 @@ pub fn read(data: &Path) -> io::Result<(Status, bool)> {
     }
     let status = serde_json::from_slice(&fs::read(&file)?)?;
     // Whoever runs has the folder's lock.
-    let running = ReceiptOutbox::hold(&data.join(OUTBOX_FILE)).is_err();
-    Ok((status, running))
+    match ReceiptOutbox::hold(&data.join(OUTBOX_FILE)) {
+        Ok(_) => Ok((status, false)),
+        Err(OpenStoreError::Locked { .. }) => Ok((status, true)),
+        Err(error) => Err(io::Error::other(error)),
+    }
 }

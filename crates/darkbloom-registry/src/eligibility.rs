@@ -31,7 +31,8 @@ pub enum Ineligible {
 
 impl Ineligible {
     /// Every reason.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
+        Self::Untrusted(Distrust::TooManyEpochs),
         Self::Policy(Gate::Tier),
         Self::Policy(Gate::Version),
         Self::Policy(Gate::Claims),

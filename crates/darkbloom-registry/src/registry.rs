@@ -160,7 +160,11 @@ impl Registry {
             (None, Some(gone)) => gone.introduced.clone(),
             (None, None) => Introduced::default(),
         };
-        let second = introduced.again(epoch, open_until, wall).map_err(|_| NotRegistered::TooManyEpochs)?;
+        let Ok(second) = introduced.again(epoch, open_until, wall) else {
+            // Whoever has filled the list gets no work either.
+            self.hold_against(&id, registration.standing, Distrust::TooManyEpochs, now, wall);
+            return Err(NotRegistered::TooManyEpochs);
+        };
         let mut before = self.providers.remove(&id);
         if let Some(provider) = &mut before {
             provider.abandon_loading(now);
@@ -180,7 +184,7 @@ impl Registry {
         let known = known.filter(|_| armed!("standing_follows")).unwrap_or_default();
         let Gone { mut record, .. } = known;
         let stored = registration.standing;
-        record.standing = record.standing.worse(stored);
+        record.standing = record.standing.with(stored);
         if second && armed!("key_shared") {
             record.standing = record.standing.failed(Distrust::KeyShared, wall).unwrap_or(record.standing);
         }
@@ -303,8 +307,12 @@ impl Registry {
         wall: UnixMillis,
     ) -> Result<Option<ProviderId>, NotRegistered> {
         let Some(provider) = self.on(connection) else { return Ok(None) };
-        let second = provider.introduced.again(stated.epoch, stated.open_until, wall);
-        let shared = second.map_err(|_| NotRegistered::TooManyEpochs)? && armed!("key_shared");
+        let Ok(second) = provider.introduced.again(stated.epoch, stated.open_until, wall) else {
+            let id = provider.registration.provider;
+            self.hold_against(&id, Standing::Clean, Distrust::TooManyEpochs, now, wall);
+            return Err(NotRegistered::TooManyEpochs);
+        };
+        let shared = second && armed!("key_shared");
         let standing = provider.record.standing.failed(Distrust::KeyShared, wall).filter(|_| shared);
         provider.record.standing = standing.unwrap_or(provider.record.standing);
         let before = std::mem::replace(&mut provider.registration.stated, stated);

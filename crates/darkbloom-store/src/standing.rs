@@ -39,7 +39,7 @@ pub enum SuccessionRefusal {
     #[error("another identity took over already")]
     Succeeded,
     /// The newer took over from another, or is an older one of the same provider.
-    #[error("the new identity took over from another one, or is older itself")]
+    #[error("the new identity took over from another one, is older itself, or another has its place")]
     Taken,
     /// The operator revoked it.
     #[error("the identity that it takes over from is revoked")]
@@ -143,7 +143,7 @@ impl Store {
     }
 
     /// One identity takes over from another, with its history and the worse of what is held against the two, where the newer
-    /// was here before. Doing so again changes nothing.
+    /// was here before; what is held against the newer then is returned. Doing so again changes nothing.
     ///
     /// # Errors
     /// [`SuccessionError`].
@@ -153,7 +153,7 @@ impl Store {
         new: ProviderId,
         signed: Vec<u8>,
         at: UnixMillis,
-    ) -> Result<(), SuccessionError> {
+    ) -> Result<Standing, SuccessionError> {
         let (for_work, for_cache) = (self.inner.cache.clone(), self.inner.cache.clone());
         let work = move |connection: &Connection| -> Result<Standing, SuccessionError> {
             // Asked of the database: caches know what was committed, and others may be in this transaction.
@@ -168,18 +168,19 @@ impl Store {
             if armed!("succession_revoked") && standing == Standing::Revoked {
                 return Err(SuccessionRefusal::Revoked.into());
             }
-            if standing.key_was_shared() {
+            let heir = find(connection, new)?;
+            if standing.key_was_shared() || heir.key_was_shared() {
                 return Err(SuccessionRefusal::Shared.into());
             }
             if successor.is_some() {
                 return Err(SuccessionRefusal::Succeeded.into());
             }
-            let heir = find(connection, new)?;
             if heir == Standing::Revoked {
                 return Err(SuccessionRefusal::Revoked.into());
             }
             let lineage = lineage(connection, old)?;
-            if step(OLDER, new)?.is_some() || lineage.contains(&new) {
+            // One that another has the place of is nobody's heir: what comes to it would stay there.
+            if step(OLDER, new)?.is_some() || step(NEWER, new)?.is_some() || lineage.contains(&new) {
                 return Err(SuccessionRefusal::Taken.into());
             }
             if lineage.len() >= LINEAGE_MAX {
@@ -189,10 +190,10 @@ impl Store {
                 at_most("the number of providers", for_work.providers_len() + 1, PROVIDERS_MAX)?;
             }
             succeed(connection, old, new, &signed, at).map_err(StoreError::from)?;
-            Ok(put(connection, new, standing.worse(heir), at, None)?)
+            Ok(put(connection, new, standing.with(heir), at, None)?)
         };
         let remember = move |standing: &Standing| for_cache.succeeded(old, new, *standing);
-        self.inner.writer.write_then(work, remember).await.map(drop)
+        self.inner.writer.write_then(work, remember).await
     }
 }
 

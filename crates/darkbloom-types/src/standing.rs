@@ -31,11 +31,13 @@ pub enum Distrust {
     StatementFailed,
     /// Two processes that live at the same time have its key.
     KeyShared,
+    /// More of its epochs still open than any provider has.
+    TooManyEpochs,
 }
 
 impl Distrust {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::ChallengeFailed, Self::StatementFailed, Self::KeyShared];
+    pub const ALL: [Self; 4] = [Self::ChallengeFailed, Self::StatementFailed, Self::KeyShared, Self::TooManyEpochs];
 
     /// The name in frames and on the command line.
     #[must_use]
@@ -44,6 +46,7 @@ impl Distrust {
             Self::ChallengeFailed => "challenge_failed",
             Self::StatementFailed => "statement_failed",
             Self::KeyShared => "key_shared",
+            Self::TooManyEpochs => "too_many_epochs",
         }
     }
 
@@ -60,6 +63,9 @@ impl Distrust {
             Self::ChallengeFailed => "the provider answered a challenge with what does not verify",
             Self::StatementFailed => "the provider sent a statement that does not verify or is another identity's",
             Self::KeyShared => "two running processes use the provider's identity key",
+            Self::TooManyEpochs => {
+                "more of the provider's epochs still open than any provider has: each start makes one"
+            }
         }
     }
 
@@ -72,6 +78,9 @@ impl Distrust {
             }
             Self::StatementFailed => {
                 "update the provider; it is trusted again when its time is over and it has answered a challenge"
+            }
+            Self::TooManyEpochs => {
+                "find out why it starts again and again; if it does not, its key was copied: tell the operator"
             }
             Self::KeyShared => {
                 "stop the other process; if it is not yours the key was copied: tell the operator, and begin a new identity with `darkbloom key delete`"
@@ -171,16 +180,29 @@ impl Standing {
         }
     }
 
-    /// The worse of two.
+    /// Both together, where two accounts of one identity or the identities of one provider come together: nothing of either is
+    /// lost.
     #[must_use]
-    pub fn worse(self, other: Self) -> Self {
-        let rank = |standing: Self| match standing {
-            Self::Clean => (0, UnixMillis(0), 0),
-            Self::Recovered(failed) => (1, failed.until, failed.times),
-            Self::Distrusted(failed) => (2, failed.until, failed.times),
-            Self::Revoked => (3, UnixMillis(0), 0),
+    pub fn with(self, other: Self) -> Self {
+        let of = |standing: Self| match standing {
+            Self::Distrusted(failed) | Self::Recovered(failed) => Some(failed),
+            Self::Clean | Self::Revoked => None,
         };
-        if rank(other) > rank(self) { other } else { self }
+        if self == Self::Revoked || other == Self::Revoked {
+            return Self::Revoked;
+        }
+        let failed = match (of(self), of(other)) {
+            (None, None) => return Self::Clean,
+            (Some(only), None) | (None, Some(only)) => only,
+            (Some(one), Some(two)) => Failed {
+                reason: if other.key_was_shared() || self.is_trusted() { two.reason } else { one.reason },
+                until: one.until.max(two.until),
+                times: one.times.max(two.times),
+            },
+        };
+        let failed = if self.key_was_shared() { Failed { reason: Distrust::KeyShared, ..failed } } else { failed };
+        let distrusted = !self.is_trusted() || !other.is_trusted();
+        if distrusted { Self::Distrusted(failed) } else { Self::Recovered(failed) }
     }
 
     /// The word on the command line.
@@ -218,7 +240,7 @@ mod tests {
     fn what_follows_from_one_failure_is_not_counted_again() {
         let (standing, _) = failed(Standing::Clean, NOW);
         let later = NOW.after(Millis::from_minutes(60));
-        for reason in [Distrust::ChallengeFailed, Distrust::StatementFailed] {
+        for reason in [Distrust::ChallengeFailed, Distrust::StatementFailed, Distrust::TooManyEpochs] {
             assert_eq!(standing.failed(reason, later), None);
         }
         let shared = standing.failed(Distrust::KeyShared, later).unwrap();
@@ -256,8 +278,24 @@ mod tests {
         assert_eq!(revoked.failed(Distrust::KeyShared, NOW), None);
         assert_eq!(revoked.answered(NOW), None);
         assert_eq!(revoked.reinstated(), None);
-        assert_eq!(revoked.worse(failed(Standing::Clean, NOW).0), revoked);
-        assert_eq!(Standing::Clean.worse(revoked), revoked);
+        assert_eq!(revoked.with(failed(Standing::Clean, NOW).0), revoked);
+        assert_eq!(Standing::Clean.with(revoked), revoked);
+    }
+
+    #[test]
+    fn together_nothing_of_either_is_lost() {
+        let of = |reason, minutes, times| Failed { reason, until: NOW.after(Millis::from_minutes(minutes)), times };
+        let shared = Standing::Recovered(of(Distrust::KeyShared, 1, 9));
+        let fresh = Standing::Distrusted(of(Distrust::ChallengeFailed, 10, 1));
+        let both = Standing::Distrusted(of(Distrust::KeyShared, 10, 9));
+        assert_eq!((shared.with(fresh), fresh.with(shared)), (both, both));
+        let calm = Standing::Recovered(of(Distrust::StatementFailed, 1, 2));
+        let one = Standing::Distrusted(of(Distrust::ChallengeFailed, 10, 2));
+        assert_eq!((calm.with(fresh), fresh.with(calm)), (one, one), "why it is distrusted now is said");
+        for standing in [Standing::Clean, shared, fresh, Standing::Revoked] {
+            assert_eq!((standing.with(Standing::Clean), Standing::Clean.with(standing)), (standing, standing));
+            assert_eq!(standing.with(standing), standing);
+        }
     }
 
     #[test]

@@ -63,7 +63,10 @@ fn lines(status: &Status, running: bool) -> Vec<String> {
     };
     lines.push(format!("coordinator  {connection}"));
     match &status.told {
-        Some(told) if told.eligible => lines.push(format!("work         yes: {}", told.sentence)),
+        Some(told) if told.eligible && status.connected && running => {
+            lines.push(format!("work         yes: {}", told.sentence));
+        }
+        Some(told) if told.eligible => lines.push("work         no: it is not connected".to_owned()),
         Some(told) => {
             lines.push(format!("work         no ({}): {}", told.reason, told.sentence));
             lines.push(format!("next step    {}", told.next_step));

@@ -69,6 +69,9 @@ pub async fn put(
             revoked
         }
         Wanted::Clean => {
+            if shared.store.successor(provider).is_some() {
+                return Err(trust::revoked(&shared, provider).into());
+            }
             let (now, wall) = (shared.mono(), clock::now());
             let put = shared.store.standing_put(provider, Standing::Clean, wall, asked.note).await.map_err(internal)?;
             if put == Standing::Revoked {

@@ -107,8 +107,8 @@ async fn take_over(shared: &Shared, verdict: &Verdict) -> Result<(), Refusal> {
         if !shared.store.provider_known(*old) {
             continue;
         }
-        match shared.store.succeed(*old, new, signed.clone(), clock::now()).await {
-            Ok(()) => {}
+        let stands = match shared.store.succeed(*old, new, signed.clone(), clock::now()).await {
+            Ok(stands) => stands,
             Err(SuccessionError::Refused(refusal)) => {
                 let code = if refusal == SuccessionRefusal::Revoked {
                     RefusalCode::IdentityRevoked
@@ -121,11 +121,10 @@ async fn take_over(shared: &Shared, verdict: &Verdict) -> Result<(), Refusal> {
                 tracing::error!(%error, "cannot note that an identity took over from another");
                 return Err(RefusalCode::Internal.into());
             }
-        }
+        };
         tracing::info!(%old, %new, "an identity took over from another");
         let (now, wall) = (shared.mono(), clock::now());
-        let connection =
-            shared.with_registry(|registry| registry.succeeded(old, &new, shared.store.standing(new), now, wall));
+        let connection = shared.with_registry(|registry| registry.succeeded(old, &new, stands, now, wall));
         if let Some(connection) = connection.and_then(|id| shared.connection(&id)) {
             connection.replace();
             connection.send(super::replaced());

@@ -99,6 +99,29 @@ impl Registry {
         }
     }
 
+    /// Holds a failed check against an identity, whether it is connected or not.
+    pub(super) fn hold_against(
+        &mut self,
+        id: &ProviderId,
+        stored: Standing,
+        reason: Distrust,
+        now: MonoMillis,
+        wall: UnixMillis,
+    ) {
+        let hold = |standing: &mut Standing| {
+            *standing = standing.with(stored);
+            *standing = standing.failed(reason, wall).unwrap_or(*standing);
+        };
+        if let Some(provider) = self.providers.get_mut(id) {
+            hold(&mut provider.record.standing);
+        } else {
+            let mut gone = self.gone.take(id).unwrap_or_default();
+            hold(&mut gone.record.standing);
+            self.gone.put(*id, gone);
+        }
+        self.standing_changed(id, now, wall);
+    }
+
     /// What is proven of a provider by this statement, and what the operator's policy comes to for it, was looked at again.
     pub fn reassess(
         &mut self,
@@ -166,14 +189,14 @@ impl Registry {
             // It was heard before, and there is nothing of its own left to pass on.
             record = Record::default();
         }
-        record.standing = record.standing.worse(stored);
+        record.standing = record.standing.with(stored);
         if let Some(heir) = self.providers.get_mut(new) {
-            heir.record.standing = heir.record.standing.worse(record.standing);
+            heir.record.standing = heir.record.standing.with(record.standing);
             heir.record.faults = heir.record.faults.max(record.faults);
             self.standing_changed(new, now, wall);
         } else {
             let mut heir = self.gone.take(new).unwrap_or_default();
-            heir.record = Record { standing: heir.record.standing.worse(record.standing), ..record };
+            heir.record = Record { standing: heir.record.standing.with(record.standing), ..record };
             self.gone.put(*new, heir);
         }
         self.set_standing(old, Standing::Revoked, now, wall)

@@ -19,7 +19,7 @@ async fn joined(store: &Store, n: u8) {
 
 async fn succeed(store: &Store, old: u8, new: u8) -> Result<(), SuccessionRefusal> {
     match store.succeed(provider(old), provider(new), vec![old, new], NOW).await {
-        Ok(()) => Ok(()),
+        Ok(_) => Ok(()),
         Err(SuccessionError::Refused(refusal)) => Err(refusal),
         Err(SuccessionError::Store(error)) => panic!("{error}"),
     }
@@ -91,11 +91,13 @@ async fn who_may_not_take_over_does_not() {
     assert_eq!(succeed(&store, 1, 3).await, Ok(()));
     assert_eq!(succeed(&store, 1, 4).await, Err(SuccessionRefusal::Succeeded));
     assert_eq!(succeed(&store, 3, 1).await, Err(SuccessionRefusal::Taken), "no circles");
+    assert_eq!(succeed(&store, 2, 1).await, Err(SuccessionRefusal::Taken), "another has its place");
     assert_eq!(succeed(&store, 2, 3).await, Err(SuccessionRefusal::Taken), "it took over from another");
     store.revoke(provider(6), NOW, None).await.unwrap();
     assert_eq!(succeed(&store, 2, 6).await, Err(SuccessionRefusal::Revoked), "what is revoked comes back as nobody");
     store.standing_put(provider(5), distrusted(Distrust::KeyShared), NOW, None).await.unwrap();
     assert_eq!(succeed(&store, 5, 7).await, Err(SuccessionRefusal::Shared));
+    assert_eq!(succeed(&store, 2, 5).await, Err(SuccessionRefusal::Shared), "nor is anything added to it");
 }
 
 #[tokio::test]
