@@ -1,7 +1,5 @@
 //! What is held against identities: who earns it, who cannot be made to, and what does not get rid of it.
 
-use std::path::Path;
-
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
 use darkbloom_seal::Epoch;
 use darkbloom_wire::{CoordinatorFrame, EpochUpdate, Hello, Succession};
@@ -108,10 +106,14 @@ fn attack_nobody_has_another_provider_distrusted() {
     scene.serves(&mut victim);
 }
 
-/// A key in a file, which anybody who can read it can copy.
-fn copied(folder: &Path) -> [SoftwareKey; 2] {
-    let file = folder.join("identity.key");
-    [SoftwareKey::load_or_create(&file).unwrap(), SoftwareKey::load_or_create(&file).unwrap()]
+/// A provider that gets work, and a copy of its key: that is in a file, and anybody who can read it can copy it.
+fn copied(coordinator: &Coordinator) -> (Hostile, SoftwareKey) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("identity.key");
+    let load = || SoftwareKey::load_or_create(&file).unwrap();
+    let owner = Hostile::with_key(coordinator, load()).joined(coordinator, 8);
+    coordinator.eligible(1);
+    (owner, load())
 }
 
 /// Connects again as the same process: its epochs are still there.
@@ -124,12 +126,7 @@ fn back(hostile: &mut Hostile, coordinator: &Coordinator) {
 #[test]
 fn attack_a_copied_key_in_a_second_process_is_noticed_and_neither_gets_work() {
     let scene = Scene::start();
-    let folder = tempfile::tempdir().unwrap();
-    let [original, copy] = copied(folder.path());
-    let mut owner = Hostile::with_key(&scene.coordinator, original);
-    let hello = owner.hello(Some(&scene.coordinator.key("join", None)), 8);
-    owner.line.send(hello);
-    scene.coordinator.eligible(1);
+    let (mut owner, copy) = copied(&scene.coordinator);
     // The thief takes over: so far the owner may have started again.
     let mut thief = Hostile::with_key(&scene.coordinator, copy);
     let hello = thief.hello(None, 8);
@@ -153,12 +150,7 @@ fn attack_a_copied_key_in_a_second_process_is_noticed_and_neither_gets_work() {
 #[test]
 fn attack_a_copied_key_does_not_pass_for_the_process_whose_statement_it_shows() {
     let scene = Scene::start();
-    let folder = tempfile::tempdir().unwrap();
-    let [original, copy] = copied(folder.path());
-    let mut owner = Hostile::with_key(&scene.coordinator, original);
-    let hello = owner.hello(Some(&scene.coordinator.key("join", None)), 8);
-    owner.line.send(hello);
-    scene.coordinator.eligible(1);
+    let (mut owner, copy) = copied(&scene.coordinator);
     let mut line = Line::dial(&scene.coordinator);
     let thief = Hostile::with_key(&scene.coordinator, copy);
     let hello = Hello {
@@ -210,12 +202,7 @@ fn attack_a_join_token_does_not_shed_what_is_held_against_an_older_identity() {
 #[test]
 fn a_process_that_takes_over_lets_the_older_one_finish_its_answer() {
     let scene = Scene::start();
-    let folder = tempfile::tempdir().unwrap();
-    let [original, copy] = copied(folder.path());
-    let mut older = Hostile::with_key(&scene.coordinator, original);
-    let hello = older.hello(Some(&scene.coordinator.key("join", None)), 8);
-    older.line.send(hello);
-    scene.coordinator.eligible(1);
+    let (mut older, copy) = copied(&scene.coordinator);
     let mut newer = Hostile::with_key(&scene.coordinator, copy);
     let (answered, ()) = scene.exchange(&mut older, |older, offer| {
         let mut work = older.accept(&offer);

@@ -180,11 +180,15 @@ impl Hostile {
     }
 
     pub fn join_with(coordinator: &Coordinator, rows: u32) -> Self {
-        let mut new = Self::new(coordinator);
+        Self::new(coordinator).joined(coordinator, rows)
+    }
+
+    /// Introduced with a join token of its own.
+    pub fn joined(mut self, coordinator: &Coordinator, rows: u32) -> Self {
         let token = coordinator.key("join", None);
-        let hello = new.hello(Some(&token), rows);
-        new.line.send(hello);
-        new
+        let hello = self.hello(Some(&token), rows);
+        self.line.send(hello);
+        self
     }
 
     /// Connected, and not introduced.
