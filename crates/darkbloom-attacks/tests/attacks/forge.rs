@@ -1,7 +1,9 @@
 //! What the attackers here have: keys, and the skill to make everything that a signature does not keep them from.
 
-use darkbloom_types::{NetworkId, UnixMillis};
-use darkbloom_wire::Statement;
+use darkbloom_types::{
+    AttemptNumber, CatalogueDigest, Digest, EpochId, Micros, NetworkId, ProviderId, RequestId, TokenCount, UnixMillis,
+};
+use darkbloom_wire::{Receipt, Statement};
 use p256::ecdsa::SigningKey;
 
 /// In the middle of 2027.
@@ -35,5 +37,25 @@ pub fn statement() -> Statement {
         hardening: Vec::new().into(),
         key_home: String::new(),
         successions: Vec::new().into(),
+    }
+}
+
+/// What a provider says of one answer.
+pub fn receipt() -> Receipt {
+    Receipt {
+        request: Digest([1; 32]),
+        request_id: RequestId([2; 16]),
+        attempt: AttemptNumber(1),
+        transcript: Digest([3; 32]),
+        model: CatalogueDigest([4; 32]),
+        weights: Digest([5; 32]),
+        provider: ProviderId([6; 32]),
+        epoch: EpochId([7; 16]),
+        input_tokens: TokenCount(10),
+        output_tokens: TokenCount(20),
+        queue_us: Micros(0),
+        prefill_us: Micros(0),
+        decode_us: Micros(0),
+        finished_at: NOW,
     }
 }

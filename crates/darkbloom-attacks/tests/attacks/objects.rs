@@ -1,13 +1,14 @@
 //! Attacks on signed objects: forged, changed, passed off as others.
 
 use darkbloom_attacks::attacks;
+use darkbloom_seal::ReceiptKey;
 use darkbloom_types::{Digest, NanoDollars, OperationId, Price, RequestId, TokenCount, UnixMillis};
 use darkbloom_wire::{
-    Bill, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Domain, PublicKey, Statement, Succession,
-    open_signed, sign,
+    Bill, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Domain, PublicKey, Receipt, Statement,
+    Succession, open_signed, sign,
 };
 
-use crate::forge::{NETWORK, NOW, key, statement};
+use crate::forge::{NETWORK, NOW, key, receipt, statement};
 
 fn bill() -> Bill {
     Bill {
@@ -88,6 +89,18 @@ attacks! {
             quantisation: "Q8_0".to_owned(),
         };
         changed(&entry.sign(&key(1).0).unwrap(), |bytes| CatalogueEntry::open(bytes, &coordinator()).is_ok())
+    };
+    attack_one_bit_of_a_receipt_is_changed against "signature": || {
+        let key = ReceiptKey::from_bytes(&[8; 32]);
+        let public = PublicKey::Ed25519(key.verifying_key().to_bytes());
+        changed(&receipt().sign(&key).unwrap(), |bytes| Receipt::open(bytes, &public).is_ok())
+    };
+    attack_one_bit_of_a_candidate_list_is_changed against "signature": || {
+        changed(&list().sign(&key(1).0).unwrap(), |bytes| CandidateList::open(bytes, &coordinator()).is_ok())
+    };
+    attack_one_bit_of_a_challenge_answer_is_changed against "signature": || {
+        let answer = ChallengeProof { digest: Digest([5; 32]) };
+        changed(&answer.sign(&key(1).0).unwrap(), |bytes| ChallengeProof::open(bytes, &coordinator()).is_ok())
     };
     /// Both are a digest and a signature by a key on P-256: what a provider answers to a challenge must not prove a coordinator.
     attack_a_challenge_answer_is_passed_off_as_a_coordinators_proof against "signature_domain": || {

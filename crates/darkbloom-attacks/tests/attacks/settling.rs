@@ -4,33 +4,14 @@ use darkbloom_attacks::attacks;
 use darkbloom_ledger::{Delivered, HoldRequest, HoldTerms, OperationView, PlaceView, ReceiptUsage, charge, place};
 use darkbloom_seal::{BillExpectation, ReceiptExpectation, ReceiptKey, check_bill, check_receipt};
 use darkbloom_types::{
-    AccountId, AttemptNumber, CatalogueDigest, Digest, EpochId, KeyId, Micros, NanoDollars, OperationId, Price,
-    ProviderId, RequestId, TokenCount, UnixMillis,
+    AccountId, CatalogueDigest, Digest, EpochId, KeyId, NanoDollars, OperationId, Price, RequestId, TokenCount,
+    UnixMillis,
 };
 use darkbloom_wire::{Bill, PublicKey, Receipt};
 
-use crate::forge::{NOW, key, minutes};
+use crate::forge::{NOW, key, minutes, receipt};
 
 const PRICE: Price = Price { version: 1, input_nano_per_token: 2, output_nano_per_token: 3 };
-
-fn receipt() -> Receipt {
-    Receipt {
-        request: Digest([1; 32]),
-        request_id: RequestId([2; 16]),
-        attempt: AttemptNumber(1),
-        transcript: Digest([3; 32]),
-        model: CatalogueDigest([4; 32]),
-        weights: Digest([5; 32]),
-        provider: ProviderId([6; 32]),
-        epoch: EpochId([7; 16]),
-        input_tokens: TokenCount(10),
-        output_tokens: TokenCount(20),
-        queue_us: Micros(0),
-        prefill_us: Micros(0),
-        decode_us: Micros(0),
-        finished_at: NOW,
-    }
-}
 
 /// Whether a receipt with this in it is taken for the one that belongs to what arrived.
 fn received(change: impl Fn(&mut Receipt)) -> bool {
