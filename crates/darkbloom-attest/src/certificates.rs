@@ -13,7 +13,7 @@ use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::oid::AssociatedOid;
 use x509_cert::der::{Decode as _, Encode as _, Reader as _, SliceReader};
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
-use x509_cert::spki::SubjectPublicKeyInfoOwned;
+use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
 /// Most certificates between a device's own and the root: makers use one or two.
 const DEPTH_MAX: usize = 4;
@@ -30,6 +30,14 @@ const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const RSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11");
 const RSA_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.12");
 const RSA_SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.13");
+/// RSASSA-PSS (RFC 4055 section 3.1), which AMD signs with.
+const RSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
+/// Its parameters with SHA-384 in both places and a salt of 48 bytes, the only ones that are accepted, without the sequence
+/// that they stand in.
+const PSS_SHA384: &[u8; 52] =
+    b"\xa0\x0f\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\xa1\x1c\x30\x1a\x06\x09\x2a\x86\x48\
+    \x86\xf7\x0d\x01\x01\x08\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\xa2\x03\x02\x01\x30";
+const PSS_SALT: usize = 48;
 const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 const ECDSA_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
 
@@ -155,19 +163,20 @@ impl Certificate {
         if constraints.ca && short_enough && may_sign { Ok(()) } else { Err(ChainError::NotAuthority) }
     }
 
-    fn check_purpose(&self, purpose: &ObjectIdentifier) -> Result<(), ChainError> {
+    fn check_purpose(&self, purpose: Purpose) -> Result<(), ChainError> {
         if self.extension::<BasicConstraints>()?.is_some_and(|constraints| constraints.ca) {
             return Err(ChainError::Purpose);
         }
+        let Purpose::Stated(purpose) = purpose else { return Ok(()) };
         let purposes = self.extension::<ExtendedKeyUsage>()?.ok_or(ChainError::Purpose)?;
-        if purposes.0.contains(purpose) || !armed!("chain_purpose") { Ok(()) } else { Err(ChainError::Purpose) }
+        if purposes.0.contains(&purpose) || !armed!("chain_purpose") { Ok(()) } else { Err(ChainError::Purpose) }
     }
 
     /// Whether this certificate's key signed another.
     fn has_signed(&self, other: &Self) -> bool {
         let Some(signature) = other.parsed.signature().as_bytes() else { return false };
         let Some((kind, key)) = self.key() else { return false };
-        let algorithm = other.parsed.signature_algorithm().oid;
+        let algorithm = other.parsed.signature_algorithm();
         verify(kind, key, algorithm, &other.signed, signature).is_some() || !armed!("chain_signature")
     }
 
@@ -186,6 +195,14 @@ impl Certificate {
         Some((kind, info.subject_public_key.as_bytes()?))
     }
 
+    /// The certified key, where it is one on P-384.
+    pub(crate) fn p384_key(&self) -> Option<p384::ecdsa::VerifyingKey> {
+        match self.key()? {
+            (KeyKind::P384, key) => p384::ecdsa::VerifyingKey::from_sec1_bytes(key).ok(),
+            (KeyKind::Rsa | KeyKind::P256, _) => None,
+        }
+    }
+
     /// The certified RSA key.
     pub(crate) fn rsa_key(&self) -> Result<rsa::PublicKey, ChainError> {
         match self.key() {
@@ -193,6 +210,15 @@ impl Certificate {
             _ => Err(ChainError::Key),
         }
     }
+}
+
+/// What a device's certificate must say that it is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Purpose {
+    /// This extended key usage.
+    Stated(ObjectIdentifier),
+    /// Its maker states none: extensions of the maker's own say what it is, and whoever asks looks at them.
+    Unstated,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,12 +229,28 @@ enum KeyKind {
 }
 
 /// Checks a signature: nothing when it does not verify.
-fn verify(kind: KeyKind, key: &[u8], algorithm: ObjectIdentifier, message: &[u8], signature: &[u8]) -> Option<()> {
-    match (kind, algorithm) {
+fn verify(
+    kind: KeyKind,
+    key: &[u8],
+    algorithm: &AlgorithmIdentifierOwned,
+    message: &[u8],
+    signature: &[u8],
+) -> Option<()> {
+    let rsa_key = || rsa::PublicKey::from_pkcs1_der(key).ok().filter(|key| key.size() >= RSA_BYTES_MIN);
+    match (kind, algorithm.oid) {
+        (KeyKind::Rsa, RSA_PSS) => {
+            let parameters = algorithm.parameters.to_der().ok()?;
+            // The last field is the default, which some certificates state all the same.
+            let (stated, default) = parameters.split_at_checked(2)?;
+            let rest = default.strip_prefix(PSS_SHA384)?;
+            let sound = matches!((stated, rest), ([0x30, 0x34], []) | ([0x30, 0x39], [0xa3, 3, 2, 1, 1]));
+            let signature = rsa::pss::Signature::try_from(signature).ok().filter(|_| sound)?;
+            let key = rsa::pss::VerifyingKey::<Sha384>::new_with_salt_len(rsa_key()?, PSS_SALT);
+            key.verify(message, &signature).ok()
+        }
         (KeyKind::Rsa, RSA_SHA256 | RSA_SHA384 | RSA_SHA512) => {
-            let key = rsa::PublicKey::from_pkcs1_der(key).ok().filter(|key| key.size() >= RSA_BYTES_MIN)?;
-            let signature = rsa::pkcs1v15::Signature::try_from(signature).ok()?;
-            match algorithm {
+            let (key, signature) = (rsa_key()?, rsa::pkcs1v15::Signature::try_from(signature).ok()?);
+            match algorithm.oid {
                 RSA_SHA256 => rsa::pkcs1v15::VerifyingKey::<Sha256>::new(key).verify(message, &signature).ok(),
                 RSA_SHA384 => rsa::pkcs1v15::VerifyingKey::<Sha384>::new(key).verify(message, &signature).ok(),
                 _ => rsa::pkcs1v15::VerifyingKey::<Sha512>::new(key).verify(message, &signature).ok(),
@@ -287,7 +329,7 @@ impl Roots {
         &self,
         leaf: &Certificate,
         intermediates: &[Certificate],
-        purpose: &ObjectIdentifier,
+        purpose: Purpose,
         now: UnixMillis,
     ) -> Result<String, ChainError> {
         // Nothing is looked at for those who believe nobody.

@@ -6,21 +6,28 @@
 #![forbid(unsafe_code)]
 
 mod activator;
+mod boot_log;
 mod certificates;
 mod coordinator;
 mod credential;
+mod evidence;
 mod limits;
 mod manifest;
+mod measurements;
 mod policy;
+mod snp;
 mod statement;
 mod tpm;
 
 pub use activator::{ACTIVATION_LIFE, ActivationError, ActivationReply, Activator};
+pub use boot_log::BootLog;
 pub use certificates::{ChainError, Roots, read_pem};
 pub use coordinator::{CoordinatorError, verify_coordinator, verify_welcome};
 pub use limits::{Defence, Undefended, undefended};
 pub use manifest::{SINGLE_FILE, weights_root};
+pub use measurements::{MEASUREMENTS_BYTES_MAX, Measured, Measurements, MeasurementsError};
 pub use policy::{Assessment, Mode, POLICY_BYTES_MAX, Policy, PolicyError};
+pub use snp::{Product, SnpError, SnpFindings, SnpLevels, verify_snp};
 pub use statement::{
     Claim, ClaimSource, Freshness, StatementError, Trust, TrustPolicy, Verdict, verify_challenge, verify_epoch_proof,
     verify_statement,

@@ -17,25 +17,22 @@
 //!     { name = "hardening", value = "system_calls", providers_word = true },
 //! ]
 //!
-//! [registers]
+//! [measurements]
 //! gate = "shadow"
 //! accepted = [
-//!     { release = "image-7", values = { "4" = "3d45…", "7" = "65ca…" } },
-//!     { release = "image-6", active = false, values = { "4" = "9e11…" } },
+//!     { release = "image-7", tpm = { secure_boot = true, booted = ["3d45…"] } },
+//!     { release = "image-6", active = false, tpm = { registers = { "4" = "9e11…" } } },
 //! ]
 //! ```
-
-use std::collections::BTreeMap;
 
 use darkbloom_types::{Gate, Tier};
 use serde::Deserialize;
 
+use crate::measurements::{Accepted, Measurements, MeasurementsError};
 use crate::statement::{ClaimSource, Verdict};
 
-/// Largest policy, in bytes: thousands of registers.
+/// Largest policy, in bytes: thousands of values.
 pub const POLICY_BYTES_MAX: usize = 48 << 10;
-/// Registers of one bank.
-const PCRS: u32 = 24;
 /// A claim that cannot be so on a machine of this kind.
 const NOT_APPLICABLE: &str = "not_applicable";
 
@@ -63,7 +60,9 @@ pub struct Policy {
     tier: (Mode, Tier0),
     version: (Mode, Version),
     claims: (Mode, Vec<Required>),
-    registers: (Mode, Accepted),
+    measurements: (Mode, Measurements),
+    /// Whether a provider of which no hardware measured anything passes.
+    unmeasured_pass: bool,
 }
 
 /// The least tier; nothing by default.
@@ -129,27 +128,11 @@ impl Required {
     }
 }
 
-/// What may be booted: any of these.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Accepted {
-    releases: Vec<(String, BTreeMap<u32, [u8; 32]>)>,
-    /// Whether a provider without a TPM's word on its registers passes.
-    or_not_applicable: bool,
-}
-
-impl Accepted {
-    fn is_met(&self, verdict: &Verdict) -> bool {
-        if verdict.registers.is_empty() {
-            return self.or_not_applicable;
-        }
-        let has = |pcr: &u32, value: &[u8; 32]| verdict.registers.iter().any(|(index, is)| index == pcr && is == value);
-        self.releases.iter().any(|(_, values)| values.iter().all(|(pcr, value)| has(pcr, value)))
-    }
-}
-
 /// What a policy comes to for one provider.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assessment {
+    /// What is proven, with what the operator accepts of what was measured.
+    pub tier: Tier,
     /// The gates that keep it from work.
     pub shut: Vec<Gate>,
     /// Those that would if they were enforced.
@@ -172,16 +155,19 @@ impl Policy {
     /// What it comes to for a provider.
     #[must_use]
     pub fn assess(&self, verdict: &Verdict) -> Assessment {
+        let accepted = self.measurements.1.judge(&verdict.measured).map(|(tier, _)| tier);
+        let tier = accepted.map_or(verdict.proven, |accepted| accepted.max(verdict.proven));
+        let measured = accepted.is_some() || (verdict.measured.is_empty() && self.unmeasured_pass);
         let newest = || Version::of_release(&verdict.statement.release);
         let gates = [
-            (Gate::Tier, self.tier.0, verdict.tier >= self.tier.1.0),
+            (Gate::Tier, self.tier.0, tier >= self.tier.1.0),
             (Gate::Version, self.version.0, newest().is_some_and(|version| version >= self.version.1)),
             (Gate::Claims, self.claims.0, self.claims.1.iter().all(|required| required.is_met(verdict))),
-            (Gate::Registers, self.registers.0, self.registers.1.is_met(verdict)),
+            (Gate::Measurements, self.measurements.0, measured),
         ];
         let shut =
             |wanted| gates.iter().filter(move |(_, mode, open)| *mode == wanted && !open).map(|(gate, ..)| *gate);
-        Assessment { shut: shut(Mode::Enforce).collect(), shadow: shut(Mode::Shadow).collect() }
+        Assessment { tier, shut: shut(Mode::Enforce).collect(), shadow: shut(Mode::Shadow).collect() }
     }
 }
 
@@ -192,7 +178,7 @@ struct Written {
     tier: Least,
     version: Least,
     claims: Claims,
-    registers: Registers,
+    measurements: Gated,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -211,23 +197,10 @@ struct Claims {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Registers {
+struct Gated {
     gate: Mode,
     or_not_applicable: bool,
-    accepted: Vec<Release>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Release {
-    release: String,
-    #[serde(default = "yes")]
-    active: bool,
-    values: BTreeMap<String, String>,
-}
-
-fn yes() -> bool {
-    true
+    accepted: Vec<Accepted>,
 }
 
 impl Written {
@@ -252,36 +225,19 @@ impl Written {
         if self.claims.gate != Mode::Off && self.claims.required.is_empty() {
             return Err(missing("claims", "required"));
         }
-        let or_not_applicable = self.registers.or_not_applicable;
-        let releases = self.registers.accepted.into_iter().filter(|release| release.active);
-        let releases = releases.map(Release::checked).collect::<Result<Vec<_>, _>>()?;
-        if self.registers.gate != Mode::Off && releases.is_empty() {
-            return Err(missing("registers", "accepted"));
+        let Gated { gate, or_not_applicable: unmeasured_pass, accepted } = self.measurements;
+        let accepted = Measurements::checked(accepted)
+            .map_err(|MeasurementsError(error)| PolicyError(format!("[measurements]: {error}")))?;
+        if gate != Mode::Off && accepted.is_empty() {
+            return Err(missing("measurements", "accepted"));
         }
         Ok(Policy {
             tier: (self.tier.gate, tier),
             version: (self.version.gate, version),
             claims: (self.claims.gate, self.claims.required),
-            registers: (self.registers.gate, Accepted { releases, or_not_applicable }),
+            measurements: (gate, accepted),
+            unmeasured_pass,
         })
-    }
-}
-
-impl Release {
-    fn checked(self) -> Result<(String, BTreeMap<u32, [u8; 32]>), PolicyError> {
-        let wrong = |what: &str| PolicyError(format!("[registers]: release `{}`: {what}", self.release));
-        if self.values.is_empty() {
-            return Err(wrong("it names no register, and would accept everything"));
-        }
-        let mut values = BTreeMap::new();
-        for (pcr, value) in &self.values {
-            let number = pcr.parse().ok().filter(|number: &u32| *number < PCRS && number.to_string() == *pcr);
-            let pcr = number.ok_or_else(|| wrong("registers are 0 to 23"))?;
-            let mut bytes = [0; 32];
-            hex::decode_to_slice(value, &mut bytes).map_err(|_| wrong("a value is 64 hex digits"))?;
-            values.insert(pcr, bytes);
-        }
-        Ok((self.release, values))
     }
 }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use darkbloom_types::{ConnectionId, EpochId, Millis, NetworkId, ProviderId, Tier, UnixMillis, armed};
-use darkbloom_wire::{
-    ChallengeProof, PublicKey, Statement, Succession, TPM_EVIDENCE, VerifyError, challenge_digest, epoch_nonce, limits,
-};
+use darkbloom_wire::{ChallengeProof, PublicKey, Statement, Succession, VerifyError, challenge_digest, limits};
 
+use crate::evidence;
 use crate::limits::{Defence, Undefended, undefended};
-use crate::tpm::{ActivatorKind, HardwareTrust, TpmFindings, verify_tpm};
+use crate::measurements::Measured;
+use crate::tpm::{ActivatorKind, HardwareTrust};
 
 /// Longest epoch that a statement may claim: 70 minutes, so that forward secrecy begins within a stated time.
 const EPOCH_MAX: Millis = Millis::from_minutes(70);
@@ -181,14 +181,16 @@ pub struct Verdict {
     pub provider: ProviderId,
     /// The epoch.
     pub epoch: EpochId,
-    /// What is proven.
+    /// What is proven, with what the verifier accepts of what was measured.
     pub tier: Tier,
+    /// What is proven to everybody who believes the same makers, whatever they accept.
+    pub proven: Tier,
     /// Why this identity is trusted.
     pub trust: Trust,
     /// The identities that it took over from, which signed that; the last first. Each has the signed word.
     pub predecessors: Vec<(ProviderId, Vec<u8>)>,
-    /// The registers that its TPM quoted, as far as that was proven.
-    pub registers: Vec<(u32, [u8; 32])>,
+    /// What hardware measured of it, whether or not that is accepted.
+    pub measured: Vec<Measured>,
     /// Everything that is said, with its source.
     pub claims: Vec<Claim>,
     /// The statement itself.
@@ -200,7 +202,8 @@ impl Verdict {
     #[must_use]
     pub fn undefended(&self) -> Undefended {
         let limits = undefended(self.tier);
-        if limits.dishonest_coordinator != Defence::OfflineChainOrPinnedActivator {
+        // What a TPM proves, it proves with an activator's word; what a processor proves, with its own.
+        if !matches!(self.tier, Tier::Hardware | Tier::Measured) {
             return limits;
         }
         let by_coordinator = self.claims.iter().any(|claim| claim.source == ClaimSource::CoordinatorActivator);
@@ -282,8 +285,9 @@ pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> 
         let (source, freshness) = (ClaimSource::Pinned, Freshness::Unstated);
         claims.push(Claim { name: "identity", value, source, freshness });
     }
-    let (tier, registers) = evidence(&statement, &policy.hardware, now, &mut claims);
-    Ok(Verdict { provider, epoch: statement.epoch(), tier, trust, predecessors, registers, claims, statement })
+    let evidence::Findings { tier, proven, measured } =
+        evidence::examine(&statement, &policy.hardware, now, &mut claims);
+    Ok(Verdict { provider, epoch: statement.epoch(), tier, proven, trust, predecessors, measured, claims, statement })
 }
 
 /// The identities that a statement's own took over from, the last first: each signed that the next one has its place.
@@ -299,84 +303,6 @@ fn predecessors(statement: &Statement) -> Result<Vec<(ProviderId, Vec<u8>)>, Sta
         found.push((ProviderId::of_public_key(&heir), signed.clone()));
     }
     Ok(found)
-}
-
-/// What the evidence proves, and the claims that follow from it. Evidence that does not hold proves nothing and is shown:
-/// the statement's other promises stand by themselves.
-fn evidence(
-    statement: &Statement,
-    trust: &HardwareTrust,
-    now: UnixMillis,
-    claims: &mut Vec<Claim>,
-) -> (Tier, Vec<(u32, [u8; 32])>) {
-    let (mut tier, mut registers) = (Tier::SelfSigned, Vec::new());
-    let nonce = epoch_nonce(&statement.sealing_key, &statement.receipt_key, &statement.identity, statement.not_before);
-    let mut of_tpms = 0;
-    for evidence in &statement.evidence.0 {
-        of_tpms += usize::from(evidence.format == TPM_EVIDENCE);
-        // A machine has one TPM: what else says to be of one costs nobody anything.
-        if evidence.format != TPM_EVIDENCE || of_tpms > 1 {
-            // Formats without a verifier here are shown and raise no tier.
-            claims.push(Claim {
-                name: "evidence_not_verified",
-                value: evidence.format.clone(),
-                source: ClaimSource::Provider,
-                freshness: Freshness::Unstated,
-            });
-            continue;
-        }
-        match verify_tpm(&evidence.bytes, &statement.identity, &nonce, trust, now) {
-            Ok(found) => {
-                claims.extend(tpm_claims(&found));
-                (tier, registers) = (Tier::Hardware, found.pcrs);
-            }
-            Err(error) => claims.push(Claim {
-                name: "tpm_not_proven",
-                value: error.to_string(),
-                source: ClaimSource::Verified,
-                freshness: Freshness::Epoch,
-            }),
-        }
-    }
-    (tier, registers)
-}
-
-fn tpm_claims(found: &TpmFindings) -> [Claim; 4] {
-    let held = if found.policy {
-        "the identity key is in a TPM, cannot leave it, and signs only what was booted when it was made"
-    } else {
-        "the identity key is in a TPM and cannot leave it"
-    };
-    let (who, source) = match found.activator {
-        ActivatorKind::Independent => ("an activator that is pinned", ClaimSource::IndependentActivator),
-        ActivatorKind::Coordinator => ("the network's own activator", ClaimSource::CoordinatorActivator),
-    };
-    let mut composite = String::new();
-    for (pcr, value) in &found.pcrs {
-        let start = u32::from_be_bytes([value[0], value[1], value[2], value[3]]);
-        composite.push_str(&format!("{}{pcr}:{start:08x}", if composite.is_empty() { "" } else { " " }));
-    }
-    [
-        Claim {
-            name: "tpm_maker",
-            value: format!("the TPM's certificate leads to {}", found.root),
-            source: ClaimSource::Verified,
-            freshness: Freshness::Unstated,
-        },
-        Claim {
-            name: "tpm_attestation_key",
-            value: format!("{who} saw the attestation key in that TPM"),
-            source,
-            freshness: Freshness::Seen(found.activated_at),
-        },
-        Claim {
-            name: "tpm_identity_key",
-            value: held.to_owned(),
-            source: ClaimSource::Hardware,
-            freshness: Freshness::Epoch,
-        },
-        Claim { name: "tpm_boot", value: composite, source: ClaimSource::Hardware, freshness: Freshness::Epoch },
-    ]
 }
 
 /// Whether a client can encapsulate to it: length and modulus check of FIPS 203 section 7.2. Without it, one provider with

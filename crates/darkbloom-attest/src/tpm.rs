@@ -21,7 +21,10 @@ use tpm2_protocol::data::{
 };
 use x509_cert::der::asn1::ObjectIdentifier;
 
-use crate::certificates::{Certificate, ChainError, Roots};
+use crate::boot_log::BootLog;
+use crate::certificates::{Certificate, ChainError, Purpose, Roots};
+use crate::measurements::Measurements;
+use crate::snp::amd_roots;
 
 /// What the certificate of an endorsement key must be for (EK Credential Profile 2.5, section 3.2.16).
 pub(crate) const ENDORSEMENT_PURPOSE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.1");
@@ -37,13 +40,25 @@ pub enum ActivatorKind {
     Independent,
 }
 
-/// Whom a verifier believes about hardware.
-#[derive(Debug, Clone, Default)]
+/// Whom a verifier believes about hardware, and what it wants to see there.
+#[derive(Debug, Clone)]
 pub struct HardwareTrust {
     /// Roots of the makers of TPMs.
     pub tpm_roots: Arc<Roots>,
     /// Public keys of activators.
     pub activators: Vec<([u8; 65], ActivatorKind)>,
+    /// Roots of AMD's processors.
+    pub amd_roots: Arc<Roots>,
+    /// What may run there: without any, nothing that is measured raises a tier above `hardware`.
+    pub measurements: Arc<Measurements>,
+}
+
+/// AMD's roots are known; whoever else is believed has to be named.
+impl Default for HardwareTrust {
+    fn default() -> Self {
+        let (tpm_roots, activators, measurements) = Default::default();
+        Self { tpm_roots, activators, amd_roots: amd_roots(), measurements }
+    }
 }
 
 /// Why evidence of a TPM proves nothing.
@@ -88,6 +103,8 @@ pub struct TpmFindings {
     pub policy: bool,
     /// Registers 0 to 15 of the SHA-256 bank.
     pub pcrs: Vec<(u32, [u8; 32])>,
+    /// What the firmware's log says of those that it explains.
+    pub log: BootLog,
 }
 
 /// Verifies evidence that a TPM holds `identity`, with `nonce` in what it signed.
@@ -117,7 +134,8 @@ pub fn verify_tpm(
         return Err(TpmEvidenceError::OtherSubject);
     }
     let pcrs = registers(&evidence, &quoted)?;
-    Ok(TpmFindings { root, activator, activated_at, policy, pcrs })
+    let log = BootLog::replay(&evidence.log.0, &pcrs);
+    Ok(TpmFindings { root, activator, activated_at, policy, pcrs, log })
 }
 
 /// The certificate of an endorsement key, and the root that it leads to.
@@ -129,7 +147,7 @@ pub(crate) fn endorsement(
 ) -> Result<(Certificate, String), ChainError> {
     let leaf = Certificate::read(certificate)?;
     let intermediates: Vec<_> = intermediates.iter().map(|der| Certificate::read(der)).collect::<Result<_, _>>()?;
-    let root = roots.follow(&leaf, &intermediates, &ENDORSEMENT_PURPOSE, now)?;
+    let root = roots.follow(&leaf, &intermediates, Purpose::Stated(ENDORSEMENT_PURPOSE), now)?;
     Ok((leaf, root))
 }
 

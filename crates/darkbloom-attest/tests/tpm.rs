@@ -50,7 +50,11 @@ impl Recorded {
     }
 
     fn trust(&self, kind: ActivatorKind) -> HardwareTrust {
-        HardwareTrust { tpm_roots: self.roots().into(), activators: vec![(self.activator, kind)] }
+        HardwareTrust {
+            tpm_roots: self.roots().into(),
+            activators: vec![(self.activator, kind)],
+            ..HardwareTrust::default()
+        }
     }
 
     fn verify(&self, evidence: &[u8]) -> Result<TpmFindings, TpmEvidenceError> {

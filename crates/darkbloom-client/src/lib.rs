@@ -24,7 +24,10 @@ use std::sync::Arc;
 
 use darkbloom_types::{NetworkId, ProviderId, Refusal, SecretString, Tier};
 
-pub use darkbloom_attest::{ActivatorKind, Claim, Freshness, HardwareTrust, Roots, TrustPolicy, Undefended, Verdict};
+pub use darkbloom_attest::{
+    ActivatorKind, Claim, Freshness, HardwareTrust, MEASUREMENTS_BYTES_MAX, Measurements, Roots, TrustPolicy,
+    Undefended, Verdict,
+};
 
 pub use crate::call::{Answer, AnswerMeta, Completed, Failed, Operation, Part, Settled};
 pub use crate::network::{ModelOffer, check_address};

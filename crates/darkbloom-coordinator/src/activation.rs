@@ -54,10 +54,10 @@ impl Activation {
         self.activator.as_ref().map(|(_, key)| key.public_point())
     }
 
-    /// Whom the coordinator believes: these makers and itself.
+    /// Whom the coordinator believes: these makers, AMD and itself. What may run is for the policy to say.
     pub fn trust(&self) -> HardwareTrust {
         let activators = self.key().map(|key| (key, ActivatorKind::Coordinator)).into_iter().collect();
-        HardwareTrust { tpm_roots: Arc::clone(&self.roots), activators }
+        HardwareTrust { tpm_roots: Arc::clone(&self.roots), activators, ..HardwareTrust::default() }
     }
 
     fn reply(&self, request: &ActivationRequest) -> Result<ActivationReply, Refusal> {

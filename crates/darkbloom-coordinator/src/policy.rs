@@ -71,16 +71,20 @@ pub async fn check(
     let names = |gates: &[Gate]| gates.iter().map(|gate| gate.name()).collect::<Vec<_>>();
     let rows = seen.iter().map(|seen| {
         let reason = views.iter().find(|view| view.provider == seen.provider).and_then(|view| view.eligible.err());
-        let assess = |policy: &Policy| seen.verdict.as_ref().map(|verdict| policy.assess(verdict)).unwrap_or_default();
+        let assess = |policy: &Policy| seen.verdict.as_ref().map(|verdict| policy.assess(verdict));
         let (now, then) = (assess(&shared.policy()), assess(&policy));
+        let shut = |assessed: &Option<Assessment>| assessed.as_ref().map(|it| it.shut.clone()).unwrap_or_default();
+        let shadow = then.as_ref().map(|it| it.shadow.clone()).unwrap_or_default();
+        let (shut_now, shut_then) = (shut(&now), shut(&then));
         json!({
             "provider": seen.provider,
             "reason": reason.map(|reason| reason.name()),
-            "shut": names(&then.shut),
-            "shadow": names(&then.shadow),
+            "tier": then.as_ref().map(|it| it.tier),
+            "shut": names(&shut_then),
+            "shadow": names(&shadow),
             // Whatever else keeps it from work at this moment passes; this would not.
-            "loses_work": now.shut.is_empty() && !then.shut.is_empty(),
-            "may_work_again": !now.shut.is_empty() && then.shut.is_empty(),
+            "loses_work": shut_now.is_empty() && !shut_then.is_empty(),
+            "may_work_again": !shut_now.is_empty() && shut_then.is_empty(),
         })
     });
     Ok(Json(json!({"data": rows.collect::<Vec<_>>()})))
@@ -106,11 +110,11 @@ async fn change(shared: &Arc<Shared>, policy: Policy, text: String) -> Result<Js
     let mut barred = 0;
     for Seen { connection, statement, verdict, .. } in look(shared).await? {
         let Some(verdict) = verdict else { continue };
-        let Assessment { shut, shadow } = shared.policy().assess(&verdict);
+        let Assessment { tier, shut, shadow } = shared.policy().assess(&verdict);
         barred += usize::from(!shut.is_empty());
         let (now, wall) = (shared.mono(), clock::now());
         shared.with_registry(|registry| {
-            registry.reassess(&connection, &statement, verdict.tier, (shut, shadow), now, wall);
+            registry.reassess(&connection, &statement, tier, (shut, shadow), now, wall);
         });
     }
     tracing::info!(barred, "the operator changed the policy");

@@ -228,13 +228,13 @@ fn not_registered(why: NotRegistered) -> Refusal {
 /// What a verified statement says. To be made while the registry is locked: whoever asks for candidates later, by the
 /// clock, is told of it.
 fn stated(shared: &Shared, statement: Vec<u8>, verdict: &Verdict) -> Stated {
-    let Assessment { shut, shadow } = shared.policy().assess(verdict);
+    let Assessment { tier, shut, shadow } = shared.policy().assess(verdict);
     Stated {
         shut,
         shadow,
         statement,
         epoch: verdict.epoch,
-        tier: verdict.tier,
+        tier,
         use_until: verdict.statement.use_until,
         open_until: verdict.statement.open_until,
         models: verdict.statement.models.0.clone(),

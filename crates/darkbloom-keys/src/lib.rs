@@ -16,7 +16,8 @@ pub use identity::{Availability, Check, Home, Identity, IdentityError, KeyConfig
 pub use rotation::{rotate, successions};
 pub use software::{SoftwareKey, SoftwareKeyError};
 pub use tpm::{
-    Endorsement, Origin, TPM_DEVICE, TpmAttestation, TpmError, TpmKey, TpmKeyError, delete as delete_tpm_key,
+    BOOT_LOG, BootLogError, Endorsement, Origin, TPM_DEVICE, TpmAttestation, TpmError, TpmKey, TpmKeyError, boot_log,
+    delete as delete_tpm_key, parse_boot_log,
 };
 
 use darkbloom_wire::{PublicKey, Signer};

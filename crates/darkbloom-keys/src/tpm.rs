@@ -15,6 +15,7 @@
 //!                                         └─no─▶ error: the TPM was cleared, or is another
 //! ```
 
+mod boot_log;
 mod commands;
 mod device;
 mod record;
@@ -30,6 +31,7 @@ use tpm2_protocol::data::TpmRh;
 
 use crate::durable;
 use crate::{IdentityKey, KeyHome};
+pub use boot_log::{BOOT_LOG, BootLogError, boot_log, parse_boot_log};
 use commands::{Handle, endorsement_template, point, public_bytes, signing_template};
 use device::Device;
 pub use device::TpmError;

@@ -9,6 +9,7 @@ mod agent;
 mod answer;
 pub mod benchmark;
 mod embedder;
+mod evidence;
 pub mod guides;
 mod link;
 mod local;
@@ -41,12 +42,14 @@ use tokio::task::{JoinError, JoinHandle};
 pub use darkbloom_engine::{Accelerator, Device, Exactness, devices, processor_features};
 
 use crate::agent::About;
+use crate::evidence::Platform;
 use crate::shelf::{Allowance, Shelf, Shelved};
 use crate::signatory::Signatory;
 use crate::status::{Board, Status};
 use crate::stock::Kinds;
 use darkbloom_host::clock;
 
+pub use crate::evidence::EvidenceConfig;
 pub use crate::local::{Local, LocalConfig, Said, local_key};
 pub use crate::model::{
     AdapterFile, CheckedModel, LoadError, LoadWatch, LoadedModel, ModelConfig, ModelOptions, weights_of_file,
@@ -69,6 +72,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Where its identity key may be made.
     pub keys: KeyConfig,
+    /// Where evidence about this machine is found.
+    pub evidence: EvidenceConfig,
     /// Addresses of activators that are asked besides the coordinator: independent ones, which consumers may pin.
     pub activators: Vec<String>,
     /// What this process does to keep others out of its memory, by name: it stands in statements, as the provider's word.
@@ -96,6 +101,14 @@ pub enum StartError {
     /// The model.
     #[error(transparent)]
     Model(#[from] LoadError),
+    /// A file with certificates of a chip.
+    #[error("cannot use the certificates in {path}: {why}", path = .path.display())]
+    Certificates {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// No client for activators.
     #[error("this machine's TLS or proxy settings make no HTTP client")]
     Http,
@@ -132,6 +145,7 @@ impl StartError {
                 "check the folder's permissions and disk, or choose another with `--data`"
             }
             Self::Model(error) => error.hint(),
+            Self::Certificates { .. } => "name a file in PEM with `snp_certificates`, the chip's certificate first",
             Self::Http => "check the variables HTTPS_PROXY and SSL_CERT_FILE",
             Self::NoModel => "add `--model FILE.gguf`",
             Self::PinDamaged { .. } => {
@@ -232,7 +246,7 @@ impl Provider {
         for activator in &config.activators {
             agent::endpoint(activator).map_err(StartError::Address)?;
         }
-        let (data, keys) = (config.data.clone(), config.keys.clone());
+        let (data, keys, sources) = (config.data.clone(), config.keys.clone(), config.evidence.clone());
         // Before anything is loaded: a folder that cannot be used is found out at once.
         let own = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
             // It holds the folder's lock: nobody rotates or deletes the key of a provider that runs.
@@ -243,9 +257,11 @@ impl Provider {
             }
             let successions = successions(&data, &identity.public_point())?;
             let pin = agent::Pin::load(config.network, data.join("coordinator.pin"))?;
-            Ok((identity, passed, successions, outbox, pin))
+            let platform = Platform::look(&sources, identity.tpm().is_some())?;
+            Ok((identity, platform, passed, successions, outbox, pin))
         });
-        let (identity, passed, successions, outbox, pin) = own.await.expect("reading files does not panic")?;
+        let (identity, platform, passed, successions, outbox, pin) =
+            own.await.expect("reading files does not panic")?;
         let id = ProviderId::of_public_key(&identity.public_point());
         let about = About {
             hardening: config.hardening.iter().map(|measure| (*measure).to_owned()).collect(),
@@ -271,7 +287,7 @@ impl Provider {
         let shelf = open_shelf(models, Kinds::Answers, memory, idle_unload, known, load_model).await?;
         tracing::info!(provider = %id, "identity: {}", identity.home().describe());
         let activators = std::iter::once(config.coordinator).chain(config.activators).collect();
-        let signatory = Signatory::new(identity, activators, config.data.join("activations"))?;
+        let signatory = Signatory::new(identity, platform, activators, config.data.join("activations"))?;
         let (stop, stopped) = watch::channel(false);
         let agent =
             agent::Agent::new(signatory, outbox, pin, shelf, join_token, endpoint).saying(about).shown_on(board);

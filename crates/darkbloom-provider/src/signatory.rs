@@ -19,6 +19,7 @@ use darkbloom_wire::{
 use tokio::task::spawn_blocking;
 
 use crate::StartError;
+use crate::evidence::Platform;
 
 /// Connecting to an activator takes no longer.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
@@ -91,6 +92,7 @@ struct Fixed {
 pub struct Signatory {
     identity: Identity,
     http: Option<reqwest::Client>,
+    platform: Platform,
     activators: Vec<String>,
     file: PathBuf,
     words: Mutex<Vec<Word>>,
@@ -108,15 +110,21 @@ pub struct SignedStatement {
 }
 
 impl Signatory {
-    /// The identity, the addresses of activators, and where their words are kept.
+    /// The identity, what else proves something about this machine, the addresses of activators, and where their words are
+    /// kept.
     ///
     /// # Errors
     /// [`StartError::Http`].
-    pub fn new(identity: Identity, activators: Vec<String>, file: PathBuf) -> Result<Arc<Self>, StartError> {
+    pub fn new(
+        identity: Identity,
+        platform: Platform,
+        activators: Vec<String>,
+        file: PathBuf,
+    ) -> Result<Arc<Self>, StartError> {
         // Activators are asked about TPMs alone.
         let http = identity.tpm().map(|_| client()).transpose()?;
         let words = Mutex::new(read_words(&file));
-        Ok(Arc::new(Self { identity, http, activators, file, words, fixed: Mutex::default() }))
+        Ok(Arc::new(Self { identity, http, platform, activators, file, words, fixed: Mutex::default() }))
     }
 
     /// The identity's public key as an uncompressed SEC 1 point.
@@ -135,7 +143,7 @@ impl Signatory {
         let signatory = Arc::clone(self);
         blocking(move || {
             let (evidence, words, complete) = signatory.evidence(&statement);
-            statement.evidence = evidence.into_iter().collect::<Vec<_>>().into();
+            statement.evidence = evidence.into();
             Ok(SignedStatement { bytes: statement.sign(&signatory.identity)?, words, complete })
         })
         .await
@@ -148,7 +156,14 @@ impl Signatory {
     }
 
     /// Evidence for a statement's epoch, with how many words, and whether all that this machine could give is in it.
-    fn evidence(&self, statement: &Statement) -> (Option<Evidence>, usize, bool) {
+    fn evidence(&self, statement: &Statement) -> (Vec<Evidence>, usize, bool) {
+        let nonce =
+            epoch_nonce(&statement.sealing_key, &statement.receipt_key, &statement.identity, statement.not_before);
+        let (of_tpm, words, complete) = self.tpm_evidence(&nonce);
+        (of_tpm.into_iter().chain(self.platform.confidential(&nonce)).collect(), words, complete)
+    }
+
+    fn tpm_evidence(&self, nonce: &Digest) -> (Option<Evidence>, usize, bool) {
         let Some(key) = self.identity.tpm() else { return (None, 0, true) };
         let made = self.fixed(key).and_then(|fixed| {
             let words = self.usable_words(&fixed, clock::now());
@@ -157,8 +172,6 @@ impl Signatory {
             }
             let complete = self.activators.iter().all(|from| words.iter().any(|word| word.from == *from));
             let count = words.len();
-            let nonce =
-                epoch_nonce(&statement.sealing_key, &statement.receipt_key, &statement.identity, statement.not_before);
             let said = key.attest(&nonce.0)?;
             let evidence = TpmEvidence {
                 endorsement: fixed.endorsement,
@@ -171,6 +184,7 @@ impl Signatory {
                 quoted: said.quoted,
                 quoted_signature: said.quoted_signature,
                 pcrs: said.pcrs.into(),
+                log: self.platform.boot_log().into(),
             };
             Ok(Some((evidence, count, complete)))
         });

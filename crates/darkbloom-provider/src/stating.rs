@@ -152,7 +152,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let identity = SoftwareKey::in_memory().unwrap();
         let point = identity.public_point();
-        let signatory = Signatory::new(Identity::Software(identity), Vec::new(), folder.path().join("words")).unwrap();
+        let signatory = Signatory::new(
+            Identity::Software(identity),
+            crate::evidence::Platform::default(),
+            Vec::new(),
+            folder.path().join("words"),
+        )
+        .unwrap();
         let epoch = || Epoch::begin(point, clock::now(), &mut clock::rng());
         let (first, second) = (epoch(), epoch());
         let stated = Stated { epoch: first.id(), words: 0, complete: true };

@@ -36,7 +36,7 @@ impl Ineligible {
         Self::Policy(Gate::Tier),
         Self::Policy(Gate::Version),
         Self::Policy(Gate::Claims),
-        Self::Policy(Gate::Registers),
+        Self::Policy(Gate::Measurements),
         Self::Revoked,
         Self::Untrusted(Distrust::ChallengeFailed),
         Self::Untrusted(Distrust::StatementFailed),

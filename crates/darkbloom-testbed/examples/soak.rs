@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use darkbloom_client::{CANDIDATES_DEFAULT, Client, Config as ClientConfig, HardwareTrust, Operation, Part, Roots};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
-use darkbloom_provider::{Config as ProviderConfig, KeyConfig, ModelConfig, Provider, weights_of_file};
+use darkbloom_provider::{Config as ProviderConfig, EvidenceConfig, KeyConfig, ModelConfig, Provider, weights_of_file};
 use darkbloom_testbed::sampled_request;
 use darkbloom_text::TextPack;
 use darkbloom_types::{NetworkId, ProviderId, RefusalCode, SecretString, Tier};
@@ -200,6 +200,7 @@ impl Bed {
             join_token,
             data: self.folder.path().join(format!("provider-{index}")),
             keys: KeyConfig::software(),
+            evidence: EvidenceConfig::default(),
             activators: Vec::new(),
             hardening: Vec::new(),
             models: vec![ModelConfig {

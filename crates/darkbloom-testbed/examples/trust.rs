@@ -95,7 +95,8 @@ fn evidence(recorded: &Value) -> Result<(), Box<dyn std::error::Error>> {
     let nonce = Digest(array(&recorded["nonce"])?.try_into().map_err(|_| "a nonce has 32 bytes")?);
     let evidence = array(&recorded["evidence"])?;
     let at = UnixMillis(recorded["time"].as_i64().ok_or("no time")?);
-    let trust = HardwareTrust { tpm_roots: roots.into(), activators: vec![(activator, ActivatorKind::Independent)] };
+    let activators = vec![(activator, ActivatorKind::Independent)];
+    let trust = HardwareTrust { tpm_roots: roots.into(), activators, ..HardwareTrust::default() };
     report("verify evidence of a TPM (chain, certify, quote)", || {
         verify_tpm(&evidence, &identity, &nonce, &trust, at).expect("it is good");
     });

@@ -8,7 +8,7 @@ use darkbloom_client::{Client, Config as ClientConfig, HardwareTrust, Operation,
 use darkbloom_content::{ChatRequest, Message, Role};
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
 use darkbloom_engine::LlamaSettings;
-use darkbloom_provider::{Config as ProviderConfig, KeyConfig, ModelConfig, Provider, weights_of_file};
+use darkbloom_provider::{Config as ProviderConfig, EvidenceConfig, KeyConfig, ModelConfig, Provider, weights_of_file};
 use darkbloom_text::TextPack;
 use darkbloom_types::{Refusal, SecretString, Tier};
 use serde_json::{Value, json};
@@ -117,6 +117,7 @@ impl Network {
             join_token: Some(admin.key("join", None).await?),
             data: folder.path().join("provider"),
             keys: KeyConfig::software(),
+            evidence: EvidenceConfig::default(),
             activators: Vec::new(),
             hardening: Vec::new(),
             models: vec![ModelConfig {

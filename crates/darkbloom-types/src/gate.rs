@@ -9,13 +9,13 @@ pub enum Gate {
     Version,
     /// What is said about it, and by whom.
     Claims,
-    /// What was booted.
-    Registers,
+    /// What hardware measured of it.
+    Measurements,
 }
 
 impl Gate {
     /// Every gate.
-    pub const ALL: [Self; 4] = [Self::Tier, Self::Version, Self::Claims, Self::Registers];
+    pub const ALL: [Self; 4] = [Self::Tier, Self::Version, Self::Claims, Self::Measurements];
 
     /// The name in frames and on the command line.
     #[must_use]
@@ -24,7 +24,7 @@ impl Gate {
             Self::Tier => "policy_tier",
             Self::Version => "policy_version",
             Self::Claims => "policy_claims",
-            Self::Registers => "policy_registers",
+            Self::Measurements => "policy_measurements",
         }
     }
 
@@ -35,7 +35,9 @@ impl Gate {
             Self::Tier => "less is proven about the provider than the operator's policy demands",
             Self::Version => "the provider's program is older than the operator's policy allows",
             Self::Claims => "something that the operator's policy demands is not said about the provider",
-            Self::Registers => "what the provider's machine booted is not among what the operator's policy accepts",
+            Self::Measurements => {
+                "what hardware measured of the provider's machine is not among what the operator's policy accepts"
+            }
         }
     }
 
@@ -48,7 +50,9 @@ impl Gate {
             }
             Self::Version => "update the program",
             Self::Claims => "compare `darkbloom verify provider` with what the operator demands",
-            Self::Registers => "boot what the operator accepts, or ask the operator to accept what this machine boots",
+            Self::Measurements => {
+                "boot what the operator accepts, or ask the operator to accept what this machine boots"
+            }
         }
     }
 }

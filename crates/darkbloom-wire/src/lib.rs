@@ -24,6 +24,7 @@ mod loading;
 mod prefixed;
 mod record;
 mod signed;
+mod snp;
 mod tpm;
 
 pub use cbor::{DecodeError, Reader, Writer};
@@ -43,7 +44,8 @@ pub use signed::{
     ProviderList, Receipt, Statement, Succession, catalogue_digest, challenge_digest, coordinator_proof_digest,
     epoch_nonce, receipt_id,
 };
+pub use snp::{SNP_EVIDENCE, SNP_REPORT_BYTES, SnpEvidence};
 pub use tpm::{
-    ACTIVATIONS_MAX, Activation, ActivationAnswer, ActivationChallenge, ActivationRequest, PCRS_MAX, Pcr, TPM_EVIDENCE,
-    TpmEvidence,
+    ACTIVATIONS_MAX, Activation, ActivationAnswer, ActivationChallenge, ActivationRequest, BOOT_EVENT_DATA_BYTES_MAX,
+    BOOT_EVENTS_MAX, BootEvent, PCRS_MAX, Pcr, TPM_EVIDENCE, TpmEvidence,
 };

@@ -355,3 +355,28 @@ macro_rules! nested {
     )* };
 }
 pub(crate) use nested;
+
+/// Reading and writing of what stands in a body or in another object.
+macro_rules! plain {
+    ($($name:ident $unknown:ident $max:expr;)*) => { $(
+        impl $name {
+            /// Its bytes.
+            #[must_use]
+            pub fn encode(&self) -> Vec<u8> {
+                $crate::record::Record::to_bytes(self)
+            }
+
+            /// Reads exactly one.
+            ///
+            /// # Errors
+            /// [`crate::cbor::DecodeError`] when the bytes are not one, or exceed a limit.
+            pub fn decode(bytes: &[u8]) -> Result<Self, $crate::cbor::DecodeError> {
+                if bytes.len() > $max {
+                    return Err($crate::cbor::DecodeError::TooLong { key: 0, max: $max });
+                }
+                $crate::record::Record::from_bytes(bytes, $crate::cbor::Unknown::$unknown)
+            }
+        }
+    )* };
+}
+pub(crate) use plain;

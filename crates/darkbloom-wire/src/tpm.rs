@@ -5,9 +5,8 @@
 
 use darkbloom_types::{Digest, UnixMillis};
 
-use crate::cbor::{DecodeError, Unknown};
 use crate::limits::{CERTIFICATE_BYTES_MAX, CERTIFICATES_MAX, RECEIPT_BYTES_MAX, STATEMENT_BYTES_MAX};
-use crate::record::{List, Record, nested, record};
+use crate::record::{List, nested, plain, record};
 
 /// The name of this evidence in a statement.
 pub const TPM_EVIDENCE: &str = "tpm2/v1";
@@ -19,6 +18,10 @@ const PUBLIC_BYTES_MAX: usize = 512;
 const ATTEST_BYTES_MAX: usize = 512;
 /// Registers of one bank.
 pub const PCRS_MAX: usize = 24;
+/// Entries of a firmware's log about two registers: machines have 10 to 30.
+pub const BOOT_EVENTS_MAX: usize = 64;
+/// What is kept of an entry's contents: a variable of one byte with its name, a sentence.
+pub const BOOT_EVENT_DATA_BYTES_MAX: usize = 256;
 /// A `TPM2B_ID_OBJECT`: an HMAC and an encrypted digest, each with its length.
 const CREDENTIAL_BYTES_MAX: usize = 132;
 /// A seed that is encrypted to an RSA key of 4,096 bits.
@@ -34,6 +37,22 @@ record! {
     }
 }
 nested!(Pcr);
+
+record! {
+    /// An entry of the log that firmware keeps of what it extends registers with (TCG PC Client Platform Firmware Profile,
+    /// section 10): of the SHA-256 bank alone, and without contents that are long or that its digest is not of.
+    BootEvent {
+        /// The register.
+        1 pcr: u32,
+        /// What kind of entry, such as `EV_EFI_BOOT_SERVICES_APPLICATION`.
+        2 kind: u32,
+        /// What the register was extended with.
+        3 digest: [u8; 32],
+        /// What `digest` is of, where that is short; empty otherwise.
+        4 data: Vec<u8> [BOOT_EVENT_DATA_BYTES_MAX],
+    }
+}
+nested!(BootEvent);
 
 record! {
     /// Evidence of a TPM 2.0 for one epoch.
@@ -58,6 +77,8 @@ record! {
         9 quoted_signature: [u8; 64],
         /// The registers that were quoted, in ascending order.
         10 pcrs: List<Pcr> [PCRS_MAX],
+        /// The firmware's log about registers 4 and 7, in its order; empty where there is none.
+        11 log: List<BootEvent> [BOOT_EVENTS_MAX],
     }
 }
 
@@ -116,29 +137,6 @@ record! {
 }
 nested!(ActivationAnswer);
 
-/// Reading and writing of what stands in a body or in another object.
-macro_rules! plain {
-    ($($name:ident $unknown:ident $max:expr;)*) => { $(
-        impl $name {
-            /// Its bytes.
-            #[must_use]
-            pub fn encode(&self) -> Vec<u8> {
-                self.to_bytes()
-            }
-
-            /// Reads exactly one.
-            ///
-            /// # Errors
-            /// [`DecodeError`] when the bytes are not one, or exceed a limit.
-            pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-                if bytes.len() > $max {
-                    return Err(DecodeError::TooLong { key: 0, max: $max });
-                }
-                Self::from_bytes(bytes, Unknown::$unknown)
-            }
-        }
-    )* };
-}
 plain! {
     // It stands in a signed object, so its own signature covers what this release does not know.
     TpmEvidence RefuseCritical STATEMENT_BYTES_MAX;

@@ -153,6 +153,9 @@ pub struct Demands {
     /// An activator to believe by its key, whoever runs it; may be given again. With any, the network's own is not believed.
     #[arg(long = "pin-activator", value_name = "KEY")]
     pub activators: Vec<ActivatorKey>,
+    /// A file with what may run on providers' machines: those that hardware measured as one of its releases reach more tiers.
+    #[arg(long, value_name = "FILE")]
+    pub measurements: Option<PathBuf>,
 }
 
 /// Options of `verify`.
@@ -258,6 +261,9 @@ pub struct Start {
     /// Where its identity key may live.
     #[command(flatten)]
     pub keys: KeyOptions,
+    /// Where evidence about this machine is found.
+    #[command(flatten)]
+    pub evidence: EvidenceOptions,
     /// The address of an activator besides the coordinator's own, which consumers may pin; may be given again.
     #[arg(long = "activator", value_name = "URL")]
     pub activators: Vec<String>,
@@ -374,6 +380,21 @@ pub struct KeyOptions {
     /// Registers that a new key in the TPM is bound to: it signs only while they have the values that they have then.
     #[arg(long, value_name = "PCR", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(..24))]
     pub key_pcrs: Vec<u32>,
+}
+
+/// Where evidence about a provider's machine is found.
+#[derive(Debug, Clone, Default, Args)]
+pub struct EvidenceOptions {
+    /// The log of the firmware that stands beside what a TPM says; by default where the kernel shows it to administrators.
+    #[arg(long, value_name = "FILE")]
+    pub tpm_log: Option<PathBuf>,
+    /// The folder in which the kernel makes reports of an encrypted machine; by default /sys/kernel/config/tsm/report.
+    #[arg(long, value_name = "FOLDER")]
+    pub tsm: Option<PathBuf>,
+    /// A file in PEM with the certificate of an AMD chip's key and those between it and AMD's root, in this order, where the
+    /// host gives its guest none.
+    #[arg(long, value_name = "FILE")]
+    pub snp_certificates: Option<PathBuf>,
 }
 
 /// Options of `benchmark`.

@@ -4,12 +4,12 @@
 use std::path::PathBuf;
 
 use darkbloom_harden::{Needs, Report, confine};
-use darkbloom_provider::KeyConfig;
+use darkbloom_provider::{EvidenceConfig, KeyConfig};
 use reqwest::Url;
 
 use crate::arguments::{KeyOptions, Start};
 use crate::error::Failure;
-use crate::roles::{default_data, key_config};
+use crate::roles::{default_data, evidence_config, key_config};
 use crate::settings::ProviderSettings;
 
 /// Names may be asked for by TCP where an answer is too long for UDP (RFC 7766).
@@ -40,7 +40,9 @@ pub fn of_provider(options: &Start, settings: &ProviderSettings) -> Result<Repor
     let mut connect = vec![DNS_PORT];
     connect.extend(addresses.filter_map(|address| Url::parse(&address).ok()?.port_or_known_default()));
     let keys = key_config(options.keys.clone(), settings)?;
-    Ok(confine(&Needs { read, write: vec![data, keys.tpm], connect, listens: options.local }))
+    let EvidenceConfig { tpm_log, tsm, snp_certificates } = evidence_config(options.evidence.clone(), settings);
+    read.extend(snp_certificates.into_iter().chain([tpm_log]));
+    Ok(confine(&Needs { read, write: vec![data, keys.tpm, tsm], connect, listens: options.local }))
 }
 
 /// Confines `doctor` as a provider would be: what it sees is what a provider can use.

@@ -13,13 +13,14 @@ use darkbloom_client::{
 use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
 use darkbloom_harden::{Measure, Report};
 use darkbloom_provider::{
-    Accelerator, AdapterFile, Config as ProviderConfig, Exactness, Home, KeyConfig, LocalConfig, ModelConfig, Provider,
+    Accelerator, AdapterFile, Config as ProviderConfig, EvidenceConfig, Exactness, Home, KeyConfig, LocalConfig,
+    ModelConfig, Provider,
 };
 use darkbloom_types::{NetworkId, ProviderId, SecretString, Tier};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::arguments::{self, Demands, KeyOptions, Supervised, TrustOptions};
+use crate::arguments::{self, Demands, EvidenceOptions, KeyOptions, Supervised, TrustOptions};
 use crate::error::{Failure, say};
 use crate::settings::{AcceleratorPolicy, Adapter, ClientSettings, CoordinatorSettings, ProviderSettings};
 use crate::trust::{self, ActivatorKey};
@@ -117,6 +118,19 @@ pub fn key_config(options: KeyOptions, settings: &ProviderSettings) -> Result<Ke
     Ok(config)
 }
 
+/// Where evidence about this machine is found, by flags and file.
+pub fn evidence_config(options: EvidenceOptions, settings: &ProviderSettings) -> EvidenceConfig {
+    let mut config = EvidenceConfig::default();
+    if let Some(tpm_log) = options.tpm_log.or_else(|| settings.tpm_log.clone()) {
+        config.tpm_log = tpm_log;
+    }
+    if let Some(tsm) = options.tsm.or_else(|| settings.tsm.clone()) {
+        config.tsm = tsm;
+    }
+    config.snp_certificates = options.snp_certificates.or_else(|| settings.snp_certificates.clone());
+    config
+}
+
 /// What a flag says, or, where it says nothing, the file.
 fn either<T>(flag: Vec<T>, file: Vec<T>) -> Vec<T> {
     if flag.is_empty() { file } else { flag }
@@ -194,7 +208,9 @@ pub fn demanded(options: Demands, settings: &ClientSettings) -> Result<Demanded,
     for text in &settings.pin_activators {
         activators.extend(parsed::<ActivatorKey>(Some(text.clone()), "pin_activators")?);
     }
-    let hardware = trust::hardware(&either(options.tpm_roots, settings.tpm_roots.clone()), &activators)?;
+    let measurements = options.measurements.or_else(|| settings.measurements.clone());
+    let roots = either(options.tpm_roots, settings.tpm_roots.clone());
+    let hardware = trust::hardware(&roots, &activators, measurements.as_deref())?;
     Ok(Demanded { network, tier_min, pinned, hardware })
 }
 
@@ -265,6 +281,7 @@ pub async fn provider(
     hardening: &Report,
 ) -> Result<(), Failure> {
     let keys = key_config(options.keys.clone(), &settings)?;
+    let evidence = evidence_config(options.evidence.clone(), &settings);
     let missing = |what: &str, hint: &str| Failure::new(format!("no {what} is given"), hint);
     let coordinator = options.coordinator.or(settings.coordinator);
     let no_coordinator = || missing("coordinator", "add `--coordinator https://HOST`, or `--local` to do without");
@@ -322,6 +339,7 @@ pub async fn provider(
         join_token: options.join_token.map(SecretString::new),
         data: options.data.or(settings.data).unwrap_or_else(|| default_data("provider")),
         keys,
+        evidence,
         activators: either(options.activators, settings.activators),
         hardening: hardening.active().map(Measure::name).collect(),
         models,

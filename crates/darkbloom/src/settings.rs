@@ -62,6 +62,8 @@ pub struct ClientSettings {
     pub tpm_roots: Vec<PathBuf>,
     /// Activators to believe, by their keys.
     pub pin_activators: Vec<String>,
+    /// A file with what may run on providers' machines.
+    pub measurements: Option<PathBuf>,
 }
 
 /// `[provider]`.
@@ -80,6 +82,12 @@ pub struct ProviderSettings {
     pub tpm: Option<PathBuf>,
     /// Registers that a new key in the TPM is bound to.
     pub key_pcrs: Option<Vec<u32>>,
+    /// The firmware's log.
+    pub tpm_log: Option<PathBuf>,
+    /// The kernel's folder for reports of an encrypted machine.
+    pub tsm: Option<PathBuf>,
+    /// Certificates of an AMD chip.
+    pub snp_certificates: Option<PathBuf>,
     /// Addresses of activators besides the coordinator.
     pub activators: Vec<String>,
     /// The GGUF model, or a list of them.
@@ -215,7 +223,7 @@ fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::
 }
 
 /// Every key that the file may have, for suggestions.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 32] = [
     "coordinator",
     "gateway",
     "proxy",
@@ -227,9 +235,13 @@ const KEYS: [&str; 28] = [
     "pin_providers",
     "tpm_roots",
     "pin_activators",
+    "measurements",
     "key_homes",
     "tpm",
     "key_pcrs",
+    "tpm_log",
+    "tsm",
+    "snp_certificates",
     "activators",
     "model",
     "adapters",

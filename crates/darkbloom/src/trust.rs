@@ -1,10 +1,10 @@
 //! Whom a role believes about hardware: files with makers' roots, and activators by their keys.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use darkbloom_client::{ActivatorKind, HardwareTrust, Roots};
+use darkbloom_client::{ActivatorKind, HardwareTrust, MEASUREMENTS_BYTES_MAX, Measurements, Roots};
 
 use crate::error::Failure;
 use crate::files;
@@ -43,10 +43,26 @@ pub fn roots(files: &[PathBuf]) -> Result<Roots, Failure> {
     Ok(roots)
 }
 
-/// What a client believes: these roots, and these activators as independent ones.
-pub fn hardware(files: &[PathBuf], activators: &[ActivatorKey]) -> Result<HardwareTrust, Failure> {
+/// Reads what may run on providers' machines; without a file nothing is accepted.
+fn measurements(file: Option<&Path>) -> Result<Measurements, Failure> {
+    let Some(path) = file else { return Ok(Measurements::default()) };
+    let unusable = |why: String| {
+        let hint = "write it as `docs/policy.md` shows under \"Accepted releases\"";
+        Failure::new(format!("cannot use the accepted releases in {}: {why}", path.display()), hint)
+    };
+    let text = files::read_text(path, MEASUREMENTS_BYTES_MAX as u64).map_err(unusable)?;
+    Measurements::parse(&text).map_err(|error| unusable(error.to_string()))
+}
+
+/// What a client believes: these roots, these activators as independent ones, and what this file says may run.
+pub fn hardware(
+    files: &[PathBuf],
+    activators: &[ActivatorKey],
+    accepted: Option<&Path>,
+) -> Result<HardwareTrust, Failure> {
     let activators = activators.iter().map(|key| (key.0, ActivatorKind::Independent)).collect();
-    Ok(HardwareTrust { tpm_roots: Arc::new(roots(files)?), activators })
+    let (tpm_roots, measurements) = (Arc::new(roots(files)?), Arc::new(measurements(accepted)?));
+    Ok(HardwareTrust { tpm_roots, activators, measurements, ..HardwareTrust::default() })
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ static RECORDED: LazyLock<Recorded> = LazyLock::new(|| {
     let time = UnixMillis(vector["time"].as_i64().expect("a number"));
     let activators = vec![(array("activator").try_into().expect("65 bytes"), ActivatorKind::Independent)];
     let activator = Activator::new(roots.clone(), &mut parties::FixedRng::new("activator"));
-    let trust = HardwareTrust { tpm_roots: roots.into(), activators };
+    let trust = HardwareTrust { tpm_roots: roots.into(), activators, ..HardwareTrust::default() };
     let found = verify_tpm(&array("evidence"), &identity, &nonce, &trust, time).expect("it is good");
     Recorded { identity, nonce, time, trust, found, activator }
 });

@@ -159,10 +159,12 @@ impl Forged {
             quoted_signature: signature(&quoted),
             quoted,
             pcrs: vec![Pcr { index: 0, value: self.registers.0 }].into(),
+            log: Vec::new().into(),
         };
         let trust = HardwareTrust {
             tpm_roots: Roots::read([&certificate[..]]).unwrap().into(),
             activators: vec![(key(3).1, ActivatorKind::Independent)],
+            ..HardwareTrust::default()
         };
         verify_tpm(&evidence.encode(), &key(7).1, &NONCE, &trust, NOW).ok()
     }

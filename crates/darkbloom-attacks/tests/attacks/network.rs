@@ -115,7 +115,7 @@ attacks! {
     };
     attack_a_provider_works_though_the_policy_bars_it against "policy_gates": || {
         let mut registry = Registry::default();
-        connect_behind(&mut registry, 1, 1, START, vec![Gate::Registers]);
+        connect_behind(&mut registry, 1, 1, START, vec![Gate::Measurements]);
         gets_work(&registry, START)
     };
     attack_a_revoked_identity_comes_back_under_a_new_key against "succession_revoked": taken_over;

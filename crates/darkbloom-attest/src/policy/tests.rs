@@ -5,6 +5,8 @@ use super::*;
 use darkbloom_types::{EpochId, NetworkId, ProviderId, UnixMillis};
 use darkbloom_wire::Statement;
 
+use crate::boot_log::BootLog;
+use crate::measurements::Measured;
 use crate::statement::{Claim, Freshness, Trust};
 
 fn verdict() -> Verdict {
@@ -14,9 +16,13 @@ fn verdict() -> Verdict {
         provider: ProviderId([1; 32]),
         epoch: EpochId([2; 16]),
         tier: Tier::Hardware,
+        proven: Tier::Hardware,
         trust: Trust::Unpinned,
         predecessors: Vec::new(),
-        registers: vec![(4, [4; 32]), (7, [7; 32])],
+        measured: vec![Measured::Tpm {
+            registers: vec![(4, [4; 32]), (7, [7; 32])],
+            log: BootLog { secure_boot: Some(true), booted: Some(vec![[8; 32], [9; 32]]) },
+        }],
         claims: vec![
             claim("tpm_identity_key", "the key is in a TPM", ClaimSource::Hardware),
             claim("hardening", "no_core, system_calls", ClaimSource::Provider),
@@ -45,16 +51,18 @@ fn verdict() -> Verdict {
 fn passes(section: &str, verdict: &Verdict) -> bool {
     let policy = |gate: &str| Policy::parse(&section.replace("GATE", &format!("gate = \"{gate}\""))).unwrap();
     let (enforced, shadow, off) = (policy("enforce"), policy("shadow"), policy("off"));
-    assert_eq!(off.assess(verdict), Assessment::default());
-    let Assessment { shut, shadow: none } = enforced.assess(verdict);
-    let Assessment { shut: nothing, shadow } = shadow.assess(verdict);
+    let off = off.assess(verdict);
+    assert!(off.shut.is_empty() && off.shadow.is_empty());
+    let Assessment { shut, shadow: none, .. } = enforced.assess(verdict);
+    let Assessment { shut: nothing, shadow, .. } = shadow.assess(verdict);
     assert!(none.is_empty() && nothing.is_empty() && shut == shadow, "a gate in shadow bars nobody");
     shut.is_empty()
 }
 
 #[test]
 fn a_policy_that_says_nothing_bars_nobody() {
-    assert_eq!(Policy::parse("").unwrap().assess(&verdict()), Assessment::default());
+    let nothing = Assessment { tier: Tier::Hardware, shut: vec![], shadow: vec![] };
+    assert_eq!(Policy::parse("").unwrap().assess(&verdict()), nothing);
     assert_eq!(Policy::parse(""), Ok(Policy::default()));
 }
 
@@ -99,13 +107,13 @@ fn claims_by_whom_and_what() {
 }
 
 #[test]
-fn registers_are_those_of_any_active_release() {
+fn what_was_measured_is_of_any_active_release() {
     let value = |byte: u8| hex::encode([byte; 32]);
     let release = |active: bool, values: &[(u32, u8)]| {
         let values: Vec<_> = values.iter().map(|(pcr, byte)| format!("\"{pcr}\" = \"{}\"", value(*byte))).collect();
-        format!("{{ release = \"r\", active = {active}, values = {{ {} }} }}", values.join(", "))
+        format!("{{ release = \"r\", active = {active}, tpm = {{ registers = {{ {} }} }} }}", values.join(", "))
     };
-    let section = |releases: &[String]| format!("[registers]\nGATE\naccepted = [{}]", releases.join(", "));
+    let section = |releases: &[String]| format!("[measurements]\nGATE\naccepted = [{}]", releases.join(", "));
     let (good, other) = (release(true, &[(4, 4), (7, 7)]), release(true, &[(4, 9)]));
     assert!(passes(&section(&[other.clone(), good.clone()]), &verdict()), "a union");
     assert!(!passes(&section(std::slice::from_ref(&other)), &verdict()));
@@ -113,9 +121,24 @@ fn registers_are_those_of_any_active_release() {
     assert!(!passes(&section(&[release(true, &[(4, 4), (7, 8)])]), &verdict()), "all registers of one release");
     assert!(!passes(&section(&[release(true, &[(5, 4)])]), &verdict()), "one that was not quoted");
     let mut without = verdict();
-    without.registers.clear();
-    assert!(!passes(&section(std::slice::from_ref(&good)), &without), "no TPM");
-    assert!(passes(&section(&[good]).replace("GATE", "GATE\nor_not_applicable = true"), &without));
+    without.measured.clear();
+    let unmeasured = section(std::slice::from_ref(&good)).replace("GATE", "GATE\nor_not_applicable = true");
+    assert!(!passes(&section(std::slice::from_ref(&good)), &without), "no hardware measures it");
+    assert!(passes(&unmeasured, &without));
+    let mut another = verdict();
+    another.measured = vec![Measured::Tpm { registers: vec![(4, [5; 32])], log: BootLog::default() }];
+    assert!(!passes(&unmeasured, &another), "what is measured and not accepted is not what cannot be measured");
+
+    // What is accepted decides about the tier, whether or not it is demanded.
+    let tier = |accepted: &str| {
+        let text =
+            format!("[measurements]\naccepted = [{accepted}]\n[tier]\ngate = \"enforce\"\nminimum = \"measured\"");
+        let Assessment { tier, shut, .. } = Policy::parse(&text).unwrap().assess(&verdict());
+        assert_eq!(shut.is_empty(), tier == Tier::Measured);
+        tier
+    };
+    assert_eq!(tier(&good), Tier::Measured);
+    assert_eq!(tier(&release(true, &[(4, 9)])), Tier::Hardware);
 }
 
 #[test]
@@ -128,13 +151,10 @@ fn what_is_no_policy_is_said_with_where() {
         ("[version]\ngate = \"shadow\"\nminimum = \"+1.2.3\"", "is no version"),
         ("[claims]\ngate = \"enforce\"", "[claims]: a gate that is not off needs `required`"),
         (
-            "[registers]\ngate = \"enforce\"\naccepted = [{ release = \"r\", active = false, values = { \"1\" = \"00\" } }]",
+            "[measurements]\ngate = \"enforce\"\naccepted = [{ release = \"r\", active = false, tpm = { booted = [\"HASH\"] } }]",
             "needs `accepted`",
         ),
-        ("[registers]\naccepted = [{ release = \"r\", values = {} }]", "would accept everything"),
-        ("[registers]\naccepted = [{ release = \"r\", values = { \"24\" = \"00\" } }]", "registers are 0 to 23"),
-        ("[registers]\naccepted = [{ release = \"r\", values = { \"1\" = \"00\" } }]", "64 hex digits"),
-        ("[registers]\naccepted = [{ release = \"r\", values = { \"04\" = \"00\" } }]", "registers are 0 to 23"),
+        ("[measurements]\naccepted = [{ release = \"r\" }]", "[measurements]: release `r`: neither"),
         ("[claims]\nrequired = [{ name = \"\" }]", "not empty"),
         ("[claims]\nrequired = [{ name = \"a\", value = \"\" }]", "not empty"),
         ("[tiers]\ngate = \"off\"", "tiers"),
@@ -142,7 +162,7 @@ fn what_is_no_policy_is_said_with_where() {
         (&*long, "at most"),
     ];
     for (text, said) in wrong {
-        let error = Policy::parse(text).unwrap_err().to_string();
+        let error = Policy::parse(&text.replace("HASH", &"0".repeat(64))).unwrap_err().to_string();
         assert!(error.contains(said), "{text}: {error}");
     }
 }
@@ -153,6 +173,6 @@ fn the_policy_of_the_documents_is_one() {
     let page = std::fs::read_to_string(path).unwrap();
     let (_, example) = page.split_once("```toml\n").unwrap();
     let policy = Policy::parse(example.split("```").next().unwrap()).unwrap();
-    let Assessment { shut, shadow } = policy.assess(&verdict());
-    assert_eq!((shut, shadow), (vec![], vec![Gate::Registers]));
+    let Assessment { shut, shadow, .. } = policy.assess(&verdict());
+    assert_eq!((shut, shadow), (vec![], vec![Gate::Measurements]));
 }

@@ -55,7 +55,7 @@ impl Call {
         self.ceilings.output = chosen.output_ceiling;
         let chosen = chosen.recipients;
         // A pinned provider may be below the demanded tier: then the request demands what the recipients have.
-        let tier_min = chosen.iter().map(|verdict| verdict.tier).fold(self.network.config.tier_min, Tier::min);
+        let tier_min = chosen.iter().map(|verdict| verdict.proven).fold(self.network.config.tier_min, Tier::min);
         let recipients: Vec<_> = chosen.into_iter().map(recipient).collect();
         let (price, ceilings) = (self.candidates.price, self.ceilings);
         let price_max = price

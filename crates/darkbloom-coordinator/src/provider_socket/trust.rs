@@ -149,8 +149,8 @@ pub async fn challenge_answer(shared: &Shared, connection: &Connection, proof: &
             let (now, wall) = (shared.mono(), clock::now());
             let changed = shared.with_registry(|registry| {
                 // What held when it came need not hold now: an activator's word has an end.
-                let Assessment { shut, shadow } = shared.policy().assess(&verdict);
-                registry.reassess(&connection.id, &statement, verdict.tier, (shut, shadow), now, wall);
+                let Assessment { tier, shut, shadow } = shared.policy().assess(&verdict);
+                registry.reassess(&connection.id, &statement, tier, (shut, shadow), now, wall);
                 registry.challenge_answered(&connection.id, &nonce, now, wall)
             });
             if let Some(provider) = changed {

@@ -76,11 +76,16 @@ impl Machine {
             quoted,
             quoted_signature,
             pcrs: pcrs.into(),
+            log: Vec::new().into(),
         }
     }
 
     fn trust(&self, kind: ActivatorKind) -> HardwareTrust {
-        HardwareTrust { tpm_roots: roots("a").into(), activators: vec![(self.signer.public_point(), kind)] }
+        HardwareTrust {
+            tpm_roots: roots("a").into(),
+            activators: vec![(self.signer.public_point(), kind)],
+            ..HardwareTrust::default()
+        }
     }
 
     fn verify(&self, evidence: &TpmEvidence, nonce: &Digest) -> Result<ActivatorKind, TpmEvidenceError> {
@@ -123,6 +128,7 @@ fn an_independent_activators_word_counts_for_more() {
             (word_of(&evidence.activations.0[0]), ActivatorKind::Independent),
         ],
         tpm_roots: roots("a").into(),
+        ..HardwareTrust::default()
     };
     let found =
         verify_tpm(&evidence.encode(), &coordinators.key.public_point(), &nonce(1), &both, now()).unwrap().activator;

@@ -47,7 +47,9 @@ fn welcomed() -> Welcomed {
         proof: CoordinatorProof { digest }.sign(&coordinator).unwrap(),
     };
     let identity = Identity::Software(SoftwareKey::in_memory().unwrap());
-    let signatory = Signatory::new(identity, Vec::new(), folder.path().join("activations")).unwrap();
+    let signatory =
+        Signatory::new(identity, crate::evidence::Platform::default(), Vec::new(), folder.path().join("activations"))
+            .unwrap();
     let outbox = ReceiptOutbox::open(&folder.path().join("receipts.sqlite")).unwrap();
     let pin = Pin::load(Some(network), folder.path().join("pin")).unwrap();
     let mut agent = Agent::new(signatory, outbox, pin, Shelf::holding(model), None, "ws://127.0.0.1:1".to_owned());

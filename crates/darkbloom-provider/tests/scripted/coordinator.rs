@@ -131,6 +131,7 @@ impl Coordinator {
             join_token: Some(SecretString::from("a join token")),
             data: self.data(),
             keys: KeyConfig::software(),
+            evidence: darkbloom_provider::EvidenceConfig::default(),
             activators: Vec::new(),
             hardening: Vec::new(),
             models: vec![ModelConfig {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use darkbloom_types::Digest;
 use serde_json::Value;
 
 use crate::support::network::{CREDIT, Coordinator, Provider, Surface, ask, model_file};
@@ -257,18 +258,102 @@ fn every_claim_can_be_checked_live_and_long_after() {
 }
 
 #[test]
-fn a_policy_over_registers_asks_what_the_tpm_quoted() {
+fn a_policy_over_measurements_asks_what_the_tpm_quoted() {
     let (network, tpm) = (Believing::new(), Swtpm::start("a"));
     let provider = network.provider(&tpm, "provider");
     network.coordinator.eligible(1);
     let apply = |value: &str| {
-        let accepted = format!("{{ release = \"image\", values = {{ \"4\" = \"{}\" }} }}", value.repeat(32));
-        let policy = format!("[registers]\ngate = \"enforce\"\naccepted = [{accepted}]\n");
+        let accepted =
+            format!("{{ release = \"image\", tpm = {{ registers = {{ \"4\" = \"{}\" }} }} }}", value.repeat(32));
+        let policy = format!("[measurements]\ngate = \"enforce\"\naccepted = [{accepted}]\n");
         network.coordinator.admin("PUT", "/admin/v1/policy", &serde_json::json!({"policy": policy}));
-        network.coordinator.providers().remove(0)["reason"].clone()
+        let provider = network.coordinator.providers().remove(0);
+        (provider["reason"].clone(), provider["tier"].as_str().unwrap().to_owned())
     };
-    assert_eq!(apply("11"), "policy_registers");
-    provider.process.logged("what the provider's machine booted is not among");
+    assert_eq!(apply("11"), ("policy_measurements".into(), "hardware".to_owned()));
+    provider.process.logged("what hardware measured of the provider's machine is not among");
     // Nothing was measured into a register of this machine.
-    assert_eq!(apply("00"), Value::Null);
+    assert_eq!(apply("00"), (Value::Null, "measured".to_owned()));
+}
+
+/// A machine that booted a program with Secure Boot on: its registers are extended as its firmware logs.
+fn booted(tpm: &Swtpm, program: [u8; 32], log: &Path) {
+    let name: Vec<u8> = "SecureBoot".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let namespace = hex::decode("61dfe48bca93d211aa0d00e098032b8c").unwrap();
+    let variable = [&namespace[..], &10_u64.to_le_bytes(), &1_u64.to_le_bytes(), &name, &[1]].concat();
+    let digest = |data: &[u8]| Digest::of(&[data]).0;
+    let entries: [(u32, u32, [u8; 32], &[u8]); 4] = [
+        (7, 0x8000_0001, digest(&variable), &variable),
+        (7, 4, digest(&[0; 4]), &[0; 4]),
+        (4, 4, digest(&[0; 4]), &[0; 4]),
+        (4, 0x8000_0003, program, b"where it was found"),
+    ];
+    let specification = [&b"Spec ID Event03\0\0\0\0\0\0\x02\0\x02"[..], &[1, 0, 0, 0, 0x0b, 0, 32, 0, 0]].concat();
+    let mut bytes = [&[0; 4][..], &[3, 0, 0, 0], &[0; 20], &(specification.len() as u32).to_le_bytes()].concat();
+    bytes.extend(specification);
+    for (pcr, kind, digest, data) in entries {
+        assert!(tpm.tpm2("pcrextend", &[&format!("{pcr}:sha256={}", hex::encode(digest))]).0);
+        bytes.extend([&pcr.to_le_bytes()[..], &kind.to_le_bytes(), &[1, 0, 0, 0, 0x0b, 0], &digest].concat());
+        bytes.extend([&(data.len() as u32).to_le_bytes()[..], data].concat());
+    }
+    fs::write(log, bytes).unwrap();
+}
+
+#[test]
+fn a_machine_that_booted_what_a_consumer_accepts_is_measured() {
+    let (network, tpm) = (Believing::new(), Swtpm::start("a"));
+    let (program, log) = ([0x70; 32], network.folder.path().join("log"));
+    booted(&tpm, program, &log);
+    let mut command = network.start_command("provider");
+    command.args(["--key-home", "tpm"]).arg("--tpm").arg(tpm.path()).arg("--tpm-log").arg(&log);
+    let (_provider, ready) = Process::role(&mut command).unwrap();
+    network.coordinator.eligible(1);
+
+    let accepted = |program: [u8; 32]| {
+        let file = network.folder.path().join(format!("accepted-{}", program[0]));
+        let text = format!(
+            "[[accepted]]\nrelease = \"image-7\"\ntpm = {{ secure_boot = true, booted = [\"{}\"] }}\n",
+            hex::encode(program)
+        );
+        fs::write(&file, text).unwrap();
+        file
+    };
+    let proxy = |file: &Path| {
+        network.proxy(&|command| {
+            command.arg("--tpm-roots").arg(&network.roots).arg("--measurements").arg(file);
+            command.args(["--tier-min", "measured"]);
+        })
+    };
+    let answer = proxy(&accepted(program)).chat(&network.key, &ask("What is 17 + 25?"));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.header("x-darkbloom-tier"), Some("measured"));
+    let other = proxy(&accepted([0x71; 32])).chat(&network.key, &ask("Hi"));
+    assert_eq!((other.status, &other.json()["error"]["code"]), (503, &"tier_not_met".into()), "{}", other.text());
+
+    // Each claim, and who is relied on: the coordinator's own activator vouched for the TPM.
+    let verify = |file: &Path| {
+        let mut verify = command_of_consumer(&network, ready["provider"].as_str().unwrap());
+        run(verify.arg("--measurements").arg(file).args(["--tier-min", "measured"]))
+    };
+    let shown = verify(&accepted(program));
+    assert!(shown.status.success(), "{shown:?}");
+    for claim in
+        ["measured_release", "image-7", "secure_boot", &hex::encode(program), "dishonest_coordinator  not_defended"]
+    {
+        assert!(shown.stdout.contains(claim), "{claim}: {}", shown.stdout);
+    }
+    assert_eq!(verify(&accepted([0x71; 32])).status.code(), Some(3));
+    // A file that says nothing is a mistake, told before anything is asked.
+    let empty = network.folder.path().join("empty");
+    fs::write(&empty, "").unwrap();
+    let refused = verify(&empty);
+    assert!(!refused.status.success() && refused.stderr.contains("accepted releases"), "{refused:?}");
+}
+
+/// `verify provider`, by somebody who believes the maker.
+fn command_of_consumer(network: &Believing, provider: &str) -> Command {
+    let mut verify = command(&["verify", "provider", provider]);
+    verify.args(["--coordinator", &network.coordinator.url, "--coordinator-key", &network.coordinator.pin]);
+    verify.arg("--tpm-roots").arg(&network.roots);
+    verify
 }

@@ -1,0 +1,137 @@
+//! What the evidence in a statement proves, and the claims that follow from it.
+
+use darkbloom_types::{Tier, UnixMillis};
+use darkbloom_wire::{SNP_EVIDENCE, Statement, TPM_EVIDENCE, epoch_nonce};
+
+use crate::measurements::Measured;
+use crate::snp::{SnpFindings, verify_snp};
+use crate::statement::{Claim, ClaimSource, Freshness};
+use crate::tpm::{ActivatorKind, HardwareTrust, TpmFindings, verify_tpm};
+
+/// What comes of a statement's evidence.
+pub(crate) struct Findings {
+    /// What is proven, with what the verifier accepts of what was measured.
+    pub tier: Tier,
+    /// What is proven whatever is accepted.
+    pub proven: Tier,
+    /// What hardware measured.
+    pub measured: Vec<Measured>,
+}
+
+/// What is proven by a statement's evidence, and what hardware measured. Evidence that does not hold proves nothing and is
+/// shown: the statement's other promises stand by themselves.
+pub(crate) fn examine(
+    statement: &Statement,
+    trust: &HardwareTrust,
+    now: UnixMillis,
+    claims: &mut Vec<Claim>,
+) -> Findings {
+    let (mut proven, mut measured) = (Tier::SelfSigned, Vec::new());
+    let nonce = epoch_nonce(&statement.sealing_key, &statement.receipt_key, &statement.identity, statement.not_before);
+    let mut seen: Vec<&str> = Vec::new();
+    for evidence in &statement.evidence.0 {
+        let format = evidence.format.as_str();
+        // A machine has one of each: what else says to be of one costs nobody anything.
+        let first = !seen.contains(&format);
+        seen.push(format);
+        match format {
+            TPM_EVIDENCE if first => match verify_tpm(&evidence.bytes, &statement.identity, &nonce, trust, now) {
+                Ok(found) => {
+                    claims.extend(tpm_claims(&found));
+                    proven = Tier::Hardware;
+                    measured.push(Measured::Tpm { registers: found.pcrs, log: found.log });
+                }
+                Err(error) => claims.push(not_proven("tpm_not_proven", error.to_string())),
+            },
+            SNP_EVIDENCE if first => match verify_snp(&evidence.bytes, &nonce, &trust.amd_roots, now) {
+                Ok(found) => {
+                    claims.extend(snp_claims(&found));
+                    measured.push(Measured::Snp(found));
+                }
+                Err(error) => claims.push(not_proven("snp_not_proven", error.to_string())),
+            },
+            // Formats without a verifier here are shown and raise no tier.
+            _ => claims.push(Claim {
+                name: "evidence_not_verified",
+                value: evidence.format.clone(),
+                source: ClaimSource::Provider,
+                freshness: Freshness::Unstated,
+            }),
+        }
+    }
+    let mut tier = proven;
+    if let Some((accepted, release)) = trust.measurements.judge(&measured) {
+        tier = tier.max(accepted);
+        claims.push(Claim {
+            name: "measured_release",
+            value: release.to_owned(),
+            source: ClaimSource::Verified,
+            freshness: Freshness::Epoch,
+        });
+    }
+    Findings { tier, proven, measured }
+}
+
+fn not_proven(name: &'static str, why: String) -> Claim {
+    Claim { name, value: why, source: ClaimSource::Verified, freshness: Freshness::Epoch }
+}
+
+/// What hardware says about this epoch.
+fn by_hardware(name: &'static str, value: String) -> Claim {
+    Claim { name, value, source: ClaimSource::Hardware, freshness: Freshness::Epoch }
+}
+
+fn tpm_claims(found: &TpmFindings) -> Vec<Claim> {
+    let held = if found.policy {
+        "the identity key is in a TPM, cannot leave it, and signs only what was booted when it was made"
+    } else {
+        "the identity key is in a TPM and cannot leave it"
+    };
+    let (who, source) = match found.activator {
+        ActivatorKind::Independent => ("an activator that is pinned", ClaimSource::IndependentActivator),
+        ActivatorKind::Coordinator => ("the network's own activator", ClaimSource::CoordinatorActivator),
+    };
+    let registers: Vec<_> =
+        found.pcrs.iter().map(|(pcr, value)| format!("{pcr}:{}", hex::encode(&value[..4]))).collect();
+    let mut claims = vec![
+        Claim {
+            name: "tpm_maker",
+            value: format!("the TPM's certificate leads to {}", found.root),
+            source: ClaimSource::Verified,
+            freshness: Freshness::Unstated,
+        },
+        Claim {
+            name: "tpm_attestation_key",
+            value: format!("{who} saw the attestation key in that TPM"),
+            source,
+            freshness: Freshness::Seen(found.activated_at),
+        },
+        by_hardware("tpm_identity_key", held.to_owned()),
+        by_hardware("tpm_boot", registers.join(" ")),
+    ];
+    if let Some(on) = found.log.secure_boot {
+        claims.push(by_hardware("secure_boot", if on { "on" } else { "off" }.to_owned()));
+    }
+    if let Some(booted) = &found.log.booted {
+        let booted: Vec<_> = booted.iter().map(hex::encode).collect();
+        claims.push(by_hardware("booted", booted.join(" ")));
+    }
+    claims
+}
+
+fn snp_claims(found: &SnpFindings) -> Vec<Claim> {
+    let mut claims = vec![
+        Claim {
+            name: "snp_chip",
+            value: format!("a {} processor, whose certificate leads to {}", found.product.name(), found.root),
+            source: ClaimSource::Verified,
+            freshness: Freshness::Unstated,
+        },
+        by_hardware("snp_levels", found.levels.to_string()),
+        by_hardware("snp_measurement", hex::encode(found.measurement)),
+    ];
+    if found.host_data != [0; 32] {
+        claims.push(by_hardware("snp_host_data", hex::encode(found.host_data)));
+    }
+    claims
+}

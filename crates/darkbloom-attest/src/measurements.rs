@@ -1,0 +1,239 @@
+//! What may run on a provider's machine: accepted releases, as hardware measures them.
+//!
+//! Whoever verifies decides for himself what he accepts: a client in a file of its own, an operator in the policy. A provider
+//! passes with any release that is active, and reaches the tier of what measured it.
+//!
+//! ```toml
+//! [[accepted]]
+//! release = "image-7"
+//! tpm = { secure_boot = true, booted = ["3d45…"], registers = { "11" = "65ca…" } }
+//!
+//! [[accepted]]
+//! release = "guest-3"
+//! snp = { product = "genoa", measurement = "09ef…", minimum = { bootloader = 10, tee = 0, snp = 23, microcode = 84 } }
+//! ```
+
+use std::collections::BTreeMap;
+
+use darkbloom_types::{Tier, armed};
+use serde::Deserialize;
+
+use crate::boot_log::BootLog;
+use crate::snp::{Product, SnpFindings, SnpLevels};
+
+/// Largest file of accepted releases, in bytes: thousands of values.
+pub const MEASUREMENTS_BYTES_MAX: usize = 48 << 10;
+/// Registers of one bank.
+const PCRS: u32 = 24;
+
+/// Why a text says nothing about releases.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct MeasurementsError(pub(crate) String);
+
+/// What hardware measured of a machine. Its evidence holds; whether it is any good is another question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Measured {
+    /// A TPM quoted these registers, of which the log explains some.
+    Tpm {
+        /// Registers of the SHA-256 bank.
+        registers: Vec<(u32, [u8; 32])>,
+        /// What firmware and loader wrote about them.
+        log: BootLog,
+    },
+    /// An AMD processor measured a guest.
+    Snp(SnpFindings),
+}
+
+impl Measured {
+    /// The tier that it reaches where it is accepted.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        match self {
+            Self::Tpm { .. } => Tier::Measured,
+            Self::Snp(_) => Tier::Confidential,
+        }
+    }
+}
+
+/// Releases that a verifier accepts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Measurements(Vec<Release>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Release {
+    name: String,
+    tpm: Option<Tpm>,
+    snp: Option<Snp>,
+}
+
+/// What a TPM must say, all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tpm {
+    secure_boot: bool,
+    booted: Vec<[u8; 32]>,
+    registers: BTreeMap<u32, [u8; 32]>,
+}
+
+impl Tpm {
+    fn accepts(&self, registers: &[(u32, [u8; 32])], log: &BootLog) -> bool {
+        let has = |pcr: &u32, value: &[u8; 32]| registers.iter().any(|(index, is)| index == pcr && is == value);
+        let booted = || match &log.booted {
+            Some(booted) => !booted.is_empty() && booted.iter().all(|program| self.booted.contains(program)),
+            None => false,
+        };
+        (!self.secure_boot || log.secure_boot == Some(true))
+            && (self.booted.is_empty() || booted())
+            && self.registers.iter().all(|(pcr, value)| has(pcr, value))
+    }
+}
+
+/// What an AMD processor must say, all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Snp {
+    product: Product,
+    measurement: [u8; 48],
+    host_data: Option<[u8; 32]>,
+    minimum: SnpLevels,
+}
+
+impl Snp {
+    fn accepts(&self, found: &SnpFindings) -> bool {
+        found.product == self.product
+            && (found.measurement == self.measurement || !armed!("snp_measurement"))
+            && self.host_data.is_none_or(|data| data == found.host_data)
+            && (found.levels.reaches(&self.minimum) || !armed!("snp_levels"))
+    }
+}
+
+impl Measurements {
+    /// Reads accepted releases in TOML.
+    ///
+    /// # Errors
+    /// [`MeasurementsError`] says what is wrong and where.
+    pub fn parse(text: &str) -> Result<Self, MeasurementsError> {
+        if text.len() > MEASUREMENTS_BYTES_MAX {
+            return Err(MeasurementsError(format!("accepted releases have at most {MEASUREMENTS_BYTES_MAX} bytes")));
+        }
+        let written: Written = toml::from_str(text).map_err(|error| MeasurementsError(error.to_string()))?;
+        let measurements = Self::checked(written.accepted)?;
+        if measurements.is_empty() {
+            return Err(MeasurementsError("no release is accepted, so nothing would be".to_owned()));
+        }
+        Ok(measurements)
+    }
+
+    pub(crate) fn checked(accepted: Vec<Accepted>) -> Result<Self, MeasurementsError> {
+        let releases = accepted.into_iter().map(|accepted| (accepted.active, accepted.checked()));
+        // Those that are not active are checked too: they may be tomorrow.
+        let read = |(active, release): (bool, Result<_, _>)| release.map(|release| active.then_some(release));
+        Ok(Self(releases.map(read).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect()))
+    }
+
+    /// Whether nothing is accepted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The highest tier that something of what was measured reaches, and the release that it is.
+    #[must_use]
+    pub fn judge(&self, measured: &[Measured]) -> Option<(Tier, &str)> {
+        let accepted = |measured: &Measured| {
+            let release = self.0.iter().find(|release| match measured {
+                Measured::Tpm { registers, log } => release.tpm.as_ref().is_some_and(|tpm| tpm.accepts(registers, log)),
+                Measured::Snp(found) => release.snp.as_ref().is_some_and(|snp| snp.accepts(found)),
+            })?;
+            Some((measured.tier(), release.name.as_str()))
+        };
+        measured.iter().filter_map(accepted).max_by_key(|(tier, _)| *tier)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    accepted: Vec<Accepted>,
+}
+
+/// A release as people write it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Accepted {
+    release: String,
+    #[serde(default = "yes")]
+    active: bool,
+    tpm: Option<WrittenTpm>,
+    snp: Option<WrittenSnp>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenTpm {
+    #[serde(default)]
+    secure_boot: bool,
+    #[serde(default)]
+    booted: Vec<String>,
+    #[serde(default)]
+    registers: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenSnp {
+    product: Product,
+    measurement: String,
+    host_data: Option<String>,
+    minimum: SnpLevels,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn digits<const N: usize>(text: &str) -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text, &mut bytes).map_err(|_| format!("a value has {} hex digits, not `{text}`", 2 * N))?;
+    Ok(bytes)
+}
+
+impl Accepted {
+    fn checked(self) -> Result<Release, MeasurementsError> {
+        let wrong = |what: String| MeasurementsError(format!("release `{}`: {what}", self.release));
+        if self.release.is_empty() {
+            return Err(wrong("it has no name".to_owned()));
+        }
+        if self.tpm.is_none() && self.snp.is_none() {
+            return Err(wrong("neither `tpm` nor `snp` says how it is known".to_owned()));
+        }
+        let tpm = self.tpm.map(WrittenTpm::checked).transpose().map_err(wrong)?;
+        let snp = self.snp.map(WrittenSnp::checked).transpose().map_err(wrong)?;
+        Ok(Release { name: self.release, tpm, snp })
+    }
+}
+
+impl WrittenTpm {
+    fn checked(self) -> Result<Tpm, String> {
+        // That Secure Boot is on says whose signatures the firmware asks for, and nothing about what has one.
+        if self.booted.is_empty() && self.registers.is_empty() {
+            return Err("`tpm` names no register and nothing booted, and would accept everything".to_owned());
+        }
+        let mut registers = BTreeMap::new();
+        for (pcr, value) in &self.registers {
+            let number = pcr.parse().ok().filter(|number: &u32| *number < PCRS && number.to_string() == *pcr);
+            registers.insert(number.ok_or("registers are 0 to 23")?, digits(value)?);
+        }
+        let booted = self.booted.iter().map(|program| digits(program)).collect::<Result<_, _>>()?;
+        Ok(Tpm { secure_boot: self.secure_boot, booted, registers })
+    }
+}
+
+impl WrittenSnp {
+    fn checked(self) -> Result<Snp, String> {
+        let host_data = self.host_data.as_deref().map(digits).transpose()?;
+        Ok(Snp { product: self.product, measurement: digits(&self.measurement)?, host_data, minimum: self.minimum })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! What besides a key in a TPM proves something about this machine, and where it is found.
+
+mod tsm;
+
+use std::path::{Path, PathBuf};
+
+use darkbloom_attest::read_pem;
+use darkbloom_keys::{BOOT_LOG, boot_log};
+use darkbloom_types::Digest;
+use darkbloom_wire::{BootEvent, Evidence, SNP_EVIDENCE, SnpEvidence, limits};
+
+use crate::StartError;
+use tsm::{Tsm, TsmError};
+
+/// Largest file with certificates of a chip: three of 2 KiB each.
+const CERTIFICATES_BYTES_MAX: u64 = 64 << 10;
+
+/// Where this machine's evidence is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvidenceConfig {
+    /// The firmware's log, which stands beside what a TPM says.
+    pub tpm_log: PathBuf,
+    /// The folder in which the kernel makes reports of an encrypted machine.
+    pub tsm: PathBuf,
+    /// A file in PEM with the certificate of an AMD chip's key and those between it and AMD's root, where the host gives the
+    /// guest none.
+    pub snp_certificates: Option<PathBuf>,
+}
+
+impl Default for EvidenceConfig {
+    fn default() -> Self {
+        let (tpm_log, tsm) = (PathBuf::from(BOOT_LOG), PathBuf::from(tsm::FOLDER));
+        Self { tpm_log, tsm, snp_certificates: None }
+    }
+}
+
+/// What was found. Looked for once, at the start.
+#[derive(Debug, Default)]
+pub struct Platform {
+    tsm: Option<Tsm>,
+    certificates: Vec<Vec<u8>>,
+    boot_log: Vec<BootEvent>,
+}
+
+impl Platform {
+    /// Looks for what this machine has.
+    ///
+    /// # Errors
+    /// [`StartError`] where a file that the owner named cannot be used.
+    pub fn look(config: &EvidenceConfig, has_tpm: bool) -> Result<Self, StartError> {
+        let certificates = config.snp_certificates.as_deref().map(certificates).transpose()?.unwrap_or_default();
+        let boot_log = if has_tpm {
+            boot_log(&config.tpm_log).unwrap_or_else(|error| {
+                tracing::info!(%error, "what was booted stands in no evidence: the TPM's registers alone do");
+                Vec::new()
+            })
+        } else {
+            Vec::new()
+        };
+        Ok(Self { tsm: Tsm::find(&config.tsm), certificates, boot_log })
+    }
+
+    /// What the firmware logged.
+    pub fn boot_log(&self) -> Vec<BootEvent> {
+        self.boot_log.clone()
+    }
+
+    /// Evidence of the encrypted machine that this process runs in, about an epoch; nothing where there is none.
+    pub fn confidential(&self, nonce: &Digest) -> Option<Evidence> {
+        let made = self.tsm.as_ref()?.report(&asked(nonce)).and_then(|report| self.snp(report));
+        match made {
+            Ok(evidence) => Some(Evidence { format: SNP_EVIDENCE.to_owned(), bytes: evidence.encode() }),
+            Err(error) => {
+                tracing::warn!(%error, "this machine's processor gives no evidence");
+                None
+            }
+        }
+    }
+
+    fn snp(&self, report: tsm::Report) -> Result<SnpEvidence, TsmError> {
+        if report.provider != tsm::SNP {
+            return Err(TsmError::OtherProvider(report.provider));
+        }
+        // What the owner named counts: the host may have none, or old ones.
+        let mut certificates =
+            if self.certificates.is_empty() { tsm::certificates(&report.auxiliary) } else { self.certificates.clone() };
+        if certificates.is_empty() {
+            return Err(TsmError::NoCertificates);
+        }
+        let chip = certificates.remove(0);
+        certificates.truncate(limits::CERTIFICATES_MAX);
+        Ok(SnpEvidence { report: report.report, chip, intermediates: certificates.into() })
+    }
+}
+
+/// What a report is asked about: the epoch's nonce, then zeros.
+fn asked(nonce: &Digest) -> [u8; 64] {
+    let mut asked = [0; 64];
+    asked[..nonce.0.len()].copy_from_slice(&nonce.0);
+    asked
+}
+
+/// The chip's certificate first, then the others.
+fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, StartError> {
+    let unusable = |why: String| StartError::Certificates { path: path.to_owned(), why };
+    let file = std::fs::File::open(path).map_err(|error| unusable(error.to_string()))?;
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut std::io::Read::take(file, CERTIFICATES_BYTES_MAX), &mut text)
+        .map_err(|error| unusable(error.to_string()))?;
+    read_pem(&text).map_err(|error| unusable(error.to_string()))
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests;

@@ -1,0 +1,153 @@
+//! The kernel's side of a request, played with pipes: who writes into `inblob` is answered in `outblob`, and not before.
+
+use std::os::unix::fs::FileTypeExt as _;
+use std::thread::JoinHandle;
+
+use darkbloom_attest::verify_snp;
+use darkbloom_types::UnixMillis;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use super::*;
+
+#[allow(dead_code, reason = "other tests need more of it")]
+#[path = "../../../darkbloom-attest/tests/shared/chip.rs"]
+mod chip;
+use chip::Chip;
+
+/// In the middle of 2027.
+const NOW: UnixMillis = UnixMillis(1_814_400_000_000);
+
+/// What the kernel would say.
+struct Kernel {
+    provider: &'static str,
+    auxiliary: Option<Vec<u8>>,
+    generation: [&'static str; 2],
+}
+
+fn pipe(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    assert!(std::fs::metadata(path).unwrap().file_type().is_fifo());
+}
+
+/// Answers one request in this folder with the reports of a chip.
+fn kernel(folder: &Path, says: Kernel) -> JoinHandle<Chip> {
+    let request = folder.join(format!("darkbloom-{}", std::process::id()));
+    std::fs::create_dir(&request).unwrap();
+    for name in ["inblob", "outblob", "generation"] {
+        pipe(&request.join(name));
+    }
+    std::fs::write(request.join("provider"), format!("{}\n", says.provider)).unwrap();
+    let chip = Chip::new();
+    if let Some(table) = says.auxiliary {
+        let table = if table.is_empty() { chip.table() } else { table };
+        std::fs::write(request.join("auxblob"), table).unwrap();
+    }
+    std::thread::spawn(move || {
+        let asked = std::fs::read(request.join("inblob")).unwrap();
+        std::fs::write(request.join("generation"), says.generation[0]).unwrap();
+        let report = chip.sign(Chip::report(&asked.try_into().unwrap()));
+        std::fs::write(request.join("outblob"), report).unwrap();
+        std::fs::write(request.join("generation"), says.generation[1]).unwrap();
+        chip
+    })
+}
+
+fn look(folder: &Path, certificates: Option<PathBuf>) -> Platform {
+    let config = EvidenceConfig { tsm: folder.to_owned(), snp_certificates: certificates, ..EvidenceConfig::default() };
+    Platform::look(&config, false).unwrap()
+}
+
+#[test]
+fn a_report_about_an_epoch_is_evidence_that_verifies() {
+    let folder = tempfile::tempdir().unwrap();
+    let says = Kernel { provider: "sev_guest", auxiliary: Some(Vec::new()), generation: ["1\n", "1\n"] };
+    let kernel = kernel(folder.path(), says);
+    let evidence = look(folder.path(), None).confidential(&Digest([7; 32])).unwrap();
+    let chip = kernel.join().unwrap();
+    assert_eq!(evidence.format, SNP_EVIDENCE);
+    let found = verify_snp(&evidence.bytes, &Digest([7; 32]), &chip.roots(), NOW).unwrap();
+    assert_eq!(found.measurement, chip::MEASUREMENT);
+}
+
+#[test]
+fn what_the_kernel_does_not_say_is_no_evidence() {
+    let asked = |says: Kernel| {
+        let folder = tempfile::tempdir().unwrap();
+        let kernel = kernel(folder.path(), says);
+        let tsm = Tsm::find(folder.path()).unwrap();
+        let report = tsm.report(&asked(&Digest([7; 32])));
+        let chip = kernel.join().unwrap();
+        (report.and_then(|report| look(folder.path(), None).snp(report)), chip)
+    };
+    let other = Kernel { provider: "tdx_guest", auxiliary: None, generation: ["1", "1"] };
+    assert!(matches!(asked(other).0, Err(TsmError::OtherProvider(name)) if name == "tdx_guest"));
+    let bare = || Kernel { provider: "sev_guest", auxiliary: None, generation: ["1", "1"] };
+    assert!(matches!(asked(bare()).0, Err(TsmError::NoCertificates)));
+    let disturbed = Kernel { generation: ["1", "2"], ..bare() };
+    assert!(matches!(asked(disturbed).0, Err(TsmError::Disturbed)));
+    // A machine that is not encrypted, and one that lets nobody ask.
+    let folder = tempfile::tempdir().unwrap();
+    assert!(look(&folder.path().join("none"), None).confidential(&Digest([7; 32])).is_none());
+    assert!(look(folder.path(), None).confidential(&Digest([7; 32])).is_none());
+    assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "a request is taken back");
+}
+
+#[test]
+fn certificates_that_the_owner_names_stand_in_for_the_hosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let says = Kernel { provider: "sev_guest", auxiliary: None, generation: ["1", "1"] };
+    let kernel = kernel(folder.path(), says);
+    let tsm = Tsm::find(folder.path()).unwrap();
+    let report = tsm.report(&asked(&Digest([7; 32]))).unwrap();
+    let chip = kernel.join().unwrap();
+    let file = folder.path().join("chip.pem");
+    let pem: String = tsm::certificates(&chip.table())
+        .iter()
+        .map(|der| {
+            let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+            text.push_str(&base64(der));
+            text + "-----END CERTIFICATE-----\n"
+        })
+        .collect();
+    std::fs::write(&file, pem).unwrap();
+    let evidence = look(folder.path(), Some(file.clone())).snp(report).unwrap();
+    assert!(verify_snp(&evidence.encode(), &Digest([7; 32]), &chip.roots(), NOW).is_ok());
+    for wrong in ["", "no certificate"] {
+        std::fs::write(&file, wrong).unwrap();
+        let config = EvidenceConfig { snp_certificates: Some(file.clone()), ..EvidenceConfig::default() };
+        assert!(matches!(Platform::look(&config, false), Err(StartError::Certificates { .. })));
+    }
+}
+
+/// Lines of RFC 7468.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let number = three.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        for digit in 0..4 {
+            let value = number >> (18 - 6 * digit) & 63;
+            text.push(if digit <= three.len() { char::from(DIGITS[value as usize]) } else { '=' });
+        }
+        if text.len() % 65 == 64 {
+            text.push('\n');
+        }
+    }
+    text + "\n"
+}
+
+#[test]
+fn a_hosts_table_is_read_within_its_bytes() {
+    let table = Chip::new().table();
+    assert_eq!(tsm::certificates(&table).len(), 2);
+    for length in 0..table.len() {
+        assert!(tsm::certificates(&table[..length]).len() <= 2);
+    }
+    assert!(tsm::certificates(&table[..table.len() - 1]).len() < 2, "one that ends behind the table");
+    let mut far = table.clone();
+    far[16..24].fill(0xff);
+    assert!(tsm::certificates(&far).is_empty());
+    let mut unknown = table;
+    unknown[0] ^= 1;
+    assert!(tsm::certificates(&unknown).is_empty(), "no chip's certificate");
+}
