@@ -11,7 +11,7 @@ use darkbloom_text::{PreTokenizer, TextPack, gguf};
 use darkbloom_types::{CatalogueDigest, RefusalCode, SecretString, TokenCount, TokenId};
 use darkbloom_wire::{
     CandidateNow, CandidateUpdate, ClientFrame, CoordinatorProof, Domain, Evidence, LengthPrefixed, Relayed,
-    RelayedFinal, coordinator_proof_digest,
+    RelayedFinal, SnpEvidence, coordinator_proof_digest,
 };
 use serde_json::{Value, json};
 
@@ -131,6 +131,26 @@ fn tpm(seeds: &Seeds) -> Outcome<()> {
     seeds.put("attest_tpm", "request", &[&[1], &bytes(&vector["activation_request"])?])?;
     let pem = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
     seeds.put("attest_tpm", "pem", &[&[2], pem.as_bytes()])
+}
+
+fn snp(seeds: &Seeds) -> Outcome<()> {
+    for (number, real) in (0u8..).zip(seeds.vector("snp-reports.json")?["real"].as_array().into_iter().flatten()) {
+        seeds.put("attest_snp", format!("changed-{number}"), &[&[0, number, 0x90, 0, 1]])?;
+        let intermediates = vec![bytes(&real["intermediate"])?].into();
+        let evidence = SnpEvidence { report: bytes(&real["report"])?, chip: bytes(&real["chip"])?, intermediates };
+        seeds.put("attest_snp", format!("evidence-{number}"), &[&[1], &evidence.encode()])?;
+    }
+    let accepted = format!(
+        "[[accepted]]\nrelease = \"r\"\ntpm = {{ secure_boot = true, booted = [\"{0}\"], registers = {{ \"4\" = \"{0}\" }} }}\n\
+         snp = {{ product = \"genoa\", measurement = \"{1}\", host_data = \"{0}\", minimum = {{ bootloader = 1, tee = 2, snp = 3, microcode = 4 }} }}\n",
+        "11".repeat(32),
+        "22".repeat(48)
+    );
+    seeds.put("attest_snp", "accepted", &[&[2], accepted.as_bytes()])?;
+    let specification = [&b"Spec ID Event03\0\0\0\0\0\0\x02\0\x02"[..], &[1, 0, 0, 0, 0x0b, 0, 32, 0, 0]].concat();
+    let first = [&[0; 4][..], &[3, 0, 0, 0], &[0; 20], &[specification.len() as u8, 0, 0, 0], &specification].concat();
+    let entry = [&[4, 0, 0, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0x0b, 0][..], &[7; 32], &[4, 0, 0, 0, 0, 0, 0, 0]].concat();
+    seeds.put("attest_snp", "log", &[&[3], &first, &entry])
 }
 
 fn content(seeds: &Seeds) -> Outcome<()> {
@@ -319,6 +339,7 @@ fn main() -> Outcome<()> {
     wire(&seeds)?;
     seal(&seeds)?;
     tpm(&seeds)?;
+    snp(&seeds)?;
     content(&seeds)?;
     text(&seeds, &repository)?;
     names(&seeds)?;

@@ -54,6 +54,37 @@ impl Measured {
             Self::Snp(_) => Tier::Confidential,
         }
     }
+
+    /// What would accept exactly this, as it stands in a table `[[accepted]]`: for whoever has looked at how it was made.
+    #[must_use]
+    pub fn as_accepted(&self) -> String {
+        match self {
+            Self::Tpm { registers, log } => {
+                let mut demands = Vec::new();
+                if log.secure_boot == Some(true) {
+                    demands.push("secure_boot = true".to_owned());
+                }
+                if let Some(booted) = log.booted.as_ref().filter(|booted| !booted.is_empty()) {
+                    let booted: Vec<_> = booted.iter().map(|program| format!("\"{}\"", hex::encode(program))).collect();
+                    demands.push(format!("booted = [{}]", booted.join(", ")));
+                }
+                // What nothing was measured into says nothing.
+                let extended = registers.iter().filter(|(_, value)| *value != [0; 32]);
+                let register = |(pcr, value): &(u32, [u8; 32])| format!("\"{pcr}\" = \"{}\"", hex::encode(value));
+                let extended: Vec<_> = extended.map(register).collect();
+                demands.push(format!("registers = {{ {} }}", extended.join(", ")));
+                format!("tpm = {{ {} }}", demands.join(", "))
+            }
+            Self::Snp(SnpFindings { product, measurement, levels, .. }) => {
+                let SnpLevels { bootloader, tee, snp, microcode } = levels;
+                format!(
+                    "snp = {{ product = \"{}\", measurement = \"{}\", minimum = {{ bootloader = {bootloader}, tee = {tee}, snp = {snp}, microcode = {microcode} }} }}",
+                    product.name(),
+                    hex::encode(measurement)
+                )
+            }
+        }
+    }
 }
 
 /// Releases that a verifier accepts.

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use darkbloom_types::{NetworkId, ProviderId, Refusal, SecretString, Tier};
 
 pub use darkbloom_attest::{
-    ActivatorKind, Claim, Freshness, HardwareTrust, MEASUREMENTS_BYTES_MAX, Measurements, Roots, TrustPolicy,
+    ActivatorKind, Claim, Freshness, HardwareTrust, MEASUREMENTS_BYTES_MAX, Measured, Measurements, Roots, TrustPolicy,
     Undefended, Verdict,
 };
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use darkbloom_client::{Checked, Claim, Freshness, Published, TrustPolicy, Undefended, Which, printable};
+use darkbloom_client::{Checked, Claim, Freshness, Measured, Published, TrustPolicy, Undefended, Which, printable};
 use darkbloom_types::{Tier, UnixMillis};
 use serde_json::{Value, json};
 
@@ -120,6 +120,10 @@ fn provider_in_words(checked: &Checked, time: UnixMillis, tier_min: Tier) -> Vec
     lines.push("claims       what, whose word, how old, in words".to_owned());
     lines.extend(verdict.claims.iter().map(claim));
     let Undefended { owner_root, owner_physical_access, dishonest_coordinator } = verdict.undefended();
+    if !verdict.measured.is_empty() {
+        lines.push("measured     as `--measurements` would name it, if it is to be accepted".to_owned());
+        lines.extend(verdict.measured.iter().map(|measured| format!("  {}", measured.as_accepted())));
+    }
     lines.push("defended     against whom".to_owned());
     lines.push(format!("  {:<22} {}", "owner_root", owner_root.name()));
     lines.push(format!("  {:<22} {}", "owner_physical_access", owner_physical_access.name()));
@@ -154,6 +158,7 @@ fn as_json(published: &Published, tier_min: Tier) -> Value {
                 "admitted": checked.admitted, "provider": verdict.provider, "tier": verdict.tier,
                 "trust": verdict.trust.name(), "epoch": verdict.epoch, "reason": checked.reason,
                 "claims": verdict.claims.iter().map(claim).collect::<Vec<_>>(),
+                "measured": verdict.measured.iter().map(Measured::as_accepted).collect::<Vec<_>>(),
                 "undefended": {
                     "owner_root": undefended.owner_root.name(),
                     "owner_physical_access": undefended.owner_physical_access.name(),

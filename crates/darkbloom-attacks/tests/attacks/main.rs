@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests, and the processes that they look at")]
 
 mod chains;
+#[allow(dead_code, reason = "other tests need more of it")]
+#[path = "../../../darkbloom-attest/tests/shared/chip.rs"]
+mod chip;
+mod confidential;
 mod evidence;
 mod forge;
 mod keys;
@@ -31,6 +35,7 @@ fn the_second_build_can_be_told_by_its_words() {
 fn every_switch_is_used_by_an_attack() {
     let mut used: std::collections::BTreeSet<_> = [
         chains::CHECKS,
+        confidential::CHECKS,
         evidence::CHECKS,
         keys::CHECKS,
         network::CHECKS,

@@ -80,6 +80,21 @@ fn a_machine_is_all_that_is_said_of_it() {
 }
 
 #[test]
+fn what_was_measured_is_written_as_what_accepts_it() {
+    let whole = tpm(Some(true), Some(vec![[1; 32], [2; 32]]));
+    for measured in [Measured::Snp(snp()), whole, tpm(Some(false), None), tpm(None, Some(vec![]))] {
+        let accepted = measured.as_accepted();
+        assert_eq!(judged(&accepted, std::slice::from_ref(&measured)), Some(measured.tier()), "{accepted}");
+    }
+    let unlike = tpm(Some(true), Some(vec![[3; 32]]));
+    assert_eq!(judged(&tpm(Some(true), Some(vec![[1; 32]])).as_accepted(), &[unlike]), None);
+    // A machine into whose registers nothing was measured is like any other.
+    let bare = Measured::Tpm { registers: vec![(4, [0; 32])], log: BootLog::default() };
+    let text = format!("[[accepted]]\nrelease = \"r\"\n{}", bare.as_accepted());
+    assert!(Measurements::parse(&text).unwrap_err().to_string().contains("would accept everything"));
+}
+
+#[test]
 fn what_is_no_list_is_said_with_where() {
     let long = "0".repeat(MEASUREMENTS_BYTES_MAX + 1);
     let wrong = [

@@ -196,6 +196,7 @@ fn the_tables_of_the_protocol_are_current() {
         ("the header", tables("header", |_| true)),
         ("signed objects", tables("signed", |_| true)),
         ("evidence of a TPM", tables("tpm", |_| true)),
+        ("evidence of SEV-SNP", tables("snp", |_| true)),
         ("frames from coordinator to provider", tables("frame", kinds(32..=63))),
         ("frames from provider to coordinator", tables("frame", kinds(1..=31))),
         ("frames from client to coordinator", tables("frame", kinds(64..=95))),

@@ -343,6 +343,11 @@ fn a_machine_that_booted_what_a_consumer_accepts_is_measured() {
         assert!(shown.stdout.contains(claim), "{claim}: {}", shown.stdout);
     }
     assert_eq!(verify(&accepted([0x71; 32])).status.code(), Some(3));
+    // What is shown as measured is what accepts it.
+    let line = shown.stdout.lines().find(|line| line.trim_start().starts_with("tpm = {")).unwrap();
+    let copied = network.folder.path().join("copied");
+    fs::write(&copied, format!("[[accepted]]\nrelease = \"copied\"\n{line}\n")).unwrap();
+    assert!(verify(&copied).status.success(), "{line}");
     // A file that says nothing is a mistake, told before anything is asked.
     let empty = network.folder.path().join("empty");
     fs::write(&empty, "").unwrap();
@@ -356,4 +361,23 @@ fn command_of_consumer(network: &Believing, provider: &str) -> Command {
     verify.args(["--coordinator", &network.coordinator.url, "--coordinator-key", &network.coordinator.pin]);
     verify.arg("--tpm-roots").arg(&network.roots);
     verify
+}
+
+#[test]
+fn a_kernel_that_makes_no_report_keeps_nobody_from_serving() {
+    let (network, tpm) = (Believing::new(), Swtpm::start("a"));
+    // A folder like the kernel's, where nothing answers: what the provider made there is gone again.
+    let tsm = network.folder.path().join("tsm");
+    fs::create_dir(&tsm).unwrap();
+    let mut command = network.start_command("provider");
+    command.args(["--key-home", "tpm"]).arg("--tpm").arg(tpm.path()).arg("--tsm").arg(&tsm);
+    let (process, _) = Process::role(&mut command).unwrap();
+    network.coordinator.eligible(1);
+    process.logged("this machine's processor gives no evidence");
+    assert!(process.log().contains("inblob"), "it could make its request: {}", process.log());
+    assert!(fs::read_dir(&tsm).unwrap().next().is_none());
+    let mut named = network.start_command("other");
+    named.args(["--snp-certificates", "/nowhere"]);
+    let Err(ended) = Process::role(&mut named) else { panic!("it starts without what its owner named") };
+    assert!(ended.stderr.contains("/nowhere") && ended.stderr.contains("snp_certificates"), "{ended:?}");
 }
