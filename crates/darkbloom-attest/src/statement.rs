@@ -195,6 +195,8 @@ pub struct Verdict {
     pub claims: Vec<Claim>,
     /// The statement itself.
     pub statement: Statement,
+    /// The same as it was signed.
+    pub signed: Vec<u8>,
 }
 
 impl Verdict {
@@ -287,7 +289,18 @@ pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> 
     }
     let evidence::Findings { tier, proven, measured } =
         evidence::examine(&statement, &policy.hardware, now, &mut claims);
-    Ok(Verdict { provider, epoch: statement.epoch(), tier, proven, trust, predecessors, measured, claims, statement })
+    Ok(Verdict {
+        provider,
+        epoch: statement.epoch(),
+        tier,
+        proven,
+        trust,
+        predecessors,
+        measured,
+        claims,
+        statement,
+        signed: bytes.to_vec(),
+    })
 }
 
 /// The identities that a statement's own took over from, the last first: each signed that the next one has its place.

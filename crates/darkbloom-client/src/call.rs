@@ -381,6 +381,7 @@ impl Call {
                     ClientAction::Verify(last) => {
                         let live = live.take().ok_or_else(|| lie("a settlement before an acceptance"))?;
                         let completed = self.verify(&live, &last, sealing)?;
+                        self.keep_proof(&live, &last, sealing).await;
                         consumer.part(Part::Completed(Box::new(completed))).await?;
                         return Ok(Read::Over(last.update));
                     }

@@ -55,6 +55,8 @@ pub struct Candidates {
     known: Vec<Arc<Verdict>>,
     read_at: Instant,
     refreshed_at: Mutex<Option<Instant>>,
+    /// The list as the coordinator signed it; updates are not signed.
+    pub signed: Arc<[u8]>,
     /// The network's activator, as the coordinator signed it.
     activator: Option<[u8; 65]>,
     /// Statements of all lists.
@@ -141,6 +143,7 @@ impl Candidates {
             known,
             read_at: at,
             refreshed_at,
+            signed: signed.into(),
             activator: list.activator,
             examined: Arc::clone(examined),
         })

@@ -14,6 +14,7 @@ mod network;
 #[cfg(test)]
 mod parties;
 mod printable;
+mod proof;
 mod published;
 mod surface;
 mod timing;
@@ -32,6 +33,7 @@ pub use darkbloom_attest::{
 pub use crate::call::{Answer, AnswerMeta, Completed, Failed, Operation, Part, Settled};
 pub use crate::network::{ModelOffer, check_address};
 pub use crate::printable::{printable, printable_answer};
+pub use crate::proof::Proven;
 pub use crate::published::{Checked, Published, Which};
 pub use crate::surface::{Answering, Embedding, Engine, Role, Surface, SurfaceConfig};
 pub use crate::timing::Timing;
@@ -54,6 +56,8 @@ pub struct Config {
     pub hardware: HardwareTrust,
     /// How many candidates a request is sealed to: 1 to 8.
     pub candidates: usize,
+    /// A folder in which what proves each answer is kept; nowhere without one.
+    pub receipts: Option<PathBuf>,
 }
 
 /// Default number of candidates: two of the best and one at random.

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::Config;
 use crate::call::Counting;
 use crate::candidates::CandidateCache;
+use crate::proof::ProofFolder;
 use crate::published::Which;
 
 mod answers;
@@ -57,6 +58,8 @@ pub struct Network {
     /// Verified candidates.
     pub candidates: CandidateCache,
     /// What only this process knows: prefixes are shared within it at most.
+    /// Where what proves answers is kept.
+    pub proofs: Option<ProofFolder>,
     prefix_secret: Zeroizing<[u8; 32]>,
 }
 
@@ -112,6 +115,7 @@ impl Network {
                 }
             };
         }
+        let proofs = config.receipts.as_deref().map(ProofFolder::open).transpose()?;
         let mut prefix_secret = Zeroizing::new([0; 32]);
         clock::rng().fill_bytes(&mut *prefix_secret);
         Ok(Self {
@@ -122,6 +126,7 @@ impl Network {
             texts: Texts::default(),
             counting: Counting::default(),
             candidates: CandidateCache::default(),
+            proofs,
             prefix_secret,
         })
     }

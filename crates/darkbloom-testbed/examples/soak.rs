@@ -223,6 +223,7 @@ impl Bed {
             pinned: self.providers.clone(),
             hardware: HardwareTrust::default(),
             candidates: CANDIDATES_DEFAULT,
+            receipts: None,
         })?)
     }
 

@@ -140,6 +140,7 @@ impl Network {
             pinned: BTreeSet::from([provider.id]),
             hardware: HardwareTrust::default(),
             candidates: darkbloom_client::CANDIDATES_DEFAULT,
+            receipts: None,
         })?;
         Ok(Self { coordinator, provider, provider_config, client, key, admin, _folder: folder })
     }

@@ -40,9 +40,9 @@ pub use loading::{LoadOutcome, Residence};
 pub use prefixed::LengthPrefixed;
 pub use record::List;
 pub use signed::{
-    Bill, Bundle, Candidate, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Evidence, ListedProvider,
-    ProviderList, Receipt, Statement, Succession, catalogue_digest, challenge_digest, coordinator_proof_digest,
-    epoch_nonce, receipt_id,
+    AnswerProof, Bill, Bundle, Candidate, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Evidence,
+    ListedProvider, ProviderList, Receipt, Statement, Succession, catalogue_digest, challenge_digest,
+    coordinator_proof_digest, epoch_nonce, receipt_id,
 };
 pub use snp::{SNP_EVIDENCE, SNP_REPORT_BYTES, SnpEvidence};
 pub use tpm::{

@@ -12,7 +12,7 @@ use crate::limits::{
     CANDIDATES_MAX, CATALOGUE_ENTRY_BYTES_MAX, FRAME_BYTES_MAX, MODELS_PER_PROVIDER_MAX, RECEIPT_BYTES_MAX,
     STATEMENT_BYTES_MAX, SUCCESSION_BYTES_MAX, SUCCESSIONS_MAX, TEXT_BYTES_MAX,
 };
-use crate::record::{List, Record, nested, record};
+use crate::record::{List, Record, nested, plain, record};
 use crate::tpm::Activation;
 
 /// Most pieces of evidence in one statement: one a platform module, and room for a second of each kind.
@@ -234,6 +234,26 @@ record! {
         /// The signed [`ProviderList`].
         2 list: Vec<u8> [FRAME_BYTES_MAX],
     }
+}
+
+record! {
+    /// What proves an answer, in a file: enough to check it without any network.
+    AnswerProof {
+        /// The coordinator's public key (uncompressed SEC 1 point).
+        1 coordinator: [u8; 65],
+        /// The signed [`CandidateList`] that the request was sealed by.
+        2 list: Vec<u8> [FRAME_BYTES_MAX],
+        /// The signed [`Statement`] of the provider that answered, for the epoch in which it did.
+        3 statement: Vec<u8> [STATEMENT_BYTES_MAX],
+        /// The signed [`Receipt`].
+        4 receipt: Vec<u8> [RECEIPT_BYTES_MAX],
+        /// The signed [`Bill`].
+        5 bill: Vec<u8> [RECEIPT_BYTES_MAX],
+    }
+}
+
+plain! {
+    AnswerProof RefuseCritical 2 * FRAME_BYTES_MAX;
 }
 
 impl Bundle {

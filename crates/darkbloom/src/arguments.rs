@@ -186,6 +186,18 @@ pub enum VerifyWhat {
         #[arg(long)]
         json: bool,
     },
+    /// What proves one answer, in a file that a proxy or gateway kept with `--receipts`: who gave it, as of then, with what
+    /// weights, and what it cost.
+    Receipt {
+        /// The file.
+        file: PathBuf,
+        /// Whom to trust.
+        #[command(flatten)]
+        demands: Demands,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// A file that was saved before, as of when its coordinator signed it.
     Bundle {
         /// The file.
@@ -205,6 +217,9 @@ pub struct Gateway {
     /// Where to listen.
     #[arg(long)]
     pub listen: Option<SocketAddr>,
+    /// A folder in which what proves each answer is kept, without its text: `darkbloom verify receipt` reads it.
+    #[arg(long, value_name = "FOLDER")]
+    pub receipts: Option<PathBuf>,
     /// Whom to trust.
     #[command(flatten)]
     pub trust: TrustOptions,
@@ -222,6 +237,9 @@ pub struct Proxy {
     /// The API key; better by DARKBLOOM_API_KEY than by a flag that others can see.
     #[arg(long, env = "DARKBLOOM_API_KEY", hide_env_values = true)]
     pub key: Option<String>,
+    /// A folder in which what proves each answer is kept, without its text: `darkbloom verify receipt` reads it.
+    #[arg(long, value_name = "FOLDER")]
+    pub receipts: Option<PathBuf>,
     /// Whom to trust.
     #[command(flatten)]
     pub trust: TrustOptions,

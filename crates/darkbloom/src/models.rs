@@ -112,6 +112,7 @@ async fn offers(source: CatalogueSource, settings: &ProviderSettings) -> Result<
         pinned: BTreeSet::new(),
         hardware: darkbloom_client::HardwareTrust::default(),
         candidates: CANDIDATES_DEFAULT,
+        receipts: None,
     };
     Ok(Client::new(config)?.models().await?)
 }

@@ -214,7 +214,13 @@ pub fn demanded(options: Demands, settings: &ClientSettings) -> Result<Demanded,
     Ok(Demanded { network, tier_min, pinned, hardware })
 }
 
-pub fn client(options: TrustOptions, settings: &ClientSettings, role: &str) -> Result<Client, Failure> {
+/// A client. `receipts` is where it keeps what proves answers.
+pub fn client(
+    options: TrustOptions,
+    settings: &ClientSettings,
+    role: &str,
+    receipts: Option<PathBuf>,
+) -> Result<Client, Failure> {
     let coordinator = options.coordinator.or_else(|| settings.coordinator.clone());
     let coordinator =
         coordinator.ok_or_else(|| Failure::new("no coordinator is given", "add `--coordinator https://HOST`"))?;
@@ -232,7 +238,7 @@ pub fn client(options: TrustOptions, settings: &ClientSettings, role: &str) -> R
         None
     };
     let candidates = CANDIDATES_DEFAULT;
-    let config = ClientConfig { coordinator, network, pin_file, tier_min, pinned, hardware, candidates };
+    let config = ClientConfig { coordinator, network, pin_file, tier_min, pinned, hardware, candidates, receipts };
     Ok(Client::new(config)?)
 }
 
@@ -253,7 +259,8 @@ async fn surface(client: Client, config: SurfaceConfig, run: Supervised, name: &
 /// `darkbloom gateway`.
 pub async fn gateway(options: arguments::Gateway, settings: ClientSettings) -> Result<(), Failure> {
     let listen = options.listen.or(settings.listen).unwrap_or_else(|| default_address(GATEWAY_LISTEN));
-    let client = client(options.trust, &settings, "gateway")?;
+    let receipts = options.receipts.or_else(|| settings.receipts.clone());
+    let client = client(options.trust, &settings, "gateway", receipts)?;
     surface(client, SurfaceConfig { listen, role: Role::Gateway }, options.run, "gateway").await
 }
 
@@ -263,7 +270,8 @@ pub async fn proxy(options: arguments::Proxy, settings: ClientSettings) -> Resul
         Failure::new("no API key is given", "set DARKBLOOM_API_KEY to a key from `darkbloom keys create`")
     })?;
     let listen = options.listen.or(settings.listen).unwrap_or_else(|| default_address(PROXY_LISTEN));
-    let client = client(options.trust, &settings, "proxy")?;
+    let receipts = options.receipts.or_else(|| settings.receipts.clone());
+    let client = client(options.trust, &settings, "proxy", receipts)?;
     let role = Role::Proxy { key: SecretString::new(key) };
     surface(client, SurfaceConfig { listen, role }, options.run, "proxy").await
 }

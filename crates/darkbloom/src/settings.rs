@@ -64,6 +64,8 @@ pub struct ClientSettings {
     pub pin_activators: Vec<String>,
     /// A file with what may run on providers' machines.
     pub measurements: Option<PathBuf>,
+    /// A folder for what proves answers.
+    pub receipts: Option<PathBuf>,
 }
 
 /// `[provider]`.
@@ -223,7 +225,7 @@ fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::
 }
 
 /// Every key that the file may have, for suggestions.
-const KEYS: [&str; 32] = [
+const KEYS: [&str; 33] = [
     "coordinator",
     "gateway",
     "proxy",
@@ -236,6 +238,7 @@ const KEYS: [&str; 32] = [
     "tpm_roots",
     "pin_activators",
     "measurements",
+    "receipts",
     "key_homes",
     "tpm",
     "key_pcrs",

@@ -43,6 +43,7 @@ fn verdict() -> Verdict {
             key_home: String::new(),
             successions: Vec::new().into(),
         },
+        signed: Vec::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 use darkbloom_content::FinishReason;
 use darkbloom_seal::{BillExpectation, ReceiptExpectation, check_bill, check_receipt};
 use darkbloom_types::{NanoDollars, OperationId, Price, Refusal, RefusalCode, RequestId, TokenCount};
-use darkbloom_wire::{PublicKey, Receipt, RelayedFinal, RelayedRefused, receipt_id};
+use darkbloom_wire::{AnswerProof, PublicKey, Receipt, RelayedFinal, RelayedRefused, receipt_id};
 
 use super::consumer::lie;
 use super::opening::{End, Live};
@@ -110,6 +110,26 @@ impl Call {
                 self.charged(charge);
                 Err(Refusal::new(refused::of_provider(code, RefusalCode::AnswerCut), cost(live.tokens, charge)))
             }
+        }
+    }
+
+    /// Keeps what proves the answer, where its consumer wants that. An answer is no worse without: a disk that is full costs
+    /// nobody his answer.
+    pub(super) async fn keep_proof(&self, live: &Live, last: &RelayedFinal, sealing: &Sealing) {
+        let (Some(folder), PublicKey::P256(coordinator)) = (&self.network.proofs, &self.coordinator.key) else {
+            return;
+        };
+        let proof = AnswerProof {
+            coordinator: *coordinator,
+            list: sealing.candidates.signed.to_vec(),
+            statement: live.verdict.signed.clone(),
+            receipt: last.receipt.clone(),
+            bill: last.bill.clone(),
+        };
+        let folder = folder.clone();
+        let kept = tokio::task::spawn_blocking(move || folder.keep(&proof)).await;
+        if let Err(error) = kept.map_err(std::io::Error::other).flatten() {
+            tracing::error!(%error, "what proves an answer cannot be kept");
         }
     }
 

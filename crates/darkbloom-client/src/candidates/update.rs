@@ -94,6 +94,7 @@ impl Candidates {
             known,
             read_at,
             refreshed_at: Mutex::default(),
+            signed: Arc::clone(&self.signed),
             activator: self.activator,
             examined: Arc::clone(&self.examined),
         })

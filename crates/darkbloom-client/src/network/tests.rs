@@ -39,6 +39,7 @@ async fn network(answer: &str) -> Network {
         pinned: BTreeSet::new(),
         hardware: crate::HardwareTrust::default(),
         candidates: 1,
+        receipts: None,
     })
     .unwrap()
 }

@@ -24,6 +24,7 @@ async fn listening(places: usize) -> (SocketAddr, Server) {
         pinned: BTreeSet::new(),
         hardware: crate::HardwareTrust::default(),
         candidates: 1,
+        receipts: None,
     });
     let (client, places) = (client.unwrap(), Places::new(places));
     let bound = Bound::to(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();

@@ -24,6 +24,7 @@ pub async fn ask(network: &Network, prompt: &str, as_json: bool) -> Result<(), F
         pinned: BTreeSet::from([network.provider_id.parse().map_err(wrong)?]),
         hardware: HardwareTrust::default(),
         candidates: CANDIDATES_DEFAULT,
+        receipts: None,
     })?;
     let mut request = ChatRequest::new(vec![Message::new(Role::User, prompt)]);
     request.temperature = 0.0;

@@ -149,7 +149,8 @@ fn in_cbor(of: &str, limits: &[String]) -> String {
         }
         "RequestKind" => "kind of request: 1, chat".to_owned(),
         record @ ("Wrap" | "ModelLoad" | "AttemptRecord" | "CoordinatorTiming" | "Evidence" | "Candidate"
-        | "CandidateNow" | "CandidateUpdate" | "Pcr" | "ListedProvider" | "ActivationAnswer") => {
+        | "CandidateNow" | "CandidateUpdate" | "Pcr" | "BootEvent" | "ListedProvider"
+        | "ActivationAnswer") => {
             format!("[{record}](#{})", record.to_lowercase())
         }
         other => panic!("say in this test what a `{other}` is in CBOR"),

@@ -258,6 +258,52 @@ fn every_claim_can_be_checked_live_and_long_after() {
 }
 
 #[test]
+fn what_proves_an_answer_is_checked_long_after_and_without_the_network() {
+    let (network, tpm) = (Believing::new(), Swtpm::start("a"));
+    let provider = network.provider(&tpm, "provider");
+    network.coordinator.eligible(1);
+    let folder = network.folder.path().join("receipts");
+    let proxy = network.proxy(&|command| {
+        command.arg("--tpm-roots").arg(&network.roots).arg("--receipts").arg(&folder);
+    });
+    let answer = proxy.chat(&network.key, &ask("What is 17 + 25?"));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let receipt = answer.header("x-darkbloom-receipt").unwrap();
+    let file = folder.join(format!("{receipt}.receipt"));
+    let kept = fs::read(&file).unwrap();
+    assert!(!kept.windows(7).any(|part| part == b"17 + 25"), "no text is in it");
+    let (id, pin, roots) = (provider.id.clone(), network.coordinator.pin.clone(), fs::read(&network.roots).unwrap());
+    drop((proxy, provider, network));
+
+    let folder = tempfile::tempdir().unwrap();
+    let (file, makers) = (folder.path().join("one.receipt"), folder.path().join("makers.pem"));
+    fs::write(&makers, roots).unwrap();
+    let verify = |bytes: &[u8], more: &[&str]| {
+        fs::write(&file, bytes).unwrap();
+        let mut verify = command(&["verify", "receipt"]);
+        run(verify.arg(&file).args(["--coordinator-key", &pin]).args(more))
+    };
+    let makers = makers.to_str().unwrap();
+    let shown = verify(&kept, &["--tpm-roots", makers]);
+    assert!(shown.status.success(), "{shown:?}");
+    for part in [&*id, "tier         hardware", "tpm_identity_key", "weights", "charge"] {
+        assert!(shown.stdout.contains(part), "{part}: {}", shown.stdout);
+    }
+    let json = verify(&kept, &["--tpm-roots", makers, "--json"]);
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&json["provider"]["provider"], &json["provider"]["tier"]), (&Value::from(id), &"hardware".into()));
+    assert!(
+        json["receipt"]["output_tokens"].as_u64().unwrap() > 0 && json["bill"]["charge_nano_usd"].as_u64().unwrap() > 0
+    );
+    assert_eq!(verify(&kept, &[]).status.code(), Some(3), "who believes no maker asks for more");
+    let mut changed = kept.clone();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    assert_eq!(verify(&changed, &["--tpm-roots", makers]).status.code(), Some(3), "one bit");
+    assert_eq!(verify(&kept[..kept.len() - 1], &["--tpm-roots", makers]).status.code(), Some(3), "cut");
+}
+
+#[test]
 fn a_policy_over_measurements_asks_what_the_tpm_quoted() {
     let (network, tpm) = (Believing::new(), Swtpm::start("a"));
     let provider = network.provider(&tpm, "provider");

@@ -115,6 +115,7 @@ async fn a_call_counts_its_prompt_in_a_place_for_counting() {
             pinned: Default::default(),
             hardware: Default::default(),
             candidates: 1,
+            receipts: None,
         })
         .unwrap(),
     );

@@ -34,6 +34,7 @@ fn call(operator: &Operator, provider: &Provider) -> Call {
         pinned: BTreeSet::new(),
         hardware: crate::HardwareTrust::default(),
         candidates: 1,
+        receipts: None,
     };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/darkbloom-tiny-q8_0.gguf");
     let candidates = operator.read(clock::now(), &[&provider.signed()], &operator.anybody()).unwrap();

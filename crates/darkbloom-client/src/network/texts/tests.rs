@@ -64,6 +64,7 @@ async fn network(mut answers: Vec<Vec<u8>>) -> (Arc<Network>, Arc<AtomicUsize>) 
         pinned: BTreeSet::new(),
         hardware: crate::HardwareTrust::default(),
         candidates: 1,
+        receipts: None,
     };
     (Arc::new(Network::new(config).unwrap()), asked)
 }
