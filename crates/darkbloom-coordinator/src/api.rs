@@ -63,7 +63,7 @@ impl IntoResponse for Refused {
 }
 
 /// Gives each request an id: in its answer's header, in an error's body, and in what the log says on the way.
-async fn named(request: Request, next: Next) -> Response {
+pub async fn named(request: Request, next: Next) -> Response {
     let id = request_id::fresh();
     let span = tracing::error_span!("request", %id);
     let mut response = next.run(request).instrument(span).await;
@@ -118,7 +118,6 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/candidates", get(candidates))
         .route("/v1/sealed", post(sealed))
         .route("/v1/providers/attestation", get(published::list))
-        .route("/v1/activations", post(activation::activate))
         .route("/v1/provider", get(provider))
         .route("/v1/balance", get(balance))
         .route("/v1/usage", get(usage))
@@ -136,8 +135,9 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/admin/v1/audit", get(admin::audit))
         .fallback(|| async { Refused::from(RefusalCode::NotFound) })
         .method_not_allowed_fallback(|| async { Refused::from(RefusalCode::MethodNotAllowed) })
+        .with_state(Arc::clone(&shared))
+        .merge(activation::routes(Arc::clone(&shared.activation)))
         .layer(middleware::from_fn(named))
-        .with_state(shared)
 }
 
 /// The consumer behind a request.

@@ -34,6 +34,7 @@ use darkbloom_store::{OpenStoreError, Store, StoreError};
 use darkbloom_types::{NetworkId, SecretString, Tier};
 use tokio::task::JoinHandle;
 
+pub use activation::{ActivatorConfig, ActivatorStartError, StandaloneActivator};
 pub use auth::KEY_PREFIXES;
 
 use crate::activation::Activation;

@@ -319,7 +319,7 @@ pub struct Shared {
     /// Held while the policy changes.
     pub policy_change: tokio::sync::Mutex<()>,
     /// Whom this coordinator believes about hardware.
-    pub activation: Activation,
+    pub activation: Arc<Activation>,
     /// Providers.
     pub registry: Mutex<Registry>,
     connections: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
@@ -380,7 +380,7 @@ impl Shared {
             tier_min,
             policy: RwLock::default(),
             policy_change: tokio::sync::Mutex::default(),
-            activation,
+            activation: Arc::new(activation),
             registry: Mutex::default(),
             connections: Mutex::default(),
             live: Mutex::default(),

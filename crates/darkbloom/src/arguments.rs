@@ -35,6 +35,8 @@ pub enum Command {
     Dev(Dev),
     /// Run a coordinator. The first start prints an administrator key.
     Coordinator(Coordinator),
+    /// Run an activator alone: it vouches for TPMs to consumers who pin it and rely on no network's operator.
+    Activator(Activator),
     /// Run a gateway: OpenAI clients send it their key, it seals on their behalf.
     Gateway(Gateway),
     /// Run a local OpenAI endpoint that verifies and seals on this machine.
@@ -105,6 +107,23 @@ pub struct Coordinator {
     #[arg(long)]
     pub tier_min: Option<Tier>,
     /// A file in PEM with roots of makers of TPMs; may be given again. With any, the coordinator vouches for their TPMs.
+    #[arg(long, value_name = "FILE")]
+    pub tpm_roots: Vec<PathBuf>,
+    /// How it is run by another program.
+    #[command(flatten)]
+    pub run: Supervised,
+}
+
+/// Options of `activator`.
+#[derive(Debug, Args)]
+pub struct Activator {
+    /// Where to listen.
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// The folder of its key.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// A file in PEM with roots of makers of TPMs that it vouches for; may be given again.
     #[arg(long, value_name = "FILE")]
     pub tpm_roots: Vec<PathBuf>,
     /// How it is run by another program.

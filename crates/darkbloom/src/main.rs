@@ -77,6 +77,7 @@ async fn run(command: Command, settings: Settings, hardening: &Report) -> Result
     match command {
         Command::Dev(options) => dev::run(options).await,
         Command::Coordinator(options) => roles::coordinator(options, settings.coordinator).await,
+        Command::Activator(options) => roles::activator(options, settings.activator).await,
         Command::Gateway(options) => roles::gateway(options, settings.gateway).await,
         Command::Proxy(options) => roles::proxy(options, settings.proxy).await,
         Command::Doctor(options) => doctor::run(options, settings.provider, hardening).await,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use darkbloom_client::{
     CANDIDATES_DEFAULT, Client, Config as ClientConfig, HardwareTrust, Role, Surface, SurfaceConfig, printable,
 };
-use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
+use darkbloom_coordinator::{ActivatorConfig, Config as CoordinatorConfig, Coordinator, StandaloneActivator};
 use darkbloom_harden::{Measure, Report};
 use darkbloom_provider::{
     Accelerator, AdapterFile, Config as ProviderConfig, EvidenceConfig, Exactness, Home, KeyConfig, LocalConfig,
@@ -22,12 +22,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{self, Demands, EvidenceOptions, KeyOptions, Supervised, TrustOptions};
 use crate::error::{Failure, say};
-use crate::settings::{AcceleratorPolicy, Adapter, ClientSettings, CoordinatorSettings, ProviderSettings};
+use crate::settings::{
+    AcceleratorPolicy, ActivatorSettings, Adapter, ClientSettings, CoordinatorSettings, ProviderSettings,
+};
 use crate::trust::{self, ActivatorKey};
 use crate::{local, supervisor};
 
 /// Where roles listen by default.
 const COORDINATOR_LISTEN: &str = "127.0.0.1:7701";
+const ACTIVATOR_LISTEN: &str = "127.0.0.1:7704";
 const GATEWAY_LISTEN: &str = "127.0.0.1:7700";
 const PROXY_LISTEN: &str = "127.0.0.1:7702";
 const LOCAL_PORT: u16 = 7703;
@@ -176,6 +179,29 @@ pub async fn coordinator(options: arguments::Coordinator, settings: CoordinatorS
         if let Some(key) = &running.admin_key {
             say(format!("administrator {}   (shown this once)", key.expose()))?;
         }
+    }
+    stop.told().await;
+    running.stop().await;
+    Ok(())
+}
+
+/// `darkbloom activator`.
+pub async fn activator(options: arguments::Activator, settings: ActivatorSettings) -> Result<(), Failure> {
+    let config = ActivatorConfig {
+        listen: options.listen.or(settings.listen).unwrap_or_else(|| default_address(ACTIVATOR_LISTEN)),
+        data: options.data.or(settings.data).unwrap_or_else(|| default_data("activator")),
+        tpm_roots: trust::roots(&either(options.tpm_roots, settings.tpm_roots))?,
+    };
+    let mut stop = Stop::listen(&options.run)?;
+    let Some(running) = stop.unless_signalled(StandaloneActivator::start(config)).await else { return Ok(()) };
+    let running = running.map_err(|error| Failure::new(error.to_string(), error.hint()))?;
+    let key = hex::encode(running.key);
+    if options.run.json {
+        say(json!({"ready": "activator", "address": running.address, "activator": key}).to_string())?;
+    } else {
+        say(format!("activator  http://{}", running.address))?;
+        say(format!("providers  --activator http://{}", running.address))?;
+        say(format!("consumers  --pin-activator {key}"))?;
     }
     stop.told().await;
     running.stop().await;

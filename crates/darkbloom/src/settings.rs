@@ -22,6 +22,8 @@ const ROWS_HINT: &str = "give `rows` a number from 1 to 256";
 pub struct Settings {
     /// `[coordinator]`.
     pub coordinator: CoordinatorSettings,
+    /// `[activator]`.
+    pub activator: ActivatorSettings,
     /// `[gateway]`.
     pub gateway: ClientSettings,
     /// `[proxy]`.
@@ -40,6 +42,18 @@ pub struct CoordinatorSettings {
     pub data: Option<PathBuf>,
     /// Least tier of providers that get work.
     pub tier_min: Option<String>,
+    /// Files with roots of makers of TPMs.
+    pub tpm_roots: Vec<PathBuf>,
+}
+
+/// `[activator]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ActivatorSettings {
+    /// Where to listen.
+    pub listen: Option<SocketAddr>,
+    /// The folder of its key.
+    pub data: Option<PathBuf>,
     /// Files with roots of makers of TPMs.
     pub tpm_roots: Vec<PathBuf>,
 }
@@ -225,8 +239,9 @@ fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::
 }
 
 /// Every key that the file may have, for suggestions.
-const KEYS: [&str; 33] = [
+const KEYS: [&str; 34] = [
     "coordinator",
+    "activator",
     "gateway",
     "proxy",
     "provider",

@@ -258,6 +258,40 @@ fn every_claim_can_be_checked_live_and_long_after() {
 }
 
 #[test]
+fn who_pins_an_activator_of_his_own_relies_on_no_coordinator() {
+    let (network, tpm) = (Believing::new(), Swtpm::start("a"));
+    let start = |data: &str, roots: Option<&Path>| {
+        let mut command = command(&["activator", "--listen", "127.0.0.1:0"]);
+        command.arg("--data").arg(network.folder.path().join(data));
+        if let Some(roots) = roots {
+            command.arg("--tpm-roots").arg(roots);
+        }
+        Process::role(&mut command)
+    };
+    let (_activator, ready) = start("activator", Some(&network.roots)).unwrap();
+    let (address, key) = (ready["address"].as_str().unwrap(), ready["activator"].as_str().unwrap());
+    let mut command = network.start_command("provider");
+    command.args(["--key-home", "tpm"]).arg("--tpm").arg(tpm.path());
+    command.args(["--activator", &format!("http://{address}")]);
+    let (_provider, provider) = Process::role(&mut command).unwrap();
+    network.coordinator.eligible(1);
+
+    let mut verify = command_of_consumer(&network, provider["provider"].as_str().unwrap());
+    let shown = run(verify.args(["--pin-activator", key]));
+    assert!(shown.status.success(), "{shown:?}");
+    for claim in ["independent_activator", "dishonest_coordinator  defended"] {
+        assert!(shown.stdout.contains(claim), "{claim}: {}", shown.stdout);
+    }
+    // Another activator, of a maker of other TPMs, has nothing to say about this one.
+    let others = roots(network.folder.path(), "b");
+    let (_other, ready) = start("other", Some(&others)).unwrap();
+    let mut verify = command_of_consumer(&network, provider["provider"].as_str().unwrap());
+    assert_eq!(run(verify.args(["--pin-activator", ready["activator"].as_str().unwrap()])).status.code(), Some(3));
+    let Err(ended) = start("none", None) else { panic!("it vouches for nobody") };
+    assert!(ended.stderr.contains("no maker of TPMs is named") && ended.stderr.contains("--tpm-roots"), "{ended:?}");
+}
+
+#[test]
 fn what_proves_an_answer_is_checked_long_after_and_without_the_network() {
     let (network, tpm) = (Believing::new(), Swtpm::start("a"));
     let provider = network.provider(&tpm, "provider");
