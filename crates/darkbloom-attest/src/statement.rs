@@ -271,6 +271,13 @@ pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> 
             freshness: Freshness::Epoch,
         });
     }
+    if let Some(program) = &statement.program {
+        let said =
+            |name, value: String| Claim { name, value, source: ClaimSource::Provider, freshness: Freshness::Epoch };
+        claims.push(said("executable", program.executable.to_string()));
+        claims.push(said("libraries", program.libraries.to_string()));
+        claims.push(said("system", program.system.clone()));
+    }
     for (predecessor, _) in &predecessors {
         claims.push(Claim {
             name: "took_over",

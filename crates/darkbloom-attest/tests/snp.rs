@@ -37,6 +37,7 @@ fn statement(evidence: impl FnOnce(&Statement) -> Vec<Evidence>) -> Vec<u8> {
         hardening: Vec::new().into(),
         key_home: "software_file".to_owned(),
         successions: Vec::new().into(),
+        program: None,
     };
     statement.evidence = evidence(&statement).into();
     statement.sign(&key()).unwrap()

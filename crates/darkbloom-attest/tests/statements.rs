@@ -41,6 +41,7 @@ fn statement() -> Statement {
         hardening: Vec::new().into(),
         key_home: "software_file".to_owned(),
         successions: Vec::new().into(),
+        program: None,
     }
 }
 

@@ -99,6 +99,7 @@ fn evidence_of_another_identity_raises_nothing_and_is_shown() {
         hardening: vec!["no_core".to_owned()].into(),
         key_home: "software_file".to_owned(),
         successions: Vec::new().into(),
+        program: None,
     };
     let policy = TrustPolicy {
         network: NetworkId([7; 32]),

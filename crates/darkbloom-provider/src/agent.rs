@@ -12,8 +12,8 @@ use darkbloom_seal::{Epoch, EpochRing};
 use darkbloom_store::ReceiptOutbox;
 use darkbloom_types::{CatalogueDigest, EpochId, NetworkId, ProviderId, SecretString, TokenCount};
 use darkbloom_wire::{
-    CatalogueEntry, ChallengeProof, CoordinatorFrame, Dial, Hello, ModelLoad, ProviderFrame, PublicKey, Statement,
-    Welcome, catalogue_digest, challenge_digest, limits,
+    CatalogueEntry, ChallengeProof, CoordinatorFrame, Dial, Hello, ModelLoad, Program, ProviderFrame, PublicKey,
+    Statement, Welcome, catalogue_digest, challenge_digest, limits,
 };
 use futures_util::SinkExt as _;
 use rand_core::Rng as _;
@@ -126,6 +126,8 @@ pub struct About {
     pub key_home: String,
     /// The words of the identities that this one took over from.
     pub successions: Vec<Vec<u8>>,
+    /// What runs here.
+    pub program: Option<Program>,
 }
 
 impl Serving {
@@ -458,6 +460,7 @@ fn statement_of(serving: &Serving, ring: &EpochRing) -> (Statement, EpochId) {
     statement.hardening = about.hardening.clone().into();
     statement.key_home.clone_from(&about.key_home);
     statement.successions = about.successions.clone().into();
+    statement.program.clone_from(&about.program);
     (statement, current.id())
 }
 

@@ -1,5 +1,6 @@
 //! What besides a key in a TPM proves something about this machine, and where it is found.
 
+mod program;
 mod tsm;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use darkbloom_types::Digest;
 use darkbloom_wire::{BootEvent, Evidence, SNP_EVIDENCE, SnpEvidence, limits};
 
 use crate::StartError;
+pub use program::program;
 use tsm::{Tsm, TsmError};
 
 /// Largest file with certificates of a chip: three of 2 KiB each.

@@ -258,15 +258,16 @@ impl Provider {
             let successions = successions(&data, &identity.public_point())?;
             let pin = agent::Pin::load(config.network, data.join("coordinator.pin"))?;
             let platform = Platform::look(&sources, identity.tpm().is_some())?;
-            Ok((identity, platform, passed, successions, outbox, pin))
+            Ok((identity, platform, passed, successions, outbox, pin, evidence::program()))
         });
-        let (identity, platform, passed, successions, outbox, pin) =
+        let (identity, platform, passed, successions, outbox, pin, program) =
             own.await.expect("reading files does not panic")?;
         let id = ProviderId::of_public_key(&identity.public_point());
         let about = About {
             hardening: config.hardening.iter().map(|measure| (*measure).to_owned()).collect(),
             key_home: identity.home().name().to_owned(),
             successions,
+            program,
         };
         let board = Board::new(
             &config.data,

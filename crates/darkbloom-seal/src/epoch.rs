@@ -99,6 +99,7 @@ impl Epoch {
             hardening: Vec::new().into(),
             key_home: String::new(),
             successions: Vec::new().into(),
+            program: None,
         }
     }
 

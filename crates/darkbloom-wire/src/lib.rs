@@ -41,7 +41,7 @@ pub use prefixed::LengthPrefixed;
 pub use record::List;
 pub use signed::{
     AnswerProof, Bill, Bundle, Candidate, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Evidence,
-    ListedProvider, ProviderList, Receipt, Statement, Succession, catalogue_digest, challenge_digest,
+    ListedProvider, Program, ProviderList, Receipt, Statement, Succession, catalogue_digest, challenge_digest,
     coordinator_proof_digest, epoch_nonce, receipt_id,
 };
 pub use snp::{SNP_EVIDENCE, SNP_REPORT_BYTES, SnpEvidence};

@@ -31,6 +31,18 @@ record! {
 }
 
 record! {
+    /// What runs at a provider, as it sees itself.
+    Program {
+        /// SHA-256 of its executable.
+        1 executable: Digest,
+        /// SHA-256 over the SHA-256 of each library that was loaded into it, in ascending order.
+        2 libraries: Digest,
+        /// The operating system's name and release.
+        3 system: String [TEXT_BYTES_MAX],
+    }
+}
+
+record! {
     /// What a provider says about itself for one epoch, signed by its identity key.
     Statement {
         /// The identity public key: uncompressed SEC 1 point on P-256.
@@ -59,6 +71,8 @@ record! {
         12 key_home: String [TEXT_BYTES_MAX],
         /// The identities that it took over from, one after the other up to this one: signed [`Succession`]s.
         13 successions: List<Vec<u8>> [SUCCESSIONS_MAX, SUCCESSION_BYTES_MAX],
+        /// What runs there, as it says.
+        14 program: Option<Program>,
     }
 }
 
@@ -179,7 +193,7 @@ record! {
         4 row_tokens: TokenCount,
     }
 }
-nested!(Evidence Candidate);
+nested!(Evidence Program Candidate);
 
 record! {
     /// Providers of one model, signed by the coordinator.

@@ -37,6 +37,7 @@ pub fn statement() -> Statement {
         hardening: Vec::new().into(),
         key_home: String::new(),
         successions: Vec::new().into(),
+        program: None,
     }
 }
 

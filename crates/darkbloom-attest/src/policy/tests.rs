@@ -42,6 +42,7 @@ fn verdict() -> Verdict {
             hardening: Vec::new().into(),
             key_home: String::new(),
             successions: Vec::new().into(),
+            program: None,
         },
         signed: Vec::new(),
     }

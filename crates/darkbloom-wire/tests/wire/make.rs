@@ -145,7 +145,8 @@ macro_rules! made_records {
 
 made_records! {
     Evidence { format bytes }
-    Statement { identity network sealing_key receipt_key not_before use_until open_until models evidence release hardening key_home successions }
+    Program { executable libraries system }
+    Statement { identity network sealing_key receipt_key not_before use_until open_until models evidence release hardening key_home successions program }
     Succession { old new at }
     ChallengeProof { digest }
     CoordinatorProof { digest }

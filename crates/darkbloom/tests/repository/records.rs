@@ -149,7 +149,7 @@ fn in_cbor(of: &str, limits: &[String]) -> String {
         }
         "RequestKind" => "kind of request: 1, chat".to_owned(),
         record @ ("Wrap" | "ModelLoad" | "AttemptRecord" | "CoordinatorTiming" | "Evidence" | "Candidate"
-        | "CandidateNow" | "CandidateUpdate" | "Pcr" | "BootEvent" | "ListedProvider"
+        | "CandidateNow" | "CandidateUpdate" | "Pcr" | "BootEvent" | "Program" | "ListedProvider"
         | "ActivationAnswer") => {
             format!("[{record}](#{})", record.to_lowercase())
         }
