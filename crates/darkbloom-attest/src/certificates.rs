@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use darkbloom_types::{UnixMillis, armed};
 use p256::ecdsa::signature::Verifier as _;
+use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
 use rsa::pkcs1::DecodeRsaPublicKey as _;
 use rsa::traits::PublicKeyParts as _;
-use sha2::{Sha256, Sha384, Sha512};
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::oid::AssociatedOid;
@@ -195,6 +196,23 @@ impl Certificate {
         Some((kind, info.subject_public_key.as_bytes()?))
     }
 
+    /// The certified key's uncompressed point, where it is one on P-256.
+    pub(crate) fn p256_point(&self) -> Option<[u8; 65]> {
+        match self.key()? {
+            (KeyKind::P256, point) => {
+                p256::ecdsa::VerifyingKey::from_sec1_bytes(point).ok()?;
+                point.try_into().ok()
+            }
+            (KeyKind::Rsa | KeyKind::P384, _) => None,
+        }
+    }
+
+    /// From when on it is valid: not before its maker wrote it, by the maker's clock.
+    pub(crate) fn not_before(&self) -> Result<UnixMillis, ChainError> {
+        let since = self.parsed.tbs_certificate().validity().not_before.to_unix_duration();
+        i64::try_from(since.as_millis()).map(UnixMillis).map_err(|_| ChainError::Malformed)
+    }
+
     /// The certified key, where it is one on P-384.
     pub(crate) fn p384_key(&self) -> Option<p384::ecdsa::VerifyingKey> {
         match self.key()? {
@@ -263,6 +281,12 @@ fn verify(
         (KeyKind::P384, ECDSA_SHA384) => {
             let key = p384::ecdsa::VerifyingKey::from_sec1_bytes(key).ok()?;
             key.verify(message, &p384::ecdsa::Signature::from_der(signature).ok()?).ok()
+        }
+        // Apple's intermediates have keys on P-384 and sign devices' certificates with SHA-256.
+        (KeyKind::P384, ECDSA_SHA256) => {
+            let key = p384::ecdsa::VerifyingKey::from_sec1_bytes(key).ok()?;
+            let signature = p384::ecdsa::Signature::from_der(signature).ok()?;
+            key.verify_prehash(&Sha256::digest(message), &signature).ok()
         }
         _ => None,
     }
@@ -363,5 +387,28 @@ impl Roots {
             current = next;
         }
         Err(ChainError::TooLong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use p384::ecdsa::signature::hazmat::PrehashSigner as _;
+
+    use super::*;
+
+    /// Certificates of Apple's are signed so, and what makes chains for the tests cannot.
+    #[test]
+    fn keys_on_p384_sign_with_sha256_too() {
+        let key = p384::ecdsa::SigningKey::from_slice(&[7; 48]).unwrap();
+        let point = key.verifying_key().to_sec1_point(false);
+        let signed: p384::ecdsa::Signature = key.sign_prehash(&Sha256::digest(b"certificate")).unwrap();
+        let verifies = |oid, message: &[u8]| {
+            let algorithm = AlgorithmIdentifierOwned { oid, parameters: None };
+            let signature = signed.to_der();
+            verify(KeyKind::P384, point.as_bytes(), &algorithm, message, signature.as_bytes()).is_some()
+        };
+        assert!(verifies(ECDSA_SHA256, b"certificate"));
+        assert!(!verifies(ECDSA_SHA256, b"certificatf"));
+        assert!(!verifies(ECDSA_SHA384, b"certificate"), "the algorithm that is named is the one that is used");
     }
 }

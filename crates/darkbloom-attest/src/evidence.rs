@@ -1,7 +1,11 @@
 //! What the evidence in a statement proves, and the claims that follow from it.
 
+mod shadow;
+
 use darkbloom_types::{Tier, UnixMillis};
-use darkbloom_wire::{SNP_EVIDENCE, Statement, TPM_EVIDENCE, epoch_nonce};
+use darkbloom_wire::{
+    APPLE_APP_ATTEST_EVIDENCE, APPLE_MDA_EVIDENCE, SNP_EVIDENCE, Statement, TPM_EVIDENCE, epoch_nonce,
+};
 
 use crate::measurements::Measured;
 use crate::snp::{SnpFindings, verify_snp};
@@ -50,6 +54,10 @@ pub(crate) fn examine(
                 }
                 Err(error) => claims.push(not_proven("snp_not_proven", error.to_string())),
             },
+            // Claims alone come back: whatever this evidence says, no tier can come of it.
+            APPLE_MDA_EVIDENCE | APPLE_APP_ATTEST_EVIDENCE if first => {
+                claims.extend(shadow::apple(evidence, statement, &nonce, trust, now));
+            }
             // Formats without a verifier here are shown and raise no tier.
             _ => claims.push(Claim {
                 name: "evidence_not_verified",

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod activator;
+mod apple;
 mod boot_log;
 mod certificates;
 mod coordinator;
@@ -20,6 +21,10 @@ mod statement;
 mod tpm;
 
 pub use activator::{ACTIVATION_LIFE, ActivationError, ActivationReply, Activator};
+pub use apple::{
+    AppleAppAttestError, AppleAppAttestFindings, AppleMdaError, AppleMdaFindings, verify_apple_app_attest,
+    verify_apple_mda,
+};
 pub use boot_log::BootLog;
 pub use certificates::{ChainError, Roots, read_pem};
 pub use coordinator::{CoordinatorError, verify_coordinator, verify_welcome};

@@ -49,6 +49,12 @@ pub struct HardwareTrust {
     pub activators: Vec<([u8; 65], ActivatorKind)>,
     /// Roots of AMD's processors.
     pub amd_roots: Arc<Roots>,
+    /// Roots of Apple's Managed Device Attestation.
+    pub apple_enterprise_roots: Arc<Roots>,
+    /// Roots of Apple's App Attest.
+    pub apple_app_attest_roots: Arc<Roots>,
+    /// The app that App Attest has to vouch for: team, a dot, and bundle. Without one no app is believed.
+    pub apple_app_id: Option<String>,
     /// What may run there: without any, nothing that is measured raises a tier above `hardware`.
     pub measurements: Arc<Measurements>,
 }
@@ -56,8 +62,15 @@ pub struct HardwareTrust {
 /// AMD's roots are known; whoever else is believed has to be named.
 impl Default for HardwareTrust {
     fn default() -> Self {
-        let (tpm_roots, activators, measurements) = Default::default();
-        Self { tpm_roots, activators, amd_roots: amd_roots(), measurements }
+        Self {
+            tpm_roots: Arc::default(),
+            activators: Vec::new(),
+            amd_roots: amd_roots(),
+            apple_enterprise_roots: Arc::default(),
+            apple_app_attest_roots: Arc::default(),
+            apple_app_id: None,
+            measurements: Arc::default(),
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod apple;
 mod cbor;
 mod cose;
 mod frame;
@@ -27,6 +28,7 @@ mod signed;
 mod snp;
 mod tpm;
 
+pub use apple::{APPLE_APP_ATTEST_EVIDENCE, APPLE_MDA_EVIDENCE, AppleAppAttestEvidence, AppleMdaEvidence};
 pub use cbor::{DecodeError, Reader, Writer};
 pub use cose::{Algorithm, Domain, PublicKey, SignError, Signer, VerifyError, open_signed, sign};
 pub use frame::{
