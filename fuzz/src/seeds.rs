@@ -10,8 +10,8 @@ use darkbloom_fuzz::{parties, small_pack};
 use darkbloom_text::{PreTokenizer, TextPack, gguf};
 use darkbloom_types::{CatalogueDigest, RefusalCode, SecretString, TokenCount, TokenId};
 use darkbloom_wire::{
-    CandidateNow, CandidateUpdate, ClientFrame, CoordinatorProof, Domain, Evidence, LengthPrefixed, Relayed,
-    RelayedFinal, SnpEvidence, coordinator_proof_digest,
+    AppleAppAttestEvidence, CandidateNow, CandidateUpdate, ClientFrame, CoordinatorProof, Domain, Evidence,
+    LengthPrefixed, Relayed, RelayedFinal, SnpEvidence, coordinator_proof_digest,
 };
 use serde_json::{Value, json};
 
@@ -151,6 +151,15 @@ fn snp(seeds: &Seeds) -> Outcome<()> {
     let first = [&[0; 4][..], &[3, 0, 0, 0], &[0; 20], &[specification.len() as u8, 0, 0, 0], &specification].concat();
     let entry = [&[4, 0, 0, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0x0b, 0][..], &[7; 32], &[4, 0, 0, 0, 0, 0, 0, 0]].concat();
     seeds.put("attest_snp", "log", &[&[3], &first, &entry])
+}
+
+fn apple(seeds: &Seeds) -> Outcome<()> {
+    let vector = seeds.vector("apple-evidence.json")?;
+    let app_attest = AppleAppAttestEvidence::decode(&bytes(&vector["app_attest"])?)?;
+    seeds.put("attest_apple", "mda", &[&[0], &bytes(&vector["mda"])?])?;
+    seeds.put("attest_apple", "app-attest", &[&[1], &bytes(&vector["app_attest"])?])?;
+    seeds.put("attest_apple", "attestation", &[&[2], &app_attest.attestation])?;
+    seeds.put("attest_apple", "assertion", &[&[3], &app_attest.assertion])
 }
 
 fn content(seeds: &Seeds) -> Outcome<()> {
@@ -340,6 +349,7 @@ fn main() -> Outcome<()> {
     seal(&seeds)?;
     tpm(&seeds)?;
     snp(&seeds)?;
+    apple(&seeds)?;
     content(&seeds)?;
     text(&seeds, &repository)?;
     names(&seeds)?;

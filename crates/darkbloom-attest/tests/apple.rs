@@ -14,6 +14,7 @@ use darkbloom_types::{Digest, Millis, NetworkId, Tier, UnixMillis};
 use darkbloom_wire::{APPLE_APP_ATTEST_EVIDENCE, APPLE_MDA_EVIDENCE, Evidence, Statement, epoch_nonce};
 use p256::ecdsa::SigningKey;
 use proptest::prelude::*;
+use serde_json::{Value, json};
 use shared::{APP, App, Authority, CERTIFIED_AT, Mac, SERIAL, UDID, ZERO, bytes, extensions, sha256, text};
 
 /// In the middle of 2027.
@@ -320,6 +321,34 @@ fn evidence_that_does_not_hold_is_shown_with_its_reason() {
     assert_eq!((value("apple_sip"), value("shadow")), (None, None));
 }
 
+/// What a fuzz target and other implementations begin with: evidence of our own Apple, recorded. `DARKBLOOM_WRITE_APPLE_VECTOR=1`
+/// writes it anew.
+#[test]
+fn recorded_evidence_still_verifies() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/vectors/apple-evidence.json");
+    let identity = key().1;
+    if std::env::var_os("DARKBLOOM_WRITE_APPLE_VECTOR").is_some() {
+        let vector = json!({
+            "identity": hex::encode(identity),
+            "nonce": hex::encode(NONCE.0),
+            "time": NOW.0,
+            "root": hex::encode(APPLE.root()),
+            "app": APP,
+            "mda": hex::encode(Mac::about(&identity).evidence(&APPLE).encode()),
+            "app_attest": hex::encode(App::about(&identity, &NONCE.0).evidence(&APPLE).encode()),
+        });
+        std::fs::write(&path, format!("{vector:#}\n")).unwrap();
+    }
+    let vector: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let recorded = |name: &str| hex::decode(vector[name].as_str().unwrap()).unwrap();
+    assert_eq!((recorded("identity"), recorded("nonce")), (identity.to_vec(), NONCE.0.to_vec()));
+    assert_eq!((vector["time"].as_i64(), vector["app"].as_str()), (Some(NOW.0), Some(APP)));
+    let root = Roots::read([&recorded("root")[..]]).unwrap();
+    assert!(verify_apple_mda(&recorded("mda"), &identity, &root, NOW).is_ok());
+    let trust = HardwareTrust { apple_app_attest_roots: root.into(), ..trust(&APPLE) };
+    assert!(verify_apple_app_attest(&recorded("app_attest"), &identity, &NONCE, &trust, NOW).is_ok());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -331,6 +360,15 @@ proptest! {
         // The same as an object inside a record.
         let inside = darkbloom_wire::AppleAppAttestEvidence { attestation: bytes.clone(), assertion: bytes };
         prop_assert!(verify_apple_app_attest(&inside.encode(), &key().1, &NONCE, &trust(apple), NOW).is_err());
+    }
+
+    #[test]
+    fn whatever_stands_in_evidence_of_apple_no_tier_comes_of_it(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
+        let verdict = verdict(&APPLE, |_, _| {
+            vec![of(APPLE_MDA_EVIDENCE, bytes.clone()), of(APPLE_APP_ATTEST_EVIDENCE, bytes)]
+        });
+        prop_assert_eq!((verdict.tier, verdict.proven), (Tier::SelfSigned, Tier::SelfSigned));
+        prop_assert!(verdict.measured.is_empty());
     }
 
     #[test]

@@ -11,9 +11,9 @@ pub const APPLE_MDA_EVIDENCE: &str = "apple-mda/v1";
 pub const APPLE_APP_ATTEST_EVIDENCE: &str = "apple-app-attest/v1";
 /// An attestation object: two certificates of about 1 KiB and a receipt of 4; the sample in Apple's "Attestation Object
 /// Validation Guide" has 5,900 bytes.
-const ATTESTATION_BYTES_MAX: usize = 12 * 1024;
+const ATTESTATION_BYTES_MAX: usize = 12_288;
 /// An assertion: a signature of at most 72 bytes, 37 of authenticator data, and what the system adds there.
-const ASSERTION_BYTES_MAX: usize = 1024;
+const ASSERTION_BYTES_MAX: usize = 1_024;
 
 record! {
     /// Evidence of Managed Device Attestation: a Mac that is managed was asked about the identity key.

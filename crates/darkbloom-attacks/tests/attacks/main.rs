@@ -1,6 +1,7 @@
 //! The attacks, by what they are made on.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests, and the processes that they look at")]
 
+mod apple;
 mod chains;
 #[allow(dead_code, reason = "other tests need more of it")]
 #[path = "../../../darkbloom-attest/tests/shared/chip.rs"]
@@ -11,6 +12,9 @@ mod forge;
 mod keys;
 mod network;
 mod objects;
+#[allow(dead_code, reason = "other tests need more of it")]
+#[path = "../../../darkbloom-attest/tests/shared/apple.rs"]
+mod other_apple;
 #[cfg(target_os = "linux")]
 mod process;
 mod sealing;
@@ -34,6 +38,7 @@ fn the_second_build_can_be_told_by_its_words() {
 #[test]
 fn every_switch_is_used_by_an_attack() {
     let mut used: std::collections::BTreeSet<_> = [
+        apple::CHECKS,
         chains::CHECKS,
         confidential::CHECKS,
         evidence::CHECKS,

@@ -62,6 +62,11 @@ impl Authority {
         Roots::read([&self.root[..]]).unwrap()
     }
 
+    /// The root's certificate.
+    pub fn root(&self) -> &[u8] {
+        &self.root
+    }
+
     /// Certifies a key, with extensions under Apple's arc.
     fn certify(&self, key: &KeyPair, extensions: &[(&[u64], Vec<u8>)]) -> Vec<u8> {
         let mut named = params("leaf");
