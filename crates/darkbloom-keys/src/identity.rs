@@ -8,17 +8,17 @@ use std::str::FromStr;
 
 use darkbloom_wire::{Algorithm, SignError, Signer};
 
-use crate::tpm::{TPM_DEVICE, TpmError, TpmKey, TpmKeyError, maker as tpm_maker, try_tpm};
-use crate::{IdentityKey, KeyHome, SoftwareKey, SoftwareKeyError, rotation};
-
-/// The software key's file in a provider's folder.
-pub(crate) const SOFTWARE_FILE: &str = "identity.key";
-/// The record of the TPM's keys there.
-pub(crate) const TPM_FILE: &str = "identity.tpm";
+use crate::tpm::{TPM_DEVICE, TpmError, TpmKey, TpmKeyError};
+use crate::{
+    Enclave, EnclaveError, EnclaveKey, EnclaveKeyError, IdentityKey, KeyHome, KeychainError, SoftwareKey,
+    SoftwareKeyError, rotation,
+};
 
 /// Where a key may be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Home {
+    /// Apple's Secure Enclave.
+    SecureEnclave,
     /// A TPM 2.0.
     Tpm,
     /// A file.
@@ -26,12 +26,25 @@ pub enum Home {
 }
 
 impl Home {
+    /// All of them, best first.
+    pub const ALL: [Self; 3] = [Self::SecureEnclave, Self::Tpm, Self::Software];
+
     /// The word in the configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::SecureEnclave => "secure_enclave",
             Self::Tpm => "tpm",
             Self::Software => "software",
+        }
+    }
+
+    /// What a provider's folder has of an identity there: the key itself, or the record of it.
+    pub(crate) fn file(self) -> &'static str {
+        match self {
+            Self::SecureEnclave => "identity.enclave",
+            Self::Tpm => "identity.tpm",
+            Self::Software => "identity.key",
         }
     }
 }
@@ -40,9 +53,10 @@ impl FromStr for Home {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
+            "secure_enclave" => Ok(Self::SecureEnclave),
             "tpm" => Ok(Self::Tpm),
             "software" => Ok(Self::Software),
-            other => Err(format!("`{other}` is none of `tpm` and `software`")),
+            other => Err(format!("`{other}` is none of `secure_enclave`, `tpm` and `software`")),
         }
     }
 }
@@ -56,6 +70,8 @@ pub struct KeyConfig {
     pub tpm: PathBuf,
     /// Registers that a new key in the TPM is bound to: it signs only while they have the values that they have then.
     pub pcrs: Vec<u32>,
+    /// The Secure Enclave, and whose keys in it.
+    pub enclave: Enclave,
 }
 
 impl KeyConfig {
@@ -68,7 +84,8 @@ impl KeyConfig {
 
 impl Default for KeyConfig {
     fn default() -> Self {
-        Self { homes: vec![Home::Tpm, Home::Software], tpm: PathBuf::from(TPM_DEVICE), pcrs: Vec::new() }
+        let (homes, tpm) = (Home::ALL.to_vec(), PathBuf::from(TPM_DEVICE));
+        Self { homes, tpm, pcrs: Vec::new(), enclave: Enclave::default() }
     }
 }
 
@@ -81,6 +98,9 @@ pub enum IdentityError {
     /// The TPM's keys.
     #[error(transparent)]
     Tpm(#[from] TpmKeyError),
+    /// The Secure Enclave's key.
+    #[error(transparent)]
+    Enclave(#[from] EnclaveKeyError),
     /// The identity is in a home that the configuration does not name.
     #[error("this provider's identity is a {} key, which the configuration does not allow", .0.name())]
     NotAllowed(Home),
@@ -88,8 +108,8 @@ pub enum IdentityError {
     #[error("the configuration does not allow {} keys", .0.name())]
     HomeNotAllowed(Home),
     /// There are records of two identities.
-    #[error("{folder} holds two identities, {SOFTWARE_FILE} and {TPM_FILE}", folder = .0.display())]
-    Two(PathBuf),
+    #[error("{} holds two identities, {} and {}", .0.display(), .1.file(), .2.file())]
+    Two(PathBuf, Home, Home),
     /// There is no identity.
     #[error("there is no identity in {}", .0.display())]
     None(PathBuf),
@@ -116,18 +136,19 @@ impl IdentityError {
         match self {
             Self::Software(_) => "see the message; the identity key is what the coordinator knows this machine by",
             Self::Tpm(error) => error.next_step(),
+            Self::Enclave(error) => error.next_step(),
             Self::NotAllowed(_) => {
                 "name its home in `key_homes` too, or run `darkbloom key delete` to begin a new identity"
             }
             Self::HomeNotAllowed(_) => "name that home in `key_homes` or with `--key-home`",
-            Self::Two(_) => "move away the one that the coordinator does not know",
+            Self::Two(..) => "move away the one that the coordinator does not know",
             Self::None(_) => "`darkbloom start` makes one; name its folder with `--data`",
             Self::Sign(_) => "run `darkbloom key test`",
             Self::Successions { .. } => {
                 "check the folder's permissions and the room on its disk; where the file is damaged, move it away: a coordinator that has not met this identity then takes a join token"
             }
             Self::NoHome(passed) => {
-                passed.last().map_or("name `tpm` or `software` in `key_homes`", |last| last.next_step)
+                passed.last().map_or("name `secure_enclave`, `tpm` or `software` in `key_homes`", |last| last.next_step)
             }
         }
     }
@@ -156,6 +177,8 @@ pub enum Identity {
     Software(SoftwareKey),
     /// A TPM 2.0.
     Tpm(Box<TpmKey>),
+    /// Apple's Secure Enclave.
+    Enclave(Box<EnclaveKey>),
 }
 
 impl Identity {
@@ -170,15 +193,16 @@ impl Identity {
         }
         let mut passed = Vec::new();
         for home in &config.homes {
-            match Self::open_in(*home, &file_of(folder, *home), config) {
+            let error = match Self::open_in(*home, &folder.join(home.file()), config) {
                 Ok(identity) => return Ok((identity, passed)),
-                // A TPM that is there and busy, locked or out of this user's reach is an error: a moment must not decide where
-                // an identity lives.
-                Err(IdentityError::Tpm(TpmKeyError::Tpm(error @ TpmError::Absent { .. }))) => {
-                    passed.push(passed_over(*home, &error));
-                }
-                Err(error) => return Err(error),
+                Err(error) => error,
+            };
+            // A TPM that is there and busy, locked or out of this user's reach is an error, and so is an enclave whose keychain
+            // is locked or does not know this program: a moment must not decide where an identity lives.
+            if !is_absent(&error) {
+                return Err(error);
             }
+            passed.push(PassedOver { home: *home, reason: error.to_string(), next_step: error.next_step() });
         }
         Err(IdentityError::NoHome(passed))
     }
@@ -191,13 +215,17 @@ impl Identity {
         if let Some((home, path)) = rotation::spoken_for(folder)? {
             return Self::opened(home, path, config).map(Some);
         }
-        let home = match (is_there(&folder.join(TPM_FILE))?, is_there(&folder.join(SOFTWARE_FILE))?) {
-            (true, true) => return Err(IdentityError::Two(folder.to_owned())),
-            (true, false) => Home::Tpm,
-            (false, true) => Home::Software,
-            (false, false) => return Ok(None),
-        };
-        Self::opened(home, file_of(folder, home), config).map(Some)
+        let mut found = Vec::new();
+        for home in Home::ALL {
+            if is_there(&folder.join(home.file()))? {
+                found.push(home);
+            }
+        }
+        match found[..] {
+            [] => Ok(None),
+            [home] => Self::opened(home, folder.join(home.file()), config).map(Some),
+            [first, second, ..] => Err(IdentityError::Two(folder.to_owned(), first, second)),
+        }
     }
 
     /// The identity in a file that is there.
@@ -210,6 +238,7 @@ impl Identity {
 
     fn open_in(home: Home, path: &Path, config: &KeyConfig) -> Result<Self, IdentityError> {
         Ok(match home {
+            Home::SecureEnclave => Self::Enclave(Box::new(EnclaveKey::load_or_create(&config.enclave, path)?.0)),
             Home::Tpm => Self::Tpm(Box::new(TpmKey::load_or_create(&config.tpm, path, &config.pcrs)?.0)),
             Home::Software => Self::Software(SoftwareKey::load_or_create(path)?),
         })
@@ -223,6 +252,7 @@ impl Identity {
         match self {
             Self::Software(key) => Ok(key.test()?),
             Self::Tpm(key) => Ok(key.test()?),
+            Self::Enclave(key) => Ok(key.test()?),
         }
     }
 
@@ -231,7 +261,7 @@ impl Identity {
     pub fn tpm(&self) -> Option<&TpmKey> {
         match self {
             Self::Tpm(key) => Some(key),
-            Self::Software(_) => None,
+            Self::Software(_) | Self::Enclave(_) => None,
         }
     }
 
@@ -240,6 +270,7 @@ impl Identity {
     pub fn where_made(&self) -> Home {
         match self {
             Self::Tpm(_) => Home::Tpm,
+            Self::Enclave(_) => Home::SecureEnclave,
             Self::Software(_) => Home::Software,
         }
     }
@@ -248,6 +279,7 @@ impl Identity {
         match self {
             Self::Software(key) => key,
             Self::Tpm(key) => &**key,
+            Self::Enclave(key) => &**key,
         }
     }
 }
@@ -260,92 +292,6 @@ pub fn delete(folder: &Path, config: &KeyConfig) -> Result<(), IdentityError> {
     rotation::forget(folder, config)
 }
 
-/// Whether something is so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Check {
-    /// It is.
-    Yes(String),
-    /// It is not.
-    No {
-        /// Why.
-        reason: String,
-        /// What to do about it.
-        next_step: &'static str,
-    },
-    /// What it depends on is not.
-    NotAsked,
-}
-
-/// Whether a home can have a key: three things that fail for different reasons and are mended in different places.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Availability {
-    /// Which home.
-    pub home: Home,
-    /// Whether the machine has what it takes.
-    pub hardware: Check,
-    /// Whether this program may use it.
-    pub entitled: Check,
-    /// Whether a key there signs now.
-    pub usable: Check,
-}
-
-/// Looks whether a home can have a key. Where there is none yet, one is tried that is gone afterwards.
-#[must_use]
-pub fn availability(home: Home, folder: &Path, config: &KeyConfig) -> Availability {
-    match home {
-        Home::Tpm => tpm_availability(folder, config),
-        Home::Software => software_availability(folder),
-    }
-}
-
-fn tpm_availability(folder: &Path, config: &KeyConfig) -> Availability {
-    let path = config.tpm.display();
-    let no = |error: &TpmKeyError| Check::No { reason: error.to_string(), next_step: error.next_step() };
-    let found = |hardware, entitled, usable| Availability { home: Home::Tpm, hardware, entitled, usable };
-    match tpm_maker(&config.tpm) {
-        Ok((maker, firmware)) => {
-            let what = format!("{path}, made by {maker}, firmware {firmware:#x}");
-            let record = folder.join(TPM_FILE);
-            let tried = if record.exists() {
-                TpmKey::load_or_create(&config.tpm, &record, &config.pcrs).map(|_| "the identity key signs")
-            } else {
-                try_tpm(&config.tpm).map(|()| "a key that was made for this signed")
-            };
-            let usable = tried.map_or_else(|error| no(&error), |what| Check::Yes(what.to_owned()));
-            found(Check::Yes(what), Check::Yes("this user may open it".to_owned()), usable)
-        }
-        Err(error @ TpmError::Denied { .. }) => found(Check::Yes(path.to_string()), no(&error.into()), Check::NotAsked),
-        Err(error @ TpmError::Absent { .. }) => found(no(&error.into()), Check::NotAsked, Check::NotAsked),
-        Err(error @ (TpmError::Io { .. } | TpmError::Malformed { .. } | TpmError::Refused { .. })) => {
-            let entitled = Check::Yes("this user may open it".to_owned());
-            found(Check::Yes(path.to_string()), entitled, no(&error.into()))
-        }
-    }
-}
-
-fn software_availability(folder: &Path) -> Availability {
-    let file = folder.join(SOFTWARE_FILE);
-    let usable = if file.exists() {
-        let tried = SoftwareKey::load_or_create(&file).and_then(|key| key.test());
-        match tried {
-            Ok(()) => Check::Yes(format!("{} signs; whoever can read it can copy it", file.display())),
-            Err(error) => Check::No { reason: error.to_string(), next_step: "see the message" },
-        }
-    } else {
-        Check::Yes(format!("{} would be made", file.display()))
-    };
-    let hardware = Check::Yes("none is needed".to_owned());
-    Availability { home: Home::Software, hardware, entitled: Check::Yes("nothing is needed".to_owned()), usable }
-}
-
-/// The file of a folder's identity, were it in this home.
-fn file_of(folder: &Path, home: Home) -> PathBuf {
-    folder.join(match home {
-        Home::Tpm => TPM_FILE,
-        Home::Software => SOFTWARE_FILE,
-    })
-}
-
 /// Whether there is a file of this name, or a link that leads nowhere now. What cannot be told is an error.
 pub(crate) fn is_there(path: &Path) -> Result<bool, IdentityError> {
     match std::fs::symlink_metadata(path) {
@@ -355,8 +301,13 @@ pub(crate) fn is_there(path: &Path) -> Result<bool, IdentityError> {
     }
 }
 
-fn passed_over(home: Home, error: &TpmError) -> PassedOver {
-    PassedOver { home, reason: error.to_string(), next_step: error.next_step() }
+/// Whether a machine does not have the home that failed.
+fn is_absent(error: &IdentityError) -> bool {
+    matches!(
+        error,
+        IdentityError::Tpm(TpmKeyError::Tpm(TpmError::Absent { .. }))
+            | IdentityError::Enclave(EnclaveKeyError::Enclave(EnclaveError::Keychain(KeychainError::Absent)))
+    )
 }
 
 impl Signer for Identity {

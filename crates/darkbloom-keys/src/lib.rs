@@ -6,13 +6,18 @@
 
 #![forbid(unsafe_code)]
 
+mod availability;
 mod durable;
+mod enclave;
 mod identity;
 mod rotation;
 mod software;
 mod tpm;
 
-pub use identity::{Availability, Check, Home, Identity, IdentityError, KeyConfig, PassedOver, availability, delete};
+pub use availability::{Availability, Check, availability};
+pub use darkbloom_enclave::{ACCESS_GROUP, EnclaveError, KeychainError};
+pub use enclave::{AccessGroup, Enclave, EnclaveKey, EnclaveKeyError};
+pub use identity::{Home, Identity, IdentityError, KeyConfig, PassedOver, delete};
 pub use rotation::{rotate, successions};
 pub use software::{SoftwareKey, SoftwareKeyError};
 pub use tpm::{
@@ -31,6 +36,8 @@ pub enum KeyHome {
     SoftwareMemory,
     /// A TPM 2.0, which it cannot leave.
     Tpm,
+    /// Apple's Secure Enclave, which it cannot leave.
+    SecureEnclave,
 }
 
 impl KeyHome {
@@ -41,6 +48,7 @@ impl KeyHome {
             Self::SoftwareFile => "software_file",
             Self::SoftwareMemory => "software_memory",
             Self::Tpm => "tpm",
+            Self::SecureEnclave => "secure_enclave",
         }
     }
 
@@ -51,6 +59,7 @@ impl KeyHome {
             Self::SoftwareFile => "software key in a file; whoever can read the file can copy it",
             Self::SoftwareMemory => "software key in memory; gone when the process ends",
             Self::Tpm => "key in the machine's TPM; it cannot be copied",
+            Self::SecureEnclave => "key in the machine's Secure Enclave; it cannot be copied",
         }
     }
 }

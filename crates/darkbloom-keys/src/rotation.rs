@@ -19,9 +19,12 @@ use std::path::{Path, PathBuf};
 use darkbloom_types::UnixMillis;
 use darkbloom_wire::{Succession, limits};
 
-use crate::identity::{Home, IdentityError, KeyConfig, SOFTWARE_FILE, TPM_FILE, is_there};
-use crate::tpm::{TpmKey, TpmKeyError, delete as delete_tpm_key, point_of_record};
-use crate::{Identity, IdentityKey as _, SoftwareKey, SoftwareKeyError, durable};
+use crate::enclave::{delete as delete_enclave_key, point_of_record as point_in_enclave};
+use crate::identity::{Home, IdentityError, KeyConfig, is_there};
+use crate::tpm::{TpmKey, TpmKeyError, delete as delete_tpm_key, point_of_record as point_in_tpm};
+use crate::{
+    EnclaveError, EnclaveKey, EnclaveKeyError, Identity, IdentityKey as _, SoftwareKey, SoftwareKeyError, durable,
+};
 
 /// The words of earlier identities, a line each in hexadecimal digits, the last one last.
 const SUCCESSIONS_FILE: &str = "successions";
@@ -36,13 +39,8 @@ enum Place {
     Old,
 }
 
-const HOMES: [Home; 2] = [Home::Tpm, Home::Software];
-
 fn file(folder: &Path, place: Place, home: Home) -> PathBuf {
-    let name = match home {
-        Home::Tpm => TPM_FILE,
-        Home::Software => SOFTWARE_FILE,
-    };
+    let name = home.file();
     folder.join(match place {
         Place::Current => name.to_owned(),
         Place::Next => name.replace("identity.", "identity.next."),
@@ -63,6 +61,7 @@ pub fn rotate(folder: &Path, config: &KeyConfig, home: Home, now: UnixMillis) ->
     }
     let next = file(folder, Place::Next, home);
     let new = match home {
+        Home::SecureEnclave => EnclaveKey::load_or_create_anew(&config.enclave, &next)?.public_point(),
         Home::Tpm => TpmKey::load_or_create(&config.tpm, &next, &config.pcrs)?.0.public_point(),
         Home::Software => SoftwareKey::load_or_create(&next)?.public_point(),
     };
@@ -126,11 +125,11 @@ fn keep(folder: &Path, words: &[Vec<u8>]) -> Result<(), IdentityError> {
 
 /// The next key, if the identity's has spoken for it: it is the identity already, under another name.
 pub(crate) fn spoken_for(folder: &Path) -> Result<Option<(Home, PathBuf)>, IdentityError> {
-    for home in HOMES {
+    for home in Home::ALL {
         let next = file(folder, Place::Next, home);
         if is_there(&next)? {
             let heir = written(folder)?.pop().map(|(_, succession)| succession.new);
-            if heir == Some(point(&next, home)?) {
+            if heir.is_some() && heir == point(&next, home)? {
                 return Ok(Some((home, next)));
             }
         }
@@ -141,7 +140,7 @@ pub(crate) fn spoken_for(folder: &Path) -> Result<Option<(Home, PathBuf)>, Ident
 /// Takes the steps that a crash has left of a rotation. To be called by whoever has the folder for itself.
 pub(crate) fn finish(folder: &Path, config: &KeyConfig) -> Result<(), IdentityError> {
     let heir = spoken_for(folder)?;
-    for home in HOMES {
+    for home in Home::ALL {
         let next = file(folder, Place::Next, home);
         if !is_there(&next)? {
             continue;
@@ -150,7 +149,7 @@ pub(crate) fn finish(folder: &Path, config: &KeyConfig) -> Result<(), IdentityEr
             leftover(&next, home, config)?;
             continue;
         }
-        for home in HOMES {
+        for home in Home::ALL {
             let current = file(folder, Place::Current, home);
             if is_there(&current)? {
                 rename(&current, &file(folder, Place::Old, home))?;
@@ -158,9 +157,11 @@ pub(crate) fn finish(folder: &Path, config: &KeyConfig) -> Result<(), IdentityEr
         }
         rename(&next, &file(folder, Place::Current, home))?;
     }
-    let current = |home| is_there(&file(folder, Place::Current, home));
-    let has_current = current(Home::Tpm)? || current(Home::Software)?;
-    for home in HOMES {
+    let mut has_current = false;
+    for home in Home::ALL {
+        has_current |= is_there(&file(folder, Place::Current, home))?;
+    }
+    for home in Home::ALL {
         let old = file(folder, Place::Old, home);
         if !is_there(&old)? {
             continue;
@@ -175,17 +176,21 @@ pub(crate) fn finish(folder: &Path, config: &KeyConfig) -> Result<(), IdentityEr
     Ok(())
 }
 
-/// Removes a key that is nobody's any more. One in a TPM that is away stays until that is back: the identity is elsewhere.
+/// Removes a key that is nobody's any more. One in a TPM that is away, or in a keychain that does not answer, stays until that
+/// is back: the identity is elsewhere.
 fn leftover(path: &Path, home: Home, config: &KeyConfig) -> Result<(), IdentityError> {
     match destroy(path, home, config) {
-        Err(IdentityError::Tpm(TpmKeyError::Tpm(_))) => Ok(()),
+        Err(
+            IdentityError::Tpm(TpmKeyError::Tpm(_))
+            | IdentityError::Enclave(EnclaveKeyError::Enclave(EnclaveError::Keychain(_))),
+        ) => Ok(()),
         other => other,
     }
 }
 
 /// Removes everything of an identity.
 pub(crate) fn forget(folder: &Path, config: &KeyConfig) -> Result<(), IdentityError> {
-    for home in HOMES {
+    for home in Home::ALL {
         for place in [Place::Next, Place::Old, Place::Current] {
             destroy(&file(folder, place, home), home, config)?;
         }
@@ -196,16 +201,19 @@ pub(crate) fn forget(folder: &Path, config: &KeyConfig) -> Result<(), IdentityEr
 
 fn destroy(path: &Path, home: Home, config: &KeyConfig) -> Result<(), IdentityError> {
     match home {
+        Home::SecureEnclave => Ok(delete_enclave_key(&config.enclave, path)?),
         Home::Tpm => Ok(delete_tpm_key(&config.tpm, path)?),
         Home::Software => Ok(SoftwareKey::delete(path)?),
     }
 }
 
-/// The public key of a file. One that cannot be read now is an error: a key must not be destroyed for that.
-fn point(path: &Path, home: Home) -> Result<[u8; 65], IdentityError> {
+/// The public key of a file; nothing when it was not made yet. One that cannot be read now is an error: a key must not be
+/// destroyed for that.
+fn point(path: &Path, home: Home) -> Result<Option<[u8; 65]>, IdentityError> {
     Ok(match home {
-        Home::Tpm => point_of_record(path)?,
-        Home::Software => SoftwareKey::open(path)?.public_point(),
+        Home::SecureEnclave => point_in_enclave(path)?,
+        Home::Tpm => Some(point_in_tpm(path)?),
+        Home::Software => Some(SoftwareKey::open(path)?.public_point()),
     })
 }
 
