@@ -145,6 +145,6 @@ pub fn confine(needs: &Needs) -> Report {
     #[cfg(target_os = "linux")]
     linux::confine(needs, &mut report);
     #[cfg(not(target_os = "linux"))]
-    let _ = needs;
+    let _ = (needs, &mut report);
     report
 }

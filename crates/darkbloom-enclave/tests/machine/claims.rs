@@ -31,6 +31,7 @@ macro_rules! each {
             a_key_that_does_not_sign_is_not_used
             the_previous_versions_key_stays_the_identity
             a_migration_that_cannot_be_made_makes_nothing
+            a_migration_that_gives_back_another_key_is_an_error
             two_who_find_the_previous_key_never_share_it
             a_key_that_was_there_is_never_replaced
             planted_keys_are_not_seen
@@ -57,7 +58,9 @@ fn made(keychain: &dyn Keychain, item: &Item) -> Point {
 
 #[track_caller]
 fn refused(keychain: &dyn Keychain, item: &Item, why: KeychainError) {
-    assert_eq!(load_or_create(keychain, item, Some(&previous())), Err(EnclaveError::Keychain(why)));
+    for previous in [Some(&previous()), None] {
+        assert_eq!(load_or_create(keychain, item, previous), Err(EnclaveError::Keychain(why)));
+    }
     assert!(!why.next_step().is_empty());
 }
 
@@ -234,11 +237,13 @@ pub fn a_migration_that_cannot_be_made_makes_nothing(reach: Reach) {
     let key = process.create(&previous()).unwrap();
     for status in [codes::DUPLICATE, codes::AUTH_FAILED, codes::INTERACTION_NOT_ALLOWED, -50] {
         mac.set(|faults| faults.rename = Some(status));
-        refused(&*process, &item(1), KeychainError::of_status(status));
+        let failed = load_or_create(&*process, &item(1), Some(&previous()));
+        assert_eq!(failed, Err(KeychainError::of_status(status).into()));
         assert_eq!((mac.labels(), mac.made()), (vec![PREVIOUS_LABEL.to_owned()], 1));
     }
     mac.set(|faults| (faults.rename, faults.broken_enclave) = (None, true));
-    refused(&*process, &item(1), KeychainError::AuthFailed);
+    let broken = load_or_create(&*process, &item(1), Some(&previous()));
+    assert_eq!(broken, Err(KeychainError::AuthFailed.into()));
     mac.set(|faults| faults.broken_enclave = false);
     assert_eq!(load_or_create(&*process, &item(1), Some(&previous())).unwrap().0, key);
     process.create(&previous()).unwrap();
@@ -246,6 +251,15 @@ pub fn a_migration_that_cannot_be_made_makes_nothing(reach: Reach) {
     let several = load_or_create(&*process, &item(2), Some(&previous()));
     assert_eq!(several, Err(EnclaveError::Several(PREVIOUS_LABEL.to_owned())), "nothing says which it is");
     assert_eq!(mac.made(), 3);
+}
+
+pub fn a_migration_that_gives_back_another_key_is_an_error(reach: Reach) {
+    let mac = Mac::default();
+    let process = reach(&mac.released());
+    process.create(&previous()).unwrap();
+    mac.set(|faults| faults.renames_another = true);
+    let migrated = load_or_create(&*process, &item(1), Some(&previous()));
+    assert_eq!(migrated, Err(EnclaveError::NotKept(item(1).label)));
 }
 
 pub fn two_who_find_the_previous_key_never_share_it(reach: Reach) {

@@ -62,6 +62,8 @@ pub struct Faults {
     pub create: Option<i32>,
     /// Each change of a label is answered with this status.
     pub rename: Option<i32>,
+    /// What has the new label then is another key.
+    pub renames_another: bool,
     /// Keys that are made are kept nowhere.
     pub keeps_nothing: bool,
     /// What is signed with a key that was kept is something else.
@@ -222,9 +224,13 @@ impl Process {
         if let Some(status) = state.faults.rename {
             return Err(status);
         }
+        let another = state.faults.renames_another.then(|| state.fresh(true));
         let mut found = state.data_protection.iter_mut().filter(|kept| sees(kept)).peekable();
         found.peek().ok_or(codes::NOT_FOUND)?;
-        found.for_each(|kept| to.clone_into(&mut kept.label));
+        for kept in found {
+            to.clone_into(&mut kept.label);
+            kept.key = another.clone().unwrap_or_else(|| kept.key.clone());
+        }
         Ok(())
     }
 
