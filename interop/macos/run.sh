@@ -54,18 +54,30 @@ linker() {
 # The compiler with that sysroot; its own parts are reached through links, for whichever place the toolchain has now.
 toolchain=$(rustc --print sysroot)
 for part in "$toolchain"/lib/rustlib/x86_64-*; do ln -sfn "$part" "$at/sysroot/lib/rustlib/"; done
-printf '#!/bin/sh\nexec %q --sysroot %q "$@"\n' "$toolchain/bin/rustc" "$at/sysroot" >"$at/rustc"
-chmod +x "$at/rustc"
+printf '#!/bin/sh\nexec %q --sysroot %q "$@"\n' "$toolchain/bin/rustc" "$at/sysroot" >"$at/rustc.new"
+chmod +x "$at/rustc.new"
+# Cargo compiles everything again for a compiler that is newer than what it made.
+cmp -s "$at/rustc.new" "$at/rustc" || mv "$at/rustc.new" "$at/rustc"
 # One place a clone, since cargo goes by the times of files.
 export CARGO_TARGET_DIR=$at/target-$(pwd | cksum | cut -d ' ' -f 1)
-export RUSTC=$at/rustc RUSTC_BOOTSTRAP=1
+export RUSTC=$at/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_AARCH64_APPLE_DARWIN_LINKER=$at/linker
 build=(-Zbuild-std=std,panic_abort --target "$target")
 
-say "types"
-(cd ../.. && cargo check --quiet --locked "${build[@]}" "${crates[@]/#/-pdarkbloom-}")
+say "types and lints"
+# Clippy finds the sysroot by itself.
+export SYSROOT=$at/sysroot
+(cd ../.. && cargo clippy --quiet --locked "${build[@]}" "${crates[@]/#/-pdarkbloom-}" -- -D warnings)
 say "numbers and names"
-cp ../../Cargo.lock Cargo.lock
-cargo check --quiet "${build[@]}" --bin numbers
+lock=$at/lock-$(cksum <../../Cargo.lock | cut -d ' ' -f 1)
+if [ -e "$lock" ]; then
+  cp "$lock" Cargo.lock
+else
+  cp ../../Cargo.lock Cargo.lock
+  cargo fetch --quiet || cannot "types hold; the numbers of Apple's headers cannot be had here"
+  cp Cargo.lock "$lock"
+fi
+cargo clippy --quiet "${build[@]}" --bins -- -D warnings
+unset SYSROOT
 
 [ -e "$at/zig/complete-$zig" ] || {
   say "fetching the linker"
@@ -86,7 +98,7 @@ cat >"$at/linker" <<SH
 arguments=()
 for argument in "\$@"; do
   case \$argument in
-    -liconv | -Wl,-dead_strip | -mmacosx-version-min=* | -arch) ;;
+    -liconv | -Wl,-dead_strip | -mmacosx-version-min=* | -arch | -isysroot | "\$SDKROOT") ;;
     arm64) arguments+=(-target aarch64-macos.12.0) ;;
     *) arguments+=("\$argument") ;;
   esac
@@ -95,7 +107,8 @@ exec $(printf %q "$at/zig/bin/python3") -m ziglang cc -F$(printf %q "$at/stubs")
 SH
 chmod +x "$at/linker"
 export ZIG_GLOBAL_CACHE_DIR=$at/zig-cache ZIG_LOCAL_CACHE_DIR=$at/zig-cache
-CARGO_TARGET_AARCH64_APPLE_DARWIN_LINKER=$at/linker cargo build --quiet "${build[@]}" --bin link
+# There is no SDK; one that is named is not looked for.
+SDKROOT=$at/stubs cargo build --quiet "${build[@]}" --bin link
 imports=$(python3 imports.py "$CARGO_TARGET_DIR/$target/debug/link")
 for framework in Security CoreFoundation; do
   found=$(awk -v "from=$framework" '$1 == from {print $2}' <<<"$imports" | LC_ALL=C sort)

@@ -67,7 +67,9 @@ impl KeychainError {
                 "restart the Mac; where the key does not sign then, run `darkbloom key delete` to begin a new identity"
             }
             Self::Unavailable => "run it as a user who is logged in, not as a service of the whole system",
-            Self::Absent => "name `software` or `tpm` in `key_homes` too, or use a Mac with Apple silicon or a T2 chip",
+            Self::Absent => {
+                "only Macs with Apple silicon or a T2 chip have one: elsewhere name `tpm` or `software` in `key_homes`"
+            }
             Self::NotFound | Self::Duplicate | Self::Status(_) | Self::Foreign(_) | Self::Malformed(_) => {
                 "run `darkbloom doctor keys`, which tries each step by itself, and look at the system's log"
             }

@@ -32,8 +32,8 @@ use std::time::Duration;
 
 use darkbloom_engine::ExecuteError;
 pub use darkbloom_keys as keys;
+use darkbloom_keys::{AccessGroup, Identity, IdentityError, IdentityKey as _, KeyHome, successions};
 pub use darkbloom_keys::{Home, KeyConfig};
-use darkbloom_keys::{Identity, IdentityError, IdentityKey as _, successions};
 use darkbloom_store::{OpenStoreError, ReceiptOutbox};
 use darkbloom_types::{Millis, NetworkId, ProviderId, SecretString};
 use tokio::sync::watch;
@@ -253,7 +253,11 @@ impl Provider {
             let outbox = ReceiptOutbox::open(&data.join(OUTBOX_FILE))?;
             let (identity, passed) = Identity::open(&data, &keys)?;
             for passed in &passed {
-                tracing::warn!(reason = %passed, "the identity key is in a weaker home: {}", passed.next_step);
+                tracing::warn!(reason = %passed, "a home that comes first cannot have the identity key: {}", passed.next_step);
+            }
+            let group = keys.enclave.group();
+            if identity.home() == KeyHome::SecureEnclave && *group != AccessGroup::Release {
+                tracing::warn!("the identity key is for development only: {}", group.describe());
             }
             let successions = successions(&data, &identity.public_point())?;
             let pin = agent::Pin::load(config.network, data.join("coordinator.pin"))?;

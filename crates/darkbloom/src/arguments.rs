@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use darkbloom_provider::Home;
+use darkbloom_provider::keys::AccessGroup;
 use darkbloom_types::{NetworkId, ProviderId, Tier};
 
 use crate::settings::{AcceleratorPolicy, Adapter, Memory, ROWS};
@@ -377,10 +378,10 @@ pub enum KeyAction {
         #[command(flatten)]
         place: KeyPlace,
         /// Where the new key is made; by default where the old one is.
-        #[arg(long, value_name = "tpm|software")]
+        #[arg(long, value_name = "secure_enclave|tpm|software")]
         to: Option<Home>,
     },
-    /// Remove it, from the TPM too. The next start makes a new identity.
+    /// Remove it, from the TPM or the keychain too. The next start makes a new identity.
     Delete {
         /// Where.
         #[command(flatten)]
@@ -408,8 +409,8 @@ pub struct KeyPlace {
 /// Where keys may live.
 #[derive(Debug, Clone, Default, Args)]
 pub struct KeyOptions {
-    /// Where a new identity key may be made, best first; by default in the TPM, else in a file.
-    #[arg(long = "key-home", value_name = "tpm|software", value_delimiter = ',')]
+    /// Where a new identity key may be made, best first; by default in the Secure Enclave, else in the TPM, else in a file.
+    #[arg(long = "key-home", value_name = "secure_enclave|tpm|software", value_delimiter = ',')]
     pub key_homes: Vec<Home>,
     /// The TPM: the kernel's device, or a socket behind which one speaks; by default /dev/tpmrm0.
     #[arg(long, value_name = "PATH")]
@@ -417,6 +418,9 @@ pub struct KeyOptions {
     /// Registers that a new key in the TPM is bound to: it signs only while they have the values that they have then.
     #[arg(long, value_name = "PCR", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(..24))]
     pub key_pcrs: Vec<u32>,
+    /// For development only: the keychain access group of a program that another team signed, whose keys no release can use.
+    #[arg(long, value_name = "GROUP")]
+    pub enclave_access_group: Option<AccessGroup>,
 }
 
 /// Where evidence about a provider's machine is found.

@@ -119,8 +119,7 @@ fn forget(place: &Place, yes: bool) -> Result<(), Failure> {
 /// What `doctor` says about keys: each home, and three things apart.
 pub fn availabilities(place: KeyPlace, settings: ProviderSettings) -> Result<Vec<Availability>, Failure> {
     let place = Place::of(place, settings)?;
-    let homes = [Home::Tpm, Home::Software];
-    Ok(homes.into_iter().map(|home| availability(home, &place.data, &place.config)).collect())
+    Ok(Home::ALL.into_iter().map(|home| availability(home, &place.data, &place.config)).collect())
 }
 
 /// One home as JSON.

@@ -12,6 +12,7 @@ use darkbloom_client::{
 };
 use darkbloom_coordinator::{ActivatorConfig, Config as CoordinatorConfig, Coordinator, StandaloneActivator};
 use darkbloom_harden::{Measure, Report};
+use darkbloom_provider::keys::Enclave;
 use darkbloom_provider::{
     Accelerator, AdapterFile, Config as ProviderConfig, EvidenceConfig, Exactness, Home, KeyConfig, LocalConfig,
     ModelConfig, Provider,
@@ -117,6 +118,9 @@ pub fn key_config(options: KeyOptions, settings: &ProviderSettings) -> Result<Ke
     }
     if let Some(tpm) = options.tpm.or_else(|| settings.tpm.clone()) {
         config.tpm = tpm;
+    }
+    if let Some(group) = options.enclave_access_group {
+        config.enclave = Enclave::of_this_machine(group);
     }
     Ok(config)
 }

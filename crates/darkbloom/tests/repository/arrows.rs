@@ -86,7 +86,14 @@ fn arrows_between_our_crates_run_one_way() {
     let rows: [&[&str]; 8] = [
         &["darkbloom-types"],
         &["darkbloom-wire", "darkbloom-content", "darkbloom-ledger", "darkbloom-batch"],
-        &["darkbloom-seal", "darkbloom-attest", "darkbloom-text", "darkbloom-dialect", "darkbloom-session"],
+        &[
+            "darkbloom-seal",
+            "darkbloom-attest",
+            "darkbloom-text",
+            "darkbloom-dialect",
+            "darkbloom-session",
+            "darkbloom-enclave",
+        ],
         &[
             "darkbloom-registry",
             "darkbloom-host",

@@ -180,7 +180,7 @@ fn a_machine_without_a_tpm_says_that_its_key_is_in_a_file() {
     let mut command = network.start_command("provider");
     command.arg("--tpm").arg(network.folder.path().join("no-tpm"));
     let (process, _) = Process::role(&mut command).unwrap();
-    process.logged("the identity key is in a weaker home: turn the TPM on in the firmware's settings");
+    process.logged("a home that comes first cannot have the identity key: turn the TPM on in the firmware's settings");
     assert!(network.folder.path().join("provider/identity.key").exists());
     let mut alone = network.start_command("other");
     alone.args(["--key-home", "tpm"]).arg("--tpm").arg(network.folder.path().join("no-tpm"));

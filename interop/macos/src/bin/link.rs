@@ -12,7 +12,9 @@ fn main() {
     let (folder, config) = (words.next().map(PathBuf::from).unwrap_or_default(), KeyConfig::default());
     println!("{:#?}", availability(Home::SecureEnclave, &folder, &config));
     match words.next().as_deref() {
-        Some("open") => println!("{:?}", Identity::open(&folder, &config).map(|(identity, passed)| (identity.where_made(), passed))),
+        Some("open") => {
+            println!("{:?}", Identity::open(&folder, &config).map(|(identity, passed)| (identity.where_made(), passed)))
+        }
         Some("delete") => println!("{:?}", delete(&folder, &config)),
         _ => {}
     }

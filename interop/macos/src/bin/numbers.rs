@@ -9,17 +9,18 @@ use objc2_core_foundation as cf;
 use objc2_security as security;
 
 use cf::{
-    CFArrayGetCount, CFArrayGetValueAtIndex, CFDataCreate, CFDataGetBytePtr, CFDataGetLength, CFDictionaryCreate, CFEqual,
-    CFErrorGetCode, CFErrorGetDomain, CFGetTypeID, CFNumberCreate, CFStringCreateWithBytes, kCFBooleanTrue,
+    CFArrayGetCount, CFArrayGetValueAtIndex, CFDataCreate, CFDataGetBytePtr, CFDataGetLength, CFDictionaryCreate,
+    CFEqual, CFErrorGetCode, CFErrorGetDomain, CFGetTypeID, CFNumberCreate, CFStringCreateWithBytes, kCFBooleanTrue,
     kCFErrorDomainOSStatus, kCFTypeDictionaryKeyCallBacks, kCFTypeDictionaryValueCallBacks,
 };
 use security::{
-    SecAccessControlCreateWithFlags, SecItemCopyMatching, SecItemDelete, SecItemUpdate, SecKeyCopyExternalRepresentation,
-    SecKeyCopyPublicKey, SecKeyCreateRandomKey, SecKeyCreateSignature, kSecAttrAccessControl, kSecAttrAccessGroup,
-    kSecAttrAccessibleAfterFirstUnlockThisDeviceOnly, kSecAttrApplicationTag, kSecAttrIsPermanent, kSecAttrKeyClass,
-    kSecAttrKeyClassPrivate, kSecAttrKeySizeInBits, kSecAttrKeyType, kSecAttrKeyTypeECSECPrimeRandom, kSecAttrTokenID,
-    kSecAttrTokenIDSecureEnclave, kSecClass, kSecClassKey, kSecKeyAlgorithmECDSASignatureMessageX962SHA256, kSecMatchLimit,
-    kSecMatchLimitAll, kSecPrivateKeyAttrs, kSecReturnRef, kSecUseDataProtectionKeychain, kSecValueRef,
+    SecAccessControlCreateWithFlags, SecItemCopyMatching, SecItemDelete, SecItemUpdate,
+    SecKeyCopyExternalRepresentation, SecKeyCopyPublicKey, SecKeyCreateRandomKey, SecKeyCreateSignature,
+    kSecAttrAccessControl, kSecAttrAccessGroup, kSecAttrAccessibleAfterFirstUnlockThisDeviceOnly,
+    kSecAttrApplicationTag, kSecAttrIsPermanent, kSecAttrKeyClass, kSecAttrKeyClassPrivate, kSecAttrKeySizeInBits,
+    kSecAttrKeyType, kSecAttrKeyTypeECSECPrimeRandom, kSecAttrTokenID, kSecAttrTokenIDSecureEnclave, kSecClass,
+    kSecClassKey, kSecKeyAlgorithmECDSASignatureMessageX962SHA256, kSecMatchLimit, kSecMatchLimitAll,
+    kSecPrivateKeyAttrs, kSecReturnRef, kSecUseDataProtectionKeychain, kSecValueRef,
 };
 
 const _: () = {
