@@ -60,6 +60,8 @@ chmod +x "$at/rustc.new"
 cmp -s "$at/rustc.new" "$at/rustc" || mv "$at/rustc.new" "$at/rustc"
 # One place a clone, since cargo goes by the times of files.
 export CARGO_TARGET_DIR=$at/target-$(pwd | cksum | cut -d ' ' -f 1)
+# Nobody debugs it.
+export CARGO_PROFILE_DEV_DEBUG=0
 export RUSTC=$at/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_AARCH64_APPLE_DARWIN_LINKER=$at/linker
 build=(-Zbuild-std=std,panic_abort --target "$target")
 

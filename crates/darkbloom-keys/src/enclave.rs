@@ -22,8 +22,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use darkbloom_enclave::{
-    ACCESS_GROUP, EnclaveError, Item, Keychain, KeychainError, Origin, PREVIOUS_LABEL, fresh_label, keychain,
-    load as load_key, load_or_create as load_or_create_key,
+    ACCESS_GROUP, EnclaveError, Item, Keychain, KeychainError, PREVIOUS_LABEL, fresh_label, keychain, load as load_key,
+    load_or_create as load_or_create_key,
 };
 use darkbloom_wire::{Algorithm, SignError, Signer};
 
@@ -128,6 +128,7 @@ impl Default for Enclave {
     }
 }
 
+/// A program has one keychain, so what can differ is whose keys.
 impl PartialEq for Enclave {
     fn eq(&self, other: &Self) -> bool {
         self.group == other.group
@@ -199,7 +200,7 @@ impl EnclaveKey {
     ///
     /// # Errors
     /// [`EnclaveKeyError`].
-    pub fn load_or_create(enclave: &Enclave, record: &Path) -> Result<(Self, Origin), EnclaveKeyError> {
+    pub fn load_or_create(enclave: &Enclave, record: &Path) -> Result<Self, EnclaveKeyError> {
         let previous = Item { label: PREVIOUS_LABEL.to_owned(), group: enclave.group.name().to_owned() };
         Self::open(enclave, record, Some(&previous))
     }
@@ -209,7 +210,7 @@ impl EnclaveKey {
     /// # Errors
     /// [`EnclaveKeyError`].
     pub(crate) fn load_or_create_anew(enclave: &Enclave, record: &Path) -> Result<Self, EnclaveKeyError> {
-        Ok(Self::open(enclave, record, None)?.0)
+        Self::open(enclave, record, None)
     }
 
     /// The key that this record says was made; nothing where it says of none.
@@ -223,16 +224,16 @@ impl EnclaveKey {
         }
     }
 
-    fn open(enclave: &Enclave, path: &Path, previous: Option<&Item>) -> Result<(Self, Origin), EnclaveKeyError> {
+    fn open(enclave: &Enclave, path: &Path, previous: Option<&Item>) -> Result<Self, EnclaveKeyError> {
         let (Record { item, key }, is_new) = match Record::load(path)? {
             Some(found) => (found, false),
             None => begin(enclave, path)?,
         };
         if let Some(point) = key {
-            return Ok((Self::load(enclave, item, point)?, Origin::Loaded));
+            return Self::load(enclave, item, point);
         }
         let keychain = &enclave.keychain;
-        let (point, origin) = load_or_create_key(&**keychain, &item, previous).or_else(|error| {
+        let (point, _) = load_or_create_key(&**keychain, &item, previous).or_else(|error| {
             // Nothing was made, and nobody knows the label: another home may have the identity.
             if is_new && keychain.keys(&item) == Err(KeychainError::NotFound) {
                 remove(path)?;
@@ -240,7 +241,7 @@ impl EnclaveKey {
             Err(EnclaveKeyError::from(error))
         })?;
         Record { item: item.clone(), key: Some(point) }.replace(path)?;
-        Ok((Self { keychain: keychain.clone(), item, point }, origin))
+        Ok(Self { keychain: keychain.clone(), item, point })
     }
 
     fn load(enclave: &Enclave, item: Item, point: [u8; 65]) -> Result<Self, EnclaveKeyError> {

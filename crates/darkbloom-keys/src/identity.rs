@@ -238,7 +238,7 @@ impl Identity {
 
     fn open_in(home: Home, path: &Path, config: &KeyConfig) -> Result<Self, IdentityError> {
         Ok(match home {
-            Home::SecureEnclave => Self::Enclave(Box::new(EnclaveKey::load_or_create(&config.enclave, path)?.0)),
+            Home::SecureEnclave => Self::Enclave(Box::new(EnclaveKey::load_or_create(&config.enclave, path)?)),
             Home::Tpm => Self::Tpm(Box::new(TpmKey::load_or_create(&config.tpm, path, &config.pcrs)?.0)),
             Home::Software => Self::Software(SoftwareKey::load_or_create(path)?),
         })

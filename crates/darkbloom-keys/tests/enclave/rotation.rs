@@ -52,7 +52,7 @@ fn a_rotation_that_a_crash_cut_short_is_finished_or_taken_back() {
         let config = released(&mac);
         let old = opened(folder.path(), &config);
         let next = folder.path().join("identity.next.enclave");
-        let new = EnclaveKey::load_or_create(&config.enclave, &next).unwrap().0.public_point();
+        let new = EnclaveKey::load_or_create(&config.enclave, &next).unwrap().public_point();
         if signed_out {
             // Before the record said which key it is.
             let record = fs::read_to_string(&next).unwrap();

@@ -186,6 +186,13 @@ fn a_machine_without_a_tpm_says_that_its_key_is_in_a_file() {
     alone.args(["--key-home", "tpm"]).arg("--tpm").arg(network.folder.path().join("no-tpm"));
     let ended = Process::role(&mut alone).err().expect("there is no home");
     ended.failed_saying(&["no identity can be made: tpm: there is no TPM at", "hint: turn the TPM on"]);
+    let mut no_mac = network.start_command("other");
+    no_mac.args(["--key-home", "secure_enclave"]);
+    let ended = Process::role(&mut no_mac).err().expect("there is no home");
+    ended.failed_saying(&[
+        "no identity can be made: secure_enclave: this machine has no Secure Enclave",
+        "hint: only Macs with Apple silicon",
+    ]);
 }
 
 /// `darkbloom verify provider`, with the pin and nothing else.
