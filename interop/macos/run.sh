@@ -17,11 +17,11 @@ cannot() { say "SKIPPED: $*"; exit 2; }
 # Sources of the standard library, as Debian has them for the pinned release, found with a configuration of apt's own.
 sources() {
   local apt=$at/apt mirror version options
-  mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" && : >"$apt/status" || return 1
+  mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/none" && : >"$apt/status" || return 1
   mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Component: main' | grep -m1 '/debian/*$') || return 1
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie-backports main" >"$apt/sources.list"
   options=(-o "Dir::State=$apt" -o "Dir::State::lists=$apt/lists" -o "Dir::State::status=$apt/status" -o "Dir::Cache=$apt/cache"
-    -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::Etc::preferencesparts=-
+    -o "Dir::Etc::sourcelist=$apt/sources.list" -o "Dir::Etc::sourceparts=$apt/none" -o "Dir::Etc::preferencesparts=$apt/none"
     -o "APT::Sandbox::User=$(id -un)" -o APT::Update::Post-Invoke::= -qq)
   apt-get "${options[@]}" update >&2 || return 1
   version=$(apt-cache "${options[@]}" madison rust-src | awk -v "release=$rust+" 'index($3, release) == 1 {print $3; exit}') || return 1
