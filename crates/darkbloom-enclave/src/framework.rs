@@ -19,7 +19,7 @@ use p256::ecdsa::Signature;
 
 use crate::{Item, Keychain, KeychainError, Point, codes, verifies};
 use bindings::*;
-use objects::{Array, Data, Dictionary, Object, made, number, text};
+use objects::{Array, Data, Dictionary, Lent, Object, constant, made, number, text};
 
 /// What is signed to see that an enclave works.
 const TRIAL: &[u8] = b"darkbloom/v1/enclave-trial";
@@ -29,10 +29,10 @@ pub struct SecurityFramework;
 
 impl Keychain for SecurityFramework {
     fn try_enclave(&self) -> Result<(), KeychainError> {
-        let private = Dictionary::new(&[(is_access_control(), usable_alone()?.raw())])?;
-        let key = random_key(&[], &private)?;
-        let signature = signature(key.raw(), TRIAL)?;
-        if verifies(&point(key.raw())?, TRIAL, &signature) {
+        let control = usable_alone()?;
+        let key = random_key(&[], &Dictionary::new(&[(constant!(kSecAttrAccessControl), control.lent())])?)?;
+        let signature = signature(key.lent(), TRIAL)?;
+        if verifies(&point(key.lent())?, TRIAL, &signature) {
             Ok(())
         } else {
             Err(KeychainError::Malformed("a new key's signature does not verify"))
@@ -46,18 +46,14 @@ impl Keychain for SecurityFramework {
 
     fn create(&self, item: &Item) -> Result<Point, KeychainError> {
         let (tag, group, control) = (Data::new(item.label.as_bytes())?, text(&item.group)?, usable_alone()?);
-        // SAFETY: constants of the frameworks, which live as long as the process.
-        let private = unsafe {
-            Dictionary::new(&[
-                (kSecAttrIsPermanent, kCFBooleanTrue),
-                (kSecAttrApplicationTag, tag.raw()),
-                (kSecAttrAccessGroup, group.raw()),
-                (kSecAttrAccessControl, control.raw()),
-            ])
-        }?;
-        // SAFETY: as above.
-        let kept = unsafe { (kSecUseDataProtectionKeychain, kCFBooleanTrue) };
-        point(random_key(&[kept], &private)?.raw())
+        let private = Dictionary::new(&[
+            (constant!(kSecAttrIsPermanent), constant!(kCFBooleanTrue)),
+            (constant!(kSecAttrApplicationTag), tag.lent()),
+            (constant!(kSecAttrAccessGroup), group.lent()),
+            (constant!(kSecAttrAccessControl), control.lent()),
+        ])?;
+        let kept = [(constant!(kSecUseDataProtectionKeychain), constant!(kCFBooleanTrue))];
+        point(random_key(&kept, &private)?.lent())
     }
 
     fn sign(&self, item: &Item, key: &Point, message: &[u8]) -> Result<[u8; 64], KeychainError> {
@@ -65,34 +61,29 @@ impl Keychain for SecurityFramework {
     }
 
     fn rename(&self, item: &Item, to: &Item) -> Result<(), KeychainError> {
-        let (query, tag) = (Query::of(item)?, Data::new(to.label.as_bytes())?);
-        // SAFETY: both dictionaries are alive; a constant of the framework lives as long as the process.
-        let status = unsafe {
-            let change = Dictionary::new(&[(kSecAttrApplicationTag, tag.raw())])?;
-            SecItemUpdate(query.dictionary(&[])?.raw(), change.raw())
-        };
-        done(status)
+        let tag = Data::new(to.label.as_bytes())?;
+        let query = Query::of(item)?.dictionary(&[])?;
+        let change = Dictionary::new(&[(constant!(kSecAttrApplicationTag), tag.lent())])?;
+        // SAFETY: both are dictionaries, and alive.
+        done(unsafe { SecItemUpdate(query.lent().raw(), change.lent().raw()) })
     }
 
     fn withdraw(&self, item: &Item, key: &Point) -> Result<(), KeychainError> {
         Query::of(item)?.with(key, |key| {
-            // SAFETY: the key is alive while it is lent; constants of the frameworks live as long as the process.
-            let status = unsafe {
-                let this_one = Dictionary::new(&[
-                    (kSecClass, kSecClassKey),
-                    (kSecValueRef, key),
-                    (kSecUseDataProtectionKeychain, kCFBooleanTrue),
-                ])?;
-                SecItemDelete(this_one.raw())
-            };
-            done(status)
+            let this_one = Dictionary::new(&[
+                (constant!(kSecClass), constant!(kSecClassKey)),
+                (constant!(kSecValueRef), key),
+                (constant!(kSecUseDataProtectionKeychain), constant!(kCFBooleanTrue)),
+            ])?;
+            // SAFETY: it is a dictionary, and alive.
+            done(unsafe { SecItemDelete(this_one.lent().raw()) })
         })
     }
 
     fn delete(&self, item: &Item) -> Result<(), KeychainError> {
         let query = Query::of(item)?.dictionary(&[])?;
-        // SAFETY: the dictionary is alive.
-        done(unsafe { SecItemDelete(query.raw()) })
+        // SAFETY: it is a dictionary, and alive.
+        done(unsafe { SecItemDelete(query.lent().raw()) })
     }
 }
 
@@ -111,37 +102,33 @@ impl Query {
         Ok(Self { tag: Data::new(item.label.as_bytes())?, group: text(&item.group)? })
     }
 
-    fn dictionary(&self, more: &[(Ref, Ref)]) -> Result<Dictionary, KeychainError> {
-        // SAFETY: constants of the frameworks, which live as long as the process.
-        let this = unsafe {
-            [
-                (kSecClass, kSecClassKey),
-                (kSecAttrKeyClass, kSecAttrKeyClassPrivate),
-                (kSecAttrTokenID, kSecAttrTokenIDSecureEnclave),
-                (kSecAttrApplicationTag, self.tag.raw()),
-                (kSecAttrAccessGroup, self.group.raw()),
-                (kSecUseDataProtectionKeychain, kCFBooleanTrue),
-            ]
-        };
+    fn dictionary(&self, more: &[(Lent, Lent)]) -> Result<Dictionary, KeychainError> {
+        let this = [
+            (constant!(kSecClass), constant!(kSecClassKey)),
+            (constant!(kSecAttrKeyClass), constant!(kSecAttrKeyClassPrivate)),
+            (constant!(kSecAttrTokenID), constant!(kSecAttrTokenIDSecureEnclave)),
+            (constant!(kSecAttrApplicationTag), self.tag.lent()),
+            (constant!(kSecAttrAccessGroup), self.group.lent()),
+            (constant!(kSecUseDataProtectionKeychain), constant!(kCFBooleanTrue)),
+        ];
         Dictionary::new(&[&this, more].concat())
     }
 
     /// All keys of the item.
     fn find(&self) -> Result<Array, KeychainError> {
+        let all = (constant!(kSecMatchLimit), constant!(kSecMatchLimitAll));
+        let query = self.dictionary(&[all, (constant!(kSecReturnRef), constant!(kCFBooleanTrue))])?;
         let mut found = null();
-        // SAFETY: constants as above; the dictionary is alive; the answer is written to a local and owned by the caller.
-        let status = unsafe {
-            let query = self.dictionary(&[(kSecMatchLimit, kSecMatchLimitAll), (kSecReturnRef, kCFBooleanTrue)])?;
-            SecItemCopyMatching(query.raw(), &raw mut found)
-        };
-        done(status)?;
-        let found = Array::of(Object::owned(found)?)?;
+        // SAFETY: it is a dictionary, and alive; the answer's place lives as long as the call.
+        done(unsafe { SecItemCopyMatching(query.lent().raw(), &raw mut found) })?;
+        // SAFETY: what was found is the caller's.
+        let found = Array::of(unsafe { Object::owned(found) }?)?;
         // Only the keychain's own word for it leads to a new key.
         if found.items().len() == 0 { Err(KeychainError::Malformed("a list of no keys")) } else { Ok(found) }
     }
 
     /// Lends one key of the item.
-    fn with<T>(&self, key: &Point, use_it: impl FnOnce(Ref) -> Result<T, KeychainError>) -> Result<T, KeychainError> {
+    fn with<T>(&self, key: &Point, use_it: impl FnOnce(Lent) -> Result<T, KeychainError>) -> Result<T, KeychainError> {
         let found = self.find()?;
         for item in found.items() {
             if point(item)? == *key {
@@ -153,52 +140,40 @@ impl Query {
 }
 
 /// A key that the enclave makes.
-fn random_key(more: &[(Ref, Ref)], private: &Dictionary) -> Result<Object, KeychainError> {
+fn random_key(more: &[(Lent, Lent)], private: &Dictionary) -> Result<Object, KeychainError> {
     let bits = number(256)?;
-    // SAFETY: constants of the frameworks live as long as the process.
-    let this = unsafe {
-        [
-            (kSecAttrKeyType, kSecAttrKeyTypeECSECPrimeRandom),
-            (kSecAttrKeySizeInBits, bits.raw()),
-            (kSecAttrTokenID, kSecAttrTokenIDSecureEnclave),
-            (kSecPrivateKeyAttrs, private.raw()),
-        ]
-    };
+    let this = [
+        (constant!(kSecAttrKeyType), constant!(kSecAttrKeyTypeECSECPrimeRandom)),
+        (constant!(kSecAttrKeySizeInBits), bits.lent()),
+        (constant!(kSecAttrTokenID), constant!(kSecAttrTokenIDSecureEnclave)),
+        (constant!(kSecPrivateKeyAttrs), private.lent()),
+    ];
     let parameters = Dictionary::new(&[&this, more].concat())?;
-    // SAFETY: the dictionary is alive, and the error is written to a place that lives as long as the call.
-    made(|error| unsafe { SecKeyCreateRandomKey(parameters.raw(), error) })
+    // SAFETY: it is a dictionary, and alive; what is made is the caller's, and so is an error.
+    unsafe { made(|error| SecKeyCreateRandomKey(parameters.lent().raw(), error)) }
 }
 
 /// Who may use a key: programs on this machine, from its first unlock after a start on, without anybody present.
 fn usable_alone() -> Result<Object, KeychainError> {
-    // SAFETY: a constant of the framework, and the error's place lives as long as the call.
-    made(|error| unsafe {
-        let protection = kSecAttrAccessibleAfterFirstUnlockThisDeviceOnly;
-        SecAccessControlCreateWithFlags(null(), protection, codes::PRIVATE_KEY_USAGE, error)
-    })
-}
-
-fn is_access_control() -> Ref {
-    // SAFETY: a constant of the framework, which lives as long as the process.
-    unsafe { kSecAttrAccessControl }
+    let protection = constant!(kSecAttrAccessibleAfterFirstUnlockThisDeviceOnly);
+    // SAFETY: a protection that the framework names; what is made is the caller's, and so is an error.
+    unsafe { made(|error| SecAccessControlCreateWithFlags(null(), protection.raw(), codes::PRIVATE_KEY_USAGE, error)) }
 }
 
 /// The public point of a private key.
-fn point(key: Ref) -> Result<Point, KeychainError> {
-    // SAFETY: the key is alive while it is lent.
-    let public = Object::owned(unsafe { SecKeyCopyPublicKey(key) })?;
-    // SAFETY: the public key is alive, and the error's place lives as long as the call.
-    let bytes = made(|error| unsafe { SecKeyCopyExternalRepresentation(public.raw(), error) })?;
+fn point(key: Lent) -> Result<Point, KeychainError> {
+    // SAFETY: the key is alive while it is lent; what is copied is the caller's.
+    let public = unsafe { Object::owned(SecKeyCopyPublicKey(key.raw())) }?;
+    // SAFETY: the public key is alive; what is copied is the caller's, and so is an error.
+    let bytes = unsafe { made(|error| SecKeyCopyExternalRepresentation(public.lent().raw(), error)) }?;
     let point = Data::of(bytes)?.to_vec();
     point.try_into().map_err(|_| KeychainError::Malformed("no public key on P-256"))
 }
 
-fn signature(key: Ref, message: &[u8]) -> Result<[u8; 64], KeychainError> {
-    let message = Data::new(message)?;
-    // SAFETY: key and message are alive, and the error's place lives as long as the call.
-    let der = made(|error| unsafe {
-        SecKeyCreateSignature(key, kSecKeyAlgorithmECDSASignatureMessageX962SHA256, message.raw(), error)
-    })?;
+fn signature(key: Lent, message: &[u8]) -> Result<[u8; 64], KeychainError> {
+    let (message, algorithm) = (Data::new(message)?, constant!(kSecKeyAlgorithmECDSASignatureMessageX962SHA256));
+    // SAFETY: key and message are alive; what is made is the caller's, and so is an error.
+    let der = unsafe { made(|error| SecKeyCreateSignature(key.raw(), algorithm.raw(), message.lent().raw(), error)) }?;
     let signature = Signature::from_der(&Data::of(der)?.to_vec());
     Ok(signature.map_err(|_| KeychainError::Malformed("no ECDSA signature"))?.to_bytes().into())
 }

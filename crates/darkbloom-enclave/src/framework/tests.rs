@@ -107,20 +107,19 @@ fn faults(call: impl FnOnce()) -> Vec<String> {
 #[test]
 fn what_is_wrong_with_objects_is_told() {
     let data = || {
-        // SAFETY: the bytes live for ever.
-        let made = unsafe { CFDataCreate(null(), b"data".as_ptr(), 4) };
-        Object::owned(made).unwrap()
+        // SAFETY: the bytes live for ever, and what is made is the caller's.
+        unsafe { Object::owned(CFDataCreate(null(), b"data".as_ptr(), 4)) }.unwrap()
     };
     assert_eq!(faults(|| drop(data())), [""; 0]);
     assert_eq!(faults(|| std::mem::forget(data())).len(), 1, "not released");
     // SAFETY: the stand-in's objects are numbers that are looked up, so that wrong ones can be tried.
     unsafe {
-        assert_eq!(faults(|| CFRelease(data().raw())).len(), 1, "released twice");
+        assert_eq!(faults(|| CFRelease(data().lent().raw())).len(), 1, "released twice");
         assert_eq!(faults(|| CFRelease(null())).len(), 1);
         assert_eq!(faults(|| CFRelease(kSecClass)).len(), 1, "not the caller's");
-        assert_ne!(faults(|| assert_eq!(CFErrorGetCode(data().raw()), 0)), [""; 0], "of another kind");
+        assert_ne!(faults(|| assert_eq!(CFErrorGetCode(data().lent().raw()), 0)), [""; 0], "of another kind");
         let after = faults(|| {
-            let gone = data().raw();
+            let gone = data().lent().raw();
             assert_eq!(CFDataGetLength(gone), 0);
         });
         assert_ne!(after, [""; 0], "used after it was released");
