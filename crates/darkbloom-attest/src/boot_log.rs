@@ -1,33 +1,66 @@
 //! What firmware logged of what it booted (TCG PC Client Platform Firmware Profile 1.06, section 10).
 //!
-//! Anybody can write a log. It counts for a register that it leads to: extended with the log's entries, in their order, it has
-//! the value that the TPM quoted.
+//! Anybody can write a log. It counts for a register that it leads to: extended with the log's digests, in their order, it has
+//! the value that the TPM quoted. Nothing but digests is believed: what kind of entry one is of, and what it is a digest of, is
+//! in no register, and whoever has the machine can extend one further with whatever he likes. So what counts is digests that
+//! are known beforehand, and where they stand.
+
+use std::sync::LazyLock;
 
 use darkbloom_types::armed;
 use darkbloom_wire::BootEvent;
 use sha2::{Digest as _, Sha256};
 
-/// Kinds of entries.
-const EV_SEPARATOR: u32 = 0x0000_0004;
-const EV_EFI_VARIABLE_DRIVER_CONFIG: u32 = 0x8000_0001;
-const EV_EFI_BOOT_SERVICES_APPLICATION: u32 = 0x8000_0003;
-const EV_EFI_ACTION: u32 = 0x8000_0007;
-
-/// The register of what was booted: the loader and all that it had the firmware load.
+/// The register of drivers that the firmware started: those on cards, and those that its settings name.
+const DRIVERS: u32 = 2;
+/// The register of what was booted: the loader, and all that it had the firmware start.
 const BOOTED: u32 = 4;
 /// The register of Secure Boot.
 const SECURE_BOOT: u32 = 7;
-/// A variable's entry (`UEFI_VARIABLE_DATA`): the namespace of those that UEFI defines, as bytes.
+
+/// UEFI's own variables have this namespace (`8be4df61-93ca-11d2-aa0d-00e098032b8c`).
 const GLOBAL: [u8; 16] =
     [0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c];
+/// What the firmware says in words of its going on, in the register of what was booted.
+const GOING_ON: [&str; 2] =
+    ["Calling EFI Application from Boot Option", "Returning from EFI Application from Boot Option"];
+/// What it says of a machine that is open: its debugger is on, or devices may write to memory.
+const OPEN: [&str; 2] = ["UEFI Debug Mode", "DMA Protection Disabled"];
+
+/// Digests that mean something wherever they stand.
+struct Known {
+    separator: [u8; 32],
+    secure: [u8; 32],
+    insecure: [u8; 32],
+    going_on: [[u8; 32]; 2],
+    open: [[u8; 32]; 2],
+}
+
+static KNOWN: LazyLock<Known> = LazyLock::new(|| {
+    let digest = |bytes: &[u8]| <[u8; 32]>::from(Sha256::digest(bytes));
+    // A variable's entry (`UEFI_VARIABLE_DATA`): namespace, characters of the name, bytes of the value, name, value.
+    let secure_boot = |value: u8| {
+        let name: Vec<u8> = "SecureBoot".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        digest(&[&GLOBAL[..], &10_u64.to_le_bytes(), &1_u64.to_le_bytes(), &name, &[value]].concat())
+    };
+    let words = |texts: [&str; 2]| texts.map(|text| digest(text.as_bytes()));
+    Known {
+        separator: digest(&[0; 4]),
+        secure: secure_boot(1),
+        insecure: secure_boot(0),
+        going_on: words(GOING_ON),
+        open: words(OPEN),
+    }
+});
 
 /// What a log says of the registers that it leads to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BootLog {
-    /// Whether Secure Boot was on; nothing where register 7 is not led to, or its log does not say, or says both.
+    /// Whether Secure Boot was on; nothing where register 7 is not led to, or does not begin with its state, or where the
+    /// firmware says that the machine was open. Whose keys it asks for is the owner's choice: it says nothing by itself.
     pub secure_boot: Option<bool>,
-    /// What was booted, in order: the Authenticode digests (SHA-256) of programs that the firmware started. Nothing where
-    /// register 4 is not led to, or was extended with something else too.
+    /// The digests of everything that the firmware started, drivers first: of programs their Authenticode digests (SHA-256).
+    /// Nothing where registers 2 and 4 are not led to. What was extended afterwards by others is among them.
     pub booted: Option<Vec<[u8; 32]>>,
 }
 
@@ -36,71 +69,40 @@ impl BootLog {
     #[must_use]
     pub fn replay(log: &[BootEvent], quoted: &[(u32, [u8; 32])]) -> Self {
         let of = |pcr: u32| {
-            let events: Vec<_> = log.iter().filter(|event| event.pcr == pcr).collect();
-            let leads = quoted.contains(&(pcr, replayed(&events))) || !armed!("boot_log_replay");
-            (leads && !events.is_empty()).then_some(events)
+            let digests: Vec<[u8; 32]> =
+                log.iter().filter(|event| event.pcr == pcr).map(|event| event.digest).collect();
+            let leads = quoted.contains(&(pcr, replayed(&digests))) || !armed!("boot_log_replay");
+            (leads && !digests.is_empty()).then_some(digests)
         };
-        Self {
-            secure_boot: of(SECURE_BOOT).and_then(|events| secure_boot(&events)),
-            booted: of(BOOTED).and_then(|events| booted(&events)),
-        }
+        let booted = || Some([started(&of(DRIVERS)?), started(&of(BOOTED)?)].concat());
+        Self { secure_boot: of(SECURE_BOOT).and_then(|digests| secure_boot(&digests)), booted: booted() }
     }
 }
 
-/// The value that entries give a register, which starts with zeros.
-fn replayed(events: &[&BootEvent]) -> [u8; 32] {
-    let extended = |value: [u8; 32], event: &&BootEvent| {
-        Sha256::new().chain_update(value).chain_update(event.digest).finalize().into()
-    };
-    events.iter().fold([0; 32], extended)
+/// The value that digests give a register, which starts with zeros.
+fn replayed(digests: &[[u8; 32]]) -> [u8; 32] {
+    let extended =
+        |value: [u8; 32], digest: &[u8; 32]| Sha256::new().chain_update(value).chain_update(digest).finalize();
+    digests.iter().fold([0; 32], |value, digest| extended(value, digest).into())
 }
 
-/// Whether an entry's contents are what its digest is of.
-fn holds(event: &BootEvent) -> bool {
-    !armed!("boot_log_data") || Sha256::digest(&event.data)[..] == event.digest
-}
-
-fn secure_boot(events: &[&BootEvent]) -> Option<bool> {
-    // The state that counts is the one before anything was started: the separator ends that.
-    let before = || events.iter().take_while(|event| event.kind != EV_SEPARATOR);
-    // Firmware says here in words that its debugger is on, or that devices may write to memory.
-    if before().any(|event| event.kind == EV_EFI_ACTION) {
-        return None;
+/// The state stands first: no program runs before it, so nobody can put one there.
+fn secure_boot(digests: &[[u8; 32]]) -> Option<bool> {
+    let before = digests.iter().take_while(|digest| **digest != KNOWN.separator);
+    let mut open = before.filter(|digest| KNOWN.open.contains(*digest));
+    let first = if armed!("boot_log_first") { digests.first() } else { digests.last() };
+    match *first? {
+        _ if open.next().is_some() => None,
+        digest if digest == KNOWN.secure => Some(true),
+        digest if digest == KNOWN.insecure => Some(false),
+        _ => None,
     }
-    let variables = before().filter(|event| event.kind == EV_EFI_VARIABLE_DRIVER_CONFIG && holds(event));
-    let mut states = variables.filter_map(|event| {
-        let (name, value) = global_variable(&event.data)?;
-        (name == utf16("SecureBoot")).then_some(value == [1])
-    });
-    let state = states.next()?;
-    states.next().is_none().then_some(state)
 }
 
-fn utf16(text: &str) -> Vec<u8> {
-    text.encode_utf16().flat_map(u16::to_le_bytes).collect()
-}
-
-/// Name and value of one of UEFI's own variables: namespace, two lengths of 8 bytes (in characters and in bytes), both.
-fn global_variable(data: &[u8]) -> Option<(&[u8], &[u8])> {
-    let data = data.strip_prefix(&GLOBAL)?;
-    let (name_chars, data) = data.split_first_chunk()?;
-    let (value_bytes, data) = data.split_first_chunk()?;
-    let name_bytes = usize::try_from(u64::from_le_bytes(*name_chars)).ok()?.checked_mul(2)?;
-    let (name, value) = data.split_at_checked(name_bytes)?;
-    (u64::from_le_bytes(*value_bytes) == value.len() as u64).then_some((name, value))
-}
-
-fn booted(events: &[&BootEvent]) -> Option<Vec<[u8; 32]>> {
-    let mut booted = Vec::new();
-    for event in events {
-        match event.kind {
-            EV_EFI_BOOT_SERVICES_APPLICATION => booted.push(event.digest),
-            // What the firmware says about its own going on, in words.
-            EV_EFI_ACTION | EV_SEPARATOR if holds(event) => {}
-            _ => return None,
-        }
-    }
-    Some(booted)
+/// Everything but the firmware's words about its own going on, of which no program is the digest.
+fn started(digests: &[[u8; 32]]) -> Vec<[u8; 32]> {
+    let words = |digest: &&[u8; 32]| **digest != KNOWN.separator && !KNOWN.going_on.contains(*digest);
+    digests.iter().filter(words).copied().collect()
 }
 
 #[cfg(test)]

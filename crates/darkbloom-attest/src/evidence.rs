@@ -20,6 +20,8 @@ pub(crate) struct Findings {
     pub proven: Tier,
     /// What hardware measured.
     pub measured: Vec<Measured>,
+    /// When somebody's word that it relies on ends, if that is so.
+    pub until: Option<UnixMillis>,
 }
 
 /// What is proven by a statement's evidence, and what hardware measured. Evidence that does not hold proves nothing and is
@@ -30,7 +32,7 @@ pub(crate) fn examine(
     now: UnixMillis,
     claims: &mut Vec<Claim>,
 ) -> Findings {
-    let (mut proven, mut measured) = (Tier::SelfSigned, Vec::new());
+    let (mut until, mut proven, mut measured) = (None, Tier::SelfSigned, Vec::new());
     let nonce = epoch_nonce(&statement.sealing_key, &statement.receipt_key, &statement.identity, statement.not_before);
     let mut seen: Vec<&str> = Vec::new();
     for evidence in &statement.evidence.0 {
@@ -42,7 +44,7 @@ pub(crate) fn examine(
             TPM_EVIDENCE if first => match verify_tpm(&evidence.bytes, &statement.identity, &nonce, trust, now) {
                 Ok(found) => {
                     claims.extend(tpm_claims(&found));
-                    proven = Tier::Hardware;
+                    (proven, until) = (Tier::Hardware, Some(found.activated_until));
                     measured.push(Measured::Tpm { registers: found.pcrs, log: found.log });
                 }
                 Err(error) => claims.push(not_proven("tpm_not_proven", error.to_string())),
@@ -77,7 +79,7 @@ pub(crate) fn examine(
             freshness: Freshness::Epoch,
         });
     }
-    Findings { tier, proven, measured }
+    Findings { tier, proven, measured, until }
 }
 
 fn not_proven(name: &'static str, why: String) -> Claim {
@@ -91,7 +93,7 @@ fn by_hardware(name: &'static str, value: String) -> Claim {
 
 fn tpm_claims(found: &TpmFindings) -> Vec<Claim> {
     let held = if found.policy {
-        "the identity key is in a TPM, cannot leave it, and signs only what was booted when it was made"
+        "the identity key is in a TPM, cannot leave it, and signs only under a policy"
     } else {
         "the identity key is in a TPM and cannot leave it"
     };
@@ -137,6 +139,8 @@ fn snp_claims(found: &SnpFindings) -> Vec<Claim> {
         },
         by_hardware("snp_levels", found.levels.to_string()),
         by_hardware("snp_measurement", hex::encode(found.measurement)),
+        by_hardware("snp_policy", found.policy.words()),
+        by_hardware("snp_platform", found.platform.words()),
     ];
     if found.host_data != [0; 32] {
         claims.push(by_hardware("snp_host_data", hex::encode(found.host_data)));

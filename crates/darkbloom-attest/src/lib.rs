@@ -32,7 +32,7 @@ pub use limits::{Defence, Undefended, undefended};
 pub use manifest::{SINGLE_FILE, weights_root};
 pub use measurements::{MEASUREMENTS_BYTES_MAX, Measured, Measurements, MeasurementsError};
 pub use policy::{Assessment, Mode, POLICY_BYTES_MAX, Policy, PolicyError};
-pub use snp::{Product, SnpError, SnpFindings, SnpLevels, verify_snp};
+pub use snp::{Product, SnpBits, SnpError, SnpFindings, SnpLevels, verify_snp};
 pub use statement::{
     Claim, ClaimSource, Freshness, StatementError, Trust, TrustPolicy, Verdict, verify_challenge, verify_epoch_proof,
     verify_statement,

@@ -6,7 +6,7 @@
 //! ```toml
 //! [[accepted]]
 //! release = "image-7"
-//! tpm = { secure_boot = true, booted = ["3d45…"], registers = { "11" = "65ca…" } }
+//! tpm = { firmware = ["77ab…"], secure_boot = true, booted = ["3d45…"], registers = { "11" = "65ca…" } }
 //!
 //! [[accepted]]
 //! release = "guest-3"
@@ -19,12 +19,16 @@ use darkbloom_types::{Tier, armed};
 use serde::Deserialize;
 
 use crate::boot_log::BootLog;
-use crate::snp::{Product, SnpFindings, SnpLevels};
+use crate::snp::{Product, SnpBits, SnpFindings, SnpLevels};
 
 /// Largest file of accepted releases, in bytes: thousands of values.
 pub const MEASUREMENTS_BYTES_MAX: usize = 48 << 10;
-/// Registers of one bank.
-const PCRS: u32 = 24;
+/// Registers that nobody can set back before the next start: the others count for nothing.
+const PCRS: u32 = 16;
+/// The register of the firmware itself: another firmware could extend the others with whatever it likes.
+const FIRMWARE: u32 = 0;
+/// The registers of what the firmware started.
+const STARTED: [u32; 2] = [2, 4];
 
 /// Why a text says nothing about releases.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,7 +64,9 @@ impl Measured {
     pub fn as_accepted(&self) -> String {
         match self {
             Self::Tpm { registers, log } => {
-                let mut demands = Vec::new();
+                let value = |pcr: u32| registers.iter().find(|(index, _)| *index == pcr).map(|(_, value)| value);
+                let firmware = value(FIRMWARE).map_or_else(String::new, hex::encode);
+                let mut demands = vec![format!("firmware = [\"{firmware}\"]")];
                 if log.secure_boot == Some(true) {
                     demands.push("secure_boot = true".to_owned());
                 }
@@ -69,18 +75,19 @@ impl Measured {
                     demands.push(format!("booted = [{}]", booted.join(", ")));
                 }
                 // What nothing was measured into says nothing.
-                let extended = registers.iter().filter(|(_, value)| *value != [0; 32]);
+                let extended = registers.iter().filter(|(pcr, value)| *pcr != FIRMWARE && *value != [0; 32]);
                 let register = |(pcr, value): &(u32, [u8; 32])| format!("\"{pcr}\" = \"{}\"", hex::encode(value));
                 let extended: Vec<_> = extended.map(register).collect();
                 demands.push(format!("registers = {{ {} }}", extended.join(", ")));
                 format!("tpm = {{ {} }}", demands.join(", "))
             }
-            Self::Snp(SnpFindings { product, measurement, levels, .. }) => {
+            Self::Snp(SnpFindings { product, measurement, levels, platform, .. }) => {
                 let SnpLevels { bootloader, tee, snp, microcode } = levels;
                 format!(
-                    "snp = {{ product = \"{}\", measurement = \"{}\", minimum = {{ bootloader = {bootloader}, tee = {tee}, snp = {snp}, microcode = {microcode} }} }}",
+                    "snp = {{ product = \"{}\", measurement = \"{}\", minimum = {{ bootloader = {bootloader}, tee = {tee}, snp = {snp}, microcode = {microcode} }}{} }}",
                     product.name(),
-                    hex::encode(measurement)
+                    hex::encode(measurement),
+                    if platform.has(SnpBits::ALIAS_CHECK) { "" } else { ", alias_check = false" }
                 )
             }
         }
@@ -101,6 +108,8 @@ struct Release {
 /// What a TPM must say, all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Tpm {
+    /// Values of register 0, any of them.
+    firmware: Vec<[u8; 32]>,
     secure_boot: bool,
     booted: Vec<[u8; 32]>,
     registers: BTreeMap<u32, [u8; 32]>,
@@ -113,7 +122,9 @@ impl Tpm {
             Some(booted) => !booted.is_empty() && booted.iter().all(|program| self.booted.contains(program)),
             None => false,
         };
-        (!self.secure_boot || log.secure_boot == Some(true))
+        let firmware = registers.iter().any(|(pcr, value)| *pcr == FIRMWARE && self.firmware.contains(value));
+        firmware
+            && (!self.secure_boot || log.secure_boot == Some(true))
             && (self.booted.is_empty() || booted())
             && self.registers.iter().all(|(pcr, value)| has(pcr, value))
     }
@@ -126,6 +137,7 @@ struct Snp {
     measurement: [u8; 48],
     host_data: Option<[u8; 32]>,
     minimum: SnpLevels,
+    alias_check: bool,
 }
 
 impl Snp {
@@ -134,6 +146,7 @@ impl Snp {
             && (found.measurement == self.measurement || !armed!("snp_measurement"))
             && self.host_data.is_none_or(|data| data == found.host_data)
             && (found.levels.reaches(&self.minimum) || !armed!("snp_levels"))
+            && (!self.alias_check || found.platform.has(SnpBits::ALIAS_CHECK) || !armed!("snp_aliases"))
     }
 }
 
@@ -201,6 +214,7 @@ pub(crate) struct Accepted {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenTpm {
+    firmware: Vec<String>,
     #[serde(default)]
     secure_boot: bool,
     #[serde(default)]
@@ -216,6 +230,8 @@ struct WrittenSnp {
     measurement: String,
     host_data: Option<String>,
     minimum: SnpLevels,
+    #[serde(default = "yes")]
+    alias_check: bool,
 }
 
 fn yes() -> bool {
@@ -226,6 +242,15 @@ fn digits<const N: usize>(text: &str) -> Result<[u8; N], String> {
     let mut bytes = [0; N];
     hex::decode_to_slice(text, &mut bytes).map_err(|_| format!("a value has {} hex digits, not `{text}`", 2 * N))?;
     Ok(bytes)
+}
+
+/// A register's value that something was measured into.
+fn register(text: &str) -> Result<[u8; 32], String> {
+    let value: [u8; 32] = digits(text)?;
+    if value == [0x00; 32] || value == [0xff; 32] {
+        return Err("a register of zeros or ones is one that nothing was measured into".to_owned());
+    }
+    Ok(value)
 }
 
 impl Accepted {
@@ -245,24 +270,30 @@ impl Accepted {
 
 impl WrittenTpm {
     fn checked(self) -> Result<Tpm, String> {
-        // That Secure Boot is on says whose signatures the firmware asks for, and nothing about what has one.
-        if self.booted.is_empty() && self.registers.is_empty() {
-            return Err("`tpm` names no register and nothing booted, and would accept everything".to_owned());
-        }
         let mut registers = BTreeMap::new();
         for (pcr, value) in &self.registers {
             let number = pcr.parse().ok().filter(|number: &u32| *number < PCRS && number.to_string() == *pcr);
-            registers.insert(number.ok_or("registers are 0 to 23")?, digits(value)?);
+            registers.insert(number.ok_or("registers are 0 to 15: others can be set back")?, register(value)?);
+        }
+        let firmware = self.firmware.iter().map(|value| register(value)).collect::<Result<Vec<_>, _>>()?;
+        if firmware.is_empty() {
+            return Err("`firmware` is empty: another firmware extends registers with whatever it likes".to_owned());
+        }
+        // What is extended later can be extended with anything by whatever was started, and Secure Boot says whose signatures
+        // the firmware asks for, and nothing about what has one.
+        if self.booted.is_empty() && !STARTED.iter().all(|pcr| registers.contains_key(pcr)) {
+            return Err("neither `booted` nor both registers 2 and 4 say what was started".to_owned());
         }
         let booted = self.booted.iter().map(|program| digits(program)).collect::<Result<_, _>>()?;
-        Ok(Tpm { secure_boot: self.secure_boot, booted, registers })
+        Ok(Tpm { firmware, secure_boot: self.secure_boot, booted, registers })
     }
 }
 
 impl WrittenSnp {
     fn checked(self) -> Result<Snp, String> {
         let host_data = self.host_data.as_deref().map(digits).transpose()?;
-        Ok(Snp { product: self.product, measurement: digits(&self.measurement)?, host_data, minimum: self.minimum })
+        let WrittenSnp { product, measurement, minimum, alias_check, .. } = self;
+        Ok(Snp { product, measurement: digits(&measurement)?, host_data, minimum, alias_check })
     }
 }
 

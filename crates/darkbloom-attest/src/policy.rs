@@ -20,8 +20,8 @@
 //! [measurements]
 //! gate = "shadow"
 //! accepted = [
-//!     { release = "image-7", tpm = { secure_boot = true, booted = ["3d45…"] } },
-//!     { release = "image-6", active = false, tpm = { registers = { "4" = "9e11…" } } },
+//!     { release = "image-7", tpm = { firmware = ["77ab…"], secure_boot = true, booted = ["3d45…"] } },
+//!     { release = "guest-3", active = false, snp = { … } },
 //! ]
 //! ```
 
@@ -221,6 +221,10 @@ impl Written {
         if self.claims.required.iter().any(|required| required.name.is_empty() || required.value.as_deref() == Some(""))
         {
             return Err(PolicyError("[claims]: a name or value is not empty".to_owned()));
+        }
+        // It is the verifier's own word, and an operator's is in the other section.
+        if self.claims.required.iter().any(|required| required.name == "measured_release") {
+            return Err(PolicyError("[claims]: what was measured is for [measurements] to demand".to_owned()));
         }
         if self.claims.gate != Mode::Off && self.claims.required.is_empty() {
             return Err(missing("claims", "required"));

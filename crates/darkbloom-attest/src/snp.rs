@@ -44,8 +44,25 @@ const POLICY_MIGRATION: u64 = 1 << 18;
 const POLICY_DEBUG: u64 = 1 << 19;
 /// Those that mean something: two bytes of the interface's version, and eight demands up to bit 25.
 const POLICY_KNOWN: u64 = (1 << 26) - 1;
-/// What a platform says of itself in bits 0 to 5: threads, encryption of all memory, error correction, power readings,
-/// hidden ciphertext, and whether its memory was seen to have no aliases.
+/// Those bits of a guest's policy that allow or demand something, in words.
+const POLICY_WORDS: [(u32, &str); 7] = [
+    (16, "threads"),
+    (20, "single_socket"),
+    (21, "cxl"),
+    (22, "aes_256_xts"),
+    (23, "no_power_readings"),
+    (24, "ciphertext_hiding"),
+    (25, "no_page_swap"),
+];
+/// What a platform says of itself in bits 0 to 5, in words.
+const PLATFORM_WORDS: [(u32, &str); 6] = [
+    (0, "threads"),
+    (1, "all_memory_encrypted"),
+    (2, "error_correction"),
+    (3, "no_power_readings"),
+    (4, "ciphertext_hiding"),
+    (SnpBits::ALIAS_CHECK, "alias_check"),
+];
 const PLATFORM_KNOWN: u64 = 0x3f;
 
 /// AMD's arc for what stands in a chip's certificate (VCEK Certificate and KDS Interface Specification, 57230).
@@ -187,6 +204,39 @@ impl std::fmt::Display for SnpLevels {
     }
 }
 
+/// Bits in which a report says something about guest or platform, and what each is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnpBits(u64, &'static [(u32, &'static str)]);
+
+impl SnpBits {
+    /// Memory was seen to have no aliases: an address that means what another does lets an owner write into a guest without
+    /// its processor noticing (AMD-SB-3015).
+    pub const ALIAS_CHECK: u32 = 5;
+
+    /// A guest's policy.
+    pub(crate) fn of_policy(bits: u64) -> Self {
+        Self(bits, &POLICY_WORDS)
+    }
+
+    /// A platform.
+    pub(crate) fn of_platform(bits: u64) -> Self {
+        Self(bits, &PLATFORM_WORDS)
+    }
+
+    /// Whether a bit is set.
+    #[must_use]
+    pub fn has(&self, bit: u32) -> bool {
+        self.0 >> bit & 1 == 1
+    }
+
+    /// The words of those that are set.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let set: Vec<_> = self.1.iter().filter(|(bit, _)| self.has(*bit)).map(|(_, word)| *word).collect();
+        if set.is_empty() { "none".to_owned() } else { set.join(", ") }
+    }
+}
+
 /// What SEV-SNP proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnpFindings {
@@ -201,6 +251,10 @@ pub struct SnpFindings {
     pub measurement: [u8; 48],
     /// What the host wrote beside it, not measured.
     pub host_data: [u8; 32],
+    /// What the guest's policy allows and demands.
+    pub policy: SnpBits,
+    /// What the platform says of itself.
+    pub platform: SnpBits,
 }
 
 /// AMD's roots.
@@ -234,7 +288,9 @@ fn genuine(evidence: &[u8], roots: &Roots, now: UnixMillis) -> Result<(SnpFindin
     report.check_reserved()?;
     report.check_guest()?;
     let (measurement, host_data) = (report.part(0x90), report.part(0xc0));
-    Ok((SnpFindings { root, product, levels: report.levels(), measurement, host_data }, report.part(0x50)))
+    let (policy, platform) = (SnpBits::of_policy(report.long(0x08)), SnpBits::of_platform(report.long(0x40)));
+    let found = SnpFindings { root, product, levels: report.levels(), measurement, host_data, policy, platform };
+    Ok((found, report.part(0x50)))
 }
 
 /// A report of the right length and of a version that is understood.

@@ -93,7 +93,8 @@ impl ClaimSource {
 /// How old a claim may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// It was made for this epoch: no older than its beginning.
+    /// It is about this epoch's keys, and so no older than they are. How old that is nothing shows: whoever has the keys says
+    /// when they begin to count.
     Epoch,
     /// It was seen then, and need not have been true since.
     Seen(UnixMillis),
@@ -191,6 +192,8 @@ pub struct Verdict {
     pub predecessors: Vec<(ProviderId, Vec<u8>)>,
     /// What hardware measured of it, whether or not that is accepted.
     pub measured: Vec<Measured>,
+    /// When the epoch is over, or earlier: when the word of an activator that this relies on is.
+    pub holds_until: UnixMillis,
     /// Everything that is said, with its source.
     pub claims: Vec<Claim>,
     /// The statement itself.
@@ -294,8 +297,9 @@ pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> 
         let (source, freshness) = (ClaimSource::Pinned, Freshness::Unstated);
         claims.push(Claim { name: "identity", value, source, freshness });
     }
-    let evidence::Findings { tier, proven, measured } =
+    let evidence::Findings { tier, proven, measured, until } =
         evidence::examine(&statement, &policy.hardware, now, &mut claims);
+    let holds_until = until.map_or(used, |until| until.min(used));
     Ok(Verdict {
         provider,
         epoch: statement.epoch(),
@@ -304,6 +308,7 @@ pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> 
         trust,
         predecessors,
         measured,
+        holds_until,
         claims,
         statement,
         signed: bytes.to_vec(),

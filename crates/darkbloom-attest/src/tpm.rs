@@ -28,6 +28,8 @@ use crate::snp::amd_roots;
 
 /// What the certificate of an endorsement key must be for (EK Credential Profile 2.5, section 3.2.16).
 pub(crate) const ENDORSEMENT_PURPOSE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.1");
+/// Registers that only a start of the machine sets back.
+const STATIC_PCRS: u32 = 16;
 /// Bytes that a name begins with: the identifier of SHA-256 (`TPM_ALG_SHA256`).
 const SHA256: [u8; 2] = [0x00, 0x0b];
 
@@ -112,7 +114,9 @@ pub struct TpmFindings {
     pub activator: ActivatorKind,
     /// When that was seen.
     pub activated_at: UnixMillis,
-    /// Whether the identity key signs only while certain registers have certain values.
+    /// Until when that counts.
+    pub activated_until: UnixMillis,
+    /// Whether the identity key signs only under a policy, as one over registers; which one is not known.
     pub policy: bool,
     /// Registers 0 to 15 of the SHA-256 bank.
     pub pcrs: Vec<(u32, [u8; 32])>,
@@ -134,7 +138,7 @@ pub fn verify_tpm(
     let evidence = TpmEvidence::decode(evidence).map_err(|_| TpmEvidenceError::Malformed)?;
     let root = endorsement(&evidence.endorsement, &evidence.intermediates.0, &trust.tpm_roots, now)?.1;
     let attestation = attestation_key(&evidence.attestation_key)?;
-    let (activator, activated_at) = activation(&evidence, trust, now)?;
+    let (activator, activated_at, activated_until) = activation(&evidence, trust, now)?;
     let policy = identity_key(&evidence.identity_key, identity)?;
     let certified = signed(&attestation, &evidence.certified, &evidence.certified_signature, nonce)?;
     let TpmuAttest::Certify(info) = &certified.attested else { return Err(TpmEvidenceError::OtherSubject) };
@@ -148,7 +152,7 @@ pub fn verify_tpm(
     }
     let pcrs = registers(&evidence, &quoted)?;
     let log = BootLog::replay(&evidence.log.0, &pcrs);
-    Ok(TpmFindings { root, activator, activated_at, policy, pcrs, log })
+    Ok(TpmFindings { root, activator, activated_at, activated_until, policy, pcrs, log })
 }
 
 /// The certificate of an endorsement key, and the root that it leads to.
@@ -227,7 +231,7 @@ fn activation(
     evidence: &TpmEvidence,
     trust: &HardwareTrust,
     now: UnixMillis,
-) -> Result<(ActivatorKind, UnixMillis), TpmEvidenceError> {
+) -> Result<(ActivatorKind, UnixMillis, UnixMillis), TpmEvidenceError> {
     let endorsement = Digest::of(&[&evidence.endorsement]);
     let attestation_key = Digest::of(&[&evidence.attestation_key]);
     let word = |signed: &Vec<u8>| {
@@ -238,7 +242,7 @@ fn activation(
                     || (word.endorsement == endorsement && word.attestation_key == attestation_key))
                 && (!armed!("activation_time")
                     || (word.made_at <= now.after(darkbloom_wire::limits::CLOCK_SKEW_MAX) && now < word.valid_until));
-            holds.then_some((*kind, word.made_at))
+            holds.then_some((*kind, word.made_at, word.valid_until))
         })
     };
     evidence.activations.0.iter().filter_map(word).max().ok_or(TpmEvidenceError::Activation)
@@ -276,6 +280,7 @@ fn registers(evidence: &TpmEvidence, quoted: &TpmsAttest) -> Result<Vec<(u32, [u
         composite.update(pcr.value);
     }
     let same = selection.hash == TpmAlgId::Sha256
+        && stated.iter().all(|pcr| *pcr < STATIC_PCRS)
         && selected == stated
         && !stated.is_empty()
         && *quote.pcr_digest == composite.finalize()[..];

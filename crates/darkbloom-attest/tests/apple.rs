@@ -239,6 +239,7 @@ fn verdict(apple: &Authority, evidence: impl FnOnce(&[u8; 65], &Digest) -> Vec<E
         hardening: Vec::new().into(),
         key_home: String::new(),
         successions: Vec::new().into(),
+        program: None,
     };
     let policy = TrustPolicy {
         network: NetworkId([7; 32]),

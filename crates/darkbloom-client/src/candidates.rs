@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use darkbloom_attest::{TrustPolicy, Verdict};
 use darkbloom_seal::Recipient;
 use darkbloom_types::{
-    CatalogueDigest, EpochId, Price, ProviderId, Refusal, RefusalCode, SecretString, TokenCount, UnixMillis,
+    CatalogueDigest, EpochId, Millis, Price, ProviderId, Refusal, RefusalCode, SecretString, TokenCount, UnixMillis,
 };
 use darkbloom_wire::{CandidateList, CandidateUpdate, CatalogueEntry, catalogue_digest, limits};
 use rand_core::Rng as _;
@@ -24,6 +24,8 @@ use darkbloom_host::clock;
 /// A list older than this is fetched again beside the request that uses it. Answers bring newer ones, so this happens
 /// after a pause only.
 const FRESH: Duration = Duration::from_secs(60);
+/// A list is fetched anew twice a day, however often it was updated: updates are not signed.
+const SIGNED_AGAIN: Millis = Millis::from_minutes(12 * 60);
 /// A list older than this is not used any more.
 const USABLE: Duration = Duration::from_secs(5 * 60);
 /// A refresh that failed is not tried again sooner: it may take twenty seconds itself.
@@ -57,6 +59,8 @@ pub struct Candidates {
     refreshed_at: Mutex<Option<Instant>>,
     /// The list as the coordinator signed it; updates are not signed.
     pub signed: Arc<[u8]>,
+    /// The coordinator's clock when it signed that.
+    signed_at: UnixMillis,
     /// The network's activator, as the coordinator signed it.
     activator: Option<[u8; 65]>,
     /// Statements of all lists.
@@ -144,6 +148,7 @@ impl Candidates {
             read_at: at,
             refreshed_at,
             signed: signed.into(),
+            signed_at: list.time,
             activator: list.activator,
             examined: Arc::clone(examined),
         })
@@ -288,7 +293,9 @@ impl CandidateCache {
     fn get(&self, model: &str, now: UnixMillis, at: Instant) -> Option<(Arc<Candidates>, bool)> {
         let lists = lock(&self.lists);
         let list = lists.get(model)?;
+        let signed_long_ago = now.since(list.signed_at) >= SIGNED_AGAIN;
         let usable = at.saturating_duration_since(list.read_at) < USABLE && list.in_use(now).next().is_some();
+        let usable = usable && !signed_long_ago;
         usable.then(|| (Arc::clone(list), list.claim_refresh(at)))
     }
 

@@ -21,6 +21,9 @@ use darkbloom_wire::{
 
 /// How long after an epoch's keys are erased a request that it admitted may still run.
 const RUNS_ON: Millis = Millis::from_minutes(30);
+/// How much older than an answer the list may be that it was sealed by, and how much later the bill: a day. Clients ask for a
+/// signed list twice a day, and late receipts settle for as long.
+const APART_MAX: Millis = Millis::from_minutes(24 * 60);
 
 /// An answer, as its proof shows it.
 #[derive(Debug)]
@@ -44,7 +47,8 @@ fn lie(detail: impl Into<String>) -> Refusal {
 }
 
 impl Proven {
-    /// Verifies a proof. `policy` says which network it must be of.
+    /// Verifies a proof. `policy` says which network it must be of. What it cannot show is what was agreed to before the answer,
+    /// ceilings and highest price; and its times are those of provider and coordinator, who could lie about them together.
     ///
     /// # Errors
     /// [`Refusal`] says what does not hold.
@@ -82,6 +86,12 @@ impl Proven {
             return Err(lie("the provider's statement does not name the model"));
         }
         let bill = billed(&proof, &receipt, &list, &coordinator)?;
+        let in_order = |earlier: UnixMillis, later: UnixMillis| {
+            earlier <= later.after(limits::CLOCK_SKEW_MAX) && later.since(earlier) <= APART_MAX
+        };
+        if !in_order(list.time, receipt.finished_at) || !in_order(receipt.finished_at, bill.settled_at) {
+            return Err(lie("list, receipt and bill are not of one time"));
+        }
         let admitted = policy.admits(&verdict);
         Ok(Self { network, verdict, admitted, entry, receipt, bill })
     }
@@ -105,7 +115,8 @@ fn answered(proof: &AnswerProof, policy: &TrustPolicy) -> Result<(Verdict, Recei
     Ok((verdict, receipt))
 }
 
-/// What the coordinator charged for this receipt: never more than it offered.
+/// What the coordinator charged for this receipt: by the price that it offered, where that is still the same version. A price
+/// of a later version was told with answers, which are not kept.
 fn billed(
     proof: &AnswerProof,
     receipt: &Receipt,
@@ -123,11 +134,8 @@ fn billed(
         output_most: receipt.output_tokens,
     };
     let bill = check_bill(&proof.bill, coordinator, &agreed).map_err(|error| lie(error.to_string()))?;
-    let (asked, offered) = (bill.price, list.price);
-    if asked.input_nano_per_token > offered.input_nano_per_token
-        || asked.output_nano_per_token > offered.output_nano_per_token
-    {
-        return Err(lie("the bill has a higher price than the list that was sealed by"));
+    if bill.price.version == list.price.version && bill.price != list.price {
+        return Err(lie("the bill has another price than the list, and calls it the same"));
     }
     Ok(bill)
 }
@@ -139,7 +147,11 @@ pub(crate) struct ProofFolder(PathBuf);
 impl ProofFolder {
     /// A folder, made where it is not there.
     pub fn open(path: &Path) -> Result<Self, Refusal> {
-        fs::create_dir_all(path).map_err(|error| {
+        let mut making = fs::DirBuilder::new();
+        // Who asked whom and when, and what it cost, is nobody else's business.
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut making, 0o700);
+        making.recursive(true).create(path).map_err(|error| {
             Refusal::new(RefusalCode::Internal, format!("cannot use the folder {} for proofs: {error}", path.display()))
         })?;
         Ok(Self(path.to_owned()))
@@ -149,8 +161,14 @@ impl ProofFolder {
     pub fn keep(&self, proof: &AnswerProof) -> std::io::Result<PathBuf> {
         let path = self.0.join(format!("{}.receipt", receipt_id(&proof.receipt)));
         let half = path.with_extension("half");
-        let mut file = fs::File::create(&half)?;
+        let mut making = fs::OpenOptions::new();
+        making.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut making, 0o600);
+        let mut file = making.open(&half)?;
         file.write_all(&proof.encode())?;
+        // Else a machine that loses power has the name of a proof and nothing in it.
+        file.sync_all()?;
         fs::rename(&half, &path)?;
         Ok(path)
     }

@@ -427,7 +427,7 @@ impl Agent {
             (unsigned, epoch, ring.current().receipt_key())
         };
         let digest = challenge_digest(&network, &welcome.nonce, &welcome.connection, &epoch);
-        let SignedStatement { bytes, words, complete } = self.signatory.state(unsigned).await?;
+        let SignedStatement { bytes, worth, complete } = self.signatory.state(unsigned).await?;
         let hello = Hello {
             statement: bytes,
             proof: self.signatory.prove(digest).await?,
@@ -436,7 +436,7 @@ impl Agent {
             capabilities: Vec::new().into(),
             epoch_proof: ChallengeProof { digest }.sign(&*receipt_key)?,
         };
-        Ok((hello, Stated { epoch, words, complete }))
+        Ok((hello, Stated { epoch, worth, complete }))
     }
 }
 

@@ -4,6 +4,8 @@ mod program;
 mod tsm;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use darkbloom_attest::read_pem;
 use darkbloom_keys::{BOOT_LOG, boot_log};
@@ -16,6 +18,11 @@ use tsm::{Tsm, TsmError};
 
 /// Largest file with certificates of a chip: three of 2 KiB each.
 const CERTIFICATES_BYTES_MAX: u64 = 64 << 10;
+
+/// A processor that gave no evidence is not asked again sooner: hosts limit how often a guest may ask.
+const AGAIN: Duration = Duration::from_secs(10 * 60);
+/// Where a report says what it was asked about (`REPORT_DATA`).
+const REPORT_DATA: std::ops::Range<usize> = 0x50..0x90;
 
 /// Where this machine's evidence is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +47,8 @@ impl Default for EvidenceConfig {
 #[derive(Debug, Default)]
 pub struct Platform {
     tsm: Option<Tsm>,
+    /// When the processor was asked for the last time, if it failed then.
+    failed_at: Mutex<Option<Instant>>,
     certificates: Vec<Vec<u8>>,
     boot_log: Vec<BootEvent>,
 }
@@ -59,7 +68,7 @@ impl Platform {
         } else {
             Vec::new()
         };
-        Ok(Self { tsm: Tsm::find(&config.tsm), certificates, boot_log })
+        Ok(Self { tsm: Tsm::find(&config.tsm), certificates, boot_log, ..Self::default() })
     }
 
     /// What the firmware logged.
@@ -67,29 +76,46 @@ impl Platform {
         self.boot_log.clone()
     }
 
-    /// Evidence of the encrypted machine that this process runs in, about an epoch; nothing where there is none.
+    /// Evidence of the encrypted machine that this process runs in, about an epoch; nothing on any other machine.
     pub fn confidential(&self, nonce: &Digest) -> Option<Evidence> {
-        let made = self.tsm.as_ref()?.report(&asked(nonce)).and_then(|report| self.snp(report));
+        let (tsm, asked) = (self.tsm.as_ref()?, asked(nonce));
+        let made = tsm.report(&asked).and_then(|report| self.snp(report, &asked));
+        let mut failed_at = self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
         match made {
-            Ok(evidence) => Some(Evidence { format: SNP_EVIDENCE.to_owned(), bytes: evidence.encode() }),
+            Ok(evidence) => {
+                *failed_at = None;
+                Some(Evidence { format: SNP_EVIDENCE.to_owned(), bytes: evidence.encode() })
+            }
             Err(error) => {
                 tracing::warn!(%error, "this machine's processor gives no evidence");
+                *failed_at = Some(Instant::now());
                 None
             }
         }
     }
 
-    fn snp(&self, report: tsm::Report) -> Result<SnpEvidence, TsmError> {
+    /// Whether there is such evidence to be had, as far as is known: what failed is not expected again for a while.
+    pub fn is_confidential(&self) -> bool {
+        let failed_at = self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tsm.is_some() && failed_at.is_none_or(|failed| failed.elapsed() >= AGAIN)
+    }
+
+    fn snp(&self, report: tsm::Report, asked: &[u8; 64]) -> Result<SnpEvidence, TsmError> {
         if report.provider != tsm::SNP {
             return Err(TsmError::OtherProvider(report.provider));
+        }
+        if report.report.get(REPORT_DATA) != Some(asked) {
+            return Err(TsmError::OtherSubject);
         }
         // What the owner named counts: the host may have none, or old ones.
         let mut certificates =
             if self.certificates.is_empty() { tsm::certificates(&report.auxiliary) } else { self.certificates.clone() };
-        if certificates.is_empty() {
+        // One too long would make all of it unreadable.
+        if certificates.first().is_none_or(|chip| chip.len() > limits::CERTIFICATE_BYTES_MAX) {
             return Err(TsmError::NoCertificates);
         }
         let chip = certificates.remove(0);
+        certificates.retain(|certificate| certificate.len() <= limits::CERTIFICATE_BYTES_MAX);
         certificates.truncate(limits::CERTIFICATES_MAX);
         Ok(SnpEvidence { report: report.report, chip, intermediates: certificates.into() })
     }

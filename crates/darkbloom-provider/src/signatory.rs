@@ -27,6 +27,8 @@ const CONNECT_WAIT: Duration = Duration::from_secs(10);
 const ANSWER_WAIT: Duration = Duration::from_secs(20);
 /// Largest file of words: four of half a KiB each, in hexadecimal digits.
 const WORDS_BYTES_MAX: u64 = 64 << 10;
+/// What evidence may take of a statement: keys, models and words of other identities need the rest.
+const EVIDENCE_BYTES_MAX: usize = limits::STATEMENT_BYTES_MAX - (8 << 10);
 /// Where activators are asked, below their address.
 const PATH: &str = "v1/activations";
 
@@ -103,8 +105,8 @@ pub struct Signatory {
 pub struct SignedStatement {
     /// The signed statement.
     pub bytes: Vec<u8>,
-    /// How many activators' words are with it.
-    pub words: usize,
+    /// What its evidence is worth: the words of activators, and that of a processor.
+    pub worth: usize,
     /// Whether nothing is missing that may come later.
     pub complete: bool,
 }
@@ -142,25 +144,35 @@ impl Signatory {
     pub async fn state(self: &Arc<Self>, mut statement: Statement) -> Result<SignedStatement, SignError> {
         let signatory = Arc::clone(self);
         blocking(move || {
-            let (evidence, words, complete) = signatory.evidence(&statement);
+            let (evidence, worth, complete) = signatory.evidence(&statement);
             statement.evidence = evidence.into();
-            Ok(SignedStatement { bytes: statement.sign(&signatory.identity)?, words, complete })
+            Ok(SignedStatement { bytes: statement.sign(&signatory.identity)?, worth, complete })
         })
         .await
     }
 
-    /// How many activators' words could stand in evidence now.
-    pub fn words(&self) -> usize {
+    /// What evidence could stand in a statement now, as statements count it.
+    pub fn worth(&self) -> usize {
         let fixed = lock(&self.fixed).clone();
-        fixed.map_or(0, |fixed| self.usable_words(&fixed, clock::now()).len())
+        let words = fixed.map_or(0, |fixed| self.usable_words(&fixed, clock::now()).len());
+        words + usize::from(self.platform.is_confidential())
     }
 
-    /// Evidence for a statement's epoch, with how many words, and whether all that this machine could give is in it.
+    /// Evidence for a statement's epoch, what it is worth, and whether every activator's word is in it.
     fn evidence(&self, statement: &Statement) -> (Vec<Evidence>, usize, bool) {
         let nonce =
             epoch_nonce(&statement.sealing_key, &statement.receipt_key, &statement.identity, statement.not_before);
         let (of_tpm, words, complete) = self.tpm_evidence(&nonce);
-        (of_tpm.into_iter().chain(self.platform.confidential(&nonce)).collect(), words, complete)
+        let confidential = self.platform.confidential(&nonce);
+        let worth = words + usize::from(confidential.is_some());
+        let mut evidence: Vec<_> = of_tpm.into_iter().chain(confidential).collect();
+        // Nobody takes a statement that is too long: better one that says less.
+        while evidence.iter().map(|evidence| evidence.bytes.len()).sum::<usize>() > EVIDENCE_BYTES_MAX {
+            let dropped = evidence.pop();
+            let format = dropped.as_ref().map(|evidence| evidence.format.as_str());
+            tracing::warn!(format, "evidence is left out: with it a statement would be too long");
+        }
+        (evidence, worth, complete)
     }
 
     fn tpm_evidence(&self, nonce: &Digest) -> (Option<Evidence>, usize, bool) {

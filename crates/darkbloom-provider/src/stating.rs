@@ -24,8 +24,8 @@ const WAITING_MAX: usize = 8;
 pub struct Stated {
     /// Of which epoch.
     pub epoch: EpochId,
-    /// How many activators' words were with it.
-    pub words: usize,
+    /// What its evidence was worth.
+    pub worth: usize,
     /// Whether all evidence that this machine could give was.
     pub complete: bool,
 }
@@ -100,7 +100,7 @@ async fn work(
                     });
                 }
                 last = Some((epoch, (*statement).clone()));
-                if stated.epoch == epoch && signatory.words() <= stated.words {
+                if stated.epoch == epoch && signatory.worth() <= stated.worth {
                     continue;
                 }
                 next_statement(&signatory, &mut stated, epoch, *statement).await
@@ -129,11 +129,11 @@ async fn next_statement(
     // The next heartbeat tries again where this fails.
     let signed = signatory.state(statement).await;
     let signed = signed.inspect_err(|error| tracing::error!(%error, "cannot sign the epoch's statement")).ok()?;
-    let SignedStatement { bytes, words, complete } = signed;
-    if stated.epoch == epoch && words <= stated.words {
+    let SignedStatement { bytes, worth, complete } = signed;
+    if stated.epoch == epoch && worth <= stated.worth {
         return None;
     }
-    *stated = Stated { epoch, words, complete };
+    *stated = Stated { epoch, worth, complete };
     Some(ProviderFrame::from(EpochUpdate { statement: bytes }))
 }
 
@@ -161,7 +161,7 @@ mod tests {
         .unwrap();
         let epoch = || Epoch::begin(point, clock::now(), &mut clock::rng());
         let (first, second) = (epoch(), epoch());
-        let stated = Stated { epoch: first.id(), words: 0, complete: true };
+        let stated = Stated { epoch: first.id(), worth: 0, complete: true };
         let (out, mut sent) = mpsc::channel(8);
         let stating = Stating::new(signatory, stated, out);
         let digest = |epoch: &EpochId| Digest::of(&[b"test", epoch.as_bytes()]);

@@ -1,6 +1,6 @@
 //! What trust costs: verifying statements and evidence, challenges, epochs, receipts; with one thread and with two.
 //!
-//! `cargo run --release -p darkbloom-testbed --example trust docs/vectors/tpm-evidence.json`
+//! `cargo run --release -p darkbloom-testbed --example trust docs/vectors`
 
 #![allow(clippy::print_stdout, reason = "a table for whoever measures")]
 
@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use darkbloom_attest::{
-    ActivatorKind, HardwareTrust, Roots, TrustPolicy, verify_challenge, verify_statement, verify_tpm,
+    ActivatorKind, HardwareTrust, Roots, SnpError, TrustPolicy, verify_challenge, verify_snp, verify_statement,
+    verify_tpm,
 };
 use darkbloom_host::clock::{now, rng};
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
@@ -17,7 +18,7 @@ use darkbloom_types::{
     AttemptNumber, CatalogueDigest, ConnectionId, Digest, Micros, NetworkId, ProviderId, RequestId, Tier, TokenCount,
     UnixMillis,
 };
-use darkbloom_wire::{ChallengeProof, Receipt, challenge_digest};
+use darkbloom_wire::{ChallengeProof, Receipt, SnpEvidence, challenge_digest};
 use serde_json::Value;
 
 /// Each figure is from so long a run.
@@ -46,10 +47,14 @@ fn report(what: &str, work: impl Fn() + Sync) {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let path = std::env::args().nth(1).ok_or("give docs/vectors/tpm-evidence.json")?;
+    let folder = std::path::PathBuf::from(std::env::args().nth(1).ok_or("give docs/vectors")?);
+    let recorded = |name: &str| -> Result<Value, Box<dyn std::error::Error>> {
+        Ok(serde_json::from_str(&std::fs::read_to_string(folder.join(name))?)?)
+    };
     println!("{:<58}{:>12}{:>12}{:>12}", "", "1 thread /s", "2 threads /s", "µs each");
     statements()?;
-    evidence(&serde_json::from_str(&std::fs::read_to_string(path)?)?)?;
+    evidence(&recorded("tpm-evidence.json")?)?;
+    reports(&recorded("snp-reports.json")?)?;
     receipts()
 }
 
@@ -100,6 +105,23 @@ fn evidence(recorded: &Value) -> Result<(), Box<dyn std::error::Error>> {
     report("verify evidence of a TPM (chain, certify, quote)", || {
         verify_tpm(&evidence, &identity, &nonce, &trust, at).expect("it is good");
     });
+    Ok(())
+}
+
+/// Reports of real processors, which are about something else than keys of a provider: that is found out last.
+fn reports(recorded: &Value) -> Result<(), Box<dyn std::error::Error>> {
+    for real in recorded["real"].as_array().ok_or("a list")? {
+        let bytes = |name: &str| hex::decode(real[name].as_str().unwrap_or_default());
+        let intermediates = vec![bytes("intermediate")?].into();
+        let evidence = SnpEvidence { report: bytes("report")?, chip: bytes("chip")?, intermediates }.encode();
+        let at = UnixMillis(real["time"].as_i64().ok_or("no time")?);
+        let roots = HardwareTrust::default().amd_roots;
+        let what = format!("verify a report of SEV-SNP ({})", real["product"].as_str().unwrap_or_default());
+        report(&what, || {
+            let found = verify_snp(&evidence, &Digest([0; 32]), &roots, at);
+            assert_eq!(found.err(), Some(SnpError::OtherSubject), "all but the last check holds");
+        });
+    }
     Ok(())
 }
 

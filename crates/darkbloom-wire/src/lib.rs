@@ -48,6 +48,6 @@ pub use signed::{
 };
 pub use snp::{SNP_EVIDENCE, SNP_REPORT_BYTES, SnpEvidence};
 pub use tpm::{
-    ACTIVATIONS_MAX, Activation, ActivationAnswer, ActivationChallenge, ActivationRequest, BOOT_EVENT_DATA_BYTES_MAX,
-    BOOT_EVENTS_MAX, BootEvent, PCRS_MAX, Pcr, TPM_EVIDENCE, TpmEvidence,
+    ACTIVATIONS_MAX, Activation, ActivationAnswer, ActivationChallenge, ActivationRequest, BOOT_EVENTS_MAX, BootEvent,
+    PCRS_MAX, Pcr, TPM_EVIDENCE, TpmEvidence,
 };

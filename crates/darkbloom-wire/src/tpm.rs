@@ -18,10 +18,8 @@ const PUBLIC_BYTES_MAX: usize = 512;
 const ATTEST_BYTES_MAX: usize = 512;
 /// Registers of one bank.
 pub const PCRS_MAX: usize = 24;
-/// Entries of a firmware's log about two registers: machines have 10 to 30.
-pub const BOOT_EVENTS_MAX: usize = 64;
-/// What is kept of an entry's contents: a variable of one byte with its name, a sentence.
-pub const BOOT_EVENT_DATA_BYTES_MAX: usize = 256;
+/// Entries of a firmware's log about three registers: machines have 10 to 40.
+pub const BOOT_EVENTS_MAX: usize = 96;
 /// A `TPM2B_ID_OBJECT`: an HMAC and an encrypted digest, each with its length.
 const CREDENTIAL_BYTES_MAX: usize = 132;
 /// A seed that is encrypted to an RSA key of 4,096 bits.
@@ -40,16 +38,12 @@ nested!(Pcr);
 
 record! {
     /// An entry of the log that firmware keeps of what it extends registers with (TCG PC Client Platform Firmware Profile,
-    /// section 10): of the SHA-256 bank alone, and without contents that are long or that its digest is not of.
+    /// section 10): of the SHA-256 bank, and nothing but the digest. What else a log says is in no register.
     BootEvent {
         /// The register.
         1 pcr: u32,
-        /// What kind of entry, such as `EV_EFI_BOOT_SERVICES_APPLICATION`.
-        2 kind: u32,
         /// What the register was extended with.
-        3 digest: [u8; 32],
-        /// What `digest` is of, where that is short; empty otherwise.
-        4 data: Vec<u8> [BOOT_EVENT_DATA_BYTES_MAX],
+        2 digest: [u8; 32],
     }
 }
 nested!(BootEvent);
@@ -77,7 +71,7 @@ record! {
         9 quoted_signature: [u8; 64],
         /// The registers that were quoted, in ascending order.
         10 pcrs: List<Pcr> [PCRS_MAX],
-        /// The firmware's log about registers 4 and 7, in its order; empty where there is none.
+        /// The firmware's log about registers 2, 4 and 7, in its order; empty where there is none.
         11 log: List<BootEvent> [BOOT_EVENTS_MAX],
     }
 }

@@ -118,6 +118,9 @@ fn receipt_in_words(proven: &Proven, tier_min: Tier) -> Vec<String> {
         "bill         signed by the coordinator, for this answer".to_owned(),
         format!("  charge     {} of {} held", bill.charge, bill.hold),
         format!("  operation  {}", bill.operation),
+        String::new(),
+        "not shown    what was agreed to beforehand (ceilings, highest price), and times but by whom they are signed"
+            .to_owned(),
     ]);
     lines
 }

@@ -61,7 +61,7 @@ fuzz_target!(|bytes: &[u8]| {
         2 => drop(Measurements::parse(&text(input.rest()))),
         _ => {
             if let Ok(events) = parse_boot_log(input.rest()) {
-                assert_eq!(BootLog::replay(&events, &[(4, [0; 32]), (7, [0; 32])]), BootLog::default());
+                assert_eq!(BootLog::replay(&events, &[(2, [0; 32]), (4, [0; 32]), (7, [0; 32])]), BootLog::default());
             }
         }
     });

@@ -4,26 +4,24 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// An entry of which the digest is of the contents.
-fn event(pcr: u32, kind: u32, data: &[u8]) -> BootEvent {
-    BootEvent { pcr, kind, digest: Sha256::digest(data).into(), data: data.to_vec() }
+fn event(pcr: u32, digest: [u8; 32]) -> BootEvent {
+    BootEvent { pcr, digest }
+}
+
+/// An entry whose digest is of these bytes.
+fn of(pcr: u32, data: &[u8]) -> BootEvent {
+    event(pcr, Sha256::digest(data).into())
 }
 
 fn separator(pcr: u32) -> BootEvent {
-    event(pcr, EV_SEPARATOR, &[0; 4])
+    of(pcr, &[0; 4])
 }
 
-fn program(byte: u8) -> BootEvent {
-    BootEvent { pcr: BOOTED, kind: EV_EFI_BOOT_SERVICES_APPLICATION, digest: [byte; 32], data: Vec::new() }
+fn secure(on: bool) -> BootEvent {
+    event(SECURE_BOOT, if on { KNOWN.secure } else { KNOWN.insecure })
 }
 
-fn variable(name: &str, value: &[u8]) -> BootEvent {
-    let name = utf16(name);
-    let lengths = [name.len() as u64 / 2, value.len() as u64].map(u64::to_le_bytes).concat();
-    event(SECURE_BOOT, EV_EFI_VARIABLE_DRIVER_CONFIG, &[&GLOBAL[..], &lengths, &name, value].concat())
-}
-
-/// The registers that a log's entries give, from zero.
+/// The registers that a log gives, from zero.
 fn quoted(log: &[BootEvent]) -> Vec<(u32, [u8; 32])> {
     let mut registers = std::collections::BTreeMap::new();
     for event in log {
@@ -35,13 +33,16 @@ fn quoted(log: &[BootEvent]) -> Vec<(u32, [u8; 32])> {
 
 fn good() -> Vec<BootEvent> {
     vec![
-        variable("SecureBoot", &[1]),
-        variable("PK", &[7; 40]),
+        event(DRIVERS, [9; 32]),
+        separator(DRIVERS),
+        secure(true),
+        of(SECURE_BOOT, b"keys"),
         separator(SECURE_BOOT),
-        event(BOOTED, EV_EFI_ACTION, b"Calling EFI Application from Boot Option"),
+        of(SECURE_BOOT, b"by which key"),
+        of(BOOTED, GOING_ON[0].as_bytes()),
         separator(BOOTED),
-        program(1),
-        program(2),
+        event(BOOTED, [1; 32]),
+        event(BOOTED, [2; 32]),
     ]
 }
 
@@ -52,16 +53,22 @@ fn read(log: &[BootEvent]) -> BootLog {
 #[test]
 fn a_log_counts_for_the_registers_that_it_leads_to() {
     let log = good();
-    let all = BootLog { secure_boot: Some(true), booted: Some(vec![[1; 32], [2; 32]]) };
+    let all = BootLog { secure_boot: Some(true), booted: Some(vec![[9; 32], [1; 32], [2; 32]]) };
     assert_eq!(read(&log), all);
-    // Something extended a register further.
-    let mut registers = quoted(&log);
-    registers[0].1 = [9; 32];
-    assert_eq!(BootLog::replay(&log, &registers), BootLog { booted: None, ..all });
-    assert_eq!(BootLog::replay(&[], &registers), BootLog::default());
+    // Something extended a register further: nothing is known of what that one is about.
+    for (pcr, expected) in [
+        (DRIVERS, BootLog { booted: None, ..all.clone() }),
+        (BOOTED, BootLog { booted: None, ..all.clone() }),
+        (SECURE_BOOT, BootLog { secure_boot: None, ..all }),
+    ] {
+        let mut registers = quoted(&log);
+        registers.iter_mut().find(|(index, _)| *index == pcr).unwrap().1[0] ^= 1;
+        assert_eq!(BootLog::replay(&log, &registers), expected, "register {pcr}");
+    }
+    assert_eq!(BootLog::replay(&[], &quoted(&log)), BootLog::default());
     assert_eq!(BootLog::replay(&log, &[]), BootLog::default());
-    // A register that nothing extended, and a log that says nothing of it.
-    assert_eq!(BootLog::replay(&[], &[(4, [0; 32]), (7, [0; 32])]), BootLog::default());
+    // Registers that nothing extended, and a log that says nothing of them.
+    assert_eq!(BootLog::replay(&[], &[(2, [0; 32]), (4, [0; 32]), (7, [0; 32])]), BootLog::default());
 }
 
 #[test]
@@ -69,7 +76,7 @@ fn a_log_that_was_changed_says_nothing_of_that_register() {
     let registers = quoted(&good());
     let says = |log: &[BootEvent], pcr: u32| {
         let BootLog { secure_boot, booted } = BootLog::replay(log, &registers);
-        if pcr == BOOTED { booted.is_some() } else { secure_boot.is_some() }
+        if pcr == SECURE_BOOT { secure_boot.is_some() } else { booted.is_some() }
     };
     for at in 0..good().len() {
         let mut shorter = good();
@@ -78,6 +85,9 @@ fn a_log_that_was_changed_says_nothing_of_that_register() {
         let mut other = good();
         other[at].digest[0] ^= 1;
         assert!(!says(&other, gone.pcr), "another digest of entry {at}");
+        let mut longer = good();
+        longer.insert(at, good()[at].clone());
+        assert!(!says(&longer, gone.pcr), "entry {at} twice");
     }
     let mut swapped = good();
     let last = swapped.len() - 1;
@@ -86,45 +96,56 @@ fn a_log_that_was_changed_says_nothing_of_that_register() {
 }
 
 #[test]
-fn secure_boot_is_what_the_log_said_before_anything_was_started() {
+fn secure_boot_is_what_stands_first() {
     let state = |log: &[BootEvent]| read(log).secure_boot;
-    assert_eq!(state(&[variable("SecureBoot", &[0]), separator(7)]), Some(false));
-    assert_eq!(state(&[variable("SecureBoot", &[1, 1]), separator(7)]), Some(false));
-    assert_eq!(state(&[variable("SecureBoot", &[]), separator(7)]), Some(false));
-    assert_eq!(state(&[variable("SetupMode", &[1]), separator(7)]), None);
-    assert_eq!(state(&[separator(7), variable("SecureBoot", &[1])]), None, "after the separator");
-    let twice = [variable("SecureBoot", &[1]), variable("SecureBoot", &[1]), separator(7)];
-    assert_eq!(state(&twice), None, "said twice");
-    let debugger = [variable("SecureBoot", &[1]), event(7, EV_EFI_ACTION, b"UEFI Debug Mode"), separator(7)];
-    assert_eq!(state(&debugger), None);
-    // Contents that its digest is not of: the register was extended with "off", the log says "on".
-    let mut lied = variable("SecureBoot", &[0]);
-    lied.data = variable("SecureBoot", &[1]).data;
-    assert_eq!(state(&[lied, separator(7)]), None);
-    // Of another namespace.
-    let mut data = variable("SecureBoot", &[1]).data;
-    data[0] ^= 1;
-    assert_eq!(state(&[event(7, EV_EFI_VARIABLE_DRIVER_CONFIG, &data), separator(7)]), None);
+    assert_eq!(state(&[secure(true), separator(7)]), Some(true));
+    assert_eq!(state(&[secure(false), separator(7)]), Some(false));
+    // Root extends the register with what the firmware would have, after the machine booted without.
+    assert_eq!(state(&[secure(false), separator(7), secure(true), separator(7)]), Some(false));
+    assert_eq!(state(&[of(7, b"?"), secure(true), separator(7)]), None);
+    assert_eq!(state(&[separator(7), secure(true)]), None, "after the separator");
+    for said in OPEN {
+        assert_eq!(state(&[secure(true), of(7, said.as_bytes()), separator(7)]), None, "{said}");
+        assert_eq!(state(&[secure(true), separator(7), of(7, said.as_bytes())]), Some(true), "too late to be so");
+    }
+    let name: Vec<u8> = "SecureBoot".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let mut variable = [&GLOBAL[..], &10_u64.to_le_bytes(), &1_u64.to_le_bytes(), &name, &[1]].concat();
+    assert_eq!(state(&[of(7, &variable), separator(7)]), Some(true), "it is the digest of that variable");
+    variable[0] ^= 1;
+    assert_eq!(state(&[of(7, &variable), separator(7)]), None, "and of no other namespace's");
 }
 
 #[test]
-fn what_was_booted_is_programs_alone() {
-    let driver = 0x8000_0004;
-    assert_eq!(read(&[separator(4)]).booted, Some(vec![]));
-    assert_eq!(read(&[separator(4), program(1), event(4, driver, b"driver")]).booted, None);
-    let mut words = event(4, EV_EFI_ACTION, b"words");
-    words.data = b"other words".to_vec();
-    assert_eq!(read(&[words, separator(4), program(1)]).booted, None, "an entry whose contents are hidden");
+fn what_was_booted_is_everything_that_is_not_known_to_be_words() {
+    let booted = |of_2: &[BootEvent], of_4: &[BootEvent]| read(&[of_2, of_4].concat()).booted;
+    assert_eq!(booted(&[separator(2)], &[separator(4)]), Some(vec![]));
+    assert_eq!(booted(&[], &[separator(4)]), None, "drivers are not known");
+    assert_eq!(booted(&[separator(2)], &[]), None);
+    assert_eq!(booted(&[separator(2), event(2, [3; 32])], &[separator(4)]), Some(vec![[3; 32]]));
+    // Whatever the log would call it: a driver, a sentence of somebody's own, what root extended afterwards.
+    let sentence = of(4, b"Calling EFI Application from my Option");
+    let digest = sentence.digest;
+    assert_eq!(booted(&[separator(2)], &[separator(4), sentence]), Some(vec![digest]));
+    let words = GOING_ON.map(|words| of(4, words.as_bytes()));
+    assert_eq!(booted(&[separator(2)], &words), Some(vec![]));
 }
 
 proptest! {
+    /// One changed register, or one digest more, and the log is about another machine.
     #[test]
-    fn any_log_leads_to_no_more_than_was_quoted(
-        entries in prop::collection::vec((0..8_u32, 0..9_u32, any::<[u8; 32]>(), prop::collection::vec(any::<u8>(), 0..64)), 0..40),
-        registers in prop::collection::btree_map(0..8_u32, any::<[u8; 32]>(), 0..8),
+    fn no_other_log_leads_to_the_same_registers(
+        entries in prop::collection::vec((prop::sample::select(vec![2_u32, 4, 7]), any::<[u8; 32]>()), 1..20),
+        at in any::<prop::sample::Index>(), bit in 0..256_usize,
     ) {
-        let log: Vec<_> = entries.into_iter().map(|(pcr, kind, digest, data)| BootEvent { pcr, kind, digest, data }).collect();
-        let registers: Vec<_> = registers.into_iter().collect();
-        prop_assert_eq!(BootLog::replay(&log, &registers), BootLog::default());
+        let log: Vec<_> = entries.into_iter().map(|(pcr, digest)| event(pcr, digest)).collect();
+        let registers = quoted(&log);
+        let both = log.iter().any(|event| event.pcr == 2) && log.iter().any(|event| event.pcr == 4);
+        prop_assert_eq!(BootLog::replay(&log, &registers).booted.is_some(), both);
+        let mut other = log;
+        let at = at.index(other.len());
+        other[at].digest[bit / 8] ^= 1 << (bit % 8);
+        let changed = BootLog::replay(&other, &registers);
+        let silent = if other[at].pcr == 7 { changed.secure_boot.is_none() } else { changed.booted.is_none() };
+        prop_assert!(silent);
     }
 }

@@ -20,9 +20,10 @@ fn verdict() -> Verdict {
         trust: Trust::Unpinned,
         predecessors: Vec::new(),
         measured: vec![Measured::Tpm {
-            registers: vec![(4, [4; 32]), (7, [7; 32])],
+            registers: vec![(0, [10; 32]), (2, [2; 32]), (4, [4; 32]), (7, [7; 32])],
             log: BootLog { secure_boot: Some(true), booted: Some(vec![[8; 32], [9; 32]]) },
         }],
+        holds_until: UnixMillis(1),
         claims: vec![
             claim("tpm_identity_key", "the key is in a TPM", ClaimSource::Hardware),
             claim("hardening", "no_core, system_calls", ClaimSource::Provider),
@@ -112,8 +113,13 @@ fn claims_by_whom_and_what() {
 fn what_was_measured_is_of_any_active_release() {
     let value = |byte: u8| hex::encode([byte; 32]);
     let release = |active: bool, values: &[(u32, u8)]| {
+        let values = [&[(2, 2)], values].concat();
         let values: Vec<_> = values.iter().map(|(pcr, byte)| format!("\"{pcr}\" = \"{}\"", value(*byte))).collect();
-        format!("{{ release = \"r\", active = {active}, tpm = {{ registers = {{ {} }} }} }}", values.join(", "))
+        format!(
+            "{{ release = \"r\", active = {active}, tpm = {{ firmware = [\"{}\"], registers = {{ {} }} }} }}",
+            value(10),
+            values.join(", ")
+        )
     };
     let section = |releases: &[String]| format!("[measurements]\nGATE\naccepted = [{}]", releases.join(", "));
     let (good, other) = (release(true, &[(4, 4), (7, 7)]), release(true, &[(4, 9)]));
@@ -121,7 +127,7 @@ fn what_was_measured_is_of_any_active_release() {
     assert!(!passes(&section(std::slice::from_ref(&other)), &verdict()));
     assert!(!passes(&section(&[other, release(false, &[(4, 4)])]), &verdict()), "one that is not active");
     assert!(!passes(&section(&[release(true, &[(4, 4), (7, 8)])]), &verdict()), "all registers of one release");
-    assert!(!passes(&section(&[release(true, &[(5, 4)])]), &verdict()), "one that was not quoted");
+    assert!(!passes(&section(&[release(true, &[(4, 4), (5, 4)])]), &verdict()), "one that was not quoted");
     let mut without = verdict();
     without.measured.clear();
     let unmeasured = section(std::slice::from_ref(&good)).replace("GATE", "GATE\nor_not_applicable = true");
@@ -153,18 +159,19 @@ fn what_is_no_policy_is_said_with_where() {
         ("[version]\ngate = \"shadow\"\nminimum = \"+1.2.3\"", "is no version"),
         ("[claims]\ngate = \"enforce\"", "[claims]: a gate that is not off needs `required`"),
         (
-            "[measurements]\ngate = \"enforce\"\naccepted = [{ release = \"r\", active = false, tpm = { booted = [\"HASH\"] } }]",
+            "[measurements]\ngate = \"enforce\"\naccepted = [{ release = \"r\", active = false, tpm = { firmware = [\"HASH\"], booted = [\"HASH\"] } }]",
             "needs `accepted`",
         ),
         ("[measurements]\naccepted = [{ release = \"r\" }]", "[measurements]: release `r`: neither"),
         ("[claims]\nrequired = [{ name = \"\" }]", "not empty"),
+        ("[claims]\nrequired = [{ name = \"measured_release\" }]", "[measurements]"),
         ("[claims]\nrequired = [{ name = \"a\", value = \"\" }]", "not empty"),
         ("[tiers]\ngate = \"off\"", "tiers"),
         ("[tier]\ngate = \"on\"", "on"),
         (&*long, "at most"),
     ];
     for (text, said) in wrong {
-        let error = Policy::parse(&text.replace("HASH", &"0".repeat(64))).unwrap_err().to_string();
+        let error = Policy::parse(&text.replace("HASH", &"1".repeat(64))).unwrap_err().to_string();
         assert!(error.contains(said), "{text}: {error}");
     }
 }

@@ -51,6 +51,8 @@ fn reports_of_both_products_verify_by_the_roots_that_ship() {
             found.product.name()
         );
         assert_eq!(found.host_data, [0; 32]);
+        assert_eq!(found.platform.words(), real.expected["platform"].as_str().unwrap());
+        assert_eq!(found.policy.words(), "threads");
         // They were asked about something else than keys of a provider of ours.
         let foreign = verify_snp(&real.evidence.encode(), &Digest([0; 32]), &amd_roots(), real.time);
         assert_eq!(foreign, Err(SnpError::OtherSubject));

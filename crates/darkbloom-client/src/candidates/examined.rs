@@ -49,7 +49,7 @@ impl Examined {
 /// Whether a verdict still holds: a clock that was set back is asked again, as one that has gone on too far.
 fn holds(verdict: &Verdict, now: UnixMillis) -> bool {
     let skew = darkbloom_wire::limits::CLOCK_SKEW_MAX;
-    now < verdict.statement.use_until && verdict.statement.not_before <= now.after(skew)
+    now < verdict.holds_until && verdict.statement.not_before <= now.after(skew)
 }
 
 #[cfg(test)]

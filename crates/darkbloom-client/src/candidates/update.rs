@@ -95,6 +95,7 @@ impl Candidates {
             read_at,
             refreshed_at: Mutex::default(),
             signed: Arc::clone(&self.signed),
+            signed_at: self.signed_at,
             activator: self.activator,
             examined: Arc::clone(&self.examined),
         })

@@ -17,6 +17,7 @@ struct Scene {
     receipt: Receipt,
     bill: Bill,
     list_price: Price,
+    listed_at: UnixMillis,
 }
 
 impl Scene {
@@ -52,7 +53,7 @@ impl Scene {
             output_tokens: TokenCount(20),
             settled_at: minutes(5),
         };
-        Self { operator, epoch, statement, receipt, bill, list_price: PRICE }
+        Self { operator, epoch, statement, receipt, bill, list_price: PRICE, listed_at: minutes(4) }
     }
 
     /// All of it signed. A bill that names no receipt gets the name of this one.
@@ -64,7 +65,7 @@ impl Scene {
         let PublicKey::P256(coordinator) = self.operator.public.key else { unreachable!() };
         AnswerProof {
             coordinator,
-            list: self.operator.list(minutes(4), self.list_price, &[&statement]),
+            list: self.operator.list(self.listed_at, self.list_price, &[&statement]),
             statement,
             receipt,
             bill: bill.sign(&self.operator.key).unwrap(),
@@ -103,7 +104,7 @@ fn an_answer_is_proven_long_after() {
 #[test]
 fn what_does_not_fit_together_is_no_proof() {
     type Change<'a> = &'a dyn Fn(&mut Scene);
-    let changes: [(Change<'_>, &str); 12] = [
+    let changes: [(Change<'_>, &str); 16] = [
         (&|scene| scene.receipt.provider = ProviderId([9; 32]), "provider"),
         (&|scene| scene.receipt.epoch.0[0] ^= 1, "epoch"),
         (&|scene| scene.receipt.weights = Digest([9; 32]), "weights"),
@@ -115,7 +116,11 @@ fn what_does_not_fit_together_is_no_proof() {
         (&|scene| scene.bill.receipt = Some(receipt_id(b"another")), "receipt"),
         (&|scene| scene.bill.charge = NanoDollars(scene.bill.charge.0 + 1), "charge"),
         (&|scene| scene.bill.input_tokens = TokenCount(11), "input token count"),
-        (&|scene| scene.list_price.output_nano_per_token -= 1, "higher price"),
+        (&|scene| scene.list_price.output_nano_per_token -= 1, "another price"),
+        (&|scene| scene.listed_at = minutes(16), "not of one time"),
+        (&|scene| scene.listed_at = minutes(5 - 24 * 60 - 1), "not of one time"),
+        (&|scene| scene.bill.settled_at = minutes(-6), "not of one time"),
+        (&|scene| scene.bill.settled_at = minutes(5 + 24 * 60 + 1), "not of one time"),
     ];
     for (change, said) in changes {
         let refused = Scene::refused(change);
@@ -124,7 +129,13 @@ fn what_does_not_fit_together_is_no_proof() {
     // An answer that took until after its epoch was erased.
     let mut late = Scene::new();
     late.receipt.finished_at = minutes(95);
+    late.bill.settled_at = minutes(95);
     assert!(late.read(&late.proof()).is_ok());
+    // A price that came with an answer, after the list.
+    let mut later = Scene::new();
+    later.list_price.version -= 1;
+    later.list_price.output_nano_per_token += 1;
+    assert!(later.read(&later.proof()).is_ok());
 }
 
 #[test]
@@ -159,6 +170,11 @@ fn a_proof_is_kept_whole_under_its_receipts_name() {
     assert_eq!(fs::read(&path).unwrap(), proof.encode());
     assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no half of one is left");
     assert!(proofs.keep(&proof).is_ok(), "again");
+    #[cfg(unix)]
+    for (path, mode) in [(&*path, 0o600), (path.parent().unwrap(), 0o700)] {
+        let permissions = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions());
+        assert_eq!(permissions & 0o777, mode, "{}", path.display());
+    }
     fs::write(folder.path().join("file"), "").unwrap();
     assert!(ProofFolder::open(&folder.path().join("file").join("below")).is_err());
 }

@@ -22,6 +22,14 @@ struct Kernel {
     provider: &'static str,
     auxiliary: Option<Vec<u8>>,
     generation: [&'static str; 2],
+    /// What it makes of the question's first byte.
+    changes: u8,
+}
+
+impl Kernel {
+    fn honest() -> Self {
+        Self { provider: "sev_guest", auxiliary: Some(Vec::new()), generation: ["1\n", "1\n"], changes: 0 }
+    }
 }
 
 fn pipe(path: &Path) {
@@ -29,9 +37,9 @@ fn pipe(path: &Path) {
     assert!(std::fs::metadata(path).unwrap().file_type().is_fifo());
 }
 
-/// Answers one request in this folder with the reports of a chip.
-fn kernel(folder: &Path, says: Kernel) -> JoinHandle<Chip> {
-    let request = folder.join(format!("darkbloom-{}", std::process::id()));
+/// Answers one request with the reports of a chip.
+fn kernel(folder: &Path, says: Kernel) -> (PathBuf, JoinHandle<Chip>) {
+    let request = folder.join("request");
     std::fs::create_dir(&request).unwrap();
     for name in ["inblob", "outblob", "generation"] {
         pipe(&request.join(name));
@@ -42,14 +50,17 @@ fn kernel(folder: &Path, says: Kernel) -> JoinHandle<Chip> {
         let table = if table.is_empty() { chip.table() } else { table };
         std::fs::write(request.join("auxblob"), table).unwrap();
     }
-    std::thread::spawn(move || {
-        let asked = std::fs::read(request.join("inblob")).unwrap();
+    let at = request.clone();
+    let answering = std::thread::spawn(move || {
+        let mut asked: [u8; 64] = std::fs::read(request.join("inblob")).unwrap().try_into().unwrap();
+        asked[0] ^= says.changes;
         std::fs::write(request.join("generation"), says.generation[0]).unwrap();
-        let report = chip.sign(Chip::report(&asked.try_into().unwrap()));
+        let report = chip.sign(Chip::report(&asked));
         std::fs::write(request.join("outblob"), report).unwrap();
         std::fs::write(request.join("generation"), says.generation[1]).unwrap();
         chip
-    })
+    });
+    (at, answering)
 }
 
 fn look(folder: &Path, certificates: Option<PathBuf>) -> Platform {
@@ -57,48 +68,47 @@ fn look(folder: &Path, certificates: Option<PathBuf>) -> Platform {
     Platform::look(&config, false).unwrap()
 }
 
+/// What becomes of one request to this kernel.
+fn evidence_of(says: Kernel, certificates: Option<PathBuf>) -> (Result<SnpEvidence, TsmError>, Chip) {
+    let folder = tempfile::tempdir().unwrap();
+    let (request, kernel) = kernel(folder.path(), says);
+    let asked = asked(&Digest([7; 32]));
+    let report = tsm::Request(&request).ask(&asked);
+    let chip = kernel.join().unwrap();
+    (report.and_then(|report| look(folder.path(), certificates).snp(report, &asked)), chip)
+}
+
 #[test]
 fn a_report_about_an_epoch_is_evidence_that_verifies() {
-    let folder = tempfile::tempdir().unwrap();
-    let says = Kernel { provider: "sev_guest", auxiliary: Some(Vec::new()), generation: ["1\n", "1\n"] };
-    let kernel = kernel(folder.path(), says);
-    let evidence = look(folder.path(), None).confidential(&Digest([7; 32])).unwrap();
-    let chip = kernel.join().unwrap();
-    assert_eq!(evidence.format, SNP_EVIDENCE);
-    let found = verify_snp(&evidence.bytes, &Digest([7; 32]), &chip.roots(), NOW).unwrap();
+    let (evidence, chip) = evidence_of(Kernel::honest(), None);
+    let found = verify_snp(&evidence.unwrap().encode(), &Digest([7; 32]), &chip.roots(), NOW).unwrap();
     assert_eq!(found.measurement, chip::MEASUREMENT);
 }
 
 #[test]
 fn what_the_kernel_does_not_say_is_no_evidence() {
-    let asked = |says: Kernel| {
-        let folder = tempfile::tempdir().unwrap();
-        let kernel = kernel(folder.path(), says);
-        let tsm = Tsm::find(folder.path()).unwrap();
-        let report = tsm.report(&asked(&Digest([7; 32])));
-        let chip = kernel.join().unwrap();
-        (report.and_then(|report| look(folder.path(), None).snp(report)), chip)
-    };
-    let other = Kernel { provider: "tdx_guest", auxiliary: None, generation: ["1", "1"] };
-    assert!(matches!(asked(other).0, Err(TsmError::OtherProvider(name)) if name == "tdx_guest"));
-    let bare = || Kernel { provider: "sev_guest", auxiliary: None, generation: ["1", "1"] };
-    assert!(matches!(asked(bare()).0, Err(TsmError::NoCertificates)));
-    let disturbed = Kernel { generation: ["1", "2"], ..bare() };
-    assert!(matches!(asked(disturbed).0, Err(TsmError::Disturbed)));
-    // A machine that is not encrypted, and one that lets nobody ask.
+    let refused = |says: Kernel| evidence_of(says, None).0.unwrap_err();
+    let other = Kernel { provider: "tdx_guest", ..Kernel::honest() };
+    assert!(matches!(refused(other), TsmError::OtherProvider(name) if name == "tdx_guest"));
+    assert!(matches!(refused(Kernel { auxiliary: None, ..Kernel::honest() }), TsmError::NoCertificates));
+    assert!(matches!(refused(Kernel { generation: ["1", "2"], ..Kernel::honest() }), TsmError::Disturbed));
+    assert!(matches!(refused(Kernel { changes: 1, ..Kernel::honest() }), TsmError::OtherSubject));
+    // A machine that is not encrypted has none, and on one that lets nobody ask it is missing.
     let folder = tempfile::tempdir().unwrap();
-    assert!(look(&folder.path().join("none"), None).confidential(&Digest([7; 32])).is_none());
-    assert!(look(folder.path(), None).confidential(&Digest([7; 32])).is_none());
+    let none = look(&folder.path().join("none"), None);
+    assert!(!none.is_confidential() && none.confidential(&Digest([7; 32])).is_none());
+    let silent = look(folder.path(), None);
+    assert!(silent.is_confidential() && silent.confidential(&Digest([7; 32])).is_none());
+    assert!(!silent.is_confidential(), "it is not asked again at once");
     assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "a request is taken back");
 }
 
 #[test]
 fn certificates_that_the_owner_names_stand_in_for_the_hosts() {
     let folder = tempfile::tempdir().unwrap();
-    let says = Kernel { provider: "sev_guest", auxiliary: None, generation: ["1", "1"] };
-    let kernel = kernel(folder.path(), says);
-    let tsm = Tsm::find(folder.path()).unwrap();
-    let report = tsm.report(&asked(&Digest([7; 32]))).unwrap();
+    let (request, kernel) = kernel(folder.path(), Kernel { auxiliary: None, ..Kernel::honest() });
+    let asked = asked(&Digest([7; 32]));
+    let report = tsm::Request(&request).ask(&asked).unwrap();
     let chip = kernel.join().unwrap();
     let file = folder.path().join("chip.pem");
     let pem: String = tsm::certificates(&chip.table())
@@ -110,7 +120,7 @@ fn certificates_that_the_owner_names_stand_in_for_the_hosts() {
         })
         .collect();
     std::fs::write(&file, pem).unwrap();
-    let evidence = look(folder.path(), Some(file.clone())).snp(report).unwrap();
+    let evidence = look(folder.path(), Some(file.clone())).snp(report, &asked).unwrap();
     assert!(verify_snp(&evidence.encode(), &Digest([7; 32]), &chip.roots(), NOW).is_ok());
     for wrong in ["", "no certificate"] {
         std::fs::write(&file, wrong).unwrap();

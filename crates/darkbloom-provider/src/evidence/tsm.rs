@@ -7,6 +7,9 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use darkbloom_host::clock;
+use rand_core::Rng as _;
+
 /// Where the kernel takes requests.
 pub const FOLDER: &str = "/sys/kernel/config/tsm/report";
 /// What the kernel calls reports of AMD SEV-SNP.
@@ -35,6 +38,9 @@ pub enum TsmError {
     /// Somebody else wrote into this request.
     #[error("somebody else used the same request meanwhile")]
     Disturbed,
+    /// The report is about something else.
+    #[error("the report is not about what was asked")]
+    OtherSubject,
     /// Of a kind that has no format in statements.
     #[error("the kernel makes reports of `{0}`, which statements have no format for")]
     OtherProvider(String),
@@ -58,34 +64,35 @@ pub struct Report {
 
 /// The kernel's folder for requests.
 #[derive(Debug)]
-pub struct Tsm {
-    request: PathBuf,
-}
+pub struct Tsm(PathBuf);
 
 impl Tsm {
     /// Finds it: nothing on a machine that is not encrypted.
     pub fn find(folder: &Path) -> Option<Self> {
-        let request = folder.join(format!("darkbloom-{}", std::process::id()));
-        folder.is_dir().then_some(Self { request })
+        folder.is_dir().then(|| Self(folder.to_owned()))
     }
 
     /// Asks for a report about these bytes.
     pub fn report(&self, asked: &[u8; 64]) -> Result<Report, TsmError> {
-        match fs::create_dir(&self.request) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(TsmError::Io { path: self.request.clone(), source: error });
-            }
-            // One that a process of the same number left.
-            Ok(()) | Err(_) => {}
-        }
-        let report = self.ask(asked);
+        // A request of nobody else's: other containers may have the same folder, and the same process numbers.
+        let mut own = [0; 8];
+        clock::rng().fill_bytes(&mut own);
+        let request = self.0.join(format!("darkbloom-{:016x}", u64::from_be_bytes(own)));
+        fs::create_dir(&request).map_err(|source| TsmError::Io { path: request.clone(), source })?;
+        let report = Request(&request).ask(asked);
         // The kernel keeps nothing in it that anybody needs.
-        let _ = fs::remove_dir(&self.request);
+        let _ = fs::remove_dir(&request);
         report
     }
+}
 
-    fn ask(&self, asked: &[u8; 64]) -> Result<Report, TsmError> {
-        let path = self.request.join("inblob");
+/// The folder of one request.
+pub struct Request<'a>(pub &'a Path);
+
+impl Request<'_> {
+    /// Asks in it about these bytes.
+    pub fn ask(&self, asked: &[u8; 64]) -> Result<Report, TsmError> {
+        let path = self.0.join("inblob");
         // It is the kernel's file: one that has to be made is none.
         let written = fs::OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write_all(asked));
         written.map_err(|source| TsmError::Io { path, source })?;
@@ -103,7 +110,7 @@ impl Tsm {
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, TsmError> {
-        let path = self.request.join(name);
+        let path = self.0.join(name);
         let mut bytes = Vec::new();
         let read = fs::File::open(&path).and_then(|file| file.take(BYTES_MAX).read_to_end(&mut bytes));
         read.map(|_| bytes).map_err(|source| TsmError::Io { path, source })

@@ -347,20 +347,30 @@ fn what_proves_an_answer_is_checked_long_after_and_without_the_network() {
 #[test]
 fn a_policy_over_measurements_asks_what_the_tpm_quoted() {
     let (network, tpm) = (Believing::new(), Swtpm::start("a"));
+    for (pcr, digest) in [(0, [0xf0; 32]), (2, [0x24; 32]), (4, [0x24; 32])] {
+        assert!(tpm.tpm2("pcrextend", &[&format!("{pcr}:sha256={}", hex::encode(digest))]).0);
+    }
     let provider = network.provider(&tpm, "provider");
     network.coordinator.eligible(1);
     let apply = |value: &str| {
-        let accepted =
-            format!("{{ release = \"image\", tpm = {{ registers = {{ \"4\" = \"{}\" }} }} }}", value.repeat(32));
+        let accepted = format!(
+            "{{ release = \"image\", tpm = {{ firmware = [\"{0}\"], registers = {{ \"2\" = \"{1}\", \"4\" = \"{1}\" }} }} }}",
+            hex::encode(once([0xf0; 32])),
+            value
+        );
         let policy = format!("[measurements]\ngate = \"enforce\"\naccepted = [{accepted}]\n");
         network.coordinator.admin("PUT", "/admin/v1/policy", &serde_json::json!({"policy": policy}));
         let provider = network.coordinator.providers().remove(0);
         (provider["reason"].clone(), provider["tier"].as_str().unwrap().to_owned())
     };
-    assert_eq!(apply("11"), ("policy_measurements".into(), "hardware".to_owned()));
+    assert_eq!(apply(&"11".repeat(32)), ("policy_measurements".into(), "hardware".to_owned()));
     provider.process.logged("what hardware measured of the provider's machine is not among");
-    // Nothing was measured into a register of this machine.
-    assert_eq!(apply("00"), (Value::Null, "measured".to_owned()));
+    assert_eq!(apply(&hex::encode(once([0x24; 32]))), (Value::Null, "measured".to_owned()));
+}
+
+/// A register that was extended with this alone.
+fn once(digest: [u8; 32]) -> [u8; 32] {
+    Digest::of(&[&[0; 32], &digest]).0
 }
 
 /// A machine that booted a program with Secure Boot on: its registers are extended as its firmware logs.
@@ -369,7 +379,9 @@ fn booted(tpm: &Swtpm, program: [u8; 32], log: &Path) {
     let namespace = hex::decode("61dfe48bca93d211aa0d00e098032b8c").unwrap();
     let variable = [&namespace[..], &10_u64.to_le_bytes(), &1_u64.to_le_bytes(), &name, &[1]].concat();
     let digest = |data: &[u8]| Digest::of(&[data]).0;
-    let entries: [(u32, u32, [u8; 32], &[u8]); 4] = [
+    let entries: [(u32, u32, [u8; 32], &[u8]); 6] = [
+        (0, 8, [0xf0; 32], b"firmware"),
+        (2, 4, digest(&[0; 4]), &[0; 4]),
         (7, 0x8000_0001, digest(&variable), &variable),
         (7, 4, digest(&[0; 4]), &[0; 4]),
         (4, 4, digest(&[0; 4]), &[0; 4]),
@@ -399,7 +411,8 @@ fn a_machine_that_booted_what_a_consumer_accepts_is_measured() {
     let accepted = |program: [u8; 32]| {
         let file = network.folder.path().join(format!("accepted-{}", program[0]));
         let text = format!(
-            "[[accepted]]\nrelease = \"image-7\"\ntpm = {{ secure_boot = true, booted = [\"{}\"] }}\n",
+            "[[accepted]]\nrelease = \"image-7\"\ntpm = {{ firmware = [\"{}\"], secure_boot = true, booted = [\"{}\"] }}\n",
+            hex::encode(once([0xf0; 32])),
             hex::encode(program)
         );
         fs::write(&file, text).unwrap();
