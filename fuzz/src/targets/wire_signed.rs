@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use darkbloom_fuzz::{Input, memory, parties};
 use darkbloom_wire::{
-    Activation, Bill, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Domain, ProviderList, PublicKey,
-    Receipt, Signer, Statement, Succession, open_signed, sign,
+    Activation, AnswerProof, Bill, Bundle, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Domain,
+    ProviderList, PublicKey, Receipt, Signer, Statement, Succession, open_signed, sign,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -26,6 +26,13 @@ fn envelope(domain: Domain, bytes: &[u8]) {
         if let Ok(payload) = open_signed(domain, public, bytes, 1 << 20) {
             assert_eq!(sign(domain, signer, payload).as_deref(), Ok(bytes), "a second envelope is accepted");
         }
+    }
+    // What stands in files.
+    if let Ok(read) = AnswerProof::decode(bytes) {
+        assert_eq!(AnswerProof::decode(&read.encode()), Ok(read));
+    }
+    if let Ok(read) = Bundle::decode(bytes) {
+        assert_eq!(Bundle::decode(&read.encode()), Ok(read));
     }
     let _ = Receipt::peek(bytes);
     let _ = Statement::open_self_signed(bytes);
