@@ -141,7 +141,7 @@ fn snp(seeds: &Seeds) -> Outcome<()> {
         seeds.put("attest_snp", format!("evidence-{number}"), &[&[1], &evidence.encode()])?;
     }
     let accepted = format!(
-        "[[accepted]]\nrelease = \"r\"\ntpm = {{ firmware = [\"{0}\"], secure_boot = true, booted = [\"{0}\"], registers = {{ \"4\" = \"{0}\" }} }}\n\
+        "[[accepted]]\nrelease = \"r\"\ntpm = {{ firmware = [\"{0}\"], secure_boot = true, booted = [\"{0}\"], registers = {{ \"12\" = \"{0}\", \"13\" = \"{0}\" }} }}\n\
          snp = {{ product = \"genoa\", measurement = \"{1}\", host_data = \"{0}\", minimum = {{ bootloader = 1, tee = 2, snp = 3, microcode = 4 }} }}\n",
         "11".repeat(32),
         "22".repeat(48)

@@ -2,7 +2,7 @@
 # Checks for macOS, from a Linux on x86-64, what of the program is Rust alone: its types against the real standard library,
 # its numbers and names against those of Apple's headers, and what a linked program asks of macOS. `./x darwin` calls it with
 # the folder for what it fetches, the pinned Rust and the pinned linker.
-# Exit status: 0 when all of it holds, 1 when something does not, 2 when something could not be had here.
+# Exit status: 0 when all of it holds, 75 when something could not be had here, anything else when something does not.
 set -euo pipefail
 cd "$(dirname "$0")"
 at=$1/darwin-$2 rust=$2 zig=$3
@@ -12,7 +12,7 @@ target=aarch64-apple-darwin
 crates=(attest batch content dialect enclave harden keys ledger registry seal session types wire)
 
 say() { printf '%s\n' "$*" >&2; }
-cannot() { say "SKIPPED: $*"; exit 2; }
+cannot() { say "SKIPPED: $*"; exit 75; }
 
 # Sources of the standard library, as Debian has them for the pinned release, found with a configuration of apt's own.
 sources() {
@@ -75,6 +75,8 @@ if [ -e "$lock" ]; then
   cp "$lock" Cargo.lock
 else
   cp ../../Cargo.lock Cargo.lock
+  # A manifest that is wrong is our own fault, and no reason to skip anything.
+  cargo metadata --quiet --offline --no-deps --format-version 1 >/dev/null
   cargo fetch --quiet || cannot "types hold; the numbers of Apple's headers cannot be had here"
   cp Cargo.lock "$lock"
 fi

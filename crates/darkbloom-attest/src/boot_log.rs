@@ -60,7 +60,8 @@ pub struct BootLog {
     /// firmware says that the machine was open. Whose keys it asks for is the owner's choice: it says nothing by itself.
     pub secure_boot: Option<bool>,
     /// The digests of everything that the firmware started, drivers first: of programs their Authenticode digests (SHA-256).
-    /// Nothing where registers 2 and 4 are not led to. What was extended afterwards by others is among them.
+    /// Nothing where registers 2 and 4 are not led to, where no program was started, or where register 7 says that the machine
+    /// was open. What was extended afterwards by others is among them.
     pub booted: Option<Vec<[u8; 32]>>,
 }
 
@@ -74,8 +75,13 @@ impl BootLog {
             let leads = quoted.contains(&(pcr, replayed(&digests))) || !armed!("boot_log_replay");
             (leads && !digests.is_empty()).then_some(digests)
         };
-        let booted = || Some([started(&of(DRIVERS)?), started(&of(BOOTED)?)].concat());
-        Self { secure_boot: of(SECURE_BOOT).and_then(|digests| secure_boot(&digests)), booted: booted() }
+        let secure = of(SECURE_BOOT);
+        let open = secure.as_ref().is_some_and(|digests| is_open(digests));
+        let booted = || {
+            let (drivers, programs) = (started(&of(DRIVERS)?), started(&of(BOOTED)?));
+            (!open && !programs.is_empty()).then(|| [drivers, programs].concat())
+        };
+        Self { booted: booted(), secure_boot: secure.filter(|_| !open).and_then(|digests| secure_boot(&digests)) }
     }
 }
 
@@ -86,13 +92,16 @@ fn replayed(digests: &[[u8; 32]]) -> [u8; 32] {
     digests.iter().fold([0; 32], |value, digest| extended(value, digest).into())
 }
 
+/// Whether the firmware said, before it started anything, that the machine was open.
+fn is_open(digests: &[[u8; 32]]) -> bool {
+    let mut before = digests.iter().take_while(|digest| **digest != KNOWN.separator);
+    before.any(|digest| KNOWN.open.contains(digest))
+}
+
 /// The state stands first: no program runs before it, so nobody can put one there.
 fn secure_boot(digests: &[[u8; 32]]) -> Option<bool> {
-    let before = digests.iter().take_while(|digest| **digest != KNOWN.separator);
-    let mut open = before.filter(|digest| KNOWN.open.contains(*digest));
     let first = if armed!("boot_log_first") { digests.first() } else { digests.last() };
     match *first? {
-        _ if open.next().is_some() => None,
         digest if digest == KNOWN.secure => Some(true),
         digest if digest == KNOWN.insecure => Some(false),
         _ => None,

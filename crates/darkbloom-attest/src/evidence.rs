@@ -45,7 +45,11 @@ pub(crate) fn examine(
                 Ok(found) => {
                     claims.extend(tpm_claims(&found));
                     (proven, until) = (Tier::Hardware, Some(found.activated_until));
-                    measured.push(Measured::Tpm { registers: found.pcrs, log: found.log });
+                    measured.push(Measured::Tpm {
+                        endorsement: found.endorsement,
+                        registers: found.pcrs,
+                        log: found.log,
+                    });
                 }
                 Err(error) => claims.push(not_proven("tpm_not_proven", error.to_string())),
             },
@@ -106,7 +110,7 @@ fn tpm_claims(found: &TpmFindings) -> Vec<Claim> {
     let mut claims = vec![
         Claim {
             name: "tpm_maker",
-            value: format!("the TPM's certificate leads to {}", found.root),
+            value: format!("the TPM's certificate {} leads to {}", found.endorsement, found.root),
             source: ClaimSource::Verified,
             freshness: Freshness::Unstated,
         },

@@ -6,7 +6,7 @@
 //! ```toml
 //! [[accepted]]
 //! release = "image-7"
-//! tpm = { firmware = ["77ab…"], secure_boot = true, booted = ["3d45…"], registers = { "11" = "65ca…" } }
+//! tpm = { firmware = ["77ab…"], secure_boot = true, booted = ["3d45…"], registers = { "12" = "0000…", "13" = "0000…" } }
 //!
 //! [[accepted]]
 //! release = "guest-3"
@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 
-use darkbloom_types::{Tier, armed};
+use darkbloom_types::{Digest, Tier, armed};
 use serde::Deserialize;
 
 use crate::boot_log::BootLog;
@@ -29,6 +29,11 @@ const PCRS: u32 = 16;
 const FIRMWARE: u32 = 0;
 /// The registers of what the firmware started.
 const STARTED: [u32; 2] = [2, 4];
+/// The registers of what a unified kernel image was given beside what it holds: another command line, credentials, extensions.
+/// Zeros say that it was given nothing.
+const GIVEN: [u32; 2] = [12, 13];
+/// Registers from here on are for what was started: in one of zeros nothing was measured, which may be as it should.
+const SYSTEM: u32 = 8;
 
 /// Why a text says nothing about releases.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +45,8 @@ pub struct MeasurementsError(pub(crate) String);
 pub enum Measured {
     /// A TPM quoted these registers, of which the log explains some.
     Tpm {
+        /// SHA-256 of the TPM's certificate.
+        endorsement: Digest,
         /// Registers of the SHA-256 bank.
         registers: Vec<(u32, [u8; 32])>,
         /// What firmware and loader wrote about them.
@@ -63,7 +70,7 @@ impl Measured {
     #[must_use]
     pub fn as_accepted(&self) -> String {
         match self {
-            Self::Tpm { registers, log } => {
+            Self::Tpm { registers, log, .. } => {
                 let value = |pcr: u32| registers.iter().find(|(index, _)| *index == pcr).map(|(_, value)| value);
                 let firmware = value(FIRMWARE).map_or_else(String::new, hex::encode);
                 let mut demands = vec![format!("firmware = [\"{firmware}\"]")];
@@ -74,8 +81,9 @@ impl Measured {
                     let booted: Vec<_> = booted.iter().map(|program| format!("\"{}\"", hex::encode(program))).collect();
                     demands.push(format!("booted = [{}]", booted.join(", ")));
                 }
-                // What nothing was measured into says nothing.
-                let extended = registers.iter().filter(|(pcr, value)| *pcr != FIRMWARE && *value != [0; 32]);
+                // What nothing was measured into says nothing, but for what an image was given.
+                let says = |(pcr, value): &&(u32, [u8; 32])| *value != [0; 32] || GIVEN.contains(pcr);
+                let extended = registers.iter().filter(|(pcr, _)| *pcr != FIRMWARE).filter(says);
                 let register = |(pcr, value): &(u32, [u8; 32])| format!("\"{pcr}\" = \"{}\"", hex::encode(value));
                 let extended: Vec<_> = extended.map(register).collect();
                 demands.push(format!("registers = {{ {} }}", extended.join(", ")));
@@ -108,6 +116,8 @@ struct Release {
 /// What a TPM must say, all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Tpm {
+    /// TPMs by their certificates, any of them; any at all where there are none.
+    endorsements: Vec<Digest>,
     /// Values of register 0, any of them.
     firmware: Vec<[u8; 32]>,
     secure_boot: bool,
@@ -116,7 +126,7 @@ struct Tpm {
 }
 
 impl Tpm {
-    fn accepts(&self, registers: &[(u32, [u8; 32])], log: &BootLog) -> bool {
+    fn accepts(&self, endorsement: &Digest, registers: &[(u32, [u8; 32])], log: &BootLog) -> bool {
         let has = |pcr: &u32, value: &[u8; 32]| registers.iter().any(|(index, is)| index == pcr && is == value);
         let booted = || match &log.booted {
             Some(booted) => !booted.is_empty() && booted.iter().all(|program| self.booted.contains(program)),
@@ -124,6 +134,7 @@ impl Tpm {
         };
         let firmware = registers.iter().any(|(pcr, value)| *pcr == FIRMWARE && self.firmware.contains(value));
         firmware
+            && (self.endorsements.is_empty() || self.endorsements.contains(endorsement))
             && (!self.secure_boot || log.secure_boot == Some(true))
             && (self.booted.is_empty() || booted())
             && self.registers.iter().all(|(pcr, value)| has(pcr, value))
@@ -185,7 +196,9 @@ impl Measurements {
     pub fn judge(&self, measured: &[Measured]) -> Option<(Tier, &str)> {
         let accepted = |measured: &Measured| {
             let release = self.0.iter().find(|release| match measured {
-                Measured::Tpm { registers, log } => release.tpm.as_ref().is_some_and(|tpm| tpm.accepts(registers, log)),
+                Measured::Tpm { endorsement, registers, log } => {
+                    release.tpm.as_ref().is_some_and(|tpm| tpm.accepts(endorsement, registers, log))
+                }
                 Measured::Snp(found) => release.snp.as_ref().is_some_and(|snp| snp.accepts(found)),
             })?;
             Some((measured.tier(), release.name.as_str()))
@@ -214,6 +227,8 @@ pub(crate) struct Accepted {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenTpm {
+    #[serde(default)]
+    endorsements: Vec<String>,
     firmware: Vec<String>,
     #[serde(default)]
     secure_boot: bool,
@@ -273,7 +288,8 @@ impl WrittenTpm {
         let mut registers = BTreeMap::new();
         for (pcr, value) in &self.registers {
             let number = pcr.parse().ok().filter(|number: &u32| *number < PCRS && number.to_string() == *pcr);
-            registers.insert(number.ok_or("registers are 0 to 15: others can be set back")?, register(value)?);
+            let pcr = number.ok_or("registers are 0 to 15: others can be set back")?;
+            registers.insert(pcr, if pcr < SYSTEM { register(value)? } else { digits(value)? });
         }
         let firmware = self.firmware.iter().map(|value| register(value)).collect::<Result<Vec<_>, _>>()?;
         if firmware.is_empty() {
@@ -284,8 +300,14 @@ impl WrittenTpm {
         if self.booted.is_empty() && !STARTED.iter().all(|pcr| registers.contains_key(pcr)) {
             return Err("neither `booted` nor both registers 2 and 4 say what was started".to_owned());
         }
+        if !self.booted.is_empty() && !GIVEN.iter().all(|pcr| registers.contains_key(pcr)) {
+            return Err(
+                "beside `booted`, registers 12 and 13 say what an image was given that it does not hold".to_owned()
+            );
+        }
         let booted = self.booted.iter().map(|program| digits(program)).collect::<Result<_, _>>()?;
-        Ok(Tpm { firmware, secure_boot: self.secure_boot, booted, registers })
+        let endorsements = self.endorsements.iter().map(|tpm| digits(tpm).map(Digest)).collect::<Result<_, _>>()?;
+        Ok(Tpm { endorsements, firmware, secure_boot: self.secure_boot, booted, registers })
     }
 }
 

@@ -33,6 +33,8 @@ use crate::statement::{ClaimSource, Verdict};
 
 /// Largest policy, in bytes: thousands of values.
 pub const POLICY_BYTES_MAX: usize = 48 << 10;
+/// Claims of what was measured, which mean something only together.
+const MEASURED: [&str; 5] = ["measured_release", "booted", "secure_boot", "tpm_boot", "snp_measurement"];
 /// A claim that cannot be so on a machine of this kind.
 const NOT_APPLICABLE: &str = "not_applicable";
 
@@ -222,9 +224,16 @@ impl Written {
         {
             return Err(PolicyError("[claims]: a name or value is not empty".to_owned()));
         }
-        // It is the verifier's own word, and an operator's is in the other section.
-        if self.claims.required.iter().any(|required| required.name == "measured_release") {
-            return Err(PolicyError("[claims]: what was measured is for [measurements] to demand".to_owned()));
+        for Required { name, .. } in &self.claims.required {
+            // Alone they say little: root extends registers with what he likes, and firmware and levels count as well.
+            if MEASURED.contains(&name.as_str()) {
+                return Err(PolicyError(format!("[claims]: `{name}` is for [measurements] to demand")));
+            }
+            if name.starts_with("apple_") {
+                return Err(PolicyError(format!(
+                    "[claims]: `{name}` is in shadow: whoever has one Mac can show it for others"
+                )));
+            }
         }
         if self.claims.gate != Mode::Off && self.claims.required.is_empty() {
             return Err(missing("claims", "required"));

@@ -110,6 +110,8 @@ pub enum TpmEvidenceError {
 pub struct TpmFindings {
     /// The root that the endorsement key's chain leads to.
     pub root: String,
+    /// SHA-256 of the endorsement key's certificate.
+    pub endorsement: Digest,
     /// Who vouches for the attestation key, the strongest of those that are believed.
     pub activator: ActivatorKind,
     /// When that was seen.
@@ -152,7 +154,8 @@ pub fn verify_tpm(
     }
     let pcrs = registers(&evidence, &quoted)?;
     let log = BootLog::replay(&evidence.log.0, &pcrs);
-    Ok(TpmFindings { root, activator, activated_at, activated_until, policy, pcrs, log })
+    let endorsement = Digest::of(&[&evidence.endorsement]);
+    Ok(TpmFindings { root, endorsement, activator, activated_at, activated_until, policy, pcrs, log })
 }
 
 /// The certificate of an endorsement key, and the root that it leads to.

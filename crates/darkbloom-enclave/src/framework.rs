@@ -69,12 +69,10 @@ impl Keychain for SecurityFramework {
     }
 
     fn withdraw(&self, item: &Item, key: &Point) -> Result<(), KeychainError> {
-        Query::of(item)?.with(key, |key| {
-            let this_one = Dictionary::new(&[
-                (constant!(kSecClass), constant!(kSecClassKey)),
-                (constant!(kSecValueRef), key),
-                (constant!(kSecUseDataProtectionKeychain), constant!(kCFBooleanTrue)),
-            ])?;
+        let query = Query::of(item)?;
+        query.with(key, |key| {
+            // By all that it is found by too: a reference that the system made less of than one key must not remove others.
+            let this_one = query.dictionary(&[(constant!(kSecValueRef), key)])?;
             // SAFETY: it is a dictionary, and alive.
             done(unsafe { SecItemDelete(this_one.lent().raw()) })
         })
@@ -124,7 +122,12 @@ impl Query {
         // SAFETY: what was found is the caller's.
         let found = Array::of(unsafe { Object::owned(found) }?)?;
         // Only the keychain's own word for it leads to a new key.
-        if found.items().len() == 0 { Err(KeychainError::Malformed("a list of no keys")) } else { Ok(found) }
+        if found.items().len() == 0 {
+            return Err(KeychainError::Malformed("a list of no keys"));
+        }
+        // SAFETY: what is in a list is alive while the list is.
+        let is_key = |item: Lent| unsafe { CFGetTypeID(item.raw()) == SecKeyGetTypeID() };
+        if found.items().all(is_key) { Ok(found) } else { Err(KeychainError::Malformed("a list of what is no key")) }
     }
 
     /// Lends one key of the item.

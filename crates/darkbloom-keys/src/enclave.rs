@@ -201,8 +201,7 @@ impl EnclaveKey {
     /// # Errors
     /// [`EnclaveKeyError`].
     pub fn load_or_create(enclave: &Enclave, record: &Path) -> Result<Self, EnclaveKeyError> {
-        let previous = Item { label: PREVIOUS_LABEL.to_owned(), group: enclave.group.name().to_owned() };
-        Self::open(enclave, record, Some(&previous))
+        Self::open(enclave, record, Some(PREVIOUS_LABEL))
     }
 
     /// The key that this record is about; where there is none, a new one whatever is there from before.
@@ -224,7 +223,7 @@ impl EnclaveKey {
         }
     }
 
-    fn open(enclave: &Enclave, path: &Path, previous: Option<&Item>) -> Result<Self, EnclaveKeyError> {
+    fn open(enclave: &Enclave, path: &Path, previous: Option<&str>) -> Result<Self, EnclaveKeyError> {
         let (Record { item, key }, is_new) = match Record::load(path)? {
             Some(found) => (found, false),
             None => begin(enclave, path)?,
@@ -233,10 +232,15 @@ impl EnclaveKey {
             return Self::load(enclave, item, point);
         }
         let keychain = &enclave.keychain;
-        let (point, _) = load_or_create_key(&**keychain, &item, previous).or_else(|error| {
+        // In the group of the record, whatever is configured now: a key does not change its group with its label.
+        let previous = previous.map(|label| Item { label: label.to_owned(), group: item.group.clone() });
+        let (point, _) = load_or_create_key(&**keychain, &item, previous.as_ref()).or_else(|error| {
             // Nothing was made, and nobody knows the label: another home may have the identity.
             if is_new && keychain.keys(&item) == Err(KeychainError::NotFound) {
                 remove(path)?;
+            } else if matches!(error, EnclaveError::Keychain(KeychainError::Absent)) {
+                // A home with a record is not absent, whatever the system says: else there would be two identities.
+                return Err(EnclaveError::Keychain(KeychainError::Unavailable).into());
             }
             Err(EnclaveKeyError::from(error))
         })?;
@@ -247,6 +251,12 @@ impl EnclaveKey {
     fn load(enclave: &Enclave, item: Item, point: [u8; 65]) -> Result<Self, EnclaveKeyError> {
         load_key(&*enclave.keychain, &item, &point)?;
         Ok(Self { keychain: enclave.keychain.clone(), item, point })
+    }
+
+    /// Whether its group is not the one that releases are signed for.
+    #[must_use]
+    pub fn is_for_development(&self) -> bool {
+        self.item.group != AccessGroup::Release.name()
     }
 
     /// Signs, and sees that the signature is this key's.

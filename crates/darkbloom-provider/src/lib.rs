@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use darkbloom_engine::ExecuteError;
 pub use darkbloom_keys as keys;
-use darkbloom_keys::{AccessGroup, Identity, IdentityError, IdentityKey as _, KeyHome, successions};
+use darkbloom_keys::{Identity, IdentityError, IdentityKey as _, successions};
 pub use darkbloom_keys::{Home, KeyConfig};
 use darkbloom_store::{OpenStoreError, ReceiptOutbox};
 use darkbloom_types::{Millis, NetworkId, ProviderId, SecretString};
@@ -255,9 +255,11 @@ impl Provider {
             for passed in &passed {
                 tracing::warn!(reason = %passed, "a home that comes first cannot have the identity key: {}", passed.next_step);
             }
-            let group = keys.enclave.group();
-            if identity.home() == KeyHome::SecureEnclave && *group != AccessGroup::Release {
-                tracing::warn!("the identity key is for development only: {}", group.describe());
+            // Its own group, which stays what it was when the key was made.
+            if matches!(&identity, Identity::Enclave(key) if key.is_for_development()) {
+                tracing::warn!(
+                    "the identity key is for development only: releases are signed for another access group"
+                );
             }
             let successions = successions(&data, &identity.public_point())?;
             let pin = agent::Pin::load(config.network, data.join("coordinator.pin"))?;

@@ -118,16 +118,23 @@ fn secure_boot_is_what_stands_first() {
 #[test]
 fn what_was_booted_is_everything_that_is_not_known_to_be_words() {
     let booted = |of_2: &[BootEvent], of_4: &[BootEvent]| read(&[of_2, of_4].concat()).booted;
-    assert_eq!(booted(&[separator(2)], &[separator(4)]), Some(vec![]));
-    assert_eq!(booted(&[], &[separator(4)]), None, "drivers are not known");
+    let program = event(4, [4; 32]);
+    assert_eq!(booted(&[separator(2)], &[separator(4), program.clone()]), Some(vec![[4; 32]]));
+    assert_eq!(booted(&[separator(2)], &[separator(4)]), None, "nothing was started");
+    assert_eq!(booted(&[separator(2), event(2, [3; 32])], &[separator(4)]), None, "nothing but a driver was");
+    assert_eq!(booted(&[], &[separator(4), program.clone()]), None, "drivers are not known");
     assert_eq!(booted(&[separator(2)], &[]), None);
-    assert_eq!(booted(&[separator(2), event(2, [3; 32])], &[separator(4)]), Some(vec![[3; 32]]));
+    let driver = event(2, [3; 32]);
+    assert_eq!(booted(&[separator(2), driver], &[separator(4), program.clone()]), Some(vec![[3; 32], [4; 32]]));
+    // An open machine may have started anything else.
+    let open = of(7, OPEN[0].as_bytes());
+    assert_eq!(read(&[open, separator(7), separator(2), separator(4), program]).booted, None);
     // Whatever the log would call it: a driver, a sentence of somebody's own, what root extended afterwards.
     let sentence = of(4, b"Calling EFI Application from my Option");
     let digest = sentence.digest;
     assert_eq!(booted(&[separator(2)], &[separator(4), sentence]), Some(vec![digest]));
-    let words = GOING_ON.map(|words| of(4, words.as_bytes()));
-    assert_eq!(booted(&[separator(2)], &words), Some(vec![]));
+    let [calling, returning] = GOING_ON.map(|words| of(4, words.as_bytes()));
+    assert_eq!(booted(&[separator(2)], &[calling, event(4, [4; 32]), returning]), Some(vec![[4; 32]]));
 }
 
 proptest! {

@@ -15,7 +15,11 @@ fn snp() -> SnpFindings {
 }
 
 fn tpm(secure_boot: Option<bool>, booted: Option<Vec<[u8; 32]>>) -> Measured {
-    Measured::Tpm { registers: vec![(0, [10; 32]), (11, [11; 32])], log: BootLog { secure_boot, booted } }
+    Measured::Tpm {
+        endorsement: Digest([14; 32]),
+        registers: vec![(0, [10; 32]), (11, [11; 32]), (12, [0; 32]), (13, [0; 32])],
+        log: BootLog { secure_boot, booted },
+    }
 }
 
 #[track_caller]
@@ -64,7 +68,7 @@ fn a_machine_is_all_that_is_said_of_it() {
     let program = |byte: u8| [byte; 32];
     let (p0, p1) = (program(0x00), program(0x11));
     let booted = |programs: &[[u8; 32]]| tpm(Some(true), Some(programs.to_vec()));
-    let accepted = "tpm = { firmware = [\"F0\"], secure_boot = true, booted = [\"P0\", \"P1\"], registers = { \"11\" = \"R11\" } }";
+    let accepted = "tpm = { firmware = [\"F0\"], secure_boot = true, booted = [\"P0\", \"P1\"], registers = { \"11\" = \"R11\", \"12\" = \"P0\", \"13\" = \"P0\" } }";
     assert_eq!(judged(accepted, &[booted(&[p0, p1])]), Some(Tier::Measured));
     assert_eq!(judged(accepted, &[booted(&[p1])]), Some(Tier::Measured));
     for (measured, why) in [
@@ -78,14 +82,22 @@ fn a_machine_is_all_that_is_said_of_it() {
     }
     assert_eq!(judged(&accepted.replace("R11", "H1"), &[booted(&[p0])]), None, "another register");
     assert_eq!(judged(&accepted.replace("F0", "H1"), &[booted(&[p0])]), None, "another firmware");
+    let given = accepted.replace("\"12\" = \"P0\"", "\"12\" = \"P1\"");
+    assert_eq!(judged(&given, &[booted(&[p0])]), None, "an image that was given something else");
+    let enrolled = |tpm: &str| accepted.replace("firmware", &format!("endorsements = [\"{tpm}\"], firmware"));
+    assert_eq!(judged(&enrolled(&"0e".repeat(32)), &[booted(&[p0])]), Some(Tier::Measured));
+    assert_eq!(judged(&enrolled(&"0f".repeat(32)), &[booted(&[p0])]), None, "another machine's TPM");
     let any = accepted.replace("\"F0\"", "\"H1\", \"F0\"");
     assert_eq!(judged(&any, &[booted(&[p0])]), Some(Tier::Measured), "any of several");
     let log = BootLog { secure_boot: Some(true), booted: Some(vec![p0]) };
-    let unquoted = Measured::Tpm { registers: vec![(11, [11; 32])], log };
+    let unquoted = Measured::Tpm { endorsement: Digest([14; 32]), registers: vec![(11, [11; 32])], log };
     assert_eq!(judged(accepted, &[unquoted]), None, "a firmware that was not quoted");
     let by_registers = "tpm = { firmware = [\"F0\"], registers = { \"2\" = \"R11\", \"4\" = \"R11\" } }";
-    let started =
-        |value| Measured::Tpm { registers: vec![(0, [10; 32]), (2, [11; 32]), (4, value)], log: BootLog::default() };
+    let started = |value| Measured::Tpm {
+        endorsement: Digest([14; 32]),
+        registers: vec![(0, [10; 32]), (2, [11; 32]), (4, value)],
+        log: BootLog::default(),
+    };
     assert_eq!(judged(by_registers, &[started([11; 32])]), Some(Tier::Measured));
     assert_eq!(judged(by_registers, &[started([12; 32])]), None);
     // What reaches more counts.
@@ -99,7 +111,11 @@ fn a_machine_is_all_that_is_said_of_it() {
 fn what_was_measured_is_written_as_what_accepts_it() {
     let whole = tpm(Some(true), Some(vec![[1; 32], [2; 32]]));
     let unchecked = Measured::Snp(SnpFindings { platform: SnpBits::of_platform(0), ..snp() });
-    let started = Measured::Tpm { registers: vec![(0, [1; 32]), (2, [2; 32]), (4, [4; 32])], log: BootLog::default() };
+    let started = Measured::Tpm {
+        endorsement: Digest([14; 32]),
+        registers: vec![(0, [1; 32]), (2, [2; 32]), (4, [4; 32])],
+        log: BootLog::default(),
+    };
     for measured in [Measured::Snp(snp()), unchecked, whole, started] {
         let accepted = measured.as_accepted();
         assert_eq!(judged(&accepted, std::slice::from_ref(&measured)), Some(measured.tier()), "{accepted}");
@@ -107,9 +123,14 @@ fn what_was_measured_is_written_as_what_accepts_it() {
     let unlike = tpm(Some(true), Some(vec![[3; 32]]));
     assert_eq!(judged(&tpm(Some(true), Some(vec![[1; 32]])).as_accepted(), &[unlike]), None);
     // Nothing accepts a machine whose firmware measures nothing, or of which nobody knows what was started.
-    for measured in
-        [Measured::Tpm { registers: vec![(0, [0; 32]), (4, [0; 32])], log: BootLog::default() }, tpm(Some(true), None)]
-    {
+    for measured in [
+        Measured::Tpm {
+            endorsement: Digest([14; 32]),
+            registers: vec![(0, [0; 32]), (4, [0; 32])],
+            log: BootLog::default(),
+        },
+        tpm(Some(true), None),
+    ] {
         let text = format!("[[accepted]]\nrelease = \"r\"\n{}", measured.as_accepted());
         assert!(Measurements::parse(&text).is_err(), "{text}");
     }
@@ -122,14 +143,25 @@ fn what_is_no_list_is_said_with_where() {
         ("", "accepted"),
         ("accepted = []", "no release is accepted"),
         (
-            "[[accepted]]\nrelease = \"r\"\nactive = false\ntpm = { firmware = [\"HASH\"], booted = [\"HASH\"] }",
+            "[[accepted]]\nrelease = \"r\"\nactive = false\ntpm = { firmware = [\"HASH\"], booted = [\"HASH\"], registers = { \"12\" = \"ZERO\", \"13\" = \"ZERO\" } }",
             "no release is accepted",
         ),
-        ("[[accepted]]\nrelease = \"\"\ntpm = { firmware = [\"HASH\"], booted = [\"HASH\"] }", "it has no name"),
+        (
+            "[[accepted]]\nrelease = \"\"\ntpm = { firmware = [\"HASH\"], booted = [\"HASH\"], registers = { \"12\" = \"ZERO\", \"13\" = \"ZERO\" } }",
+            "it has no name",
+        ),
         ("[[accepted]]\nrelease = \"r\"", "neither `tpm` nor `snp`"),
         ("[[accepted]]\nrelease = \"r\"\ntpm = { booted = [\"HASH\"] }", "firmware"),
         ("[[accepted]]\nrelease = \"r\"\ntpm = { firmware = [], booted = [\"HASH\"] }", "`firmware` is empty"),
         ("[[accepted]]\nrelease = \"r\"\ntpm = { firmware = [\"HASH\"] }", "what was started"),
+        (
+            "[[accepted]]\nrelease = \"r\"\ntpm = { firmware = [\"HASH\"], booted = [\"HASH\"], registers = { \"12\" = \"ZERO\" } }",
+            "12 and 13",
+        ),
+        (
+            "[[accepted]]\nrelease = \"r\"\ntpm = { endorsements = [\"00\"], firmware = [\"HASH\"], booted = [\"HASH\"] }",
+            "12 and 13",
+        ),
         ("[[accepted]]\nrelease = \"r\"\ntpm = { firmware = [\"HASH\"], secure_boot = true }", "what was started"),
         (
             "[[accepted]]\nrelease = \"r\"\ntpm = { firmware = [\"HASH\"], registers = { \"4\" = \"HASH\" } }",
@@ -159,7 +191,14 @@ fn what_is_no_list_is_said_with_where() {
             "[[accepted]]\nrelease = \"r\"\ntpm = { firmware = [\"HASH\"], registers = { \"4\" = \"00\" } }",
             "64 hex digits, not `00`",
         ),
-        ("[[accepted]]\nrelease = \"r\"\ntpm = { firmware = [\"HASH\"], booted = [\"00\"] }", "64 hex digits"),
+        (
+            "[[accepted]]\nrelease = \"r\"\ntpm = { firmware = [\"HASH\"], booted = [\"00\"], registers = { \"12\" = \"ZERO\", \"13\" = \"ZERO\" } }",
+            "64 hex digits",
+        ),
+        (
+            "[[accepted]]\nrelease = \"r\"\ntpm = { firmware = [\"HASH\"], registers = { \"2\" = \"HASH\", \"4\" = \"ZERO\" } }",
+            "nothing was measured into",
+        ),
         ("[[accepted]]\nrelease = \"r\"\nsnp = { product = \"genoa\", measurement = \"HASH\" }", "minimum"),
         (
             "[[accepted]]\nrelease = \"r\"\nsnp = { product = \"genoa\", measurement = \"HASH\", minimum = { bootloader = 0, tee = 0, snp = 0, microcode = 0 } }",

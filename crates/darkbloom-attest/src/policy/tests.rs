@@ -2,7 +2,7 @@
 
 use super::*;
 
-use darkbloom_types::{EpochId, NetworkId, ProviderId, UnixMillis};
+use darkbloom_types::{Digest, EpochId, NetworkId, ProviderId, UnixMillis};
 use darkbloom_wire::Statement;
 
 use crate::boot_log::BootLog;
@@ -20,6 +20,7 @@ fn verdict() -> Verdict {
         trust: Trust::Unpinned,
         predecessors: Vec::new(),
         measured: vec![Measured::Tpm {
+            endorsement: Digest([14; 32]),
             registers: vec![(0, [10; 32]), (2, [2; 32]), (4, [4; 32]), (7, [7; 32])],
             log: BootLog { secure_boot: Some(true), booted: Some(vec![[8; 32], [9; 32]]) },
         }],
@@ -134,7 +135,8 @@ fn what_was_measured_is_of_any_active_release() {
     assert!(!passes(&section(std::slice::from_ref(&good)), &without), "no hardware measures it");
     assert!(passes(&unmeasured, &without));
     let mut another = verdict();
-    another.measured = vec![Measured::Tpm { registers: vec![(4, [5; 32])], log: BootLog::default() }];
+    another.measured =
+        vec![Measured::Tpm { endorsement: Digest([14; 32]), registers: vec![(4, [5; 32])], log: BootLog::default() }];
     assert!(!passes(&unmeasured, &another), "what is measured and not accepted is not what cannot be measured");
 
     // What is accepted decides about the tier, whether or not it is demanded.
@@ -159,12 +161,14 @@ fn what_is_no_policy_is_said_with_where() {
         ("[version]\ngate = \"shadow\"\nminimum = \"+1.2.3\"", "is no version"),
         ("[claims]\ngate = \"enforce\"", "[claims]: a gate that is not off needs `required`"),
         (
-            "[measurements]\ngate = \"enforce\"\naccepted = [{ release = \"r\", active = false, tpm = { firmware = [\"HASH\"], booted = [\"HASH\"] } }]",
+            "[measurements]\ngate = \"enforce\"\naccepted = [{ release = \"r\", active = false, tpm = { firmware = [\"HASH\"], booted = [\"HASH\"], registers = { \"12\" = \"HASH\", \"13\" = \"HASH\" } } }]",
             "needs `accepted`",
         ),
         ("[measurements]\naccepted = [{ release = \"r\" }]", "[measurements]: release `r`: neither"),
         ("[claims]\nrequired = [{ name = \"\" }]", "not empty"),
         ("[claims]\nrequired = [{ name = \"measured_release\" }]", "[measurements]"),
+        ("[claims]\nrequired = [{ name = \"tpm_boot\", value = \"0:abcd1234\" }]", "[measurements]"),
+        ("[claims]\nrequired = [{ name = \"apple_sip\", value = \"on\" }]", "in shadow"),
         ("[claims]\nrequired = [{ name = \"a\", value = \"\" }]", "not empty"),
         ("[tiers]\ngate = \"off\"", "tiers"),
         ("[tier]\ngate = \"on\"", "on"),

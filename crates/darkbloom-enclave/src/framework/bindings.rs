@@ -66,6 +66,7 @@ unsafe extern "C" {
     pub fn SecAccessControlCreateWithFlags(allocator: Ref, protection: Ref, flags: usize, error: *mut Ref) -> Ref;
     pub fn SecKeyCreateRandomKey(parameters: Ref, error: *mut Ref) -> Ref;
     pub fn SecKeyCreateSignature(key: Ref, algorithm: Ref, data: Ref, error: *mut Ref) -> Ref;
+    pub fn SecKeyGetTypeID() -> usize;
     pub fn SecKeyCopyPublicKey(key: Ref) -> Ref;
     pub fn SecKeyCopyExternalRepresentation(key: Ref, error: *mut Ref) -> Ref;
     pub fn SecItemCopyMatching(query: Ref, result: *mut Ref) -> i32;

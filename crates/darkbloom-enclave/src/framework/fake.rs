@@ -30,6 +30,9 @@ const STATUS_DOMAIN: usize = 900;
 /// The domain of another part of the system.
 const FOREIGN_DOMAIN: usize = 901;
 
+/// The number of keys' type.
+const KEY_TYPE: usize = 260;
+
 #[derive(Clone)]
 enum Kind {
     Data(Vec<u8>),
@@ -60,6 +63,8 @@ pub enum Answer {
     OneKey,
     /// A list without anything in it.
     NoKeys,
+    /// A list of something else.
+    OtherThings,
     /// A public key is no bytes.
     NoBytes,
 }
@@ -117,7 +122,7 @@ impl Kind {
             Self::Text(_) => 7,
             Self::Number(_) => 22,
             Self::Dictionary(_) => 18,
-            Self::Key(_) | Self::Public(_) => 260,
+            Self::Key(_) | Self::Public(_) => KEY_TYPE,
             Self::AccessControl { .. } => 261,
             Self::Error { .. } => 27,
         }

@@ -88,7 +88,7 @@ fn an_answer_that_is_none_is_an_error_and_never_not_found() {
     let is_malformed = |found: Result<Point, KeychainError>, answer: Answer| {
         assert!(matches!(found, Err(KeychainError::Malformed(_))), "{answer:?}: {found:?}");
     };
-    for answer in [Answer::Nothing, Answer::OneKey, Answer::NoKeys, Answer::NoBytes] {
+    for answer in [Answer::Nothing, Answer::OneKey, Answer::NoKeys, Answer::OtherThings, Answer::NoBytes] {
         let process = ThroughTheBinding(mac.released(), answer);
         is_malformed(process.keys(&item()).map(|keys| keys[0]), answer);
         is_malformed(process.sign(&item(), &key, b"message").map(|_| key), answer);

@@ -411,9 +411,10 @@ fn a_machine_that_booted_what_a_consumer_accepts_is_measured() {
     let accepted = |program: [u8; 32]| {
         let file = network.folder.path().join(format!("accepted-{}", program[0]));
         let text = format!(
-            "[[accepted]]\nrelease = \"image-7\"\ntpm = {{ firmware = [\"{}\"], secure_boot = true, booted = [\"{}\"] }}\n",
+            "[[accepted]]\nrelease = \"image-7\"\ntpm = {{ firmware = [\"{0}\"], secure_boot = true, booted = [\"{1}\"], registers = {{ \"12\" = \"{2}\", \"13\" = \"{2}\" }} }}\n",
             hex::encode(once([0xf0; 32])),
-            hex::encode(program)
+            hex::encode(program),
+            "0".repeat(64)
         );
         fs::write(&file, text).unwrap();
         file

@@ -115,7 +115,9 @@ impl World {
         if self.answer == Answer::NoKeys {
             found.clear();
         }
-        let keys = found.into_iter().map(|key| self.make(Kind::Key(key))).collect();
+        let other = self.answer == Answer::OtherThings;
+        let item = |key| if other { Kind::Number(1) } else { Kind::Key(key) };
+        let keys = found.into_iter().map(|key| self.make(item(key))).collect();
         Ok(self.make(Kind::Array(keys)))
     }
 
@@ -190,6 +192,11 @@ unsafe extern "C" fn SecKeyCreateSignature(key: Ref, algorithm: Ref, data: Ref, 
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn SecKeyGetTypeID() -> usize {
+    super::KEY_TYPE
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn SecKeyCopyPublicKey(key: Ref) -> Ref {
     with(|world| match world.key(key.addr()) {
         Some(key) if world.answer != Answer::Nothing => raw(world.make(Kind::Public(key.point()))),
@@ -240,7 +247,9 @@ extern "C" fn SecItemDelete(query: Ref) -> i32 {
         let Some(one) = world.value(query, kSecValueRef) else {
             return status(world.query(query).and_then(|query| world.process().remove(&query)));
         };
-        let is_there = world.says(query, kSecUseDataProtectionKeychain, kCFBooleanTrue);
+        let is_there = world.says(query, kSecUseDataProtectionKeychain, kCFBooleanTrue)
+            && world.value(query, kSecAttrApplicationTag).is_some()
+            && world.value(query, kSecAttrAccessGroup).is_some();
         match world.key(one).filter(|_| one >= FIRST_OBJECT) {
             Some(key) if is_there => status(world.process().remove_one(&key)),
             // The legacy keychain has none of the enclave.
