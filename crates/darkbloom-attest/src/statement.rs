@@ -347,33 +347,32 @@ fn is_sealing_key(key: &[u8]) -> bool {
 /// [`StatementError`] says what does not hold.
 pub fn verify_epoch_proof(
     proof: &[u8],
-    verdict: &Verdict,
+    statement: &Statement,
     nonce: &[u8; 32],
     connection: &ConnectionId,
 ) -> Result<(), StatementError> {
-    let proof = ChallengeProof::open(proof, &PublicKey::Ed25519(verdict.statement.receipt_key))?;
-    let expected = challenge_digest(&verdict.statement.network, nonce, connection, &verdict.epoch);
+    let proof = ChallengeProof::open(proof, &PublicKey::Ed25519(statement.receipt_key))?;
+    let expected = challenge_digest(&statement.network, nonce, connection, &statement.epoch());
     if armed!("epoch_proof") && proof.digest != expected { Err(StatementError::Challenge) } else { Ok(()) }
 }
 
 /// Verifies that the holder of a statement's identity answered one of these challenges on this connection in this epoch, and
-/// says which.
+/// says which. It takes one signature, so it comes before the statement's evidence.
 ///
 /// # Errors
 /// [`StatementError`] says what does not hold.
 pub fn verify_challenge(
     proof: &[u8],
-    verdict: &Verdict,
+    statement: &Statement,
     nonces: &[[u8; 32]],
     connection: &ConnectionId,
 ) -> Result<[u8; 32], StatementError> {
-    let key = PublicKey::P256(verdict.statement.identity);
+    let key = PublicKey::P256(statement.identity);
     let proof = ChallengeProof::open(proof, &key)?;
     if !armed!("challenge_digest") {
         return nonces.first().copied().ok_or(StatementError::Challenge);
     }
-    let answers = |nonce: &&[u8; 32]| {
-        proof.digest == challenge_digest(&verdict.statement.network, nonce, connection, &verdict.epoch)
-    };
+    let answers =
+        |nonce: &&[u8; 32]| proof.digest == challenge_digest(&statement.network, nonce, connection, &statement.epoch());
     nonces.iter().find(answers).copied().ok_or(StatementError::Challenge)
 }

@@ -266,9 +266,9 @@ fn proof(seed: u8, digest: Digest) -> Vec<u8> {
 fn a_challenge_is_met_by_its_holder_on_its_connection_in_its_epoch() {
     let verdict = verify(&statement()).unwrap();
     let good = challenge_digest(&NETWORK, &NONCE, &CONNECTION, &verdict.epoch);
-    let check = |proof: &[u8]| verify_challenge(proof, &verdict, &[[1; 32], NONCE, [2; 32]], &CONNECTION);
+    let check = |proof: &[u8]| verify_challenge(proof, &verdict.statement, &[[1; 32], NONCE, [2; 32]], &CONNECTION);
     assert_eq!(check(&proof(7, good)), Ok(NONCE), "which of those that are open");
-    assert_eq!(verify_challenge(&proof(7, good), &verdict, &[], &CONNECTION), Err(StatementError::Challenge));
+    assert_eq!(verify_challenge(&proof(7, good), &verdict.statement, &[], &CONNECTION), Err(StatementError::Challenge));
     assert_eq!(check(&proof(8, good)), Err(StatementError::Signature(VerifyError::Signature)), "another's key");
     let other_epoch = Statement { not_before: UnixMillis(BEGIN + 1), ..statement() }.epoch();
     for digest in [

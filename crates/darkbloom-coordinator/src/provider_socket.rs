@@ -120,10 +120,11 @@ async fn introduce(
     if hello.statement.is_empty() {
         return Err(Refusal::from(RefusalCode::StatementMissing).into());
     }
-    trust::may_join(shared, &hello)?;
+    let statement = trust::may_join(shared, &hello)?;
+    // Its keys first: evidence takes longest, and is looked at for whoever has them.
+    verify_challenge(&hello.proof, &statement, &[nonce], &connection.id)?;
+    verify_epoch_proof(&hello.epoch_proof, &statement, &nonce, &connection.id)?;
     let verdict = trust::verify(shared, &hello.statement)?;
-    verify_challenge(&hello.proof, &verdict, &[nonce], &connection.id)?;
-    verify_epoch_proof(&hello.epoch_proof, &verdict, &nonce, &connection.id)?;
     trust::admit(shared, &hello, &verdict).await?;
     learn(shared, connection, &verdict).await;
     inherit(shared, connection, verdict.provider);

@@ -32,8 +32,8 @@ use std::time::Duration;
 
 use darkbloom_engine::ExecuteError;
 pub use darkbloom_keys as keys;
-use darkbloom_keys::{Identity, IdentityError, IdentityKey as _, successions};
 pub use darkbloom_keys::{Home, KeyConfig};
+use darkbloom_keys::{Identity, IdentityError, IdentityKey as _, successions};
 use darkbloom_store::{OpenStoreError, ReceiptOutbox};
 use darkbloom_types::{Millis, NetworkId, ProviderId, SecretString};
 use tokio::sync::watch;

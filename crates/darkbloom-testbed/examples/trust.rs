@@ -80,7 +80,7 @@ fn statements() -> Result<(), Box<dyn std::error::Error>> {
     let answer = proof.sign(&key)?;
     report("answer a challenge with a software key", || drop(proof.sign(&key).expect("it signs")));
     report("verify a challenge's answer", || {
-        verify_challenge(&answer, &verdict, &[nonce], &connection).expect("it is good");
+        verify_challenge(&answer, &verdict.statement, &[nonce], &connection).expect("it is good");
     });
     report("begin an epoch: its keys and its signed statement", || {
         let epoch = Epoch::begin(identity, now(), &mut rng());

@@ -34,7 +34,7 @@ fn answers(network: NetworkId, nonce: [u8; 32], connection: ConnectionId) -> boo
     let verdict = verified(&statement(), NOW).unwrap();
     let digest = challenge_digest(&network, &nonce, &connection, &verdict.epoch);
     let proof = ChallengeProof { digest }.sign(&key(7).0).unwrap();
-    verify_challenge(&proof, &verdict, &[NONCE], &CONNECTION).is_ok()
+    verify_challenge(&proof, &verdict.statement, &[NONCE], &CONNECTION).is_ok()
 }
 
 attacks! {
@@ -67,21 +67,21 @@ attacks! {
         let verdict = verified(&statement(), NOW).unwrap();
         let digest = challenge_digest(&NETWORK, &NONCE, &CONNECTION, &verdict.epoch);
         let proof = ChallengeProof { digest }.sign(&key(9).0).unwrap();
-        verify_challenge(&proof, &verdict, &[NONCE], &CONNECTION).is_ok()
+        verify_challenge(&proof, &verdict.statement, &[NONCE], &CONNECTION).is_ok()
     };
     /// A statement is public: with a copy of the identity key it must not pass for the process that has its keys.
     attack_a_copied_key_is_shown_with_its_owners_statement against "signature": || {
         let verdict = verified(&statement(), NOW).unwrap();
         let digest = challenge_digest(&NETWORK, &NONCE, &CONNECTION, &verdict.epoch);
         let proof = ChallengeProof { digest }.sign(&ReceiptKey::from_bytes(&[9; 32])).unwrap();
-        verify_epoch_proof(&proof, &verdict, &NONCE, &CONNECTION).is_ok()
+        verify_epoch_proof(&proof, &verdict.statement, &NONCE, &CONNECTION).is_ok()
     };
     attack_a_proof_of_an_epochs_keys_is_replayed against "epoch_proof": || {
         let key = ReceiptKey::from_bytes(&[8; 32]);
         let own = Statement { receipt_key: key.verifying_key().to_bytes(), ..statement() };
         let verdict = verified(&own, NOW).unwrap();
         let digest = challenge_digest(&NETWORK, &[4; 32], &CONNECTION, &verdict.epoch);
-        verify_epoch_proof(&ChallengeProof { digest }.sign(&key).unwrap(), &verdict, &NONCE, &CONNECTION).is_ok()
+        verify_epoch_proof(&ChallengeProof { digest }.sign(&key).unwrap(), &verdict.statement, &NONCE, &CONNECTION).is_ok()
     };
     attack_less_than_was_demanded_is_offered against "admits_tier": || {
         let verdict = Verdict { tier: Tier::Hardware, ..verified(&statement(), NOW).unwrap() };

@@ -52,19 +52,23 @@ pub fn revoked(shared: &Shared, provider: ProviderId) -> Refusal {
     })
 }
 
-/// Whether somebody could be admitted at all: nobody without a name or a token has chains of certificates followed for him.
-pub fn may_join(shared: &Shared, hello: &Hello) -> Result<(), Refusal> {
-    let statement =
-        Statement::open_self_signed(&hello.statement).map_err(|error| refusal(&StatementError::Signature(error)))?;
+fn opened(statement: &[u8]) -> Result<Statement, Refusal> {
+    Statement::open_self_signed(statement).map_err(|error| refusal(&StatementError::Signature(error)))
+}
+
+/// Whether somebody could be admitted at all: nobody without a name or a token has chains of certificates followed for him. The
+/// statement, of which nothing but its signature was looked at.
+pub fn may_join(shared: &Shared, hello: &Hello) -> Result<Statement, Refusal> {
+    let statement = opened(&hello.statement)?;
     let known = |point: &[u8; 65]| shared.store.provider_known(ProviderId::of_public_key(point));
     let heir = || {
         let words = statement.successions.0.iter().filter_map(|word| Succession::open_self_signed(word).ok());
         words.into_iter().any(|word| known(&word.old))
     };
-    if known(&statement.identity) || heir() {
-        return Ok(());
+    if !known(&statement.identity) && !heir() {
+        join_token(shared, hello)?;
     }
-    join_token(shared, hello).map(drop)
+    Ok(statement)
 }
 
 fn join_token(shared: &Shared, hello: &Hello) -> Result<KeyRecord, Refusal> {
@@ -142,10 +146,10 @@ pub async fn challenge_answer(shared: &Shared, connection: &Connection, proof: &
     let Some(statement) = statement.filter(|_| !known.is_empty()) else {
         return Err(Refusal::new(RefusalCode::InvalidRequest, "an answer without a challenge"));
     };
-    // It held when it came, so what fails now is its time.
-    let verdict = verify(shared, &statement).map_err(|error| refusal(&error))?;
-    match verify_challenge(proof, &verdict, &known, &connection.id) {
+    match verify_challenge(proof, &opened(&statement)?, &known, &connection.id) {
         Ok(nonce) => {
+            // It held when it came, so what fails now is its time.
+            let verdict = verify(shared, &statement).map_err(|error| refusal(&error))?;
             let (now, wall) = (shared.mono(), clock::now());
             let changed = shared.with_registry(|registry| {
                 // What held when it came need not hold now: an activator's word has an end.
