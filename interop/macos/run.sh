@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks for macOS, from a Linux on x86-64, what of the program is Rust alone: its types against the real standard library,
 # its numbers and names against those of Apple's headers, and what a linked program asks of macOS. `./x darwin` calls it with
-# the folder for what it fetches, the pinned Rust and the pinned linker.
+# the folder for what it fetches, the pinned Rust, and the pinned linker with its hash.
 # Exit status: 0 when all of it holds, 75 when something could not be had here, anything else when something does not.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -40,8 +40,10 @@ sources() {
 linker() {
   rm -rf "$at/zig"
   python3 -m venv "$at/zig" >&2 || return 1
-  "$at/zig/bin/pip" install --quiet --disable-pip-version-check "ziglang==$zig" >&2 || return 1
-  touch "$at/zig/complete-$zig"
+  echo "ziglang==$zig" >"$at/zig/linker.txt" || return 1
+  # It is run, so it is what was looked at once.
+  "$at/zig/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$at/zig/linker.txt" >&2 || return 1
+  touch "$at/zig/complete-${zig%% *}"
 }
 
 [ "$(uname -sm)" = "Linux x86_64" ] || cannot "it is made for Linux on x86-64; on a Mac cargo itself does all of this"
@@ -83,7 +85,7 @@ fi
 cargo clippy --quiet "${build[@]}" --bins -- -D warnings
 unset SYSROOT
 
-[ -e "$at/zig/complete-$zig" ] || {
+[ -e "$at/zig/complete-${zig%% *}" ] || {
   say "fetching the linker"
   linker || cannot "types and numbers hold; the linker cannot be had here, so symbols were not looked at"
 }

@@ -1,6 +1,6 @@
 //! The client's view: submit, open, verify; seal again at most twice.
 
-use darkbloom_types::{Millis, MonoMillis, RefusalCode};
+use darkbloom_types::{Millis, MonoMillis, RefusalCode, armed};
 use darkbloom_wire::{Relayed, RelayedAccepted, RelayedData, RelayedFinal, RelayedRefused, Reseal, limits};
 
 use crate::relay::waits;
@@ -131,7 +131,9 @@ impl ClientSession {
         match (self.state, frame) {
             (State::Over, _) => Err(Protocol::AfterEnd),
             (_, Relayed::KeepAlive(_)) => Ok(ClientAction::Wait),
-            (State::Accepted { content: true } | State::Ended, Relayed::RelayedAccepted(_)) => {
+            (State::Accepted { content: true } | State::Ended, Relayed::RelayedAccepted(_))
+                if armed!("session_one_acceptance") =>
+            {
                 Err(Protocol::SecondAcceptance)
             }
             (_, Relayed::RelayedAccepted(frame)) => {

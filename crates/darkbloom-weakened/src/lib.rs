@@ -71,6 +71,7 @@ pub const CHECKS: &[&str] = &[
     "answer_after_end",
     "answer_count",
     "answer_acceptance",
+    "session_one_acceptance",
     "receipt_transcript",
     "receipt_epoch",
     "receipt_output",

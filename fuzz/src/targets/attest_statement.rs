@@ -45,7 +45,7 @@ fn statement(mut input: Input<'_>) {
 fn challenge(input: Input<'_>) {
     let (nonce, connection) = ([5; 32], ConnectionId([6; 16]));
     let signed = sign(Domain::Challenge, &*KEY, input.rest()).expect("software keys sign");
-    if verify_challenge(&signed, &VERDICT, &[nonce], &connection).is_ok() {
+    if verify_challenge(&signed, &VERDICT.statement, &[nonce], &connection).is_ok() {
         let digest = challenge_digest(&parties::NETWORK, &nonce, &connection, &VERDICT.epoch);
         let proof =
             darkbloom_wire::ChallengeProof::open(&signed, &darkbloom_wire::PublicKey::P256(parties::identity()));

@@ -6,11 +6,12 @@ use darkbloom_seal::{
     Acceptance, AnswerOpener, AnswerSealer, Epoch, EpochRing, Recipient, RequestSeal, SealedFrame, frame_size,
     seal_request,
 };
+use darkbloom_session::ClientSession;
 use darkbloom_types::{
-    AttemptNumber, CatalogueDigest, Digest, NanoDollars, NetworkId, OperationId, ProviderId, RequestId, SecretBytes,
-    Tier, TokenCount, UnixMillis,
+    AttemptNumber, CatalogueDigest, Digest, EpochId, MonoMillis, NanoDollars, NetworkId, OperationId, ProviderId,
+    RequestId, SecretBytes, Tier, TokenCount, UnixMillis,
 };
-use darkbloom_wire::{RequestKind, SealedHeader, Suite};
+use darkbloom_wire::{CoordinatorTiming, Relayed, RelayedAccepted, RelayedData, RequestKind, SealedHeader, Suite};
 
 use crate::forge::{NETWORK, NOW, key, minutes};
 
@@ -94,7 +95,27 @@ fn open(opener: &mut AnswerOpener, frames: &[&SealedFrame]) -> bool {
     frames.iter().all(|frame| opener.open(frame).is_ok())
 }
 
+/// Who accepts a request, as a coordinator relays it.
+fn acceptance(provider: u8) -> Relayed {
+    RelayedAccepted {
+        provider: ProviderId([provider; 32]),
+        epoch: EpochId([provider; 16]),
+        attempt: AttemptNumber(u32::from(provider)),
+        salt: [provider; 32],
+        attempts: Vec::new().into(),
+        timing: CoordinatorTiming::NONE,
+    }
+    .into()
+}
+
 attacks! {
+    /// A coordinator has two providers answer, and hands on words of one and then of the other.
+    attack_two_providers_answer_one_request against "session_one_acceptance": || {
+        let content = RelayedData { sequence: 0, tokens: TokenCount(1), end: false, ciphertext: vec![0; 80] };
+        let mut session = ClientSession::submitted(MonoMillis(0));
+        let mut goes_on = |frame: Relayed| session.handle(frame, MonoMillis(1)).is_ok();
+        goes_on(acceptance(1)) && goes_on(content.clone().into()) && goes_on(acceptance(2)) && goes_on(content.into())
+    };
     attack_a_headers_least_tier_is_lowered_on_the_way against "seal_header": || {
         Scene::new().change(|header| header.tier_min = Tier::None).opens(NOW)
     };
