@@ -43,6 +43,22 @@ impl Default for EvidenceConfig {
     }
 }
 
+/// What evidence of this machine could be made of, for its owner to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvidenceFound {
+    /// How many entries of the firmware's log count, or why it cannot be read.
+    pub boot_log: Result<usize, String>,
+    /// Whether the kernel makes reports of an encrypted machine.
+    pub confidential: bool,
+}
+
+/// Looks for what this machine has, and asks it nothing.
+#[must_use]
+pub fn evidence_found(config: &EvidenceConfig) -> EvidenceFound {
+    let boot_log = boot_log(&config.tpm_log).map(|log| log.len()).map_err(|error| error.to_string());
+    EvidenceFound { boot_log, confidential: Tsm::find(&config.tsm).is_some() }
+}
+
 /// What was found. Looked for once, at the start.
 #[derive(Debug, Default)]
 pub struct Platform {

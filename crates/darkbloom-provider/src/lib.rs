@@ -49,7 +49,7 @@ use crate::status::{Board, Status};
 use crate::stock::Kinds;
 use darkbloom_host::clock;
 
-pub use crate::evidence::EvidenceConfig;
+pub use crate::evidence::{EvidenceConfig, EvidenceFound, evidence_found};
 pub use crate::local::{Local, LocalConfig, Said, local_key};
 pub use crate::model::{
     AdapterFile, CheckedModel, LoadError, LoadWatch, LoadedModel, ModelConfig, ModelOptions, weights_of_file,

@@ -7,7 +7,7 @@ use darkbloom_harden::{Needs, Report, confine};
 use darkbloom_provider::{EvidenceConfig, KeyConfig};
 use reqwest::Url;
 
-use crate::arguments::{KeyOptions, Start};
+use crate::arguments::{EvidenceOptions, KeyOptions, Start};
 use crate::error::Failure;
 use crate::roles::{default_data, evidence_config, key_config};
 use crate::settings::ProviderSettings;
@@ -50,5 +50,6 @@ pub fn of_provider(options: &Start, settings: &ProviderSettings) -> Result<Repor
 /// Confines `doctor` as a provider would be: what it sees is what a provider can use.
 pub fn of_doctor(settings: &ProviderSettings) -> Result<Report, Failure> {
     let KeyConfig { tpm, .. } = key_config(KeyOptions::default(), settings)?;
-    Ok(confine(&Needs { write: vec![tpm], ..Needs::default() }))
+    let EvidenceConfig { tpm_log, tsm, .. } = evidence_config(EvidenceOptions::default(), settings);
+    Ok(confine(&Needs { read: vec![tpm_log], write: vec![tpm, tsm], ..Needs::default() }))
 }

@@ -1,12 +1,13 @@
 //! `darkbloom doctor`: what this machine offers to models.
 
 use darkbloom_harden::{Measure, Report};
-use darkbloom_provider::{devices, machine, processor_features};
+use darkbloom_provider::{EvidenceFound, devices, evidence_found, machine, processor_features};
 use serde_json::{Value, json};
 
-use crate::arguments::{Doctor, DoctorAbout, KeyPlace};
+use crate::arguments::{Doctor, DoctorAbout, EvidenceOptions, KeyPlace};
 use crate::error::{Failure, say};
 use crate::key;
+use crate::roles::evidence_config;
 use crate::settings::ProviderSettings;
 
 const MIB: u64 = 1 << 20;
@@ -14,7 +15,7 @@ const MIB: u64 = 1 << 20;
 /// Looks at the machine and prints what it finds.
 pub async fn run(options: Doctor, settings: ProviderSettings, hardening: &Report) -> Result<(), Failure> {
     match options.about {
-        None => machine(options.json, hardening).await,
+        None => machine(options.json, &settings, hardening).await,
         Some(DoctorAbout::Keys(place)) => keys(place, settings),
     }
 }
@@ -28,7 +29,9 @@ fn keys(place: KeyPlace, settings: ProviderSettings) -> Result<(), Failure> {
     homes.iter().flat_map(key::in_words).try_for_each(say)
 }
 
-async fn machine(as_json: bool, hardening: &Report) -> Result<(), Failure> {
+async fn machine(as_json: bool, settings: &ProviderSettings, hardening: &Report) -> Result<(), Failure> {
+    let EvidenceFound { boot_log, confidential } =
+        evidence_found(&evidence_config(EvidenceOptions::default(), settings));
     let look = || (devices(), processor_features(), machine::available_memory(), machine::default_budget());
     // Drivers of accelerators may take seconds.
     let (devices, features, free, budget) = tokio::task::spawn_blocking(look)
@@ -49,6 +52,7 @@ async fn machine(as_json: bool, hardening: &Report) -> Result<(), Failure> {
         return say(json!({
             "version": env!("CARGO_PKG_VERSION"), "cores": cores, "free_bytes": free, "model_budget_bytes": budget,
             "processor_features": features, "devices": devices, "hardening": hardening_as_json(hardening),
+            "evidence": {"boot_log_entries": boot_log.ok(), "encrypted_machine": confidential},
         })
         .to_string());
     }
@@ -62,6 +66,13 @@ async fn machine(as_json: bool, hardening: &Report) -> Result<(), Failure> {
     for (measure, why) in hardening.missing() {
         say(format!("  not {}: {why}", measure.name()))?;
     }
+    let log = boot_log.map_or_else(
+        |why| format!("no log of what was booted, so a TPM's registers stand alone: {why}"),
+        |entries| format!("{entries} entries of the firmware's log say what was booted"),
+    );
+    let machine = if confidential { "the kernel makes reports of it" } else { "none, or its kernel makes no reports" };
+    say(format!("evidence     {log}"))?;
+    say(format!("             encrypted machine: {machine}"))?;
     for device in &devices {
         let kind = if device.is_accelerator { "accelerator" } else { "device" };
         let (free, total) = (device.memory.0 / MIB, device.memory.1 / MIB);

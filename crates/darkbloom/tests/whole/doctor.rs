@@ -29,6 +29,28 @@ fn doctor_names_the_processor_and_its_working_set() {
 }
 
 #[test]
+fn doctor_says_what_evidence_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, log, tsm) = (folder.path().join("config"), folder.path().join("log"), folder.path().join("tsm"));
+    std::fs::write(&config, format!("[provider]\ntpm_log = {log:?}\ntsm = {tsm:?}\n")).unwrap();
+    let doctor = |more: &[&str]| run(command(&["--config"]).arg(&config).arg("doctor").args(more));
+    let none = doctor(&[]);
+    assert!(
+        none.stdout.contains("no log of what was booted") && none.stdout.contains("encrypted machine: none"),
+        "{none:?}"
+    );
+    // A log in which nothing stands yet, and a folder where the kernel would make reports.
+    let specification = [&b"Spec ID Event03\0\0\0\0\0\0\x02\0\x02"[..], &[1, 0, 0, 0, 0x0b, 0, 32, 0, 0]].concat();
+    let header = [&[0; 4][..], &[3, 0, 0, 0], &[0; 20], &(specification.len() as u32).to_le_bytes()].concat();
+    std::fs::write(&log, [header, specification].concat()).unwrap();
+    std::fs::create_dir(&tsm).unwrap();
+    let shown = doctor(&["--json"]);
+    let facts: Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!(facts["evidence"], serde_json::json!({"boot_log_entries": 0, "encrypted_machine": true}));
+    assert!(std::fs::read_dir(&tsm).unwrap().next().is_none(), "nothing was asked");
+}
+
+#[test]
 fn an_accelerator_that_cannot_be_had_is_refused_before_anything_else() {
     let folder = tempfile::tempdir().unwrap();
     let start = |more: &[&str]| {
