@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use darkbloom_enclave::{Item, Keychain as _, PREVIOUS_LABEL, codes};
+use darkbloom_enclave::{Item, Keychain, PREVIOUS_LABEL, Point, codes};
 use darkbloom_keys::{
     ACCESS_GROUP, AccessGroup, Enclave, EnclaveError, EnclaveKeyError, Home, Identity, IdentityError, IdentityKey as _,
     KeyConfig, KeyHome, KeychainError, delete,
 };
 use darkbloom_wire::{Domain, Signer as _, open_signed, sign};
 
-use crate::simulator::{Faults, Mac};
+use crate::simulator::{Faults, Mac, Process};
 use crate::{config, files, released};
 
 fn opened(folder: &Path, config: &KeyConfig) -> [u8; 65] {
@@ -231,4 +232,70 @@ fn a_group_for_development_says_so_and_is_another() {
     assert_eq!(opened(folder.path(), &config(process)), point, "the record keeps where it is");
     let failed = Identity::open(folder.path(), &released(&mac));
     assert_eq!(keychain_error(failed), KeychainError::MissingEntitlement, "no release sees it");
+}
+
+#[test]
+fn a_key_of_another_group_is_not_taken_over_with_its_label() {
+    let (mac, folder) = (Mac::default(), tempfile::tempdir().unwrap());
+    let own = "MYOWNTEAM1.net.darkbloom.provider";
+    let process = mac.signed_for(&[ACCESS_GROUP, own]);
+    let record = folder.path().join("identity.enclave");
+    opened(folder.path(), &config(process.clone()));
+    let whole = fs::read_to_string(&record).unwrap();
+    // A start that was cut short before its key was made; the version before has one in the other group.
+    mac.erase();
+    fs::write(&record, format!("{}key none\n", whole.split_once("key ").unwrap().0)).unwrap();
+    let old = mac.plant_in_group(PREVIOUS_LABEL, own);
+    let enclave = Enclave::reached_by(std::sync::Arc::new(process.clone()), own.parse().unwrap());
+    let named = KeyConfig { enclave, ..config(process) };
+    let point = opened(folder.path(), &named);
+    assert_ne!(point, old);
+    assert_eq!((opened(folder.path(), &named), mac.kept()), (point, 2));
+    assert!(mac.labels().contains(&PREVIOUS_LABEL.to_owned()), "that one stays where it is known");
+    let Some(Identity::Enclave(key)) = Identity::existing(folder.path(), &named).unwrap() else {
+        panic!("it is there")
+    };
+    assert!(!key.is_for_development(), "the record's group counts, not the one that is named now");
+}
+
+/// A keychain that has no enclave for what is made, and whose answers are then no answers.
+struct Falters(Process, AtomicUsize);
+
+impl Keychain for Falters {
+    fn try_enclave(&self) -> Result<(), KeychainError> {
+        self.0.try_enclave()
+    }
+    fn keys(&self, item: &Item) -> Result<Vec<Point>, KeychainError> {
+        let made = self.1.load(Ordering::SeqCst) > 0;
+        if made { Err(KeychainError::Locked) } else { self.0.keys(item) }
+    }
+    fn create(&self, _: &Item) -> Result<Point, KeychainError> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        Err(KeychainError::Absent)
+    }
+    fn sign(&self, item: &Item, key: &Point, message: &[u8]) -> Result<[u8; 64], KeychainError> {
+        self.0.sign(item, key, message)
+    }
+    fn rename(&self, item: &Item, to: &Item) -> Result<(), KeychainError> {
+        self.0.rename(item, to)
+    }
+    fn withdraw(&self, item: &Item, key: &Point) -> Result<(), KeychainError> {
+        self.0.withdraw(item, key)
+    }
+    fn delete(&self, item: &Item) -> Result<(), KeychainError> {
+        self.0.delete(item)
+    }
+}
+
+#[test]
+fn an_enclave_with_a_record_is_not_passed_over() {
+    let (mac, folder) = (Mac::default(), tempfile::tempdir().unwrap());
+    let falters = std::sync::Arc::new(Falters(mac.released(), AtomicUsize::new(0)));
+    let config = KeyConfig { enclave: Enclave::reached_by(falters, AccessGroup::Release), ..released(&mac) };
+    assert_eq!(keychain_error(Identity::open(folder.path(), &config)), KeychainError::Unavailable);
+    assert_eq!(
+        files(folder.path()),
+        ["identity.enclave"],
+        "nobody knows whether a key was made, and no other home has one"
+    );
 }
