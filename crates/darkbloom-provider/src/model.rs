@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_changes_while_it_is_loaded_is_not_served() {
+    fn attack_weights_are_patched_between_hash_and_load() {
         type Change = fn(&Path, &Path);
         let changes: [(Change, bool); 3] = [
             (|_, _| {}, true),
