@@ -121,10 +121,10 @@ async fn introduce(
         return Err(Refusal::from(RefusalCode::StatementMissing).into());
     }
     let statement = trust::may_join(shared, &hello)?;
-    // Its keys first: evidence takes longest, and is looked at for whoever has them.
+    // Its key first: evidence takes longest, and is looked at for whoever has that.
     verify_challenge(&hello.proof, &statement, &[nonce], &connection.id)?;
-    verify_epoch_proof(&hello.epoch_proof, &statement, &nonce, &connection.id)?;
     let verdict = trust::verify(shared, &hello.statement)?;
+    verify_epoch_proof(&hello.epoch_proof, &statement, &nonce, &connection.id)?;
     trust::admit(shared, &hello, &verdict).await?;
     learn(shared, connection, &verdict).await;
     inherit(shared, connection, verdict.provider);

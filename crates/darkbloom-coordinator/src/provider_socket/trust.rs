@@ -68,7 +68,8 @@ pub fn may_join(shared: &Shared, hello: &Hello) -> Result<Statement, Refusal> {
     if !known(&statement.identity) && !heir() {
         join_token(shared, hello)?;
     }
-    Ok(statement)
+    // Said by its name: what it proves is about its own network, and would not hold here.
+    if statement.network == shared.network { Ok(statement) } else { Err(refusal(&StatementError::OtherNetwork)) }
 }
 
 fn join_token(shared: &Shared, hello: &Hello) -> Result<KeyRecord, Refusal> {
