@@ -11,7 +11,7 @@ use darkbloom_text::{PreTokenizer, TextPack, gguf};
 use darkbloom_types::{CatalogueDigest, RefusalCode, SecretString, TokenCount, TokenId};
 use darkbloom_wire::{
     AppleAppAttestEvidence, CandidateNow, CandidateUpdate, ClientFrame, CoordinatorProof, Domain, Evidence,
-    LengthPrefixed, Relayed, RelayedFinal, SnpEvidence, coordinator_proof_digest,
+    LengthPrefixed, Relayed, RelayedFinal, SnpEvidence, TdxEvidence, coordinator_proof_digest,
 };
 use serde_json::{Value, json};
 
@@ -142,6 +142,7 @@ fn snp(seeds: &Seeds) -> Outcome<()> {
     }
     let accepted = format!(
         "[[accepted]]\nrelease = \"r\"\ntpm = {{ firmware = [\"{0}\"], secure_boot = true, booted = [\"{0}\"], registers = {{ \"12\" = \"{0}\", \"13\" = \"{0}\" }} }}\n\
+         tdx = {{ measurement = \"{1}\", registers = {{ 0 = \"{1}\", 1 = \"{1}\", 2 = \"{1}\" }}, evaluation = 17 }}\n\
          snp = {{ product = \"genoa\", measurement = \"{1}\", host_data = \"{0}\", minimum = {{ bootloader = 1, tee = 2, snp = 3, microcode = 4 }} }}\n",
         "11".repeat(32),
         "22".repeat(48)
@@ -151,6 +152,28 @@ fn snp(seeds: &Seeds) -> Outcome<()> {
     let first = [&[0; 4][..], &[3, 0, 0, 0], &[0; 20], &[specification.len() as u8, 0, 0, 0], &specification].concat();
     let entry = [&[4, 0, 0, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0x0b, 0][..], &[7; 32], &[4, 0, 0, 0, 0, 0, 0, 0]].concat();
     seeds.put("attest_snp", "log", &[&[3], &first, &entry])
+}
+
+fn tdx(seeds: &Seeds) -> Outcome<()> {
+    let vector = seeds.vector("tdx-quotes.json")?;
+    let real = &vector["real"][0];
+    let signature = |name: &str| -> Outcome<[u8; 64]> {
+        Ok(bytes(&real[name])?.try_into().map_err(|_| "a signature has 64 bytes")?)
+    };
+    let evidence = TdxEvidence {
+        quote: bytes(&real["quote"])?,
+        tcb_info: bytes(&real["tcb_info"])?,
+        tcb_info_signature: signature("tcb_info_signature")?,
+        qe_identity: bytes(&real["qe_identity"])?,
+        qe_identity_signature: signature("qe_identity_signature")?,
+        signer: bytes(&real["signer"])?,
+        platform_crl: bytes(&real["platform_crl"])?,
+        root_crl: bytes(&real["root_crl"])?,
+    };
+    seeds.put("attest_tdx", "changed", &[&[0, 0x90, 0, 1]])?;
+    seeds.put("attest_tdx", "evidence", &[&[1], &evidence.encode()])?;
+    seeds.put("attest_tdx", "list", &[&[2], &evidence.platform_crl])?;
+    seeds.put("attest_tdx", "quote", &[&[3], &evidence.quote])
 }
 
 fn apple(seeds: &Seeds) -> Outcome<()> {
@@ -349,6 +372,7 @@ fn main() -> Outcome<()> {
     seal(&seeds)?;
     tpm(&seeds)?;
     snp(&seeds)?;
+    tdx(&seeds)?;
     apple(&seeds)?;
     content(&seeds)?;
     text(&seeds, &repository)?;

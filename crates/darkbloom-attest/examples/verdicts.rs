@@ -9,10 +9,10 @@ use std::path::PathBuf;
 
 use darkbloom_attest::{
     ActivatorKind, HardwareTrust, Policy, Roots, TrustPolicy, verify_apple_app_attest, verify_apple_mda, verify_snp,
-    verify_statement, verify_tpm,
+    verify_statement, verify_tdx, verify_tpm,
 };
 use darkbloom_types::{Digest, NetworkId, ProviderId, Tier, UnixMillis};
-use darkbloom_wire::{SnpEvidence, Statement};
+use darkbloom_wire::{SnpEvidence, Statement, TdxEvidence};
 use serde_json::Value;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -106,6 +106,23 @@ fn hardware(vectors: &Vectors) -> Outcome<()> {
             let (report, chip, intermediates) = (report.to_vec(), chip.clone(), intermediates.clone().into());
             let evidence = SnpEvidence { report, chip, intermediates };
             format!("{:?}", verify_snp(&evidence.encode(), &Digest([0; 32]), &roots, at))
+        });
+    }
+    for real in vectors.read("tdx-quotes.json")?["real"].as_array().ok_or("no list")? {
+        let evidence = TdxEvidence {
+            quote: bytes(&real["quote"])?,
+            tcb_info: bytes(&real["tcb_info"])?,
+            tcb_info_signature: array(&real["tcb_info_signature"])?,
+            qe_identity: bytes(&real["qe_identity"])?,
+            qe_identity_signature: array(&real["qe_identity_signature"])?,
+            signer: bytes(&real["signer"])?,
+            platform_crl: bytes(&real["platform_crl"])?,
+            root_crl: bytes(&real["root_crl"])?,
+        };
+        let (roots, at) = (HardwareTrust::default().intel_roots, time(real)?);
+        each("TDX", &evidence.quote, |quote| {
+            let evidence = TdxEvidence { quote: quote.to_vec(), ..evidence.clone() };
+            format!("{:?}", verify_tdx(&evidence.encode(), &Digest([0; 32]), &roots, at))
         });
     }
     let apple = vectors.read("apple-evidence.json")?;

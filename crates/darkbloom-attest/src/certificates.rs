@@ -1,6 +1,9 @@
 //! Chains of certificates from a maker of hardware (RFC 5280), by rules of our own: no names of hosts, no revocation by
 //! network, a purpose that must be stated, and nothing critical that is not understood.
 
+mod revocation;
+
+pub(crate) use revocation::RevocationList;
 use std::time::Duration;
 
 use darkbloom_types::{UnixMillis, armed};
@@ -18,6 +21,8 @@ use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
 /// Most certificates between a device's own and the root: makers use one or two.
 const DEPTH_MAX: usize = 4;
+/// A common name (RFC 5280, appendix A).
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 /// RSA (RFC 8017, appendix C).
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 /// RSA for OAEP alone (RFC 4055 section 4): how some makers of TPMs label endorsement keys.
@@ -74,35 +79,45 @@ pub enum ChainError {
     /// A key of a kind that is not accepted.
     #[error("the certified key is of a kind that is not accepted")]
     Key,
+    /// A list of revoked certificates that is not what its maker wrote.
+    #[error("a list of revoked certificates is not its issuer's")]
+    List,
+    /// A list that is too old, or of the future.
+    #[error("a list of revoked certificates does not count at this time")]
+    ListTime,
+    /// Its maker took it back.
+    #[error("a certificate of the chain was revoked")]
+    Revoked,
+}
+
+/// What is signed of a certificate or a list, as received: what is checked must be what was signed, not what it was read as.
+fn signed_part(der: &[u8]) -> Result<Vec<u8>, ChainError> {
+    let mut reader = SliceReader::new(der).map_err(|_| ChainError::Malformed)?;
+    let part = reader.sequence(|inner| {
+        let signed = inner.tlv_bytes()?.to_vec();
+        while !inner.is_finished() {
+            inner.tlv_bytes()?;
+        }
+        Ok(signed)
+    });
+    part.map_err(|_: x509_cert::der::Error| ChainError::Malformed)
 }
 
 /// One certificate: read, and its bytes as received.
 #[derive(Debug, Clone)]
 pub(crate) struct Certificate {
     parsed: CertificateInner<Raw>,
-    /// The part that is signed, as received: what is checked must be what was signed, not what it was read as.
     signed: Vec<u8>,
 }
 
 impl Certificate {
     pub(crate) fn read(der: &[u8]) -> Result<Self, ChainError> {
-        let malformed = |_| ChainError::Malformed;
-        let parsed = CertificateInner::<Raw>::from_der(der).map_err(malformed)?;
-        let mut reader = SliceReader::new(der).map_err(malformed)?;
-        let signed = reader
-            .sequence(|inner| {
-                let signed = inner.tlv_bytes()?.to_vec();
-                while !inner.is_finished() {
-                    inner.tlv_bytes()?;
-                }
-                Ok(signed)
-            })
-            .map_err(|_: x509_cert::der::Error| ChainError::Malformed)?;
+        let parsed = CertificateInner::<Raw>::from_der(der).map_err(|_| ChainError::Malformed)?;
         let inner = parsed.tbs_certificate().signature();
         if inner != parsed.signature_algorithm() {
             return Err(ChainError::Malformed);
         }
-        Ok(Self { parsed, signed })
+        Ok(Self { signed: signed_part(der)?, parsed })
     }
 
     fn subject(&self) -> Result<Vec<u8>, ChainError> {
@@ -113,9 +128,17 @@ impl Certificate {
         self.parsed.tbs_certificate().issuer().to_der().map_err(|_| ChainError::Malformed)
     }
 
-    /// The issuer or the subject as text, for people.
-    fn name(&self) -> String {
+    /// Whose it is, as text.
+    pub(crate) fn name(&self) -> String {
         self.parsed.tbs_certificate().subject().to_string()
+    }
+
+    /// Whether its subject has one common name, and it is this one.
+    pub(crate) fn has_common_name(&self, name: &str) -> bool {
+        let subject = self.parsed.tbs_certificate().subject();
+        let mut names = subject.iter().filter(|attribute| attribute.oid == COMMON_NAME);
+        let is_it = names.next().is_some_and(|attribute| attribute.value.value() == name.as_bytes());
+        is_it && names.next().is_none()
     }
 
     fn check_time(&self, now: UnixMillis) -> Result<(), ChainError> {
@@ -359,12 +382,26 @@ impl Roots {
         purpose: Purpose,
         now: UnixMillis,
     ) -> Result<String, ChainError> {
+        let issuers = self.trace(leaf, intermediates, purpose, now)?;
+        Ok(issuers.last().map_or_else(|| leaf.name(), |root| root.name()))
+    }
+
+    /// Follows a chain from a device's certificate to a root, and returns who signed it, who signed that one, and so on to
+    /// the root.
+    pub(crate) fn trace<'a>(
+        &'a self,
+        leaf: &'a Certificate,
+        intermediates: &'a [Certificate],
+        purpose: Purpose,
+        now: UnixMillis,
+    ) -> Result<Vec<&'a Certificate>, ChainError> {
         // Nothing is looked at for those who believe nobody.
         if self.0.is_empty() {
             return Err(ChainError::NoRoot);
         }
         leaf.check_purpose(purpose)?;
         let mut current = leaf;
+        let mut issuers = Vec::new();
         let mut left: Vec<_> = intermediates.iter().collect();
         for below in 0..=DEPTH_MAX {
             current.check_time(now)?;
@@ -374,19 +411,21 @@ impl Roots {
             if let Some(root) = self.0.iter().filter(by_name).find(|root| root.has_signed(current)) {
                 root.check_time(now)?;
                 root.check_authority(below)?;
-                return Ok(root.name());
+                issuers.push(root);
+                return Ok(issuers);
             }
             // Each certificate is asked once whether it signed another: a chain costs no more checks than it has certificates.
             let named: Vec<_> = left.extract_if(.., |candidate| by_name(&&**candidate)).collect();
             let Some(next) = named.iter().find(|candidate| candidate.has_signed(current)) else {
                 if !armed!("chain_root") {
-                    return Ok(current.name());
+                    return Ok(issuers);
                 }
                 // A root of the right name whose key did not sign it is a forgery; no root of that name is merely unknown.
                 let forged = !named.is_empty() || self.0.iter().any(|root| by_name(&root));
                 return Err(if forged { ChainError::Signature } else { ChainError::NoRoot });
             };
             next.check_authority(below)?;
+            issuers.push(next);
             current = next;
         }
         Err(ChainError::TooLong)

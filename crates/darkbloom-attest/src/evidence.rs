@@ -4,12 +4,13 @@ mod shadow;
 
 use darkbloom_types::{Tier, UnixMillis};
 use darkbloom_wire::{
-    APPLE_APP_ATTEST_EVIDENCE, APPLE_MDA_EVIDENCE, SNP_EVIDENCE, Statement, TPM_EVIDENCE, epoch_nonce,
+    APPLE_APP_ATTEST_EVIDENCE, APPLE_MDA_EVIDENCE, SNP_EVIDENCE, Statement, TDX_EVIDENCE, TPM_EVIDENCE, epoch_nonce,
 };
 
 use crate::measurements::Measured;
 use crate::snp::{SnpFindings, verify_snp};
 use crate::statement::{Claim, ClaimSource, Freshness};
+use crate::tdx::{TdxFindings, verify_tdx};
 use crate::tpm::{ActivatorKind, HardwareTrust, TpmFindings, verify_tpm};
 
 /// What comes of a statement's evidence.
@@ -32,7 +33,7 @@ pub(crate) fn examine(
     now: UnixMillis,
     claims: &mut Vec<Claim>,
 ) -> Findings {
-    let (mut until, mut proven, mut measured) = (None, Tier::SelfSigned, Vec::new());
+    let (mut until, mut proven, mut measured) = (Vec::new(), Tier::SelfSigned, Vec::new());
     let nonce = epoch_nonce(&statement.sealing_key, &statement.receipt_key, &statement.identity, statement.not_before);
     let mut seen: Vec<&str> = Vec::new();
     for evidence in &statement.evidence.0 {
@@ -44,7 +45,8 @@ pub(crate) fn examine(
             TPM_EVIDENCE if first => match verify_tpm(&evidence.bytes, &statement.identity, &nonce, trust, now) {
                 Ok(found) => {
                     claims.extend(tpm_claims(&found));
-                    (proven, until) = (Tier::Hardware, Some(found.activated_until));
+                    proven = Tier::Hardware;
+                    until.push(found.activated_until);
                     measured.push(Measured::Tpm {
                         endorsement: found.endorsement,
                         registers: found.pcrs,
@@ -59,6 +61,14 @@ pub(crate) fn examine(
                     measured.push(Measured::Snp(found));
                 }
                 Err(error) => claims.push(not_proven("snp_not_proven", error.to_string())),
+            },
+            TDX_EVIDENCE if first => match verify_tdx(&evidence.bytes, &nonce, &trust.intel_roots, now) {
+                Ok(found) => {
+                    claims.extend(tdx_claims(&found));
+                    until.push(found.until);
+                    measured.push(Measured::Tdx(found));
+                }
+                Err(error) => claims.push(not_proven("tdx_not_proven", error.to_string())),
             },
             // Claims alone come back: whatever this evidence says, no tier can come of it.
             APPLE_MDA_EVIDENCE | APPLE_APP_ATTEST_EVIDENCE if first => {
@@ -83,7 +93,7 @@ pub(crate) fn examine(
             freshness: Freshness::Epoch,
         });
     }
-    Findings { tier, proven, measured, until }
+    Findings { tier, proven, measured, until: until.into_iter().min() }
 }
 
 fn not_proven(name: &'static str, why: String) -> Claim {
@@ -148,6 +158,36 @@ fn snp_claims(found: &SnpFindings) -> Vec<Claim> {
     ];
     if found.host_data != [0; 32] {
         claims.push(by_hardware("snp_host_data", hex::encode(found.host_data)));
+    }
+    claims
+}
+
+fn tdx_claims(found: &TdxFindings) -> Vec<Claim> {
+    let registers = found.registers.map(hex::encode).join(" ");
+    let against =
+        if found.advisories.is_empty() { String::new() } else { format!(": {}", found.advisories.join(", ")) };
+    let mut claims = vec![
+        Claim {
+            name: "tdx_platform",
+            value: format!(
+                "a platform of the line {}, whose certificate leads to {}",
+                hex::encode(found.platform),
+                found.root
+            ),
+            source: ClaimSource::Verified,
+            freshness: Freshness::Unstated,
+        },
+        Claim {
+            name: "tdx_levels",
+            value: format!("{}, says Intel's evaluation {}{against}", found.status.name(), found.evaluation),
+            source: ClaimSource::Verified,
+            freshness: Freshness::Unstated,
+        },
+        by_hardware("tdx_measurement", hex::encode(found.measurement)),
+        by_hardware("tdx_registers", registers),
+    ];
+    if found.config != [0; 48] {
+        claims.push(by_hardware("tdx_config", hex::encode(found.config)));
     }
     claims
 }

@@ -18,6 +18,7 @@ mod measurements;
 mod policy;
 mod snp;
 mod statement;
+mod tdx;
 mod tpm;
 
 pub use activator::{ACTIVATION_LIFE, ActivationError, ActivationReply, Activator};
@@ -37,4 +38,5 @@ pub use statement::{
     Claim, ClaimSource, Freshness, StatementError, Trust, TrustPolicy, Verdict, verify_challenge, verify_epoch_proof,
     verify_statement,
 };
+pub use tdx::{QuoteOrigin, TdxError, TdxFindings, TdxStatus, verify_tdx};
 pub use tpm::{ActivatorKind, HardwareTrust, TpmEvidenceError, TpmFindings, verify_tpm};

@@ -11,6 +11,10 @@
 //! [[accepted]]
 //! release = "guest-3"
 //! snp = { product = "genoa", measurement = "09ef…", minimum = { bootloader = 10, tee = 0, snp = 23, microcode = 84 } }
+//!
+//! [[accepted]]
+//! release = "guest-3-on-intel"
+//! tdx = { measurement = "91eb…", registers = { "0" = "44c0…", "1" = "0084…", "2" = "d833…" }, evaluation = 17 }
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,6 +24,7 @@ use serde::Deserialize;
 
 use crate::boot_log::BootLog;
 use crate::snp::{Product, SnpBits, SnpFindings, SnpLevels};
+use crate::tdx::{TdxFindings, TdxStatus};
 
 /// Largest file of accepted releases, in bytes: thousands of values.
 pub const MEASUREMENTS_BYTES_MAX: usize = 48 << 10;
@@ -34,6 +39,9 @@ const STARTED: [u32; 2] = [2, 4];
 const GIVEN: [u32; 2] = [12, 13];
 /// Registers from here on are for what was started: in one of zeros nothing was measured, which may be as it should.
 const SYSTEM: u32 = 8;
+/// Registers of an Intel machine that say what was started: its settings, its kernel, and what that one was given. The fourth
+/// is for what the machine itself adds.
+const RTMRS: [usize; 3] = [0, 1, 2];
 
 /// Why a text says nothing about releases.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +62,8 @@ pub enum Measured {
     },
     /// An AMD processor measured a guest.
     Snp(SnpFindings),
+    /// An Intel processor measured a machine.
+    Tdx(TdxFindings),
 }
 
 impl Measured {
@@ -62,7 +72,7 @@ impl Measured {
     pub fn tier(&self) -> Tier {
         match self {
             Self::Tpm { .. } => Tier::Measured,
-            Self::Snp(_) => Tier::Confidential,
+            Self::Snp(_) | Self::Tdx(_) => Tier::Confidential,
         }
     }
 
@@ -98,6 +108,20 @@ impl Measured {
                     if platform.has(SnpBits::ALIAS_CHECK) { "" } else { ", alias_check = false" }
                 )
             }
+            Self::Tdx(TdxFindings { measurement, registers, config, evaluation, .. }) => {
+                // Of the fourth register nothing need be known, and what nothing was measured into says nothing.
+                let says = |(number, value): &(usize, &[u8; 48])| RTMRS.contains(number) || **value != [0; 48];
+                let register =
+                    |(number, value): (usize, &[u8; 48])| format!("\"{number}\" = \"{}\"", hex::encode(value));
+                let registers: Vec<_> = registers.iter().enumerate().filter(says).map(register).collect();
+                let config =
+                    if *config == [0; 48] { String::new() } else { format!(", config = \"{}\"", hex::encode(config)) };
+                format!(
+                    "tdx = {{ measurement = \"{}\", registers = {{ {} }}, evaluation = {evaluation}{config} }}",
+                    hex::encode(measurement),
+                    registers.join(", ")
+                )
+            }
         }
     }
 }
@@ -111,6 +135,7 @@ struct Release {
     name: String,
     tpm: Option<Tpm>,
     snp: Option<Snp>,
+    tdx: Option<Tdx>,
 }
 
 /// What a TPM must say, all of it.
@@ -161,6 +186,30 @@ impl Snp {
     }
 }
 
+/// What an Intel processor must say, all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tdx {
+    measurement: [u8; 48],
+    registers: BTreeMap<usize, [u8; 48]>,
+    config: Option<[u8; 48]>,
+    evaluation: u32,
+}
+
+impl Tdx {
+    fn accepts(&self, found: &TdxFindings) -> bool {
+        let mut registers = self.registers.iter();
+        let same = found.measurement == self.measurement
+            && registers.all(|(number, value)| found.registers.get(*number) == Some(value))
+            && self.config.is_none_or(|config| config == found.config);
+        // The same firmware is judged anew with each evaluation: an older one may not know yet what is wrong with it.
+        let sound = found.status == TdxStatus::UpToDate && found.evaluation >= self.evaluation;
+        if armed!("tdx_measurement") && !same {
+            return false;
+        }
+        sound || !armed!("tdx_level")
+    }
+}
+
 impl Measurements {
     /// Reads accepted releases in TOML.
     ///
@@ -200,6 +249,7 @@ impl Measurements {
                     release.tpm.as_ref().is_some_and(|tpm| tpm.accepts(endorsement, registers, log))
                 }
                 Measured::Snp(found) => release.snp.as_ref().is_some_and(|snp| snp.accepts(found)),
+                Measured::Tdx(found) => release.tdx.as_ref().is_some_and(|tdx| tdx.accepts(found)),
             })?;
             Some((measured.tier(), release.name.as_str()))
         };
@@ -222,6 +272,7 @@ pub(crate) struct Accepted {
     active: bool,
     tpm: Option<WrittenTpm>,
     snp: Option<WrittenSnp>,
+    tdx: Option<WrittenTdx>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -249,6 +300,15 @@ struct WrittenSnp {
     alias_check: bool,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenTdx {
+    measurement: String,
+    registers: BTreeMap<String, String>,
+    config: Option<String>,
+    evaluation: u32,
+}
+
 fn yes() -> bool {
     true
 }
@@ -274,12 +334,13 @@ impl Accepted {
         if self.release.is_empty() {
             return Err(wrong("it has no name".to_owned()));
         }
-        if self.tpm.is_none() && self.snp.is_none() {
-            return Err(wrong("neither `tpm` nor `snp` says how it is known".to_owned()));
+        if self.tpm.is_none() && self.snp.is_none() && self.tdx.is_none() {
+            return Err(wrong("none of `tpm`, `snp` and `tdx` says how it is known".to_owned()));
         }
         let tpm = self.tpm.map(WrittenTpm::checked).transpose().map_err(wrong)?;
         let snp = self.snp.map(WrittenSnp::checked).transpose().map_err(wrong)?;
-        Ok(Release { name: self.release, tpm, snp })
+        let tdx = self.tdx.map(WrittenTdx::checked).transpose().map_err(wrong)?;
+        Ok(Release { name: self.release, tpm, snp, tdx })
     }
 }
 
@@ -316,6 +377,22 @@ impl WrittenSnp {
         let host_data = self.host_data.as_deref().map(digits).transpose()?;
         let WrittenSnp { product, measurement, minimum, alias_check, .. } = self;
         Ok(Snp { product, measurement: digits(&measurement)?, host_data, minimum, alias_check })
+    }
+}
+
+impl WrittenTdx {
+    fn checked(self) -> Result<Tdx, String> {
+        let mut registers = BTreeMap::new();
+        for (number, value) in &self.registers {
+            let read = ["0", "1", "2", "3"].iter().position(|known| known == number);
+            registers.insert(read.ok_or("registers are 0 to 3")?, digits(value)?);
+        }
+        // The measurement is of the first pages alone: what those started stands in the registers.
+        if !RTMRS.iter().all(|number| registers.contains_key(number)) {
+            return Err("registers 0, 1 and 2 say what was started: all of them are needed".to_owned());
+        }
+        let config = self.config.as_deref().map(digits).transpose()?;
+        Ok(Tdx { measurement: digits(&self.measurement)?, registers, config, evaluation: self.evaluation })
     }
 }
 

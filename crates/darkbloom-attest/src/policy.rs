@@ -34,7 +34,8 @@ use crate::statement::{ClaimSource, Verdict};
 /// Largest policy, in bytes: thousands of values.
 pub const POLICY_BYTES_MAX: usize = 48 << 10;
 /// Claims of what was measured, which mean something only together.
-const MEASURED: [&str; 5] = ["measured_release", "booted", "secure_boot", "tpm_boot", "snp_measurement"];
+const MEASURED: [&str; 7] =
+    ["measured_release", "booted", "secure_boot", "tpm_boot", "snp_measurement", "tdx_measurement", "tdx_registers"];
 /// A claim that cannot be so on a machine of this kind.
 const NOT_APPLICABLE: &str = "not_applicable";
 

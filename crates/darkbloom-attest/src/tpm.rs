@@ -25,6 +25,7 @@ use crate::boot_log::BootLog;
 use crate::certificates::{Certificate, ChainError, Purpose, Roots};
 use crate::measurements::Measurements;
 use crate::snp::amd_roots;
+use crate::tdx::intel_roots;
 
 /// What the certificate of an endorsement key must be for (EK Credential Profile 2.5, section 3.2.16).
 pub(crate) const ENDORSEMENT_PURPOSE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.1");
@@ -51,6 +52,8 @@ pub struct HardwareTrust {
     pub activators: Vec<([u8; 65], ActivatorKind)>,
     /// Roots of AMD's processors.
     pub amd_roots: Arc<Roots>,
+    /// Roots of Intel's processors.
+    pub intel_roots: Arc<Roots>,
     /// Roots of Apple's Managed Device Attestation.
     pub apple_enterprise_roots: Arc<Roots>,
     /// Roots of Apple's App Attest.
@@ -61,13 +64,14 @@ pub struct HardwareTrust {
     pub measurements: Arc<Measurements>,
 }
 
-/// AMD's roots are known; whoever else is believed has to be named.
+/// AMD's and Intel's roots are known; whoever else is believed has to be named.
 impl Default for HardwareTrust {
     fn default() -> Self {
         Self {
             tpm_roots: Arc::default(),
             activators: Vec::new(),
             amd_roots: amd_roots(),
+            intel_roots: intel_roots(),
             apple_enterprise_roots: Arc::default(),
             apple_app_attest_roots: Arc::default(),
             apple_app_id: None,

@@ -1,5 +1,6 @@
 //! What besides a key in a TPM proves something about this machine, and where it is found.
 
+mod intel;
 mod program;
 mod tsm;
 
@@ -10,9 +11,11 @@ use std::time::{Duration, Instant};
 use darkbloom_attest::read_pem;
 use darkbloom_keys::{BOOT_LOG, boot_log};
 use darkbloom_types::Digest;
-use darkbloom_wire::{BootEvent, Evidence, SNP_EVIDENCE, SnpEvidence, limits};
+use darkbloom_wire::{BootEvent, Evidence, SNP_EVIDENCE, SnpEvidence, TDX_EVIDENCE, limits};
+use reqwest::Url;
 
 use crate::StartError;
+use intel::Intel;
 pub use program::program;
 use tsm::{Tsm, TsmError};
 
@@ -34,12 +37,15 @@ pub struct EvidenceConfig {
     /// A file in PEM with the certificate of an AMD chip's key and those between it and AMD's root, where the host gives the
     /// guest none.
     pub snp_certificates: Option<PathBuf>,
+    /// The service that says what Intel says about platforms: Intel's own, or a cache of it.
+    pub tdx_collateral: Url,
 }
 
 impl Default for EvidenceConfig {
     fn default() -> Self {
         let (tpm_log, tsm) = (PathBuf::from(BOOT_LOG), PathBuf::from(tsm::FOLDER));
-        Self { tpm_log, tsm, snp_certificates: None }
+        let tdx_collateral = Url::parse(intel::SERVICE).expect("it is an address");
+        Self { tpm_log, tsm, snp_certificates: None, tdx_collateral }
     }
 }
 
@@ -63,6 +69,8 @@ pub fn evidence_found(config: &EvidenceConfig) -> EvidenceFound {
 #[derive(Debug, Default)]
 pub struct Platform {
     tsm: Option<Tsm>,
+    /// What Intel says about its platforms, where there is a processor that makes reports.
+    intel: Option<Intel>,
     /// When the processor was asked for the last time, if it failed then.
     failed_at: Mutex<Option<Instant>>,
     certificates: Vec<Vec<u8>>,
@@ -84,7 +92,9 @@ impl Platform {
         } else {
             Vec::new()
         };
-        Ok(Self { tsm: Tsm::find(&config.tsm), certificates, boot_log, ..Self::default() })
+        let tsm = Tsm::find(&config.tsm);
+        let intel = tsm.as_ref().map(|_| Intel::new(config.tdx_collateral.clone()));
+        Ok(Self { tsm, intel, certificates, boot_log, ..Self::default() })
     }
 
     /// What the firmware logged.
@@ -95,13 +105,15 @@ impl Platform {
     /// Evidence of the encrypted machine that this process runs in, about an epoch; nothing on any other machine.
     pub fn confidential(&self, nonce: &Digest) -> Option<Evidence> {
         let (tsm, asked) = (self.tsm.as_ref()?, asked(nonce));
-        let made = tsm.report(&asked).and_then(|report| self.snp(report, &asked));
+        let made = tsm.report(&asked).and_then(|report| self.evidence(report, &asked));
         let mut failed_at = self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
         match made {
             Ok(evidence) => {
                 *failed_at = None;
-                Some(Evidence { format: SNP_EVIDENCE.to_owned(), bytes: evidence.encode() })
+                Some(evidence)
             }
+            // It is being asked for.
+            Err(TsmError::NoCollateral) => None,
             Err(error) => {
                 tracing::warn!(%error, "this machine's processor gives no evidence");
                 *failed_at = Some(Instant::now());
@@ -113,13 +125,43 @@ impl Platform {
     /// Whether there is such evidence to be had, as far as is known: what failed is not expected again for a while.
     pub fn is_confidential(&self) -> bool {
         let failed_at = self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
-        self.tsm.is_some() && failed_at.is_none_or(|failed| failed.elapsed() >= AGAIN)
+        let may_ask = failed_at.is_none_or(|failed| failed.elapsed() >= AGAIN);
+        self.tsm.is_some() && may_ask && !self.intel.as_ref().is_some_and(Intel::is_missing)
+    }
+
+    /// Whether somebody has to be asked before evidence is as good as it can be.
+    pub fn is_due(&self) -> bool {
+        self.intel.as_ref().is_some_and(Intel::is_due)
+    }
+
+    /// Whether somebody may have to be asked.
+    pub fn asks(&self) -> bool {
+        self.intel.is_some()
+    }
+
+    /// Asks for what is missing or old. A failure is told in the log; another time is soon enough.
+    pub async fn renew(&self, http: &reqwest::Client) {
+        let Some(intel) = &self.intel else { return };
+        if let Err(error) = intel.renew(http).await {
+            tracing::warn!(%error, "what Intel says about this platform cannot be had: without it a quote proves nothing");
+        }
+    }
+
+    fn evidence(&self, report: tsm::Report, asked: &[u8; 64]) -> Result<Evidence, TsmError> {
+        match (report.provider.as_str(), &self.intel) {
+            (tsm::SNP, _) => {
+                let evidence = self.snp(report, asked)?;
+                Ok(Evidence { format: SNP_EVIDENCE.to_owned(), bytes: evidence.encode() })
+            }
+            (tsm::TDX, Some(intel)) => {
+                let evidence = intel.evidence(report.report, asked)?;
+                Ok(Evidence { format: TDX_EVIDENCE.to_owned(), bytes: evidence.encode() })
+            }
+            _ => Err(TsmError::OtherProvider(report.provider)),
+        }
     }
 
     fn snp(&self, report: tsm::Report, asked: &[u8; 64]) -> Result<SnpEvidence, TsmError> {
-        if report.provider != tsm::SNP {
-            return Err(TsmError::OtherProvider(report.provider));
-        }
         if report.report.get(REPORT_DATA) != Some(asked) {
             return Err(TsmError::OtherSubject);
         }

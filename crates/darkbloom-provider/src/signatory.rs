@@ -123,8 +123,9 @@ impl Signatory {
         activators: Vec<String>,
         file: PathBuf,
     ) -> Result<Arc<Self>, StartError> {
-        // Activators are asked about TPMs alone.
-        let http = identity.tpm().map(|_| client()).transpose()?;
+        // Activators are asked about TPMs alone, and Intel about processors.
+        let asks = identity.tpm().is_some() || platform.asks();
+        let http = asks.then(client).transpose()?;
         let words = Mutex::new(read_words(&file));
         Ok(Arc::new(Self { identity, http, platform, activators, file, words, fixed: Mutex::default() }))
     }
@@ -165,6 +166,7 @@ impl Signatory {
         let (of_tpm, words, complete) = self.tpm_evidence(&nonce);
         let confidential = self.platform.confidential(&nonce);
         let worth = words + usize::from(confidential.is_some());
+        let complete = complete && !self.platform.is_due();
         // What proves most comes last.
         let mut evidence: Vec<_> = of_tpm.into_iter().chain(confidential).collect();
         // Nobody takes a statement that is too long: better one that says less. It would be as long if it were made again.
@@ -234,8 +236,15 @@ impl Signatory {
         words
     }
 
-    /// Asks those activators whose word is missing or old. A failure is told in the log; another time is soon enough.
+    /// Asks those whose word is missing or old. A failure is told in the log; another time is soon enough.
     pub async fn renew(self: &Arc<Self>) {
+        if let Some(http) = &self.http {
+            self.platform.renew(http).await;
+        }
+        self.renew_activations().await;
+    }
+
+    async fn renew_activations(self: &Arc<Self>) {
         let signatory = Arc::clone(self);
         let fixed = blocking(move || match signatory.identity.tpm() {
             Some(key) => signatory.fixed(key).map(Some),
@@ -314,7 +323,7 @@ impl Signatory {
     }
 }
 
-fn client() -> Result<reqwest::Client, StartError> {
+pub(crate) fn client() -> Result<reqwest::Client, StartError> {
     let builder = reqwest::Client::builder().connect_timeout(CONNECT_WAIT).timeout(ANSWER_WAIT);
     builder.redirect(reqwest::redirect::Policy::none()).build().map_err(|_| StartError::Http)
 }

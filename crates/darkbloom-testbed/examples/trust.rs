@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use darkbloom_attest::{
-    ActivatorKind, HardwareTrust, Roots, SnpError, TrustPolicy, verify_challenge, verify_snp, verify_statement,
-    verify_tpm,
+    ActivatorKind, HardwareTrust, Roots, SnpError, TdxError, TrustPolicy, verify_challenge, verify_snp,
+    verify_statement, verify_tdx, verify_tpm,
 };
 use darkbloom_host::clock::{now, rng};
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
@@ -18,7 +18,7 @@ use darkbloom_types::{
     AttemptNumber, CatalogueDigest, ConnectionId, Digest, Micros, NetworkId, ProviderId, RequestId, Tier, TokenCount,
     UnixMillis,
 };
-use darkbloom_wire::{ChallengeProof, Receipt, SnpEvidence, challenge_digest};
+use darkbloom_wire::{ChallengeProof, Receipt, SnpEvidence, TdxEvidence, challenge_digest};
 use serde_json::Value;
 
 /// Each figure is from so long a run.
@@ -55,6 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     statements()?;
     evidence(&recorded("tpm-evidence.json")?)?;
     reports(&recorded("snp-reports.json")?)?;
+    quotes(&recorded("tdx-quotes.json")?)?;
     receipts()
 }
 
@@ -122,6 +123,31 @@ fn reports(recorded: &Value) -> Result<(), Box<dyn std::error::Error>> {
             assert_eq!(found.err(), Some(SnpError::OtherSubject), "all but the last check holds");
         });
     }
+    Ok(())
+}
+
+/// A real quote with what Intel said about it.
+fn quotes(recorded: &Value) -> Result<(), Box<dyn std::error::Error>> {
+    let real = &recorded["real"][0];
+    let bytes = |name: &str| hex::decode(real[name].as_str().unwrap_or_default());
+    let signature = |name: &str| bytes(name).map(|bytes| bytes.try_into().unwrap_or([0; 64]));
+    let evidence = TdxEvidence {
+        quote: bytes("quote")?,
+        tcb_info: bytes("tcb_info")?,
+        tcb_info_signature: signature("tcb_info_signature")?,
+        qe_identity: bytes("qe_identity")?,
+        qe_identity_signature: signature("qe_identity_signature")?,
+        signer: bytes("signer")?,
+        platform_crl: bytes("platform_crl")?,
+        root_crl: bytes("root_crl")?,
+    }
+    .encode();
+    let at = UnixMillis(real["time"].as_i64().ok_or("no time")?);
+    let roots = HardwareTrust::default().intel_roots;
+    report("verify a quote of TDX (chain, lists, levels, quote)", || {
+        let found = verify_tdx(&evidence, &Digest([0; 32]), &roots, at);
+        assert_eq!(found.err(), Some(TdxError::OtherSubject), "all but the last check holds");
+    });
     Ok(())
 }
 

@@ -26,6 +26,7 @@ mod prefixed;
 mod record;
 mod signed;
 mod snp;
+mod tdx;
 mod tpm;
 
 pub use apple::{APPLE_APP_ATTEST_EVIDENCE, APPLE_MDA_EVIDENCE, AppleAppAttestEvidence, AppleMdaEvidence};
@@ -47,6 +48,10 @@ pub use signed::{
     coordinator_proof_digest, epoch_nonce, receipt_id,
 };
 pub use snp::{SNP_EVIDENCE, SNP_REPORT_BYTES, SnpEvidence};
+pub use tdx::{
+    TDX_CRL_BYTES_MAX, TDX_EVIDENCE, TDX_QE_IDENTITY_BYTES_MAX, TDX_QUOTE_BYTES_MAX, TDX_TCB_INFO_BYTES_MAX,
+    TdxEvidence,
+};
 pub use tpm::{
     ACTIVATIONS_MAX, Activation, ActivationAnswer, ActivationChallenge, ActivationRequest, BOOT_EVENTS_MAX, BootEvent,
     PCRS_MAX, Pcr, TPM_EVIDENCE, TpmEvidence,

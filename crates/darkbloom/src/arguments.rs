@@ -43,7 +43,7 @@ pub enum Command {
     /// Run a local OpenAI endpoint that verifies and seals on this machine.
     Proxy(Proxy),
     /// Run a provider. When it dies it is started again.
-    Start(Start),
+    Start(Box<Start>),
     /// Show what this machine offers to models: memory, processor, devices; and where a key can live.
     Doctor(Doctor),
     /// Show, test and delete this machine's identity as a provider.
@@ -436,6 +436,10 @@ pub struct EvidenceOptions {
     /// host gives its guest none.
     #[arg(long, value_name = "FILE")]
     pub snp_certificates: Option<PathBuf>,
+    /// The service that says what Intel says about platforms, which stands beside quotes of Intel TDX: by default Intel's own;
+    /// or a cache of it (PCCS).
+    #[arg(long, value_name = "URL")]
+    pub tdx_collateral: Option<String>,
 }
 
 /// Options of `benchmark`.

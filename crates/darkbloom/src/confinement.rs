@@ -40,8 +40,10 @@ pub fn of_provider(options: &Start, settings: &ProviderSettings) -> Result<Repor
     let mut connect = vec![DNS_PORT];
     connect.extend(addresses.filter_map(|address| Url::parse(&address).ok()?.port_or_known_default()));
     let keys = key_config(options.keys.clone(), settings)?;
-    let EvidenceConfig { tpm_log, tsm, snp_certificates } = evidence_config(options.evidence.clone(), settings);
+    let EvidenceConfig { tpm_log, tsm, snp_certificates, tdx_collateral } =
+        evidence_config(options.evidence.clone(), settings)?;
     read.extend(snp_certificates.into_iter().chain([tpm_log]));
+    connect.extend(tdx_collateral.port_or_known_default().filter(|_| tsm.is_dir()));
     // It says what it is.
     read.extend(std::env::current_exe().ok());
     Ok(confine(&Needs { read, write: vec![data, keys.tpm, tsm], connect, listens: options.local }))
@@ -50,6 +52,6 @@ pub fn of_provider(options: &Start, settings: &ProviderSettings) -> Result<Repor
 /// Confines `doctor` as a provider would be: what it sees is what a provider can use.
 pub fn of_doctor(settings: &ProviderSettings) -> Result<Report, Failure> {
     let KeyConfig { tpm, .. } = key_config(KeyOptions::default(), settings)?;
-    let EvidenceConfig { tpm_log, tsm, .. } = evidence_config(EvidenceOptions::default(), settings);
+    let EvidenceConfig { tpm_log, tsm, .. } = evidence_config(EvidenceOptions::default(), settings)?;
     Ok(confine(&Needs { read: vec![tpm_log], write: vec![tpm, tsm], ..Needs::default() }))
 }

@@ -31,7 +31,7 @@ fn keys(place: KeyPlace, settings: ProviderSettings) -> Result<(), Failure> {
 
 async fn machine(as_json: bool, settings: &ProviderSettings, hardening: &Report) -> Result<(), Failure> {
     let EvidenceFound { boot_log, confidential } =
-        evidence_found(&evidence_config(EvidenceOptions::default(), settings));
+        evidence_found(&evidence_config(EvidenceOptions::default(), settings)?);
     let look = || (devices(), processor_features(), machine::available_memory(), machine::default_budget());
     // Drivers of accelerators may take seconds.
     let (devices, features, free, budget) = tokio::task::spawn_blocking(look)

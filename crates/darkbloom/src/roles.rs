@@ -18,6 +18,7 @@ use darkbloom_provider::{
     ModelConfig, Provider,
 };
 use darkbloom_types::{NetworkId, ProviderId, SecretString, Tier};
+use reqwest::Url;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -126,7 +127,7 @@ pub fn key_config(options: KeyOptions, settings: &ProviderSettings) -> Result<Ke
 }
 
 /// Where evidence about this machine is found, by flags and file.
-pub fn evidence_config(options: EvidenceOptions, settings: &ProviderSettings) -> EvidenceConfig {
+pub fn evidence_config(options: EvidenceOptions, settings: &ProviderSettings) -> Result<EvidenceConfig, Failure> {
     let mut config = EvidenceConfig::default();
     if let Some(tpm_log) = options.tpm_log.or_else(|| settings.tpm_log.clone()) {
         config.tpm_log = tpm_log;
@@ -135,7 +136,13 @@ pub fn evidence_config(options: EvidenceOptions, settings: &ProviderSettings) ->
         config.tsm = tsm;
     }
     config.snp_certificates = options.snp_certificates.or_else(|| settings.snp_certificates.clone());
-    config
+    if let Some(service) = options.tdx_collateral.or_else(|| settings.tdx_collateral.clone()) {
+        let url = Url::parse(&service).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        config.tdx_collateral = url.ok_or_else(|| {
+            Failure::new(format!("tdx_collateral: `{service}` is no address"), "name a service as `https://HOST`")
+        })?;
+    }
+    Ok(config)
 }
 
 /// What a flag says, or, where it says nothing, the file.
@@ -319,7 +326,7 @@ pub async fn provider(
     hardening: &Report,
 ) -> Result<(), Failure> {
     let keys = key_config(options.keys.clone(), &settings)?;
-    let evidence = evidence_config(options.evidence.clone(), &settings);
+    let evidence = evidence_config(options.evidence.clone(), &settings)?;
     let missing = |what: &str, hint: &str| Failure::new(format!("no {what} is given"), hint);
     let coordinator = options.coordinator.or(settings.coordinator);
     let no_coordinator = || missing("coordinator", "add `--coordinator https://HOST`, or `--local` to do without");

@@ -104,6 +104,8 @@ pub struct ProviderSettings {
     pub tsm: Option<PathBuf>,
     /// Certificates of an AMD chip.
     pub snp_certificates: Option<PathBuf>,
+    /// The service that says what Intel says about platforms.
+    pub tdx_collateral: Option<String>,
     /// Addresses of activators besides the coordinator.
     pub activators: Vec<String>,
     /// The GGUF model, or a list of them.
@@ -239,7 +241,7 @@ fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::
 }
 
 /// Every key that the file may have, for suggestions.
-const KEYS: [&str; 34] = [
+const KEYS: [&str; 35] = [
     "coordinator",
     "activator",
     "gateway",
@@ -260,6 +262,7 @@ const KEYS: [&str; 34] = [
     "tpm_log",
     "tsm",
     "snp_certificates",
+    "tdx_collateral",
     "activators",
     "model",
     "adapters",

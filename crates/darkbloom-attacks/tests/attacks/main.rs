@@ -9,12 +9,16 @@ mod chip;
 mod confidential;
 mod evidence;
 mod forge;
+mod intel;
 mod keys;
 mod network;
 mod objects;
 #[allow(dead_code, reason = "other tests need more of it")]
 #[path = "../../../darkbloom-attest/tests/shared/apple.rs"]
 mod other_apple;
+#[allow(dead_code, reason = "other tests need more of it")]
+#[path = "../../../darkbloom-attest/tests/shared/platform.rs"]
+mod platform;
 #[cfg(target_os = "linux")]
 mod process;
 mod sealing;
@@ -42,6 +46,7 @@ fn every_switch_is_used_by_an_attack() {
         chains::CHECKS,
         confidential::CHECKS,
         evidence::CHECKS,
+        intel::CHECKS,
         keys::CHECKS,
         network::CHECKS,
         objects::CHECKS,

@@ -150,7 +150,7 @@ fn what_is_no_list_is_said_with_where() {
             "[[accepted]]\nrelease = \"\"\ntpm = { firmware = [\"HASH\"], booted = [\"HASH\"], registers = { \"12\" = \"ZERO\", \"13\" = \"ZERO\" } }",
             "it has no name",
         ),
-        ("[[accepted]]\nrelease = \"r\"", "neither `tpm` nor `snp`"),
+        ("[[accepted]]\nrelease = \"r\"", "none of `tpm`, `snp` and `tdx`"),
         ("[[accepted]]\nrelease = \"r\"\ntpm = { booted = [\"HASH\"] }", "firmware"),
         ("[[accepted]]\nrelease = \"r\"\ntpm = { firmware = [], booted = [\"HASH\"] }", "`firmware` is empty"),
         ("[[accepted]]\nrelease = \"r\"\ntpm = { firmware = [\"HASH\"] }", "what was started"),
@@ -205,11 +205,27 @@ fn what_is_no_list_is_said_with_where() {
             "96 hex digits",
         ),
         ("[[accepted]]\nrelease = \"r\"\nsnp = { product = \"rome\" }", "rome"),
+        ("[[accepted]]\nrelease = \"r\"\ntdx = { measurement = \"LONG\", registers = {} }", "evaluation"),
+        (
+            "[[accepted]]\nrelease = \"r\"\ntdx = { measurement = \"HASH\", registers = { \"0\" = \"LONG\", \"1\" = \"LONG\", \"2\" = \"LONG\" }, evaluation = 1 }",
+            "96 hex digits",
+        ),
+        (
+            "[[accepted]]\nrelease = \"r\"\ntdx = { measurement = \"LONG\", registers = { \"0\" = \"LONG\", \"2\" = \"LONG\" }, evaluation = 1 }",
+            "0, 1 and 2",
+        ),
+        (
+            "[[accepted]]\nrelease = \"r\"\ntdx = { measurement = \"LONG\", registers = { \"4\" = \"LONG\" }, evaluation = 1 }",
+            "0 to 3",
+        ),
         ("[[accepted]]\nrelease = \"r\"\ntpn = {}", "tpn"),
         (&*long, "at most"),
     ];
     let hashes = |text: &str| {
-        text.replace("HASH", &"1".repeat(64)).replace("ZERO", &"0".repeat(64)).replace("ONES", &"f".repeat(64))
+        text.replace("HASH", &"1".repeat(64))
+            .replace("ZERO", &"0".repeat(64))
+            .replace("ONES", &"f".repeat(64))
+            .replace("LONG", &"2".repeat(96))
     };
     for (text, said) in wrong {
         let error = Measurements::parse(&hashes(text)).unwrap_err().to_string();

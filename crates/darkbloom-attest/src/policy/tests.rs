@@ -164,7 +164,7 @@ fn what_is_no_policy_is_said_with_where() {
             "[measurements]\ngate = \"enforce\"\naccepted = [{ release = \"r\", active = false, tpm = { firmware = [\"HASH\"], booted = [\"HASH\"], registers = { \"12\" = \"HASH\", \"13\" = \"HASH\" } } }]",
             "needs `accepted`",
         ),
-        ("[measurements]\naccepted = [{ release = \"r\" }]", "[measurements]: release `r`: neither"),
+        ("[measurements]\naccepted = [{ release = \"r\" }]", "[measurements]: release `r`: none of"),
         ("[claims]\nrequired = [{ name = \"\" }]", "not empty"),
         ("[claims]\nrequired = [{ name = \"measured_release\" }]", "[measurements]"),
         ("[claims]\nrequired = [{ name = \"tpm_boot\", value = \"0:abcd1234\" }]", "[measurements]"),

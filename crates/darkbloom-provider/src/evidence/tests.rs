@@ -88,11 +88,13 @@ fn a_report_about_an_epoch_is_evidence_that_verifies() {
 #[test]
 fn what_the_kernel_does_not_say_is_no_evidence() {
     let refused = |says: Kernel| evidence_of(says, None).0.unwrap_err();
-    let other = Kernel { provider: "tdx_guest", ..Kernel::honest() };
-    assert!(matches!(refused(other), TsmError::OtherProvider(name) if name == "tdx_guest"));
     assert!(matches!(refused(Kernel { auxiliary: None, ..Kernel::honest() }), TsmError::NoCertificates));
     assert!(matches!(refused(Kernel { generation: ["1", "2"], ..Kernel::honest() }), TsmError::Disturbed));
     assert!(matches!(refused(Kernel { changes: 1, ..Kernel::honest() }), TsmError::OtherSubject));
+    let folder = tempfile::tempdir().unwrap();
+    let other = tsm::Report { provider: "arm_cca_guest".to_owned(), report: Vec::new(), auxiliary: Vec::new() };
+    let refused = look(folder.path(), None).evidence(other, &[0; 64]);
+    assert!(matches!(refused, Err(TsmError::OtherProvider(name)) if name == "arm_cca_guest"));
     // A machine that is not encrypted has none, and on one that lets nobody ask it is missing.
     let folder = tempfile::tempdir().unwrap();
     let none = look(&folder.path().join("none"), None);

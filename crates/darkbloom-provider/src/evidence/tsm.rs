@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use darkbloom_attest::TdxError;
 use darkbloom_host::clock;
 use rand_core::Rng as _;
 
@@ -14,6 +15,8 @@ use rand_core::Rng as _;
 pub const FOLDER: &str = "/sys/kernel/config/tsm/report";
 /// What the kernel calls reports of AMD SEV-SNP.
 pub const SNP: &str = "sev_guest";
+/// What it calls quotes of Intel TDX.
+pub const TDX: &str = "tdx_guest";
 
 /// Largest file that is read: the kernel gives out no more than 64 KiB of certificates.
 const BYTES_MAX: u64 = 64 << 10;
@@ -49,6 +52,12 @@ pub enum TsmError {
         "the host gives the guest no certificate of the chip's key: name a file with it as `snp_certificates`; AMD's key distribution service has it"
     )]
     NoCertificates,
+    /// A quote that cannot be read.
+    #[error("the quote is none that is understood: {0}")]
+    Quote(#[from] TdxError),
+    /// What Intel says about this platform is still to be fetched.
+    #[error("what Intel says about this platform is not known yet")]
+    NoCollateral,
 }
 
 /// A report, as the kernel gave it.

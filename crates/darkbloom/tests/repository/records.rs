@@ -198,6 +198,7 @@ fn the_tables_of_the_protocol_are_current() {
         ("signed objects", tables("signed", |_| true)),
         ("evidence of a TPM", tables("tpm", |_| true)),
         ("evidence of SEV-SNP", tables("snp", |_| true)),
+        ("evidence of Intel TDX", tables("tdx", |_| true)),
         ("evidence of Apple", tables("apple", |_| true)),
         ("frames from coordinator to provider", tables("frame", kinds(32..=63))),
         ("frames from provider to coordinator", tables("frame", kinds(1..=31))),
