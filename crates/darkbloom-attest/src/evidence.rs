@@ -2,9 +2,10 @@
 
 mod shadow;
 
-use darkbloom_types::{Tier, UnixMillis};
+use darkbloom_types::{Digest, Tier, UnixMillis};
 use darkbloom_wire::{
-    APPLE_APP_ATTEST_EVIDENCE, APPLE_MDA_EVIDENCE, SNP_EVIDENCE, Statement, TDX_EVIDENCE, TPM_EVIDENCE, epoch_nonce,
+    APPLE_APP_ATTEST_EVIDENCE, APPLE_MDA_EVIDENCE, Evidence, SNP_EVIDENCE, Statement, TDX_EVIDENCE, TPM_EVIDENCE,
+    epoch_nonce, presence_nonce,
 };
 
 use crate::measurements::Measured;
@@ -25,6 +26,37 @@ pub(crate) struct Findings {
     pub until: Option<UnixMillis>,
 }
 
+/// What hardware says when it is asked, beside what it said when the epoch's keys were made: whoever once had an accepted
+/// machine in his hands has what it said about keys that he took away, and nothing that it says now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presence {
+    /// What is proven to everybody who believes the same makers, whatever they accept.
+    pub proven: Tier,
+    /// What hardware measured.
+    pub measured: Vec<Measured>,
+}
+
+impl Default for Presence {
+    /// Of a provider that was asked, and whose hardware said nothing.
+    fn default() -> Self {
+        Self { proven: Tier::SelfSigned, measured: Vec::new() }
+    }
+}
+
+/// Verifies evidence that was made for a proof of presence over this digest, by whoever has the statement's identity.
+#[must_use]
+pub fn verify_presence(
+    statement: &Statement,
+    evidence: &[Evidence],
+    challenge: &Digest,
+    trust: &HardwareTrust,
+    now: UnixMillis,
+) -> Presence {
+    let nonce = presence_nonce(challenge);
+    let Findings { proven, measured, .. } = judge(statement, evidence, &nonce, trust, now, &mut Vec::new());
+    Presence { proven, measured }
+}
+
 /// What is proven by a statement's evidence, and what hardware measured. Evidence that does not hold proves nothing and is
 /// shown: the statement's other promises stand by themselves.
 pub(crate) fn examine(
@@ -33,16 +65,27 @@ pub(crate) fn examine(
     now: UnixMillis,
     claims: &mut Vec<Claim>,
 ) -> Findings {
-    let (mut until, mut proven, mut measured) = (Vec::new(), Tier::SelfSigned, Vec::new());
     let nonce = epoch_nonce(&statement.sealing_key, &statement.receipt_key, &statement.identity, statement.not_before);
+    judge(statement, &statement.evidence.0, &nonce, trust, now, claims)
+}
+
+fn judge(
+    statement: &Statement,
+    evidence: &[Evidence],
+    nonce: &Digest,
+    trust: &HardwareTrust,
+    now: UnixMillis,
+    claims: &mut Vec<Claim>,
+) -> Findings {
+    let (mut until, mut proven, mut measured) = (Vec::new(), Tier::SelfSigned, Vec::new());
     let mut seen: Vec<&str> = Vec::new();
-    for evidence in &statement.evidence.0 {
+    for evidence in evidence {
         let format = evidence.format.as_str();
         // A machine has one of each: what else says to be of one costs nobody anything.
         let first = !seen.contains(&format);
         seen.push(format);
         match format {
-            TPM_EVIDENCE if first => match verify_tpm(&evidence.bytes, &statement.identity, &nonce, trust, now) {
+            TPM_EVIDENCE if first => match verify_tpm(&evidence.bytes, &statement.identity, nonce, trust, now) {
                 Ok(found) => {
                     claims.extend(tpm_claims(&found));
                     proven = Tier::Hardware;
@@ -55,14 +98,14 @@ pub(crate) fn examine(
                 }
                 Err(error) => claims.push(not_proven("tpm_not_proven", error.to_string())),
             },
-            SNP_EVIDENCE if first => match verify_snp(&evidence.bytes, &nonce, &trust.amd_roots, now) {
+            SNP_EVIDENCE if first => match verify_snp(&evidence.bytes, nonce, &trust.amd_roots, now) {
                 Ok(found) => {
                     claims.extend(snp_claims(&found));
                     measured.push(Measured::Snp(found));
                 }
                 Err(error) => claims.push(not_proven("snp_not_proven", error.to_string())),
             },
-            TDX_EVIDENCE if first => match verify_tdx(&evidence.bytes, &nonce, &trust.intel_roots, now) {
+            TDX_EVIDENCE if first => match verify_tdx(&evidence.bytes, nonce, &trust.intel_roots, now) {
                 Ok(found) => {
                     claims.extend(tdx_claims(&found));
                     until.push(found.until);
@@ -72,7 +115,7 @@ pub(crate) fn examine(
             },
             // Claims alone come back: whatever this evidence says, no tier can come of it.
             APPLE_MDA_EVIDENCE | APPLE_APP_ATTEST_EVIDENCE if first => {
-                claims.extend(shadow::apple(evidence, statement, &nonce, trust, now));
+                claims.extend(shadow::apple(evidence, statement, nonce, trust, now));
             }
             // Formats without a verifier here are shown and raise no tier.
             _ => claims.push(Claim {

@@ -29,6 +29,7 @@ pub use apple::{
 pub use boot_log::BootLog;
 pub use certificates::{ChainError, Roots, read_pem};
 pub use coordinator::{CoordinatorError, verify_coordinator, verify_welcome};
+pub use evidence::{Presence, verify_presence};
 pub use limits::{Defence, Undefended, undefended};
 pub use manifest::{SINGLE_FILE, weights_root};
 pub use measurements::{MEASUREMENTS_BYTES_MAX, Measured, Measurements, MeasurementsError};

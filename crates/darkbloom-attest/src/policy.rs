@@ -25,10 +25,10 @@
 //! ]
 //! ```
 
-use darkbloom_types::{Gate, Tier};
+use darkbloom_types::{Gate, Tier, armed};
 use serde::Deserialize;
 
-use crate::measurements::{Accepted, Measurements, MeasurementsError};
+use crate::measurements::{Accepted, Measured, Measurements, MeasurementsError};
 use crate::statement::{ClaimSource, Verdict};
 
 /// Largest policy, in bytes: thousands of values.
@@ -158,9 +158,17 @@ impl Policy {
     /// What it comes to for a provider.
     #[must_use]
     pub fn assess(&self, verdict: &Verdict) -> Assessment {
-        let accepted = self.measurements.1.judge(&verdict.measured).map(|(tier, _)| tier);
-        let tier = accepted.map_or(verdict.proven, |accepted| accepted.max(verdict.proven));
-        let measured = accepted.is_some() || (verdict.measured.is_empty() && self.unmeasured_pass);
+        let accepted = |measured: &[Measured]| self.measurements.1.judge(measured).map(|(tier, _)| tier);
+        let reached = |proven: Tier, accepted: Option<Tier>| accepted.map_or(proven, |accepted| accepted.max(proven));
+        let mut measured_as = accepted(&verdict.measured);
+        let mut tier = reached(verdict.proven, measured_as);
+        // What it said about the epoch's keys counts as far as it says the same when it is asked.
+        if let Some(presence) = verdict.presence.as_ref().filter(|_| armed!("presence")) {
+            let now = accepted(&presence.measured);
+            tier = tier.min(reached(presence.proven, now));
+            measured_as = measured_as.min(now);
+        }
+        let measured = measured_as.is_some() || (verdict.measured.is_empty() && self.unmeasured_pass);
         let newest = || Version::of_release(&verdict.statement.release);
         let gates = [
             (Gate::Tier, self.tier.0, tier >= self.tier.1.0),

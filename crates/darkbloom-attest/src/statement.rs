@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use darkbloom_types::{ConnectionId, EpochId, Millis, NetworkId, ProviderId, Tier, UnixMillis, armed};
 use darkbloom_wire::{ChallengeProof, PublicKey, Statement, Succession, VerifyError, challenge_digest, limits};
 
-use crate::evidence;
+use crate::evidence::{self, Presence};
 use crate::limits::{Defence, Undefended, undefended};
 use crate::measurements::Measured;
 use crate::tpm::{ActivatorKind, HardwareTrust};
@@ -192,6 +192,8 @@ pub struct Verdict {
     pub predecessors: Vec<(ProviderId, Vec<u8>)>,
     /// What hardware measured of it, whether or not that is accepted.
     pub measured: Vec<Measured>,
+    /// What its hardware says when it is asked, for whoever asks: nothing for those who have the statement alone.
+    pub presence: Option<Presence>,
     /// When the epoch is over, or earlier: when the word of an activator that this relies on is.
     pub holds_until: UnixMillis,
     /// Everything that is said, with its source.
@@ -308,6 +310,7 @@ pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> 
         trust,
         predecessors,
         measured,
+        presence: None,
         holds_until,
         claims,
         statement,

@@ -34,7 +34,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// Who is believed about hardware, and the activator.
 pub struct Activation {
-    roots: Arc<Roots>,
+    /// Whom the coordinator believes about hardware, itself among them.
+    trust: HardwareTrust,
     activator: Option<(Activator, SoftwareKey)>,
     places: Semaphore,
 }
@@ -48,13 +49,22 @@ impl Activation {
             let key = SoftwareKey::load_or_create(&data.join(KEY_FILE))?;
             Some((Activator::new(roots.clone(), &mut clock::rng()), key))
         };
-        Ok(Self { roots: Arc::new(roots), activator, places: Semaphore::new(REQUESTS_MAX) })
+        let own = activator.as_ref().map(|(_, key)| (key.public_point(), ActivatorKind::Coordinator));
+        let activators = own.into_iter().collect();
+        let trust = HardwareTrust { tpm_roots: Arc::new(roots), activators, ..HardwareTrust::default() };
+        Ok(Self { trust, activator, places: Semaphore::new(REQUESTS_MAX) })
     }
 
-    /// Nobody is believed.
+    /// Of a coordinator that vouches for nobody, and believes those whose roots ship.
     #[cfg(test)]
     pub fn none() -> Self {
-        Self { roots: Arc::default(), activator: None, places: Semaphore::new(REQUESTS_MAX) }
+        Self::believing(HardwareTrust::default())
+    }
+
+    /// Of a coordinator that vouches for nobody, and believes these about hardware.
+    #[cfg(test)]
+    pub fn believing(trust: HardwareTrust) -> Self {
+        Self { trust, activator: None, places: Semaphore::new(REQUESTS_MAX) }
     }
 
     /// The activator's public key.
@@ -62,10 +72,9 @@ impl Activation {
         self.activator.as_ref().map(|(_, key)| key.public_point())
     }
 
-    /// Whom the coordinator believes: these makers, AMD and itself. What may run is for the policy to say.
+    /// Whom the coordinator believes: these makers, those whose roots ship, and itself. What may run is for the policy to say.
     pub fn trust(&self) -> HardwareTrust {
-        let activators = self.key().map(|key| (key, ActivatorKind::Coordinator)).into_iter().collect();
-        HardwareTrust { tpm_roots: Arc::clone(&self.roots), activators, ..HardwareTrust::default() }
+        self.trust.clone()
     }
 
     fn reply(&self, request: &ActivationRequest) -> Result<ActivationReply, Refusal> {

@@ -40,7 +40,8 @@ async fn look(shared: &Arc<Shared>) -> Result<Vec<Seen>, Refused> {
     let all = tokio::task::spawn_blocking(move || {
         let statements = shared.with_registry(|registry| registry.all_statements());
         let seen = |(connection, provider, statement): (ConnectionId, ProviderId, Vec<u8>)| {
-            let verdict = trust::verify(&shared, &statement).ok();
+            let on = shared.connection(&connection);
+            let verdict = on.and_then(|on| trust::verify_on(&shared, &on, &statement).ok());
             Seen { connection, provider, statement, verdict }
         };
         statements.into_iter().map(seen).collect()

@@ -123,9 +123,11 @@ async fn introduce(
     let statement = trust::may_join(shared, &hello)?;
     // Its key first: evidence takes longest, and is looked at for whoever has that.
     verify_challenge(&hello.proof, &statement, &[nonce], &connection.id)?;
-    let verdict = trust::verify(shared, &hello.statement)?;
+    let mut verdict = trust::verify(shared, &hello.statement)?;
     verify_epoch_proof(&hello.epoch_proof, &statement, &nonce, &connection.id)?;
     trust::admit(shared, &hello, &verdict).await?;
+    trust::present(shared, connection, &statement, &nonce, &hello.presence.0);
+    verdict.presence = Some(connection.presence());
     learn(shared, connection, &verdict).await;
     inherit(shared, connection, verdict.provider);
     // Before the registry knows the provider: from then on requests are routed to this connection.
@@ -409,7 +411,7 @@ async fn handle(
             return Err(Refusal::new(RefusalCode::InvalidRequest, "a second introduction"));
         }
         ProviderFrame::ChallengeAnswer(answer) => {
-            trust::challenge_answer(shared, connection, &answer.proof).await?;
+            trust::challenge_answer(shared, connection, &answer).await?;
         }
         ProviderFrame::Heartbeat(beat) => {
             let catalogue = shared.catalogue();
@@ -459,7 +461,7 @@ async fn handle(
                 registry.next_epoch(&connection.id, stated, shared.mono(), clock::now())
             });
             match changed {
-                Ok(None) => {}
+                Ok(None) => trust::ask_again(shared, connection, &verdict),
                 Ok(Some(provider)) => trust::keep(shared, provider).await,
                 Err(why) => {
                     trust::keep(shared, provider).await;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use std::time::{Duration, Instant};
 
-use darkbloom_attest::Policy;
+use darkbloom_attest::{Policy, Presence};
 use darkbloom_keys::IdentityKey;
 use darkbloom_registry::{ProviderView, Registry};
 use darkbloom_store::Store;
@@ -136,6 +136,8 @@ pub struct Connection {
     streams: Mutex<Option<HashMap<StreamId, StreamSink>>>,
     next_stream: AtomicU64,
     epochs: Mutex<Vec<KnownEpoch>>,
+    /// What its provider's hardware said when it was asked last.
+    presence: Mutex<Presence>,
     /// Receipts that are still to be decided on.
     receipts: Mutex<Vec<Vec<u8>>>,
     /// Notified when the connection must close.
@@ -154,6 +156,16 @@ pub enum OfferError {
 }
 
 impl Connection {
+    /// What its provider's hardware said when it was asked last.
+    pub fn presence(&self) -> Presence {
+        lock(&self.presence).clone()
+    }
+
+    /// It was asked, and said this.
+    pub fn present(&self, presence: Presence) {
+        *lock(&self.presence) = presence;
+    }
+
     /// A connection and the queue that its writer drains.
     pub fn new(id: ConnectionId) -> (Arc<Self>, mpsc::Receiver<Outgoing>) {
         let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
@@ -166,6 +178,7 @@ impl Connection {
             streams: Mutex::new(Some(HashMap::new())),
             next_stream: AtomicU64::new(1),
             epochs: Mutex::default(),
+            presence: Mutex::default(),
             receipts: Mutex::default(),
             close: Notify::new(),
             replaced: OnceLock::new(),

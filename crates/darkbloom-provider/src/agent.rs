@@ -428,13 +428,15 @@ impl Agent {
         };
         let digest = challenge_digest(&network, &welcome.nonce, &welcome.connection, &epoch);
         let SignedStatement { bytes, worth, complete } = self.signatory.state(unsigned).await?;
+        let (proof, presence) = self.signatory.prove(digest).await?;
         let hello = Hello {
             statement: bytes,
-            proof: self.signatory.prove(digest).await?,
+            proof,
             join_token: self.join_token.to_send(),
             models: loads(serving).into(),
             capabilities: Vec::new().into(),
             epoch_proof: ChallengeProof { digest }.sign(&*receipt_key)?,
+            presence: presence.into(),
         };
         Ok((hello, Stated { epoch, worth, complete }))
     }

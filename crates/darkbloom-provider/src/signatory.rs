@@ -14,7 +14,7 @@ use darkbloom_keys::{Endorsement, Identity, IdentityKey as _, TpmKey, TpmKeyErro
 use darkbloom_types::{Digest, UnixMillis};
 use darkbloom_wire::{
     Activation, ActivationAnswer, ActivationChallenge, ActivationRequest, ChallengeProof, Evidence, PublicKey,
-    SignError, Statement, TPM_EVIDENCE, TpmEvidence, epoch_nonce, limits,
+    SignError, Statement, TPM_EVIDENCE, TpmEvidence, epoch_nonce, limits, presence_nonce,
 };
 use tokio::task::spawn_blocking;
 
@@ -135,17 +135,23 @@ impl Signatory {
         self.identity.public_point()
     }
 
-    /// Signs a proof of presence.
-    pub async fn prove(self: &Arc<Self>, digest: Digest) -> Result<Vec<u8>, SignError> {
+    /// Signs a proof of presence, and has the hardware say the same.
+    pub async fn prove(self: &Arc<Self>, digest: Digest) -> Result<(Vec<u8>, Vec<Evidence>), SignError> {
         let signatory = Arc::clone(self);
-        blocking(move || ChallengeProof { digest }.sign(&signatory.identity)).await
+        blocking(move || {
+            let (presence, _, _) = signatory.evidence(&presence_nonce(&digest));
+            Ok((ChallengeProof { digest }.sign(&signatory.identity)?, presence))
+        })
+        .await
     }
 
     /// Signs a statement, with the evidence that can be had without asking anybody.
     pub async fn state(self: &Arc<Self>, mut statement: Statement) -> Result<SignedStatement, SignError> {
         let signatory = Arc::clone(self);
         blocking(move || {
-            let (evidence, worth, complete) = signatory.evidence(&statement);
+            let Statement { sealing_key, receipt_key, identity, not_before, .. } = &statement;
+            let nonce = epoch_nonce(sealing_key, receipt_key, identity, *not_before);
+            let (evidence, worth, complete) = signatory.evidence(&nonce);
             statement.evidence = evidence.into();
             Ok(SignedStatement { bytes: statement.sign(&signatory.identity)?, worth, complete })
         })
@@ -159,12 +165,10 @@ impl Signatory {
         words + usize::from(self.platform.is_confidential())
     }
 
-    /// Evidence for a statement's epoch, what it is worth, and whether every activator's word is in it.
-    fn evidence(&self, statement: &Statement) -> (Vec<Evidence>, usize, bool) {
-        let nonce =
-            epoch_nonce(&statement.sealing_key, &statement.receipt_key, &statement.identity, statement.not_before);
-        let (of_tpm, words, complete) = self.tpm_evidence(&nonce);
-        let confidential = self.platform.confidential(&nonce);
+    /// Evidence with a nonce, what it is worth, and whether nothing is missing in it that may come later.
+    fn evidence(&self, nonce: &Digest) -> (Vec<Evidence>, usize, bool) {
+        let (of_tpm, words, complete) = self.tpm_evidence(nonce);
+        let confidential = self.platform.confidential(nonce);
         let worth = words + usize::from(confidential.is_some());
         let complete = complete && !self.platform.is_due();
         // What proves most comes last.

@@ -115,8 +115,8 @@ async fn work(
 
 async fn proof(signatory: &Arc<Signatory>, digest: Digest) -> Option<ProviderFrame> {
     let proof = signatory.prove(digest).await;
-    let proof = proof.inspect_err(|error| tracing::error!(%error, "cannot answer a challenge")).ok()?;
-    Some(ProviderFrame::from(ChallengeAnswer { proof }))
+    let (proof, presence) = proof.inspect_err(|error| tracing::error!(%error, "cannot answer a challenge")).ok()?;
+    Some(ProviderFrame::from(ChallengeAnswer { proof, presence: presence.into() }))
 }
 
 /// Signs a statement; nothing to send when it would say no more than the last one.

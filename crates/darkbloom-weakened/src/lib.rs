@@ -23,6 +23,7 @@ pub const CHECKS: &[&str] = &[
     "statement_successions",
     "challenge_digest",
     "epoch_proof",
+    "presence",
     "admits_tier",
     "admits_pinned_only",
     "activators_pinned_alone",

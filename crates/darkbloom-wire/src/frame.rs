@@ -7,12 +7,13 @@ use darkbloom_types::{
 
 use crate::cbor::{DecodeError, Reader, Unknown};
 use crate::limits::{
-    ANSWER_FRAME_BYTES_MAX, ATTEMPTS_MAX, BODY_BYTES_MAX, CANDIDATES_MAX, CATALOGUE_ENTRY_BYTES_MAX, FRAME_BYTES_MAX,
-    HEADER_BYTES_MAX, MODELS_PER_PROVIDER_MAX, RECEIPT_BYTES_MAX, RECEIPTS_PER_FRAME_MAX, STATEMENT_BYTES_MAX,
-    TEXT_BYTES_MAX, WRAPS_MAX,
+    ANSWER_FRAME_BYTES_MAX, ATTEMPTS_MAX, BODY_BYTES_MAX, CANDIDATES_MAX, CATALOGUE_ENTRY_BYTES_MAX, EVIDENCE_MAX,
+    FRAME_BYTES_MAX, HEADER_BYTES_MAX, MODELS_PER_PROVIDER_MAX, RECEIPT_BYTES_MAX, RECEIPTS_PER_FRAME_MAX,
+    STATEMENT_BYTES_MAX, TEXT_BYTES_MAX, WRAPS_MAX,
 };
 use crate::loading::{LoadOutcome, Residence};
 use crate::record::{List, Record, nested, read_kind, record};
+use crate::signed::Evidence;
 
 /// Capabilities that one side may name; bounded because they come from the network.
 const CAPABILITIES_MAX: usize = 32;
@@ -150,6 +151,8 @@ record! {
         5 capabilities: List<String> [CAPABILITIES_MAX, TEXT_BYTES_MAX],
         /// The same proof signed by the epoch's receipt key: a statement is public, the keys that it names are not.
         6 epoch_proof: Vec<u8> [RECEIPT_BYTES_MAX],
+        /// Hardware evidence about the same proof, [`crate::presence_nonce`], in the formats of the statement's.
+        7 presence: List<Evidence> [EVIDENCE_MAX],
     }
 }
 
@@ -158,6 +161,8 @@ record! {
     ChallengeAnswer kind 2 {
         /// The signed [`crate::ChallengeProof`].
         1 proof: Vec<u8> [RECEIPT_BYTES_MAX],
+        /// Hardware evidence about it, as in the introduction.
+        2 presence: List<Evidence> [EVIDENCE_MAX],
     }
 }
 

@@ -45,7 +45,7 @@ pub use record::List;
 pub use signed::{
     AnswerProof, Bill, Bundle, Candidate, CandidateList, CatalogueEntry, ChallengeProof, CoordinatorProof, Evidence,
     ListedProvider, Program, ProviderList, Receipt, Statement, Succession, catalogue_digest, challenge_digest,
-    coordinator_proof_digest, epoch_nonce, receipt_id,
+    coordinator_proof_digest, epoch_nonce, presence_nonce, receipt_id,
 };
 pub use snp::{SNP_EVIDENCE, SNP_REPORT_BYTES, SnpEvidence};
 pub use tdx::{

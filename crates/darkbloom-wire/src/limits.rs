@@ -21,6 +21,8 @@ pub const ATTEMPTS_MAX: u32 = 3;
 pub const RESEALS_MAX: u32 = 2;
 /// A provider statement, evidence included (certificate chains are a few KiB each).
 pub const STATEMENT_BYTES_MAX: usize = 32 * 1024;
+/// Most pieces of evidence in one statement: one a platform module, and room for a second of each kind.
+pub const EVIDENCE_MAX: usize = 8;
 /// Identities that one took over from, in a statement: a coordinator that met none of them knows nobody.
 pub const SUCCESSIONS_MAX: usize = 4;
 /// The word of one identity that another takes over: two keys of 65 bytes, a time and a signature take 230.

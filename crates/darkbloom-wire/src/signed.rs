@@ -9,14 +9,12 @@ use darkbloom_types::{
 use crate::cbor::{DecodeError, Unknown};
 use crate::cose::{Domain, PublicKey, SignError, Signer, VerifyError, open_signed, sign, unverified_payload};
 use crate::limits::{
-    CANDIDATES_MAX, CATALOGUE_ENTRY_BYTES_MAX, FRAME_BYTES_MAX, MODELS_PER_PROVIDER_MAX, RECEIPT_BYTES_MAX,
-    STATEMENT_BYTES_MAX, SUCCESSION_BYTES_MAX, SUCCESSIONS_MAX, TEXT_BYTES_MAX,
+    CANDIDATES_MAX, CATALOGUE_ENTRY_BYTES_MAX, EVIDENCE_MAX, FRAME_BYTES_MAX, MODELS_PER_PROVIDER_MAX,
+    RECEIPT_BYTES_MAX, STATEMENT_BYTES_MAX, SUCCESSION_BYTES_MAX, SUCCESSIONS_MAX, TEXT_BYTES_MAX,
 };
 use crate::record::{List, Record, nested, plain, record};
 use crate::tpm::Activation;
 
-/// Most pieces of evidence in one statement: one a platform module, and room for a second of each kind.
-const EVIDENCE_MAX: usize = 8;
 /// Most measures in one statement: six are known.
 const HARDENING_MAX: usize = 16;
 
@@ -389,6 +387,12 @@ pub fn epoch_nonce(sealing_key: &[u8], receipt_key: &[u8; 32], identity: &[u8; 6
 #[must_use]
 pub fn challenge_digest(network: &NetworkId, nonce: &[u8; 32], connection: &ConnectionId, epoch: &EpochId) -> Digest {
     Digest::of(&[b"darkbloom/v1/challenge", network.as_bytes(), nonce, connection.as_bytes(), epoch.as_bytes()])
+}
+
+/// The nonce of hardware evidence beside a proof of presence over this digest: it is made for the question, and so after it.
+#[must_use]
+pub fn presence_nonce(challenge: &Digest) -> Digest {
+    Digest::of(&[b"darkbloom/v1/presence", &challenge.0])
 }
 
 /// What a coordinator signs when asked for its key: the network, the nonce of whoever asks, and the connection and nonce of

@@ -2,14 +2,17 @@
 //! as if he had taken a genuine one's keys: each check has to hold by itself.
 
 use darkbloom_attacks::attacks;
-use darkbloom_attest::{Measured, Measurements, verify_tdx};
+use darkbloom_attest::{Measured, Measurements, Policy, verify_presence, verify_statement, verify_tdx};
 use darkbloom_types::{Digest, Tier};
-use darkbloom_wire::TdxEvidence;
+use darkbloom_wire::{Evidence, TDX_EVIDENCE, TdxEvidence, epoch_nonce, presence_nonce};
 
-use crate::forge::NOW;
+use crate::forge::{self, NOW, statement};
 use crate::platform::{Draft, MEASUREMENT, Platform, REGISTERS, key};
+use crate::statements::policy;
 
 const NONCE: Digest = Digest([5; 32]);
+/// What a provider is asked to prove now.
+const CHALLENGE: Digest = Digest([6; 32]);
 /// Where what a quoting enclave's report is about stands in a quote of version 4: behind header, report, length, signature, key,
 /// and what kind of proof it is.
 const ENCLAVE: usize = 48 + 584 + 4 + 128 + 6;
@@ -33,27 +36,54 @@ fn changed(change: impl Fn(&mut TdxEvidence)) -> bool {
     taken(&platform, &evidence)
 }
 
+/// The list in which this machine stands, in this evaluation or a later one.
+fn machine(evaluation: u32) -> String {
+    let hex = |bytes: &[u8; 48]| bytes.map(|byte| format!("{byte:02x}")).concat();
+    let [first, second, third, _] = &REGISTERS;
+    format!(
+        "accepted = [{{ release = \"machine\", tdx = {{ measurement = \"{}\", evaluation = {evaluation}, \
+         registers = {{ 0 = \"{}\", 1 = \"{}\", 2 = \"{}\" }} }} }}]",
+        hex(&MEASUREMENT),
+        hex(first),
+        hex(second),
+        hex(third),
+    )
+}
+
 /// Whether a machine reaches a tier where this one is what is accepted, in this evaluation or a later one.
 fn accepted(evaluation: u32, change: impl Fn(&mut Draft)) -> bool {
     let (platform, mut draft) = (Platform::new(), Draft::about(&Draft::asked(&NONCE)));
     change(&mut draft);
     let evidence = platform.evidence(&draft).encode();
     let found = verify_tdx(&evidence, &NONCE, &platform.roots(), NOW).unwrap();
-    let hex = |bytes: &[u8; 48]| bytes.map(|byte| format!("{byte:02x}")).concat();
-    let [first, second, third, _] = &REGISTERS;
-    let text = format!(
-        "[[accepted]]\nrelease = \"machine\"\n[accepted.tdx]\nmeasurement = \"{}\"\nevaluation = {evaluation}\n\
-         registers = {{ 0 = \"{}\", 1 = \"{}\", 2 = \"{}\" }}\n",
-        hex(&MEASUREMENT),
-        hex(first),
-        hex(second),
-        hex(third),
-    );
-    let judged = Measurements::parse(&text).unwrap();
+    let judged = Measurements::parse(&machine(evaluation)).unwrap();
     judged.judge(&[Measured::Tdx(found)]).is_some_and(|(tier, _)| tier == Tier::Confidential)
 }
 
+/// Whether an operator takes a provider for confidential whose machine said this when it was asked about `CHALLENGE`.
+fn present(asked: &Digest) -> bool {
+    let platform = Platform::new();
+    let quote = |nonce: &Digest| {
+        let bytes = platform.evidence(&Draft::about(&Draft::asked(nonce))).encode();
+        vec![Evidence { format: TDX_EVIDENCE.to_owned(), bytes }]
+    };
+    let mut own = statement();
+    own.evidence = quote(&epoch_nonce(&own.sealing_key, &own.receipt_key, &own.identity, own.not_before)).into();
+    let mut policy = policy(Tier::Confidential);
+    policy.hardware.intel_roots = platform.roots().into();
+    let mut verdict = verify_statement(&own.sign(&forge::key(7).0).unwrap(), &policy, NOW).unwrap();
+    let now = quote(asked);
+    verdict.presence = Some(verify_presence(&verdict.statement, &now, &CHALLENGE, &policy.hardware, NOW));
+    let operators = Policy::parse(&format!("[measurements]\n{}", machine(17))).unwrap();
+    operators.assess(&verdict).tier == Tier::Confidential
+}
+
 attacks! {
+    /// Who once had an accepted machine had it make evidence for epochs to come, whose keys he keeps elsewhere.
+    attack_evidence_that_was_made_in_advance_is_shown_alone against "presence": || present(&Digest([0; 32]));
+    attack_what_a_machine_said_to_an_earlier_challenge_is_replayed against "presence": || {
+        present(&presence_nonce(&Digest([8; 32])))
+    };
     /// Anybody can write a quote.
     attack_a_quote_is_written_without_a_platform against "tdx_signature": || {
         changed(|evidence| evidence.quote[48 + 136] ^= 1)
@@ -165,6 +195,7 @@ fn the_evidence_here_is_good_when_nobody_touches_it() {
     assert!(signed_with(|_| {}));
     assert!(changed(|_| {}));
     assert!(accepted(17, |_| {}));
+    assert!(present(&presence_nonce(&CHALLENGE)));
     let (platform, newer) = (Platform::new(), Draft::about(&Draft::asked(&NONCE)).newer());
     assert!(taken(&platform, &platform.evidence(&newer)));
 }

@@ -6,6 +6,7 @@ use darkbloom_types::{Digest, EpochId, NetworkId, ProviderId, UnixMillis};
 use darkbloom_wire::Statement;
 
 use crate::boot_log::BootLog;
+use crate::evidence::Presence;
 use crate::measurements::Measured;
 use crate::statement::{Claim, Freshness, Trust};
 
@@ -24,6 +25,7 @@ fn verdict() -> Verdict {
             registers: vec![(0, [10; 32]), (2, [2; 32]), (4, [4; 32]), (7, [7; 32])],
             log: BootLog { secure_boot: Some(true), booted: Some(vec![[8; 32], [9; 32]]) },
         }],
+        presence: None,
         holds_until: UnixMillis(1),
         claims: vec![
             claim("tpm_identity_key", "the key is in a TPM", ClaimSource::Hardware),
@@ -149,6 +151,42 @@ fn what_was_measured_is_of_any_active_release() {
     };
     assert_eq!(tier(&good), Tier::Measured);
     assert_eq!(tier(&release(true, &[(4, 9)])), Tier::Hardware);
+}
+
+#[test]
+fn what_hardware_said_counts_as_far_as_it_says_the_same_when_it_is_asked() {
+    let image = |first: &str, second: &str| {
+        let release = |name: &str, value: &str| {
+            format!(
+                "{{ release = \"{name}\", tpm = {{ firmware = [\"{}\"], registers = {{ 2 = \"{}\", 4 = \"{value}\" }} }} }}",
+                "0a".repeat(32),
+                "02".repeat(32)
+            )
+        };
+        format!(
+            "[measurements]\ngate = \"enforce\"\naccepted = [{}, {}]",
+            release("one", first),
+            release("two", second)
+        )
+    };
+    let (now, later) = ("04".repeat(32), "05".repeat(32));
+    let policy = Policy::parse(&image(&now, &later)).unwrap();
+    let of = |presence: Option<Presence>| policy.assess(&Verdict { presence, ..verdict() });
+    let said = |register: u8| {
+        let registers = vec![(0, [10; 32]), (2, [2; 32]), (4, [register; 32])];
+        let measured = Measured::Tpm { endorsement: Digest([14; 32]), registers, log: BootLog::default() };
+        Some(Presence { proven: Tier::Hardware, measured: vec![measured] })
+    };
+    let passes = Assessment { tier: Tier::Measured, shut: vec![], shadow: vec![] };
+    assert_eq!(of(None), passes, "nobody asked");
+    assert_eq!(of(said(4)), passes);
+    assert_eq!(of(said(5)), passes, "another image that is accepted too");
+    assert_eq!(of(said(6)), Assessment { tier: Tier::Hardware, shut: vec![Gate::Measurements], shadow: vec![] });
+    let silent = Assessment { tier: Tier::SelfSigned, shut: vec![Gate::Measurements], shadow: vec![] };
+    assert_eq!(of(Some(Presence::default())), silent, "hardware that says nothing now");
+    // What it says now alone raises nothing either.
+    let bare = Verdict { proven: Tier::SelfSigned, measured: Vec::new(), presence: said(4), ..verdict() };
+    assert_eq!(policy.assess(&bare).tier, Tier::SelfSigned);
 }
 
 #[test]

@@ -2,13 +2,21 @@
 
 use super::*;
 
+use darkbloom_attest::{HardwareTrust, Policy};
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
 use darkbloom_seal::Epoch;
 use darkbloom_store::Store;
-use darkbloom_types::{EpochId, Millis, NetworkId, Tier};
-use darkbloom_wire::{ChallengeProof, challenge_digest};
+use darkbloom_types::{Digest, EpochId, Millis, NetworkId, Tier};
+use darkbloom_wire::{
+    ChallengeAnswer, ChallengeProof, Evidence, SNP_EVIDENCE, Statement, challenge_digest, epoch_nonce, presence_nonce,
+};
 
 use crate::activation::Activation;
+
+#[allow(dead_code, reason = "other tests need more of it")]
+#[path = "../../../darkbloom-attest/tests/shared/chip.rs"]
+mod chip;
+use chip::{Chip, MEASUREMENT};
 
 const PROVIDER: ProviderId = ProviderId([9; 32]);
 
@@ -17,18 +25,33 @@ fn epoch(n: u8) -> KnownEpoch {
 }
 
 async fn shared(folder: &std::path::Path) -> Shared {
+    believing(folder, HardwareTrust::default()).await
+}
+
+async fn believing(folder: &std::path::Path, trust: HardwareTrust) -> Shared {
     let store = Store::open(folder).unwrap();
     let identity = Box::new(SoftwareKey::in_memory().unwrap());
-    Shared::new(store, identity, NetworkId([8; 32]), Tier::None, Activation::none()).await.unwrap()
+    Shared::new(store, identity, NetworkId([8; 32]), Tier::None, Activation::believing(trust)).await.unwrap()
 }
 
 /// A provider that is connected and was challenged; what it is to sign, and with what.
 async fn challenged(shared: &Shared) -> (Arc<Connection>, SoftwareKey, impl Fn(&[u8; 32]) -> ChallengeProof + use<>) {
+    challenged_with(shared, &|_| Vec::new()).await
+}
+
+/// The same with evidence with a nonce about its epoch.
+async fn challenged_with(
+    shared: &Shared,
+    evidence: &dyn Fn(&Digest) -> Vec<Evidence>,
+) -> (Arc<Connection>, SoftwareKey, impl Fn(&[u8; 32]) -> ChallengeProof + use<>) {
     let key = SoftwareKey::in_memory().unwrap();
     let epoch = Epoch::begin(key.public_point(), clock::now(), &mut clock::rng());
-    let statement = epoch.statement(shared.network, Vec::new(), Vec::new(), "test").sign(&key).unwrap();
-    let verdict = trust::verify(shared, &statement).unwrap();
+    let mut statement = epoch.statement(shared.network, Vec::new(), Vec::new(), "test");
+    let Statement { sealing_key, receipt_key, identity, not_before, .. } = &statement;
+    statement.evidence = evidence(&epoch_nonce(sealing_key, receipt_key, identity, *not_before)).into();
+    let statement = statement.sign(&key).unwrap();
     let (connection, _sent) = Connection::new(ConnectionId([1; 16]));
+    let verdict = trust::verify_on(shared, &connection, &statement).unwrap();
     shared.add_connection(Arc::clone(&connection));
     let registration = Registration {
         provider: verdict.provider,
@@ -49,6 +72,11 @@ async fn challenged(shared: &Shared) -> (Arc<Connection>, SoftwareKey, impl Fn(&
     (connection, key, proof)
 }
 
+/// An answer from a machine whose hardware says nothing.
+fn bare(proof: Vec<u8>) -> ChallengeAnswer {
+    ChallengeAnswer { proof, presence: Vec::new().into() }
+}
+
 #[tokio::test]
 async fn attack_a_challenge_that_is_answered_wrong_is_held_against_the_identity() {
     let folder = tempfile::tempdir().unwrap();
@@ -59,15 +87,16 @@ async fn attack_a_challenge_that_is_answered_wrong_is_held_against_the_identity(
     let other = SoftwareKey::in_memory().unwrap();
     let wrong = [proof(&open).sign(&other).unwrap(), proof(&[0; 32]).sign(&key).unwrap(), Vec::new()];
     for (times, answer) in (1..).zip(wrong) {
-        let refusal = trust::challenge_answer(&shared, &connection, &answer).await.unwrap_err();
+        let refusal = trust::challenge_answer(&shared, &connection, &bare(answer)).await.unwrap_err();
         assert_eq!(refusal.code, RefusalCode::VerificationFailed);
         let failed = shared.store.standing(provider).distrust().expect("it is written down");
         assert_eq!((failed.reason, failed.times), (darkbloom_types::Distrust::ChallengeFailed, 1), "answer {times}");
     }
     // A right answer before its time is over changes nothing either.
-    trust::challenge_answer(&shared, &connection, &proof(&open).sign(&key).unwrap()).await.unwrap();
+    trust::challenge_answer(&shared, &connection, &bare(proof(&open).sign(&key).unwrap())).await.unwrap();
     assert!(shared.store.standing(provider).distrust().is_some());
-    let again = trust::challenge_answer(&shared, &connection, &proof(&open).sign(&key).unwrap()).await.unwrap_err();
+    let again =
+        trust::challenge_answer(&shared, &connection, &bare(proof(&open).sign(&key).unwrap())).await.unwrap_err();
     assert_eq!(again.code, RefusalCode::InvalidRequest, "it was sent once");
 }
 
@@ -77,9 +106,50 @@ async fn a_challenge_that_is_answered_right_is_held_against_nobody() {
     let shared = shared(folder.path()).await;
     let (connection, key, proof) = challenged(&shared).await;
     let open = shared.with_registry(|registry| registry.open_challenges(&connection.id))[0];
-    trust::challenge_answer(&shared, &connection, &proof(&open).sign(&key).unwrap()).await.unwrap();
+    trust::challenge_answer(&shared, &connection, &bare(proof(&open).sign(&key).unwrap())).await.unwrap();
     assert_eq!(shared.store.standing(ProviderId::of_public_key(&key.public_point())), Standing::Clean);
     assert!(shared.with_registry(|registry| registry.open_challenges(&connection.id)).is_empty());
+}
+
+/// What hardware said about an epoch counts once it says so when it is asked, and no longer than it does.
+#[tokio::test]
+async fn hardware_counts_as_long_as_it_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let chip = Chip::new();
+    let trust = HardwareTrust { amd_roots: chip.roots().into(), ..HardwareTrust::default() };
+    let shared = believing(folder.path(), trust).await;
+    let measurement = MEASUREMENT.map(|byte| format!("{byte:02x}")).concat();
+    shared.set_policy(
+        Policy::parse(&format!(
+            "[measurements]\ngate = \"enforce\"\naccepted = [{{ release = \"guest\", snp = {{ product = \"genoa\", measurement = \"{measurement}\", minimum = {{ bootloader = 0, tee = 0, snp = 0, microcode = 0 }} }} }}]"
+        ))
+        .unwrap(),
+    );
+    let said = |nonce: &Digest| {
+        let bytes = chip.evidence(Chip::report(&Chip::asked(nonce))).encode();
+        vec![Evidence { format: SNP_EVIDENCE.to_owned(), bytes }]
+    };
+    let (connection, key, proof) = challenged_with(&shared, &said).await;
+    let stands = || shared.provider_views()[0].tier;
+    let nothing = Tier::SelfSigned;
+    assert_eq!(stands(), nothing, "its machine was not asked");
+    let mut later = shared.mono();
+    let mut answer = async |presence: &dyn Fn(&Digest) -> Vec<Evidence>| {
+        later = later.after(Millis::from_minutes(7));
+        shared.with_registry(|registry| registry.challenges_due(later, &mut clock::rng()));
+        let open = *shared.with_registry(|registry| registry.open_challenges(&connection.id)).last().unwrap();
+        let proof = proof(&open);
+        let presence = presence(&proof.digest).into();
+        let answer = ChallengeAnswer { proof: proof.sign(&key).unwrap(), presence };
+        trust::challenge_answer(&shared, &connection, &answer).await.unwrap();
+        stands()
+    };
+    let confidential = Tier::Confidential;
+    assert_eq!(answer(&|digest| said(&presence_nonce(digest))).await, confidential);
+    assert_eq!(answer(&|_| said(&presence_nonce(&Digest([7; 32])))).await, nothing, "said to another question");
+    assert_eq!(answer(&|digest| said(&presence_nonce(digest))).await, confidential, "it recovers with the next answer");
+    assert_eq!(answer(&|_| Vec::new()).await, nothing, "it says nothing any more");
+    assert!(shared.store.standing(ProviderId::of_public_key(&key.public_point())) == Standing::Clean);
 }
 
 #[tokio::test]

@@ -1,10 +1,12 @@
 //! Who is admitted, what is verified, and what is held against whom when it does not hold.
 
-use darkbloom_attest::{Assessment, StatementError, TrustPolicy, Verdict, verify_challenge, verify_statement};
+use darkbloom_attest::{
+    Assessment, StatementError, TrustPolicy, Verdict, verify_challenge, verify_presence, verify_statement,
+};
 use darkbloom_host::clock;
 use darkbloom_store::{KeyKind, KeyRecord, SuccessionError, SuccessionRefusal};
 use darkbloom_types::{Distrust, ProviderId, Refusal, RefusalCode, SecretString, Standing, Tier};
-use darkbloom_wire::{Hello, Statement, Succession};
+use darkbloom_wire::{ChallengeAnswer, Evidence, Hello, Statement, Succession, challenge_digest};
 
 use crate::auth;
 use crate::state::{Connection, Shared, lock};
@@ -32,6 +34,26 @@ pub fn verify(shared: &Shared, statement: &[u8]) -> Result<Verdict, StatementErr
         hardware: shared.activation.trust(),
     };
     verify_statement(statement, &policy, clock::now())
+}
+
+/// The same on a connection, with what the provider's hardware said there when it was asked last.
+pub fn verify_on(shared: &Shared, connection: &Connection, statement: &[u8]) -> Result<Verdict, StatementError> {
+    let mut verdict = verify(shared, statement)?;
+    verdict.presence = Some(connection.presence());
+    Ok(verdict)
+}
+
+/// Notes what a provider's hardware says about its proof over this nonce. What does not hold is held against nobody: it is not
+/// there.
+pub fn present(
+    shared: &Shared,
+    connection: &Connection,
+    statement: &Statement,
+    nonce: &[u8; 32],
+    evidence: &[Evidence],
+) {
+    let challenge = challenge_digest(&statement.network, nonce, &connection.id, &statement.epoch());
+    connection.present(verify_presence(statement, evidence, &challenge, &shared.activation.trust(), clock::now()));
 }
 
 /// What is held against an identity now. One that another has the place of counts as revoked.
@@ -141,16 +163,22 @@ async fn take_over(shared: &Shared, verdict: &Verdict) -> Result<(), Refusal> {
 
 /// Checks the answer to a challenge. One that does not hold is held against the identity: who answers has proven that it has
 /// the key.
-pub async fn challenge_answer(shared: &Shared, connection: &Connection, proof: &[u8]) -> Result<(), Refusal> {
+pub async fn challenge_answer(
+    shared: &Shared,
+    connection: &Connection,
+    answer: &ChallengeAnswer,
+) -> Result<(), Refusal> {
     let (known, statement) = shared
         .with_registry(|registry| (registry.known_challenges(&connection.id), registry.statement(&connection.id)));
     let Some(statement) = statement.filter(|_| !known.is_empty()) else {
         return Err(Refusal::new(RefusalCode::InvalidRequest, "an answer without a challenge"));
     };
-    match verify_challenge(proof, &opened(&statement)?, &known, &connection.id) {
+    let said = opened(&statement)?;
+    match verify_challenge(&answer.proof, &said, &known, &connection.id) {
         Ok(nonce) => {
+            present(shared, connection, &said, &nonce, &answer.presence.0);
             // It held when it came, so what fails now is its time.
-            let verdict = verify(shared, &statement).map_err(|error| refusal(&error))?;
+            let verdict = verify_on(shared, connection, &statement).map_err(|error| refusal(&error))?;
             let (now, wall) = (shared.mono(), clock::now());
             let changed = shared.with_registry(|registry| {
                 // What held when it came need not hold now: an activator's word has an end.
@@ -177,7 +205,7 @@ pub async fn next_statement(
     provider: ProviderId,
     statement: &[u8],
 ) -> Result<Verdict, Refusal> {
-    let error = match verify(shared, statement) {
+    let error = match verify_on(shared, connection, statement) {
         Ok(verdict) if verdict.provider == provider => {
             // What it says of others counts as much as in its introduction.
             take_over(shared, &verdict).await?;
@@ -191,6 +219,16 @@ pub async fn next_statement(
         failed(shared, connection, Distrust::StatementFailed).await;
     }
     Err(error)
+}
+
+/// Has a provider asked soon whose statement says more of its hardware than that said when it was asked last: evidence that
+/// came later, such as with an activator's word, should not wait for the next challenge.
+pub fn ask_again(shared: &Shared, connection: &Connection, verdict: &Verdict) {
+    let policy = shared.policy();
+    let alone = Verdict { presence: None, ..verdict.clone() };
+    if policy.assess(&alone) != policy.assess(verdict) {
+        shared.with_registry(|registry| registry.challenge_soon(&connection.id, shared.mono()));
+    }
 }
 
 async fn failed(shared: &Shared, connection: &Connection, reason: Distrust) {

@@ -30,6 +30,13 @@ impl Registry {
         due
     }
 
+    /// Has the provider on a connection challenged as soon as anybody looks, unless it has one to answer anyway.
+    pub fn challenge_soon(&mut self, connection: &ConnectionId, now: MonoMillis) {
+        if let Some(provider) = self.on(connection).filter(|provider| provider.challenges.is_empty()) {
+            provider.challenge_at = provider.challenge_at.min(now);
+        }
+    }
+
     /// The nonces that a provider has still to answer, the latest last.
     #[must_use]
     pub fn open_challenges(&self, connection: &ConnectionId) -> Vec<[u8; 32]> {

@@ -174,8 +174,8 @@ made_records! {
     LoadModel { model }
     LoadReport { model outcome }
     ModelLoad { model rows_max rows_used waiting row_tokens residence }
-    Hello { statement proof join_token models capabilities epoch_proof }
-    ChallengeAnswer { proof }
+    Hello { statement proof join_token models capabilities epoch_proof presence }
+    ChallengeAnswer { proof presence }
     Heartbeat { models draining }
     Accepted { stream attempt epoch salt }
     Refused { stream code detail sealed }

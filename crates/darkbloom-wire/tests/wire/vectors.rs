@@ -3,7 +3,7 @@
 use darkbloom_types::UnixMillis;
 use darkbloom_wire::{
     Domain, PublicKey, SealedHeader, Signer, Statement, catalogue_digest, challenge_digest, coordinator_proof_digest,
-    epoch_nonce, open_signed, receipt_id, recipient_list_digest,
+    epoch_nonce, open_signed, presence_nonce, receipt_id, recipient_list_digest,
 };
 use serde_json::{Value, json};
 
@@ -104,10 +104,12 @@ fn the_statement_is_as_published() {
     value["evidence_nonce"] =
         json!(epoch_nonce(&statement.sealing_key, &statement.receipt_key, &identity, statement.not_before));
     let (nonce, connection) = (source.make(), source.make());
+    let digest = challenge_digest(&statement.network, &nonce, &connection, &statement.epoch());
     value["challenge"] = json!({
         "nonce": hex::encode(nonce),
         "connection": connection,
-        "digest": challenge_digest(&statement.network, &nonce, &connection, &statement.epoch()),
+        "digest": digest,
+        "presence_nonce": presence_nonce(&digest),
     });
     golden::check("statement.json", &value);
 }

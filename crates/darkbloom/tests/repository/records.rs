@@ -38,6 +38,7 @@ fn limit_values(source: &str) -> BTreeMap<String, usize> {
             ("STATEMENT_BYTES_MAX", limits::STATEMENT_BYTES_MAX),
             ("CATALOGUE_ENTRY_BYTES_MAX", limits::CATALOGUE_ENTRY_BYTES_MAX),
             ("SUCCESSIONS_MAX", limits::SUCCESSIONS_MAX),
+            ("EVIDENCE_MAX", limits::EVIDENCE_MAX),
             ("SUCCESSION_BYTES_MAX", limits::SUCCESSION_BYTES_MAX),
             ("RECEIPT_BYTES_MAX", limits::RECEIPT_BYTES_MAX),
             ("RECEIPTS_PER_FRAME_MAX", limits::RECEIPTS_PER_FRAME_MAX),

@@ -164,7 +164,7 @@ fn a_provider_that_breaks_the_rules_after_its_introduction_is_disconnected() {
         }),
         ("an answer without a challenge", "without a challenge", &|hostile| {
             let proof = hostile.line.proof(&hostile.key, &hostile.ring.current().id());
-            hostile.line.send(ChallengeAnswer { proof });
+            hostile.line.send(ChallengeAnswer { proof, presence: Vec::new().into() });
         }),
         ("rubbish", "malformed frame", &|hostile| hostile.line.send_raw(Message::binary(vec![0xff; 10]))),
         ("text", "provider disconnected", &|hostile| hostile.line.send_raw(Message::text("hello"))),

@@ -242,6 +242,7 @@ impl Hostile {
             models: vec![self.load(rows)].into(),
             capabilities: Vec::new().into(),
             epoch_proof: self.line.epoch_proof(self.ring.current()),
+            presence: Vec::new().into(),
         }
     }
 
