@@ -10,7 +10,7 @@ use darkbloom_wire::{Algorithm, SignError, Signer};
 
 use crate::tpm::{TPM_DEVICE, TpmError, TpmKey, TpmKeyError};
 use crate::{
-    Enclave, EnclaveError, EnclaveKey, EnclaveKeyError, IdentityKey, KeyHome, KeychainError, SoftwareKey,
+    Enclave, EnclaveError, EnclaveKey, EnclaveKeyError, IdentityKey, KeyHome, KeySecret, KeychainError, SoftwareKey,
     SoftwareKeyError, rotation,
 };
 
@@ -72,9 +72,16 @@ pub struct KeyConfig {
     pub pcrs: Vec<u32>,
     /// The Secure Enclave, and whose keys in it.
     pub enclave: Enclave,
+    /// The file with the secret under which software keys are sealed; without one they lie in the open.
+    pub secret: Option<PathBuf>,
 }
 
 impl KeyConfig {
+    /// What software keys are sealed under. It is read each time: it may be on a volume that comes and goes.
+    pub(crate) fn key_secret(&self) -> Result<Option<KeySecret>, SoftwareKeyError> {
+        self.secret.as_deref().map(KeySecret::read).transpose()
+    }
+
     /// A key in a file, whatever the machine has.
     #[must_use]
     pub fn software() -> Self {
@@ -85,7 +92,7 @@ impl KeyConfig {
 impl Default for KeyConfig {
     fn default() -> Self {
         let (homes, tpm) = (Home::ALL.to_vec(), PathBuf::from(TPM_DEVICE));
-        Self { homes, tpm, pcrs: Vec::new(), enclave: Enclave::default() }
+        Self { homes, tpm, pcrs: Vec::new(), enclave: Enclave::default(), secret: None }
     }
 }
 
@@ -134,7 +141,7 @@ impl IdentityError {
     #[must_use]
     pub fn next_step(&self) -> &'static str {
         match self {
-            Self::Software(_) => "see the message; the identity key is what the coordinator knows this machine by",
+            Self::Software(error) => error.next_step(),
             Self::Tpm(error) => error.next_step(),
             Self::Enclave(error) => error.next_step(),
             Self::NotAllowed(_) => {
@@ -212,7 +219,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`].
     pub fn existing(folder: &Path, config: &KeyConfig) -> Result<Option<Self>, IdentityError> {
-        if let Some((home, path)) = rotation::spoken_for(folder)? {
+        if let Some((home, path)) = rotation::spoken_for(folder, config)? {
             return Self::opened(home, path, config).map(Some);
         }
         let mut found = Vec::new();
@@ -240,7 +247,7 @@ impl Identity {
         Ok(match home {
             Home::SecureEnclave => Self::Enclave(Box::new(EnclaveKey::load_or_create(&config.enclave, path)?)),
             Home::Tpm => Self::Tpm(Box::new(TpmKey::load_or_create(&config.tpm, path, &config.pcrs)?.0)),
-            Home::Software => Self::Software(SoftwareKey::load_or_create(path)?),
+            Home::Software => Self::Software(SoftwareKey::load_or_create_sealed(path, config.key_secret()?.as_ref())?),
         })
     }
 

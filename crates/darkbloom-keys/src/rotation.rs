@@ -63,7 +63,7 @@ pub fn rotate(folder: &Path, config: &KeyConfig, home: Home, now: UnixMillis) ->
     let new = match home {
         Home::SecureEnclave => EnclaveKey::load_or_create_anew(&config.enclave, &next)?.public_point(),
         Home::Tpm => TpmKey::load_or_create(&config.tpm, &next, &config.pcrs)?.0.public_point(),
-        Home::Software => SoftwareKey::load_or_create(&next)?.public_point(),
+        Home::Software => SoftwareKey::load_or_create_sealed(&next, config.key_secret()?.as_ref())?.public_point(),
     };
     let succession = Succession { old: old.public_point(), new, at: now };
     let signed = succession.sign(&old).map_err(IdentityError::Sign)?;
@@ -124,12 +124,12 @@ fn keep(folder: &Path, words: &[Vec<u8>]) -> Result<(), IdentityError> {
 }
 
 /// The next key, if the identity's has spoken for it: it is the identity already, under another name.
-pub(crate) fn spoken_for(folder: &Path) -> Result<Option<(Home, PathBuf)>, IdentityError> {
+pub(crate) fn spoken_for(folder: &Path, config: &KeyConfig) -> Result<Option<(Home, PathBuf)>, IdentityError> {
     for home in Home::ALL {
         let next = file(folder, Place::Next, home);
         if is_there(&next)? {
             let heir = written(folder)?.pop().map(|(_, succession)| succession.new);
-            if heir.is_some() && heir == point(&next, home)? {
+            if heir.is_some() && heir == point(&next, home, config)? {
                 return Ok(Some((home, next)));
             }
         }
@@ -139,7 +139,7 @@ pub(crate) fn spoken_for(folder: &Path) -> Result<Option<(Home, PathBuf)>, Ident
 
 /// Takes the steps that a crash has left of a rotation. To be called by whoever has the folder for itself.
 pub(crate) fn finish(folder: &Path, config: &KeyConfig) -> Result<(), IdentityError> {
-    let heir = spoken_for(folder)?;
+    let heir = spoken_for(folder, config)?;
     for home in Home::ALL {
         let next = file(folder, Place::Next, home);
         if !is_there(&next)? {
@@ -209,11 +209,11 @@ fn destroy(path: &Path, home: Home, config: &KeyConfig) -> Result<(), IdentityEr
 
 /// The public key of a file; nothing when it was not made yet. One that cannot be read now is an error: a key must not be
 /// destroyed for that.
-fn point(path: &Path, home: Home) -> Result<Option<[u8; 65]>, IdentityError> {
+fn point(path: &Path, home: Home, config: &KeyConfig) -> Result<Option<[u8; 65]>, IdentityError> {
     Ok(match home {
         Home::SecureEnclave => point_in_enclave(path)?,
         Home::Tpm => Some(point_in_tpm(path)?),
-        Home::Software => Some(SoftwareKey::open(path)?.public_point()),
+        Home::Software => Some(SoftwareKey::open_sealed(path, config.key_secret()?.as_ref())?.public_point()),
     })
 }
 

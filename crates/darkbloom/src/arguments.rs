@@ -43,7 +43,7 @@ pub enum Command {
     /// Run a local OpenAI endpoint that verifies and seals on this machine.
     Proxy(Proxy),
     /// Run a provider. When it dies it is started again.
-    Start(Start),
+    Start(Box<Start>),
     /// Show what this machine offers to models: memory, processor, devices; and where a key can live.
     Doctor(Doctor),
     /// Show, test and delete this machine's identity as a provider.
@@ -418,6 +418,10 @@ pub struct KeyOptions {
     /// Registers that a new key in the TPM is bound to: it signs only while they have the values that they have then.
     #[arg(long, value_name = "PCR", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(..24))]
     pub key_pcrs: Vec<u32>,
+    /// A file whose bytes, 16 to 4,096 of them, encrypt a key in a file: a credential of systemd, a Kubernetes secret, or one on
+    /// a volume that is not always there. A key that lies in the open is encrypted by the next start.
+    #[arg(long, value_name = "FILE")]
+    pub key_secret: Option<PathBuf>,
     /// For development only: the keychain access group of a program that another team signed, whose keys no release can use.
     #[arg(long, value_name = "GROUP")]
     pub enclave_access_group: Option<AccessGroup>,

@@ -41,7 +41,7 @@ pub fn of_provider(options: &Start, settings: &ProviderSettings) -> Result<Repor
     connect.extend(addresses.filter_map(|address| Url::parse(&address).ok()?.port_or_known_default()));
     let keys = key_config(options.keys.clone(), settings)?;
     let EvidenceConfig { tpm_log, tsm, snp_certificates } = evidence_config(options.evidence.clone(), settings);
-    read.extend(snp_certificates.into_iter().chain([tpm_log]));
+    read.extend(snp_certificates.into_iter().chain([tpm_log]).chain(keys.secret));
     // It says what it is.
     read.extend(std::env::current_exe().ok());
     Ok(confine(&Needs { read, write: vec![data, keys.tpm, tsm], connect, listens: options.local }))

@@ -84,7 +84,7 @@ async fn run(command: Command, settings: Settings, hardening: &Report) -> Result
         Command::Key(options) => key::run(options, settings.provider),
         Command::Status(options) => status::run(options, settings.provider),
         Command::Benchmark(options) => benchmark::run(options).await,
-        Command::Start(options) => roles::provider(options, settings.provider, hardening).await,
+        Command::Start(options) => roles::provider(*options, settings.provider, hardening).await,
         Command::Keys(options) => admin::keys(options).await,
         Command::Providers(options) => providers::run(options).await,
         Command::Policy(options) => policy::run(options).await,
