@@ -77,7 +77,7 @@ fn tpm_availability(folder: &Path, config: &KeyConfig) -> Availability {
             let what = format!("{path}, made by {maker}, firmware {firmware:#x}");
             let record = folder.join(Home::Tpm.file());
             let tried = if record.exists() {
-                TpmKey::load_or_create(&config.tpm, &record, &config.pcrs).map(|_| "the identity key signs")
+                TpmKey::look(&config.tpm, &record).map(|_| "the identity key signs")
             } else {
                 try_tpm(&config.tpm).map(|()| "a key that was made for this signed")
             };

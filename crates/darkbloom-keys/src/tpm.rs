@@ -3,7 +3,8 @@
 //! Two primary keys on P-256 in the owner's hierarchy, made persistent: the identity key, which signs statements and
 //! challenges, and a restricted attestation key, which signs only what the TPM itself says. A primary key is derived from
 //! the hierarchy's seed and a salt, and the record beside the provider's other files keeps the salt. So a crash between any
-//! two steps loses nothing: the same key is derived again. A record without its TPM is worth nothing to anybody.
+//! two steps loses nothing: the same key is derived again. A key that gets another handle has it in the record first, so that
+//! no copy is left that nobody knows of. A record without its TPM is worth nothing to anybody.
 //!
 //! ```text
 //!                no record                 record written, then both keys made persistent
@@ -27,7 +28,7 @@ use darkbloom_types::armed;
 use darkbloom_wire::{Algorithm, Pcr, SignError, Signer};
 use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
 use sha2::{Digest as _, Sha256};
-use tpm2_protocol::data::TpmRh;
+use tpm2_protocol::data::{TpmRh, TpmtPublic};
 
 use crate::durable;
 use crate::{IdentityKey, KeyHome};
@@ -80,6 +81,12 @@ pub enum TpmKeyError {
         /// Where the record is.
         path: PathBuf,
     },
+    /// They are not where the record says, and whoever only looks makes nothing.
+    #[error("the keys of {path} are not at their handles in the TPM", path = .path.display())]
+    NotThere {
+        /// Where the record is.
+        path: PathBuf,
+    },
     /// All handles are taken.
     #[error("the TPM has no persistent handle left for this program's keys")]
     NoHandle,
@@ -105,6 +112,7 @@ impl TpmKeyError {
             Self::OtherTpm { .. } => {
                 "bring the record back to its machine, or run `darkbloom key delete` to begin a new identity"
             }
+            Self::NotThere { .. } => "run `darkbloom start`, which derives them again",
             Self::NoHandle => "remove keys that nobody needs with `darkbloom key delete` or `tpm2_evictcontrol`",
             Self::SelfTest => "check the TPM's firmware: `darkbloom doctor keys` shows which it is",
             Self::Randomness => "check the system's log",
@@ -170,6 +178,27 @@ impl TpmKey {
         let key = Self { device: device.to_owned(), path: record.to_owned(), record: found };
         key.self_test(&mut tpm)?;
         Ok((key, origin))
+    }
+
+    /// The key that this record is about, where it is and as it is: nothing is made, and nothing made persistent.
+    ///
+    /// # Errors
+    /// [`TpmKeyError`].
+    pub fn look(device: &Path, record: &Path) -> Result<Self, TpmKeyError> {
+        let found = Record::load(record)?.ok_or_else(|| missing(record))?;
+        let mut tpm = Device::open(device)?;
+        for restricted in [false, true] {
+            let known = found.key(restricted);
+            if point_at(&mut tpm, known.handle)? != Some(known.point) {
+                tpm.with_primary(TpmRh::Owner, found.template(restricted), |_, _, public| {
+                    of_this_tpm(public, known, record)
+                })?;
+                return Err(TpmKeyError::NotThere { path: record.to_owned() });
+            }
+        }
+        let key = Self { device: device.to_owned(), path: record.to_owned(), record: found };
+        key.self_test(&mut tpm)?;
+        Ok(key)
     }
 
     /// Signs, and sees that the signature is this key's.
@@ -273,8 +302,11 @@ impl TpmKey {
 
 /// The public point of a record's identity key.
 pub(crate) fn point_of_record(path: &Path) -> Result<[u8; 65], TpmKeyError> {
-    let missing = || TpmKeyError::Record { path: path.to_owned(), source: io::ErrorKind::NotFound.into() };
-    Record::load(path)?.map(|record| record.identity.point).ok_or_else(missing)
+    Record::load(path)?.map(|record| record.identity.point).ok_or_else(|| missing(path))
+}
+
+fn missing(record: &Path) -> TpmKeyError {
+    TpmKeyError::Record { path: record.to_owned(), source: io::ErrorKind::NotFound.into() }
 }
 
 /// The letters of a TPM's maker and its firmware's version.
@@ -314,10 +346,13 @@ pub fn delete(device: &Path, record: &Path) -> Result<(), TpmKeyError> {
     };
     if let Some(found) = found {
         let mut tpm = Device::open(device)?;
-        for known in [&found.identity, &found.attestation] {
-            // Another's key may have the handle since.
-            if tpm.public(known.handle)?.and_then(|public| point(&public)) == Some(known.point) {
-                tpm.evict_control(known.handle, known.handle)?;
+        let ours = [&found.identity, &found.attestation];
+        // Wherever they are: another's key may have a handle of theirs since, and a copy may be at another one.
+        let handles = tpm.persistent(HANDLES.start, HANDLES.end - HANDLES.start)?;
+        for handle in handles.into_iter().chain(ours.map(|known| known.handle)) {
+            let there = point_at(&mut tpm, handle)?;
+            if ours.iter().any(|known| there == Some(known.point)) {
+                tpm.evict_control(handle, handle)?;
             }
         }
     }
@@ -345,31 +380,57 @@ fn create(tpm: &mut Device, path: &Path, pcrs: &[u32]) -> Result<(Record, Origin
 
 /// Sees that both keys are at their handles, and brings them back where they are not.
 fn restore(tpm: &mut Device, path: &Path, mut record: Record) -> Result<(Record, Origin), TpmKeyError> {
-    let policy = record.policy.clone();
     let mut origin = Origin::Loaded;
-    for (known, restricted) in [(&mut record.identity, false), (&mut record.attestation, true)] {
-        let policy = policy.as_ref().filter(|_| !restricted);
-        let there = tpm.public(known.handle)?.and_then(|public| point(&public));
-        if there == Some(known.point) {
+    for restricted in [false, true] {
+        let known = record.key(restricted).clone();
+        let there = tpm.public(known.handle)?;
+        if there.as_ref().and_then(point) == Some(known.point) {
             continue;
         }
-        if there.is_some() {
-            // Somebody else's key has the handle.
-            known.handle = free_handles(tpm)?.next().ok_or(TpmKeyError::NoHandle)?;
-        }
-        let template = signing_template(&known.salt, restricted, policy.map(|(_, digest)| digest));
-        tpm.with_primary(TpmRh::Owner, template, |tpm, handle, public| {
-            if armed!("tpm_record") && point(public) != Some(known.point) {
-                return Err(TpmKeyError::OtherTpm { path: path.to_owned() });
-            }
-            Ok(tpm.evict_control(handle, known.handle)?)
-        })?;
         origin = Origin::Restored;
-    }
-    if origin == Origin::Restored && Record::load(path)?.as_ref() != Some(&record) {
-        record.replace(path)?;
+        if let Some(handle) = handle_of(tpm, &known.point)? {
+            record.key_mut(restricted).handle = handle;
+            record.replace(path)?;
+            continue;
+        }
+        // Somebody else's key may have the handle.
+        let handle = match there {
+            Some(_) => free_handles(tpm)?.next().ok_or(TpmKeyError::NoHandle)?,
+            None => known.handle,
+        };
+        tpm.with_primary(TpmRh::Owner, record.template(restricted), |tpm, loaded, public| {
+            of_this_tpm(public, &known, path)?;
+            if handle != known.handle {
+                // Before the key is there: whatever happens from here on, the record finds it.
+                record.key_mut(restricted).handle = handle;
+                record.replace(path)?;
+            }
+            Ok::<_, TpmKeyError>(tpm.evict_control(loaded, handle)?)
+        })?;
     }
     Ok((record, origin))
+}
+
+/// Whether what was derived is the key of the record.
+fn of_this_tpm(public: &TpmtPublic, known: &Known, path: &Path) -> Result<(), TpmKeyError> {
+    if armed!("tpm_record") && point(public) != Some(known.point) {
+        return Err(TpmKeyError::OtherTpm { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+fn point_at(tpm: &mut Device, handle: Handle) -> Result<Option<[u8; 65]>, TpmError> {
+    Ok(tpm.public(handle)?.as_ref().and_then(point))
+}
+
+/// Where a key is, among the handles that are tried for keys.
+fn handle_of(tpm: &mut Device, key: &[u8; 65]) -> Result<Option<Handle>, TpmError> {
+    for handle in tpm.persistent(HANDLES.start, HANDLES.end - HANDLES.start)? {
+        if point_at(tpm, handle)?.as_ref() == Some(key) {
+            return Ok(Some(handle));
+        }
+    }
+    Ok(None)
 }
 
 /// A key that is not made persistent yet.

@@ -372,7 +372,8 @@ pub enum KeyAction {
     Show(KeyPlace),
     /// Sign with it, and see that the signature verifies.
     Test(KeyPlace),
-    /// Make a new key, have this one sign that it takes over, and remove this one. The provider must not run meanwhile.
+    /// Make a new key and have this one sign that it takes over. This one is removed once the coordinator has accepted the new
+    /// one. The provider must not run meanwhile.
     Rotate {
         /// Where.
         #[command(flatten)]
@@ -380,6 +381,9 @@ pub enum KeyAction {
         /// Where the new key is made; by default where the old one is.
         #[arg(long, value_name = "secure_enclave|tpm|software")]
         to: Option<Home>,
+        /// Go back to the key from before, as long as the coordinator has not accepted the new one.
+        #[arg(long, conflicts_with = "to")]
+        back: bool,
     },
     /// Remove it, from the TPM or the keychain too. The next start makes a new identity.
     Delete {

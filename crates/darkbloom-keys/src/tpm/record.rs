@@ -4,8 +4,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use tpm2_protocol::data::Tpm2bPublic;
+
 use super::TpmKeyError;
-use super::commands::Handle;
+use super::commands::{Handle, signing_template};
 use crate::durable;
 
 /// First word of a record, so that no other file is mistaken for one.
@@ -38,6 +40,22 @@ pub struct Record {
 }
 
 impl Record {
+    /// The attestation key, which is restricted, or the identity key.
+    pub fn key(&self, restricted: bool) -> &Known {
+        if restricted { &self.attestation } else { &self.identity }
+    }
+
+    /// The same, to be changed.
+    pub fn key_mut(&mut self, restricted: bool) -> &mut Known {
+        if restricted { &mut self.attestation } else { &mut self.identity }
+    }
+
+    /// What one of them is derived from.
+    pub fn template(&self, restricted: bool) -> Tpm2bPublic {
+        let policy = self.policy.as_ref().filter(|_| !restricted);
+        signing_template(&self.key(restricted).salt, restricted, policy.map(|(_, digest)| digest))
+    }
+
     /// Reads a record; nothing when there is no file.
     pub fn load(path: &Path) -> Result<Option<Self>, TpmKeyError> {
         let failed = |source| TpmKeyError::Record { path: path.to_owned(), source };
