@@ -19,6 +19,7 @@
 mod boot_log;
 mod commands;
 mod device;
+mod endorsement;
 mod record;
 
 use std::io;
@@ -33,19 +34,16 @@ use tpm2_protocol::data::{TpmRh, TpmtPublic};
 use crate::durable;
 use crate::{IdentityKey, KeyHome};
 pub use boot_log::{BOOT_LOG, BootLogError, boot_log, parse_boot_log};
-use commands::{Handle, endorsement_template, point, public_bytes, signing_template};
+use commands::{Handle, point, public_bytes, signing_template};
 use device::Device;
 pub use device::TpmError;
+use endorsement::EndorsementKind;
 use record::{Known, Record};
 
 /// The kernel's TPM with its resource manager.
 pub const TPM_DEVICE: &str = "/dev/tpmrm0";
 /// Persistent handles of the owner that are tried for keys, in a range that no registry of the TCG gives to others.
 const HANDLES: std::ops::Range<Handle> = 0x8102_db00..0x8102_db40;
-/// Where makers keep the certificate of the endorsement key with 2,048 bits of RSA (EK Credential Profile 2.5, table 2), and
-/// where that key is, if somebody made it persistent.
-const ENDORSEMENT_INDEX: Handle = 0x01c0_0002;
-const ENDORSEMENT_HANDLE: Handle = 0x8101_0001;
 /// Where makers keep certificates between that one and their root (section 2.2.1.5): each may hold several.
 const CHAIN_INDICES: std::ops::Range<Handle> = 0x01c0_0100..0x01c0_0108;
 /// Registers that are quoted: all that firmware, loader and operating system extend.
@@ -87,6 +85,9 @@ pub enum TpmKeyError {
         /// Where the record is.
         path: PathBuf,
     },
+    /// Its maker certified no endorsement key of a kind that is known here.
+    #[error("the TPM has no certificate of its maker")]
+    NoEndorsement,
     /// All handles are taken.
     #[error("the TPM has no persistent handle left for this program's keys")]
     NoHandle,
@@ -113,6 +114,9 @@ impl TpmKeyError {
                 "bring the record back to its machine, or run `darkbloom key delete` to begin a new identity"
             }
             Self::NotThere { .. } => "run `darkbloom start`, which derives them again",
+            Self::NoEndorsement => {
+                "ask the machine's maker: without a certificate nobody can tell that the TPM is genuine"
+            }
             Self::NoHandle => "remove keys that nobody needs with `darkbloom key delete` or `tpm2_evictcontrol`",
             Self::SelfTest => "check the TPM's firmware: `darkbloom doctor keys` shows which it is",
             Self::Randomness => "check the system's log",
@@ -264,14 +268,13 @@ impl TpmKey {
         Err(TpmKeyError::Unsteady)
     }
 
-    /// What the maker certified about the endorsement key; nothing when it left no certificate.
+    /// What the maker certified about an endorsement key; nothing when it left no certificate.
     ///
     /// # Errors
     /// [`TpmKeyError`].
     pub fn endorsement(&self) -> Result<Option<Endorsement>, TpmKeyError> {
         let mut tpm = Device::open(&self.device)?;
-        let Some(contents) = tpm.index(ENDORSEMENT_INDEX)? else { return Ok(None) };
-        let Some((certificate, _)) = der(&contents) else { return Ok(None) };
+        let Some((_, certificate)) = certified(&mut tpm)? else { return Ok(None) };
         let mut chain = Vec::new();
         for index in CHAIN_INDICES {
             let Some(contents) = tpm.index(index)? else { continue };
@@ -281,7 +284,7 @@ impl TpmKey {
                 rest = after;
             }
         }
-        Ok(Some(Endorsement { certificate: certificate.to_vec(), chain }))
+        Ok(Some(Endorsement { certificate, chain }))
     }
 
     /// Opens an activator's credential, which shows it that the attestation key and the endorsement key are in one TPM.
@@ -291,11 +294,14 @@ impl TpmKey {
     pub fn activate(&self, credential: &[u8], seed: &[u8]) -> Result<Vec<u8>, TpmKeyError> {
         let mut tpm = Device::open(&self.device)?;
         let attestation = self.record.attestation.handle;
-        if tpm.public(ENDORSEMENT_HANDLE)?.is_some() {
-            return Ok(tpm.activate(attestation, ENDORSEMENT_HANDLE, credential, seed)?);
+        let (kind, _) = certified(&mut tpm)?.ok_or(TpmKeyError::NoEndorsement)?;
+        if let Some(endorsement) = kind.handle()
+            && tpm.public(endorsement)?.is_some_and(|public| kind.is_of(&public))
+        {
+            return Ok(tpm.activate(attestation, endorsement, kind.needs_policy(), credential, seed)?);
         }
-        tpm.with_primary(TpmRh::Endorsement, endorsement_template(), |tpm, endorsement, _| {
-            Ok(tpm.activate(attestation, endorsement, credential, seed)?)
+        tpm.with_primary(TpmRh::Endorsement, kind.template(), |tpm, endorsement, _| {
+            Ok(tpm.activate(attestation, endorsement, kind.needs_policy(), credential, seed)?)
         })
     }
 }
@@ -457,6 +463,17 @@ fn salt() -> Result<[u8; 32], TpmKeyError> {
     let mut salt = [0; 32];
     getrandom::fill(&mut salt).map_err(|_| TpmKeyError::Randomness)?;
     Ok(salt)
+}
+
+/// The first kind of endorsement key that the maker certified, and the certificate.
+fn certified(tpm: &mut Device) -> Result<Option<(EndorsementKind, Vec<u8>)>, TpmError> {
+    for kind in EndorsementKind::ALL {
+        let contents = tpm.index(kind.index())?.unwrap_or_default();
+        if let Some((certificate, _)) = der(&contents) {
+            return Ok(Some((kind, certificate.to_vec())));
+        }
+    }
+    Ok(None)
 }
 
 /// The first DER sequence of some bytes, and what follows it. Indices are often larger than what is in them.
