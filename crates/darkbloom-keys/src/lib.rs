@@ -10,6 +10,7 @@ mod availability;
 mod durable;
 mod enclave;
 mod identity;
+mod record;
 mod rotation;
 mod software;
 mod tpm;

@@ -38,7 +38,7 @@ use commands::{Handle, point, public_bytes, signing_template};
 use device::Device;
 pub use device::TpmError;
 use endorsement::EndorsementKind;
-use record::{Known, Record};
+use record::{Known, Record as _, TpmRecord};
 
 /// The kernel's TPM with its resource manager.
 pub const TPM_DEVICE: &str = "/dev/tpmrm0";
@@ -164,7 +164,7 @@ pub struct Endorsement {
 pub struct TpmKey {
     device: PathBuf,
     path: PathBuf,
-    record: Record,
+    record: TpmRecord,
 }
 
 impl TpmKey {
@@ -175,7 +175,7 @@ impl TpmKey {
     /// [`TpmKeyError`].
     pub fn load_or_create(device: &Path, record: &Path, pcrs: &[u32]) -> Result<(Self, Origin), TpmKeyError> {
         let mut tpm = Device::open(device)?;
-        let (found, origin) = match Record::load(record)? {
+        let (found, origin) = match TpmRecord::load(record)? {
             Some(found) => restore(&mut tpm, record, found)?,
             None => create(&mut tpm, record, pcrs)?,
         };
@@ -189,7 +189,7 @@ impl TpmKey {
     /// # Errors
     /// [`TpmKeyError`].
     pub fn look(device: &Path, record: &Path) -> Result<Self, TpmKeyError> {
-        let found = Record::load(record)?.ok_or_else(|| missing(record))?;
+        let found = TpmRecord::load(record)?.ok_or_else(|| missing(record))?;
         let mut tpm = Device::open(device)?;
         for restricted in [false, true] {
             let known = found.key(restricted);
@@ -308,7 +308,7 @@ impl TpmKey {
 
 /// The public point of a record's identity key.
 pub(crate) fn point_of_record(path: &Path) -> Result<[u8; 65], TpmKeyError> {
-    Record::load(path)?.map(|record| record.identity.point).ok_or_else(|| missing(path))
+    TpmRecord::load(path)?.map(|record| record.identity.point).ok_or_else(|| missing(path))
 }
 
 fn missing(record: &Path) -> TpmKeyError {
@@ -343,7 +343,7 @@ fn verify_self_test(point: &[u8; 65], digest: &[u8; 32], signature: &[u8; 64]) -
 /// # Errors
 /// [`TpmKeyError`].
 pub fn delete(device: &Path, record: &Path) -> Result<(), TpmKeyError> {
-    let found = match Record::load(record) {
+    let found = match TpmRecord::load(record) {
         Ok(Some(found)) => Some(found),
         Ok(None) => return Ok(()),
         // Whoever wants a new identity because its record is damaged must get one.
@@ -365,7 +365,7 @@ pub fn delete(device: &Path, record: &Path) -> Result<(), TpmKeyError> {
     durable::remove(record).map_err(|source| TpmKeyError::Record { path: record.to_owned(), source })
 }
 
-fn create(tpm: &mut Device, path: &Path, pcrs: &[u32]) -> Result<(Record, Origin), TpmKeyError> {
+fn create(tpm: &mut Device, path: &Path, pcrs: &[u32]) -> Result<(TpmRecord, Origin), TpmKeyError> {
     let policy = if pcrs.is_empty() || !armed!("tpm_template_policy") {
         None
     } else {
@@ -375,17 +375,17 @@ fn create(tpm: &mut Device, path: &Path, pcrs: &[u32]) -> Result<(Record, Origin
     let mut next = || free.next().ok_or(TpmKeyError::NoHandle);
     let identity = derive(tpm, next()?, salt()?, false, policy.as_ref())?;
     let attestation = derive(tpm, next()?, salt()?, true, None)?;
-    let record = Record { identity, attestation, policy };
+    let record = TpmRecord { identity, attestation, policy };
     // Before anything is persistent: whatever happens from here on, the record finds the keys again.
     if !record.create(path)? {
-        let winner = Record::load(path)?.ok_or_else(|| TpmKeyError::Damaged { path: path.to_owned() })?;
+        let winner = TpmRecord::load(path)?.ok_or_else(|| TpmKeyError::Damaged { path: path.to_owned() })?;
         return Ok((restore(tpm, path, winner)?.0, Origin::Loaded));
     }
     Ok((restore(tpm, path, record)?.0, Origin::Created))
 }
 
 /// Sees that both keys are at their handles, and brings them back where they are not.
-fn restore(tpm: &mut Device, path: &Path, mut record: Record) -> Result<(Record, Origin), TpmKeyError> {
+fn restore(tpm: &mut Device, path: &Path, mut record: TpmRecord) -> Result<(TpmRecord, Origin), TpmKeyError> {
     let mut origin = Origin::Loaded;
     for restricted in [false, true] {
         let known = record.key(restricted).clone();

@@ -205,4 +205,21 @@ fn a_key_moves_into_a_tpm_and_its_statement_says_so() {
     let claims: Value = serde_json::from_str(&said.stdout).unwrap();
     assert!(said.stdout.contains("key_home"), "{claims}");
     assert!(said.stdout.contains("took_over"), "{claims}");
+
+    // Within it, by a provider that is confined: the older key goes from the TPM once the newer one is accepted.
+    assert!(network.providers[0].process.stop().success());
+    let within = ["--tpm", path.to_str().unwrap(), "--key-home", "tpm"];
+    let (before, newer) = rotated(&data, &within);
+    assert_eq!(before, in_tpm);
+    let handles = || {
+        let (worked, said) = tpm.tpm2("getcap", &["handles-persistent"]);
+        assert!(worked, "{said}");
+        said.to_lowercase().matches("0x8102").count()
+    };
+    assert_eq!(handles(), 4);
+    network.providers[0] = Provider::start_with(&network.coordinator, &data, None, &network.model, &|command| {
+        command.args(within);
+    });
+    assert_eq!(network.providers[0].id, newer);
+    until("the older key is destroyed", || (handles() == 2).then_some(()));
 }
