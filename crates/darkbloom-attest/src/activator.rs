@@ -93,8 +93,8 @@ impl Activator {
         };
         let Some(answer) = &request.answer else {
             let until = now.after(ANSWER);
-            let made =
-                credential::make(certificate.rsa_key()?, &object.0, &secret(until), rng).ok_or(ChainError::Key)?;
+            let made = credential::make(&certificate.endorsement_key()?, &object.0, &secret(until), rng)
+                .ok_or(ChainError::Key)?;
             return Ok(ActivationReply::Challenge(ActivationChallenge {
                 credential: made.credential,
                 seed: made.seed,

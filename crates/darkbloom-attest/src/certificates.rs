@@ -246,13 +246,26 @@ impl Certificate {
         }
     }
 
-    /// The certified RSA key.
-    pub(crate) fn rsa_key(&self) -> Result<rsa::PublicKey, ChainError> {
-        match self.key() {
-            Some((KeyKind::Rsa, key)) => rsa::PublicKey::from_pkcs1_der(key).map_err(|_| ChainError::Key),
-            _ => Err(ChainError::Key),
-        }
+    /// The certified key, as one that a TPM endorses with.
+    pub(crate) fn endorsement_key(&self) -> Result<EndorsementKey, ChainError> {
+        Ok(match self.key().ok_or(ChainError::Key)? {
+            (KeyKind::Rsa, key) => {
+                EndorsementKey::Rsa(rsa::PublicKey::from_pkcs1_der(key).map_err(|_| ChainError::Key)?)
+            }
+            (KeyKind::P256, point) => EndorsementKey::P256(point.to_vec()),
+            (KeyKind::P384, point) => EndorsementKey::P384(point.to_vec()),
+        })
     }
+}
+
+/// An endorsement key of a kind that makers certify.
+pub(crate) enum EndorsementKey {
+    /// RSA.
+    Rsa(rsa::PublicKey),
+    /// A point on P-256 (SEC 1), as it was certified.
+    P256(Vec<u8>),
+    /// A point on P-384 (SEC 1), as it was certified.
+    P384(Vec<u8>),
 }
 
 /// What a device's certificate must say that it is for.

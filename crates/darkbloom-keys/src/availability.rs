@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use crate::tpm::{TpmError, TpmKey, TpmKeyError, maker as tpm_maker, try_tpm};
-use crate::{EnclaveKey, EnclaveKeyError, Home, KeyConfig, KeychainError, SoftwareKey};
+use crate::{
+    EnclaveKey, EnclaveKeyError, Home, IdentityKey as _, KeyConfig, KeyHome, KeychainError, SoftwareKey,
+    SoftwareKeyError,
+};
 
 /// Whether something is so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +43,7 @@ pub fn availability(home: Home, folder: &Path, config: &KeyConfig) -> Availabili
     match home {
         Home::SecureEnclave => enclave_availability(folder, config),
         Home::Tpm => tpm_availability(folder, config),
-        Home::Software => software_availability(folder),
+        Home::Software => software_availability(folder, config),
     }
 }
 
@@ -74,7 +77,7 @@ fn tpm_availability(folder: &Path, config: &KeyConfig) -> Availability {
             let what = format!("{path}, made by {maker}, firmware {firmware:#x}");
             let record = folder.join(Home::Tpm.file());
             let tried = if record.exists() {
-                TpmKey::load_or_create(&config.tpm, &record, &config.pcrs).map(|_| "the identity key signs")
+                TpmKey::look(&config.tpm, &record).map(|_| "the identity key signs")
             } else {
                 try_tpm(&config.tpm).map(|()| "a key that was made for this signed")
             };
@@ -90,17 +93,28 @@ fn tpm_availability(folder: &Path, config: &KeyConfig) -> Availability {
     }
 }
 
-fn software_availability(folder: &Path) -> Availability {
+fn software_availability(folder: &Path, config: &KeyConfig) -> Availability {
     let file = folder.join(Home::Software.file());
-    let usable = if file.exists() {
-        let tried = SoftwareKey::load_or_create(&file).and_then(|key| key.test());
-        match tried {
-            Ok(()) => Check::Yes(format!("{} signs; whoever can read it can copy it", file.display())),
-            Err(error) => Check::No { reason: error.to_string(), next_step: "see the message" },
+    let shown = file.display();
+    let tried = || {
+        // Also where no key is yet: a secret that cannot be used is found out before it is needed.
+        let secret = config.key_secret()?;
+        if !file.exists() {
+            let sealed = if secret.is_some() { ", encrypted" } else { "" };
+            return Ok(format!("{shown} would be made{sealed}"));
         }
-    } else {
-        Check::Yes(format!("{} would be made", file.display()))
+        let key = SoftwareKey::open_sealed(&file, secret.as_ref())?;
+        key.test()?;
+        Ok(if key.home() == KeyHome::SealedFile {
+            format!("{shown} signs; it is encrypted, and whoever can read it and its secret can copy it")
+        } else if secret.is_some() {
+            format!("{shown} signs; it lies in the open until the next start encrypts it")
+        } else {
+            format!("{shown} signs; whoever can read it can copy it")
+        })
     };
+    let no = |error: SoftwareKeyError| Check::No { reason: error.to_string(), next_step: error.next_step() };
+    let usable = tried().map_or_else(no, Check::Yes);
     let hardware = Check::Yes("none is needed".to_owned());
     Availability { home: Home::Software, hardware, entitled: Check::Yes("nothing is needed".to_owned()), usable }
 }

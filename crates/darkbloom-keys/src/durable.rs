@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 /// Writes a file that only its owner may read. False, and nothing changed, when there is one already.
@@ -29,6 +29,25 @@ pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     let draft = draft(path, contents)?;
     fs::rename(&draft, path).inspect_err(|_| drop(fs::remove_file(&draft)))?;
     File::open(folder(path))?.sync_all()
+}
+
+/// Writes over the file that is there, which keeps its owner and its permissions; where a link leads to it, the file behind
+/// that.
+pub fn replace_contents(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let path = fs::canonicalize(path)?;
+    let before = fs::metadata(&path)?;
+    let draft = draft(&path, contents)?;
+    let like_before = || {
+        let made = fs::metadata(&draft)?;
+        if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
+            chown(&draft, Some(before.uid()), Some(before.gid()))?;
+        }
+        fs::set_permissions(&draft, before.permissions())?;
+        File::open(&draft)?.sync_all()?;
+        fs::rename(&draft, &path)
+    };
+    like_before().inspect_err(|_| drop(fs::remove_file(&draft)))?;
+    File::open(folder(&path))?.sync_all()
 }
 
 /// Gives a file another name, over the file that has it.

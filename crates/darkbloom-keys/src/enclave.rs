@@ -28,7 +28,7 @@ use darkbloom_enclave::{
 use darkbloom_wire::{Algorithm, SignError, Signer};
 
 use crate::{IdentityKey, KeyHome, durable};
-use record::Record;
+use record::{EnclaveRecord, Record as _};
 
 /// Which programs may use a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,14 +217,14 @@ impl EnclaveKey {
     /// # Errors
     /// [`EnclaveKeyError`].
     pub(crate) fn made(enclave: &Enclave, record: &Path) -> Result<Option<Self>, EnclaveKeyError> {
-        match Record::load(record)? {
-            Some(Record { item, key: Some(point) }) => Self::load(enclave, item, point).map(Some),
-            Some(Record { key: None, .. }) | None => Ok(None),
+        match EnclaveRecord::load(record)? {
+            Some(EnclaveRecord { item, key: Some(point) }) => Self::load(enclave, item, point).map(Some),
+            Some(EnclaveRecord { key: None, .. }) | None => Ok(None),
         }
     }
 
     fn open(enclave: &Enclave, path: &Path, previous: Option<&str>) -> Result<Self, EnclaveKeyError> {
-        let (Record { item, key }, is_new) = match Record::load(path)? {
+        let (EnclaveRecord { item, key }, is_new) = match EnclaveRecord::load(path)? {
             Some(found) => (found, false),
             None => begin(enclave, path)?,
         };
@@ -244,7 +244,7 @@ impl EnclaveKey {
             }
             Err(EnclaveKeyError::from(error))
         })?;
-        Record { item: item.clone(), key: Some(point) }.replace(path)?;
+        EnclaveRecord { item: item.clone(), key: Some(point) }.replace(path)?;
         Ok(Self { keychain: keychain.clone(), item, point })
     }
 
@@ -269,27 +269,27 @@ impl EnclaveKey {
 }
 
 /// Writes the record of a key that is still to be made. What cannot have one is told before anything is written.
-fn begin(enclave: &Enclave, path: &Path) -> Result<(Record, bool), EnclaveKeyError> {
+fn begin(enclave: &Enclave, path: &Path) -> Result<(EnclaveRecord, bool), EnclaveKeyError> {
     enclave.try_it()?;
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|_| EnclaveKeyError::Randomness)?;
-    let record = Record { item: enclave.fresh_item(random), key: None };
+    let record = EnclaveRecord { item: enclave.fresh_item(random), key: None };
     enclave.may_have(&record.item)?;
     if record.create(path)? {
         return Ok((record, true));
     }
-    let winner = Record::load(path)?.ok_or_else(|| EnclaveKeyError::Damaged { path: path.to_owned() })?;
+    let winner = EnclaveRecord::load(path)?.ok_or_else(|| EnclaveKeyError::Damaged { path: path.to_owned() })?;
     Ok((winner, false))
 }
 
 /// The public point of a record's key; nothing when it was not made yet.
 pub(crate) fn point_of_record(path: &Path) -> Result<Option<[u8; 65]>, EnclaveKeyError> {
-    Ok(Record::load(path)?.and_then(|record| record.key))
+    Ok(EnclaveRecord::load(path)?.and_then(|record| record.key))
 }
 
 /// Removes the key of a record from the keychain, and the record. What is gone already is no failure.
 pub(crate) fn delete(enclave: &Enclave, path: &Path) -> Result<(), EnclaveKeyError> {
-    let found = match Record::load(path) {
+    let found = match EnclaveRecord::load(path) {
         Ok(Some(found)) => Some(found),
         Ok(None) => return Ok(()),
         // Whoever wants a new identity because its record is damaged must get one.

@@ -10,7 +10,7 @@ use darkbloom_wire::{Algorithm, SignError, Signer};
 
 use crate::tpm::{TPM_DEVICE, TpmError, TpmKey, TpmKeyError};
 use crate::{
-    Enclave, EnclaveError, EnclaveKey, EnclaveKeyError, IdentityKey, KeyHome, KeychainError, SoftwareKey,
+    Enclave, EnclaveError, EnclaveKey, EnclaveKeyError, IdentityKey, KeyHome, KeySecret, KeychainError, SoftwareKey,
     SoftwareKeyError, rotation,
 };
 
@@ -72,9 +72,16 @@ pub struct KeyConfig {
     pub pcrs: Vec<u32>,
     /// The Secure Enclave, and whose keys in it.
     pub enclave: Enclave,
+    /// The file with the secret under which software keys are sealed; without one they lie in the open.
+    pub secret: Option<PathBuf>,
 }
 
 impl KeyConfig {
+    /// What software keys are sealed under. It is read each time: it may be on a volume that comes and goes.
+    pub(crate) fn key_secret(&self) -> Result<Option<KeySecret>, SoftwareKeyError> {
+        self.secret.as_deref().map(KeySecret::read).transpose()
+    }
+
     /// A key in a file, whatever the machine has.
     #[must_use]
     pub fn software() -> Self {
@@ -85,7 +92,7 @@ impl KeyConfig {
 impl Default for KeyConfig {
     fn default() -> Self {
         let (homes, tpm) = (Home::ALL.to_vec(), PathBuf::from(TPM_DEVICE));
-        Self { homes, tpm, pcrs: Vec::new(), enclave: Enclave::default() }
+        Self { homes, tpm, pcrs: Vec::new(), enclave: Enclave::default(), secret: None }
     }
 }
 
@@ -113,6 +120,12 @@ pub enum IdentityError {
     /// There is no identity.
     #[error("there is no identity in {}", .0.display())]
     None(PathBuf),
+    /// Of an earlier rotation both keys are still there.
+    #[error("an earlier rotation is not settled: its coordinator has accepted neither of the two keys yet")]
+    Unsettled,
+    /// There is nothing to go back to.
+    #[error("there is no older key in {} to go back to", .0.display())]
+    NoneBefore(PathBuf),
     /// The key did not sign.
     #[error(transparent)]
     Sign(SignError),
@@ -134,7 +147,7 @@ impl IdentityError {
     #[must_use]
     pub fn next_step(&self) -> &'static str {
         match self {
-            Self::Software(_) => "see the message; the identity key is what the coordinator knows this machine by",
+            Self::Software(error) => error.next_step(),
             Self::Tpm(error) => error.next_step(),
             Self::Enclave(error) => error.next_step(),
             Self::NotAllowed(_) => {
@@ -143,6 +156,10 @@ impl IdentityError {
             Self::HomeNotAllowed(_) => "name that home in `key_homes` or with `--key-home`",
             Self::Two(..) => "move away the one that the coordinator does not know",
             Self::None(_) => "`darkbloom start` makes one; name its folder with `--data`",
+            Self::Unsettled => {
+                "run `darkbloom start` until it is accepted, or go back to the older key with `darkbloom key rotate --back`"
+            }
+            Self::NoneBefore(_) => "rotate again with `darkbloom key rotate`",
             Self::Sign(_) => "run `darkbloom key test`",
             Self::Successions { .. } => {
                 "check the folder's permissions and the room on its disk; where the file is damaged, move it away: a coordinator that has not met this identity then takes a join token"
@@ -188,7 +205,7 @@ impl Identity {
     /// [`IdentityError`]. None of these makes an identity.
     pub fn open(folder: &Path, config: &KeyConfig) -> Result<(Self, Vec<PassedOver>), IdentityError> {
         rotation::finish(folder, config)?;
-        if let Some(identity) = Self::existing(folder, config)? {
+        if let Some(identity) = Self::opened(folder, config)? {
             return Ok((identity, Vec::new()));
         }
         let mut passed = Vec::new();
@@ -207,40 +224,40 @@ impl Identity {
         Err(IdentityError::NoHome(passed))
     }
 
-    /// The identity of this folder; nothing when none was made yet.
+    /// The identity of this folder as it is; nothing when none was made yet. Nothing is made, moved or encrypted by that.
     ///
     /// # Errors
     /// [`IdentityError`].
     pub fn existing(folder: &Path, config: &KeyConfig) -> Result<Option<Self>, IdentityError> {
-        if let Some((home, path)) = rotation::spoken_for(folder)? {
-            return Self::opened(home, path, config).map(Some);
-        }
-        let mut found = Vec::new();
-        for home in Home::ALL {
-            if is_there(&folder.join(home.file()))? {
-                found.push(home);
-            }
-        }
-        match found[..] {
+        let Some((home, path)) = Self::place(folder, config)? else { return Ok(None) };
+        Ok(match home {
+            Home::SecureEnclave => EnclaveKey::made(&config.enclave, &path)?.map(|key| Self::Enclave(Box::new(key))),
+            Home::Tpm => Some(Self::Tpm(Box::new(TpmKey::look(&config.tpm, &path)?))),
+            Home::Software => Some(Self::Software(SoftwareKey::open_sealed(&path, config.key_secret()?.as_ref())?)),
+        })
+    }
+
+    /// The identity of this folder, ready for use; nothing when none was made yet.
+    pub(crate) fn opened(folder: &Path, config: &KeyConfig) -> Result<Option<Self>, IdentityError> {
+        Self::place(folder, config)?.map(|(home, path)| Self::open_in(home, &path, config)).transpose()
+    }
+
+    /// In which home and which file it is, if the configuration allows that home.
+    fn place(folder: &Path, config: &KeyConfig) -> Result<Option<(Home, PathBuf)>, IdentityError> {
+        let found = rotation::identities(folder, config)?;
+        match &found[..] {
             [] => Ok(None),
-            [home] => Self::opened(home, folder.join(home.file()), config).map(Some),
-            [first, second, ..] => Err(IdentityError::Two(folder.to_owned(), first, second)),
+            [(home, _)] if !config.homes.contains(home) => Err(IdentityError::NotAllowed(*home)),
+            [one] => Ok(Some(one.clone())),
+            [(first, _), (second, _), ..] => Err(IdentityError::Two(folder.to_owned(), *first, *second)),
         }
     }
 
-    /// The identity in a file that is there.
-    fn opened(home: Home, path: PathBuf, config: &KeyConfig) -> Result<Self, IdentityError> {
-        if !config.homes.contains(&home) {
-            return Err(IdentityError::NotAllowed(home));
-        }
-        Self::open_in(home, &path, config)
-    }
-
-    fn open_in(home: Home, path: &Path, config: &KeyConfig) -> Result<Self, IdentityError> {
+    pub(crate) fn open_in(home: Home, path: &Path, config: &KeyConfig) -> Result<Self, IdentityError> {
         Ok(match home {
             Home::SecureEnclave => Self::Enclave(Box::new(EnclaveKey::load_or_create(&config.enclave, path)?)),
             Home::Tpm => Self::Tpm(Box::new(TpmKey::load_or_create(&config.tpm, path, &config.pcrs)?.0)),
-            Home::Software => Self::Software(SoftwareKey::load_or_create(path)?),
+            Home::Software => Self::Software(SoftwareKey::load_or_create_sealed(path, config.key_secret()?.as_ref())?),
         })
     }
 

@@ -10,6 +10,7 @@ mod availability;
 mod durable;
 mod enclave;
 mod identity;
+mod record;
 mod rotation;
 mod software;
 mod tpm;
@@ -18,8 +19,8 @@ pub use availability::{Availability, Check, availability};
 pub use darkbloom_enclave::{ACCESS_GROUP, EnclaveError, KeychainError};
 pub use enclave::{AccessGroup, Enclave, EnclaveKey, EnclaveKeyError};
 pub use identity::{Home, Identity, IdentityError, KeyConfig, PassedOver, delete};
-pub use rotation::{rotate, successions};
-pub use software::{SoftwareKey, SoftwareKeyError};
+pub use rotation::{Unsettled, go_back, rotate, settle, successions, unsettled};
+pub use software::{KeySecret, SoftwareKey, SoftwareKeyError};
 pub use tpm::{
     BOOT_LOG, BootLogError, Endorsement, Origin, TPM_DEVICE, TpmAttestation, TpmError, TpmKey, TpmKeyError, boot_log,
     delete as delete_tpm_key, parse_boot_log,
@@ -32,6 +33,8 @@ use darkbloom_wire::{PublicKey, Signer};
 pub enum KeyHome {
     /// A file that its owner can copy: `self_signed` at most.
     SoftwareFile,
+    /// A file that is sealed under a secret: `self_signed` at most, since its owner can copy both.
+    SealedFile,
     /// This process's memory: a new identity for each run.
     SoftwareMemory,
     /// A TPM 2.0, which it cannot leave.
@@ -46,6 +49,7 @@ impl KeyHome {
     pub fn name(self) -> &'static str {
         match self {
             Self::SoftwareFile => "software_file",
+            Self::SealedFile => "software_file_sealed",
             Self::SoftwareMemory => "software_memory",
             Self::Tpm => "tpm",
             Self::SecureEnclave => "secure_enclave",
@@ -57,6 +61,7 @@ impl KeyHome {
     pub fn describe(self) -> &'static str {
         match self {
             Self::SoftwareFile => "software key in a file; whoever can read the file can copy it",
+            Self::SealedFile => "software key in an encrypted file; whoever can read it and its secret can copy it",
             Self::SoftwareMemory => "software key in memory; gone when the process ends",
             Self::Tpm => "key in the machine's TPM; it cannot be copied",
             Self::SecureEnclave => "key in the machine's Secure Enclave; it cannot be copied",

@@ -1,16 +1,25 @@
-//! Rotation: the old key signs that a new one has its place.
+//! Rotation: the old key signs that a new one has its place, and stays until the coordinator has accepted that.
 //!
 //! A rotation is a few files, so that a crash at any point leaves the old identity or the new one, and never neither:
 //!
 //! ```text
 //! identity.*        the identity
-//! identity.next.*   the new key, made first
+//! identity.next.*   the new key, made first; or one that the owner went back from
 //! successions       the old key's word about it: from here on the rotation happens
-//! identity.old.*    the old key, which gave its name to the new one and is to be destroyed
+//! identity.old.*    the old key, until the coordinator has accepted the new one
+//! identity.back.*   the old key, when the owner goes back to it
+//! identity.gone.*   a key that is nobody's any more and is to be destroyed
+//!
+//!                 a word                              accepted
+//! current, next ─────────▶ (steps) ─▶ current, old ────────────▶ current, gone ─▶ current
+//!       ▲  │                               │                           ▲
+//!       │  └───────────────────────────────┼───────────────────────────┘ accepted
+//!       └──────────── (steps) ◀────────────┘ back
 //! ```
 //!
-//! Whoever has the folder for itself next, a start or another rotation, takes the rest of the steps, or takes back a key that
-//! nobody has spoken for. Who only looks sees the identity that this will leave.
+//! No key is destroyed before the coordinator has accepted another: one that refuses the new key may take the old one still,
+//! and one whose word for the new key was lost takes that. Whoever has the folder for itself next, a start or another
+//! rotation, takes the steps that a crash has left. Who only looks sees the identity that this will leave.
 
 use std::fs;
 use std::io;
@@ -37,6 +46,21 @@ enum Place {
     Current,
     Next,
     Old,
+    Back,
+    Gone,
+}
+
+impl Place {
+    const ALL: [Self; 5] = [Self::Next, Self::Old, Self::Back, Self::Gone, Self::Current];
+}
+
+/// The other key of a rotation that no coordinator has accepted yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsettled {
+    /// The identity is the newer one, and the older key is still there.
+    Older,
+    /// The identity is the older one, and the newer key is still there.
+    Newer,
 }
 
 fn file(folder: &Path, place: Place, home: Home) -> PathBuf {
@@ -45,25 +69,44 @@ fn file(folder: &Path, place: Place, home: Home) -> PathBuf {
         Place::Current => name.to_owned(),
         Place::Next => name.replace("identity.", "identity.next."),
         Place::Old => name.replace("identity.", "identity.old."),
+        Place::Back => name.replace("identity.", "identity.back."),
+        Place::Gone => name.replace("identity.", "identity.gone."),
     })
 }
 
-/// Makes a new key in this home, has the identity's key sign that it has its place, and destroys the old one. Returns the new
-/// identity.
+/// What lies in a place, in whichever homes.
+fn lying(folder: &Path, place: Place) -> Result<Vec<(Home, PathBuf)>, IdentityError> {
+    let mut found = Vec::new();
+    for home in Home::ALL {
+        let path = file(folder, place, home);
+        if is_there(&path)? {
+            found.push((home, path));
+        }
+    }
+    Ok(found)
+}
+
+/// Makes a new key in this home and has the identity's key sign that it has its place. The old key stays until [`settle`], for
+/// [`go_back`]. A new key that the owner went back from takes its turn again. Returns the new identity.
 ///
 /// # Errors
 /// [`IdentityError`]; then the identity is the old one, or the rotation is finished when the folder is opened next.
 pub fn rotate(folder: &Path, config: &KeyConfig, home: Home, now: UnixMillis) -> Result<Identity, IdentityError> {
     finish(folder, config)?;
-    let old = Identity::existing(folder, config)?.ok_or(IdentityError::None(folder.to_owned()))?;
+    let old = Identity::opened(folder, config)?.ok_or(IdentityError::None(folder.to_owned()))?;
     if !config.homes.contains(&home) {
         return Err(IdentityError::HomeNotAllowed(home));
+    }
+    // Another new key would take the place of one that a coordinator may have accepted.
+    let elsewhere = lying(folder, Place::Next)?.into_iter().any(|(other, _)| other != home);
+    if elsewhere || !lying(folder, Place::Old)?.is_empty() {
+        return Err(IdentityError::Unsettled);
     }
     let next = file(folder, Place::Next, home);
     let new = match home {
         Home::SecureEnclave => EnclaveKey::load_or_create_anew(&config.enclave, &next)?.public_point(),
         Home::Tpm => TpmKey::load_or_create(&config.tpm, &next, &config.pcrs)?.0.public_point(),
-        Home::Software => SoftwareKey::load_or_create(&next)?.public_point(),
+        Home::Software => SoftwareKey::load_or_create_sealed(&next, config.key_secret()?.as_ref())?.public_point(),
     };
     let succession = Succession { old: old.public_point(), new, at: now };
     let signed = succession.sign(&old).map_err(IdentityError::Sign)?;
@@ -73,7 +116,59 @@ pub fn rotate(folder: &Path, config: &KeyConfig, home: Home, now: UnixMillis) ->
     words.drain(..words.len().saturating_sub(limits::SUCCESSIONS_MAX));
     keep(folder, &words)?;
     finish(folder, config)?;
-    Identity::existing(folder, config)?.ok_or(IdentityError::None(folder.to_owned()))
+    Identity::opened(folder, config)?.ok_or(IdentityError::None(folder.to_owned()))
+}
+
+/// Makes the key from before a rotation the identity again. The newer one stays until [`settle`]: another [`rotate`] goes on to
+/// it. Returns the older identity.
+///
+/// # Errors
+/// [`IdentityError`]; also where the coordinator has accepted the newer key. Then the identity is that one, or the older when
+/// the folder is opened next.
+pub fn go_back(folder: &Path, config: &KeyConfig) -> Result<Identity, IdentityError> {
+    finish(folder, config)?;
+    let Some((home, old)) = lying(folder, Place::Old)?.pop() else {
+        return Err(IdentityError::NoneBefore(folder.to_owned()));
+    };
+    // Nobody goes back to a key that cannot be used.
+    if !config.homes.contains(&home) {
+        return Err(IdentityError::NotAllowed(home));
+    }
+    drop(Identity::open_in(home, &old, config)?);
+    rename(&old, &file(folder, Place::Back, home))?;
+    finish(folder, config)?;
+    Identity::opened(folder, config)?.ok_or(IdentityError::None(folder.to_owned()))
+}
+
+/// Destroys the other key of a rotation, now that a coordinator has accepted the identity. To be called by whoever has the
+/// folder for itself.
+///
+/// # Errors
+/// [`IdentityError`]; then the other key is there still, or is destroyed when the folder is opened next.
+pub fn settle(folder: &Path, config: &KeyConfig) -> Result<(), IdentityError> {
+    // Somebody may have removed what was accepted.
+    if lying(folder, Place::Current)?.is_empty() {
+        return Ok(());
+    }
+    for place in [Place::Old, Place::Next] {
+        for (home, path) in lying(folder, place)? {
+            retire(folder, &path, home, config)?;
+        }
+    }
+    bury(folder, config)
+}
+
+/// Whether there is another key than the identity's, until a coordinator has accepted that.
+///
+/// # Errors
+/// [`IdentityError`] when the folder cannot be looked at.
+pub fn unsettled(folder: &Path) -> Result<Option<Unsettled>, IdentityError> {
+    for (place, which) in [(Place::Old, Unsettled::Older), (Place::Next, Unsettled::Newer)] {
+        if !lying(folder, place)?.is_empty() {
+            return Ok(Some(which));
+        }
+    }
+    Ok(None)
 }
 
 /// The words of the identities that this one took over from, the last one last. What the folder has of others, as it was when
@@ -123,55 +218,89 @@ fn keep(folder: &Path, words: &[Vec<u8>]) -> Result<(), IdentityError> {
     durable::replace(&path, text.as_bytes()).map_err(|source| IdentityError::Successions { path, source })
 }
 
+/// Where the identity is that [`finish`] will leave; several where there are records of several.
+pub(crate) fn identities(folder: &Path, config: &KeyConfig) -> Result<Vec<(Home, PathBuf)>, IdentityError> {
+    let back = lying(folder, Place::Back)?;
+    if !back.is_empty() {
+        return Ok(back);
+    }
+    if let Some(heir) = spoken_for(folder, config)? {
+        return Ok(vec![heir]);
+    }
+    let current = lying(folder, Place::Current)?;
+    if current.is_empty() { lying(folder, Place::Old) } else { Ok(current) }
+}
+
 /// The next key, if the identity's has spoken for it: it is the identity already, under another name.
-pub(crate) fn spoken_for(folder: &Path) -> Result<Option<(Home, PathBuf)>, IdentityError> {
-    for home in Home::ALL {
-        let next = file(folder, Place::Next, home);
-        if is_there(&next)? {
-            let heir = written(folder)?.pop().map(|(_, succession)| succession.new);
-            if heir.is_some() && heir == point(&next, home)? {
-                return Ok(Some((home, next)));
-            }
+fn spoken_for(folder: &Path, config: &KeyConfig) -> Result<Option<(Home, PathBuf)>, IdentityError> {
+    for (home, next) in lying(folder, Place::Next)? {
+        let heir = written(folder)?.pop().map(|(_, succession)| succession.new);
+        if heir.is_some() && heir == point(&next, home, config)? {
+            return Ok(Some((home, next)));
         }
     }
     Ok(None)
 }
 
-/// Takes the steps that a crash has left of a rotation. To be called by whoever has the folder for itself.
+/// Takes the steps that a crash has left of a rotation, or of going back from one. To be called by whoever has the folder for
+/// itself.
 pub(crate) fn finish(folder: &Path, config: &KeyConfig) -> Result<(), IdentityError> {
-    let heir = spoken_for(folder)?;
-    for home in Home::ALL {
-        let next = file(folder, Place::Next, home);
-        if !is_there(&next)? {
-            continue;
+    if let Some((home, back)) = lying(folder, Place::Back)?.pop() {
+        take_back_word(folder, point(&back, home, config)?)?;
+        for (home, current) in lying(folder, Place::Current)? {
+            rename(&current, &file(folder, Place::Next, home))?;
         }
-        if heir.as_ref().is_none_or(|(_, path)| *path != next) {
-            leftover(&next, home, config)?;
-            continue;
-        }
-        for home in Home::ALL {
-            let current = file(folder, Place::Current, home);
-            if is_there(&current)? {
-                rename(&current, &file(folder, Place::Old, home))?;
-            }
+        rename(&back, &file(folder, Place::Current, home))?;
+    } else if let Some((home, next)) = spoken_for(folder, config)? {
+        for (home, current) in lying(folder, Place::Current)? {
+            rename(&current, &file(folder, Place::Old, home))?;
         }
         rename(&next, &file(folder, Place::Current, home))?;
     }
-    let mut has_current = false;
-    for home in Home::ALL {
-        has_current |= is_there(&file(folder, Place::Current, home))?;
-    }
-    for home in Home::ALL {
-        let old = file(folder, Place::Old, home);
-        if !is_there(&old)? {
-            continue;
-        }
-        if has_current {
-            leftover(&old, home, config)?;
-        } else {
-            // Somebody removed what was to be in its place.
+    if lying(folder, Place::Current)?.is_empty() {
+        // Somebody removed what was to be in its place.
+        for (home, old) in lying(folder, Place::Old)? {
             rename(&old, &file(folder, Place::Current, home))?;
         }
+    }
+    bury(folder, config)
+}
+
+/// Forgets what an identity said about an heir, since it is the identity again.
+fn take_back_word(folder: &Path, identity: Option<[u8; 65]>) -> Result<(), IdentityError> {
+    let mut words = written(folder)?;
+    let before = words.len();
+    while words.last().is_some_and(|(_, succession)| Some(succession.old) == identity) {
+        words.pop();
+    }
+    if words.is_empty() {
+        return forget_words(folder);
+    }
+    if words.len() == before {
+        return Ok(());
+    }
+    keep(folder, &words.into_iter().map(|(word, _)| word).collect::<Vec<_>>())
+}
+
+fn forget_words(folder: &Path) -> Result<(), IdentityError> {
+    let path = folder.join(SUCCESSIONS_FILE);
+    durable::remove(&path).map_err(|source| IdentityError::Successions { path, source })
+}
+
+/// Gives a key the name of what is to be destroyed: from here on nobody goes back to it. One that waits for that already, as in
+/// a TPM that is away, is never forgotten for another: then this one stays what it was.
+fn retire(folder: &Path, path: &Path, home: Home, config: &KeyConfig) -> Result<(), IdentityError> {
+    let gone = file(folder, Place::Gone, home);
+    if is_there(&gone)? {
+        leftover(&gone, home, config)?;
+    }
+    if is_there(&gone)? { Ok(()) } else { rename(path, &gone) }
+}
+
+/// Destroys what is to be destroyed.
+fn bury(folder: &Path, config: &KeyConfig) -> Result<(), IdentityError> {
+    for (home, gone) in lying(folder, Place::Gone)? {
+        leftover(&gone, home, config)?;
     }
     Ok(())
 }
@@ -191,12 +320,11 @@ fn leftover(path: &Path, home: Home, config: &KeyConfig) -> Result<(), IdentityE
 /// Removes everything of an identity.
 pub(crate) fn forget(folder: &Path, config: &KeyConfig) -> Result<(), IdentityError> {
     for home in Home::ALL {
-        for place in [Place::Next, Place::Old, Place::Current] {
+        for place in Place::ALL {
             destroy(&file(folder, place, home), home, config)?;
         }
     }
-    let path = folder.join(SUCCESSIONS_FILE);
-    durable::remove(&path).map_err(|source| IdentityError::Successions { path, source })
+    forget_words(folder)
 }
 
 fn destroy(path: &Path, home: Home, config: &KeyConfig) -> Result<(), IdentityError> {
@@ -209,11 +337,11 @@ fn destroy(path: &Path, home: Home, config: &KeyConfig) -> Result<(), IdentityEr
 
 /// The public key of a file; nothing when it was not made yet. One that cannot be read now is an error: a key must not be
 /// destroyed for that.
-fn point(path: &Path, home: Home) -> Result<Option<[u8; 65]>, IdentityError> {
+fn point(path: &Path, home: Home, config: &KeyConfig) -> Result<Option<[u8; 65]>, IdentityError> {
     Ok(match home {
         Home::SecureEnclave => point_in_enclave(path)?,
         Home::Tpm => Some(point_in_tpm(path)?),
-        Home::Software => Some(SoftwareKey::open(path)?.public_point()),
+        Home::Software => Some(SoftwareKey::open_sealed(path, config.key_secret()?.as_ref())?.public_point()),
     })
 }
 

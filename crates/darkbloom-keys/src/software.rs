@@ -1,4 +1,6 @@
-//! A software key: a file with tight permissions, or a key for one run.
+//! A software key: a file with tight permissions, which a secret may seal, or a key for one run.
+
+mod sealed;
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -11,10 +13,11 @@ use p256::ecdsa::SigningKey;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{IdentityKey, KeyHome, durable};
+pub use sealed::KeySecret;
 
 /// First word of a key file, so that no other file is mistaken for one.
 const MAGIC: &str = "darkbloom-p256-v1";
-/// A key file is one line of under 100 bytes; more is another file.
+/// A key file is one line of under 200 bytes; more is another file.
 const FILE_BYTES_MAX: u64 = 256;
 /// What is signed to see that a key works: no object of the wire is so short.
 const SELF_TEST: &[u8] = &[0];
@@ -46,12 +49,57 @@ pub enum SoftwareKeyError {
         /// Which file.
         path: PathBuf,
     },
+    /// It is sealed, and nobody said under what.
+    #[error("the key file {path} is encrypted, and no secret is named", path = .path.display())]
+    Sealed {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The secret is not the one under which it was sealed.
+    #[error("the secret does not open the key file {path}: it is another one, or the file is damaged", path = .path.display())]
+    OtherSecret {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The file with the secret cannot be read.
+    #[error("cannot read the key file's secret {path}", path = .path.display())]
+    Secret {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is no secret.
+    #[error("the key file's secret {path} has less than 16 bytes, or more than 4,096", path = .path.display())]
+    SecretSize {
+        /// Which file.
+        path: PathBuf,
+    },
     /// The system's randomness failed.
     #[error("the system gave no randomness")]
     Randomness,
     /// The key's signature is not its own.
     #[error("the key's signature does not verify")]
     SelfTest,
+}
+
+impl SoftwareKeyError {
+    /// What to do about it.
+    #[must_use]
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            Self::Sealed { .. } => "name the file with its secret as `key_secret` or with `--key-secret`",
+            Self::OtherSecret { .. } => {
+                "name the secret that it was encrypted under as `key_secret` or with `--key-secret`, or restore the file from a backup"
+            }
+            Self::Secret { .. } => "check that the file named by `key_secret` is there and that this user may read it",
+            Self::SecretSize { .. } => "write 32 random bytes into the file named by `key_secret`",
+            Self::File { .. } | Self::Permissions { .. } | Self::Damaged { .. } => {
+                "see the message; the identity key is what the coordinator knows this machine by"
+            }
+            Self::Randomness | Self::SelfTest => "check the system's log",
+        }
+    }
 }
 
 /// A P-256 key in software.
@@ -72,22 +120,61 @@ impl SoftwareKey {
     /// The key in this file; created only when there is no file.
     ///
     /// # Errors
-    /// [`SoftwareKeyError`]: unreadable, open to others, damaged.
+    /// [`SoftwareKeyError`]: unreadable, open to others, damaged, sealed.
     pub fn load_or_create(path: &Path) -> Result<Self, SoftwareKeyError> {
-        match Self::load(path) {
+        Self::load_or_create_sealed(path, None)
+    }
+
+    /// The key in this file; created only when there is no file. With a secret the file is sealed from then on, also one
+    /// that was not: what a disk keeps of overwritten files is not erased by that.
+    ///
+    /// # Errors
+    /// [`SoftwareKeyError`]: unreadable, open to others, damaged, sealed under another secret.
+    pub fn load_or_create_sealed(path: &Path, secret: Option<&KeySecret>) -> Result<Self, SoftwareKeyError> {
+        let found = match Self::open_sealed(path, secret) {
             Err(SoftwareKeyError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Self::create(path)
+                Self::create(path, secret)?
             }
-            other => other,
+            other => other?,
+        };
+        match secret {
+            Some(secret) if found.home == KeyHome::SoftwareFile && armed!("key_file_sealed") => {
+                found.seal(path, secret)?;
+                Self::open_sealed(path, Some(secret))
+            }
+            _ => Ok(found),
         }
     }
 
     /// The key in this file.
     ///
     /// # Errors
-    /// [`SoftwareKeyError`]: not there, unreadable, open to others, damaged.
+    /// [`SoftwareKeyError`]: not there, unreadable, open to others, damaged, sealed.
     pub fn open(path: &Path) -> Result<Self, SoftwareKeyError> {
-        Self::load(path)
+        Self::open_sealed(path, None)
+    }
+
+    /// The key in this file, which a secret may have sealed. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`SoftwareKeyError`]: not there, unreadable, open to others, damaged, sealed under another secret.
+    pub fn open_sealed(path: &Path, secret: Option<&KeySecret>) -> Result<Self, SoftwareKeyError> {
+        let failed = |source| SoftwareKeyError::File { action: "read", path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        let mode = file.metadata().map_err(failed)?.mode() & 0o777;
+        if armed!("key_file_mode") && mode & 0o077 != 0 {
+            return Err(SoftwareKeyError::Permissions { path: path.to_owned(), mode });
+        }
+        let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX as usize));
+        file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
+        if !sealed::is_sealed(&text) {
+            let key = parse(&text).ok_or_else(|| SoftwareKeyError::Damaged { path: path.to_owned() })?;
+            return Ok(Self { key, home: KeyHome::SoftwareFile });
+        }
+        let secret = secret.ok_or_else(|| SoftwareKeyError::Sealed { path: path.to_owned() })?;
+        let key = sealed::open(&text, secret).and_then(|scalar| SigningKey::from_slice(&*scalar).ok());
+        let key = key.ok_or_else(|| SoftwareKeyError::OtherSecret { path: path.to_owned() })?;
+        Ok(Self { key, home: KeyHome::SealedFile })
     }
 
     /// Removes a key file. One that is gone already is no failure.
@@ -112,34 +199,49 @@ impl SoftwareKey {
         opened.map(drop).map_err(|_| SoftwareKeyError::SelfTest)
     }
 
-    fn load(path: &Path) -> Result<Self, SoftwareKeyError> {
-        let failed = |source| SoftwareKeyError::File { action: "read", path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
-        let mode = file.metadata().map_err(failed)?.mode() & 0o777;
-        if armed!("key_file_mode") && mode & 0o077 != 0 {
-            return Err(SoftwareKeyError::Permissions { path: path.to_owned(), mode });
-        }
-        let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX as usize));
-        file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
-        let key = parse(&text).ok_or_else(|| SoftwareKeyError::Damaged { path: path.to_owned() })?;
-        Ok(Self { key, home: KeyHome::SoftwareFile })
-    }
-
-    fn create(path: &Path) -> Result<Self, SoftwareKeyError> {
+    fn create(path: &Path, secret: Option<&KeySecret>) -> Result<Self, SoftwareKeyError> {
         let key = fresh()?;
-        let mut scalar = key.to_bytes();
-        let mut digits = Zeroizing::new([0; 64]);
-        hex::encode_to_slice(scalar, &mut *digits).expect("32 bytes are 64 digits");
-        scalar.zeroize();
-        let line = Zeroizing::new([MAGIC.as_bytes(), b" ", &*digits, b"\n"].concat());
+        let line = match secret {
+            Some(secret) if armed!("key_file_sealed") => sealed_line(&key, secret)?,
+            _ => line(&key),
+        };
         // A lost race loads the winner's. An identity that a coordinator has met must not be gone after a loss of power.
-        durable::create(path, &line).map_err(|source| SoftwareKeyError::File {
+        durable::create(path, line.as_bytes()).map_err(|source| SoftwareKeyError::File {
             action: "create",
             path: path.to_owned(),
             source,
         })?;
-        Self::load(path)
+        Self::open_sealed(path, secret)
     }
+
+    /// Writes the key sealed over the file that holds it in the open.
+    fn seal(&self, path: &Path, secret: &KeySecret) -> Result<(), SoftwareKeyError> {
+        let line = sealed_line(&self.key, secret)?;
+        let failed = |source| SoftwareKeyError::File { action: "encrypt", path: path.to_owned(), source };
+        durable::replace_contents(path, line.as_bytes()).map_err(failed)
+    }
+}
+
+fn scalar(key: &SigningKey) -> Zeroizing<[u8; 32]> {
+    let mut bytes = key.to_bytes();
+    let scalar = Zeroizing::new(bytes.into());
+    bytes.zeroize();
+    scalar
+}
+
+/// What a key file holds.
+fn line(key: &SigningKey) -> Zeroizing<String> {
+    let mut digits = Zeroizing::new([0; 64]);
+    hex::encode_to_slice(*scalar(key), &mut *digits).expect("32 bytes are 64 digits");
+    let digits = std::str::from_utf8(&*digits).expect("digits are text");
+    // In one piece of the right size: a text that grows leaves copies behind.
+    let mut line = Zeroizing::new(String::with_capacity(MAGIC.len() + digits.len() + 2));
+    line.extend([MAGIC, " ", digits, "\n"]);
+    line
+}
+
+fn sealed_line(key: &SigningKey, secret: &KeySecret) -> Result<Zeroizing<String>, SoftwareKeyError> {
+    sealed::seal(&scalar(key), secret).map(Zeroizing::new)
 }
 
 fn fresh() -> Result<SigningKey, SoftwareKeyError> {
@@ -226,6 +328,80 @@ mod tests {
         }
         fs::write(&path, good).unwrap();
         assert_eq!(SoftwareKey::load_or_create(&path).unwrap().public_point(), key.public_point());
+    }
+
+    /// A secret in a file of its own, as a system hands one to a service.
+    fn secret(folder: &Path, byte: u8) -> KeySecret {
+        let path = folder.join("secret");
+        fs::write(&path, [byte; 32]).unwrap();
+        KeySecret::read(&path).unwrap()
+    }
+
+    #[test]
+    fn a_sealed_file_is_opened_by_its_secret_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity.key");
+        let (own, other) = (secret(folder.path(), 1), secret(folder.path(), 2));
+        let key = SoftwareKey::load_or_create_sealed(&path, Some(&own)).unwrap();
+        key.test().unwrap();
+        assert_eq!(key.home(), KeyHome::SealedFile);
+        let kept = fs::read_to_string(&path).unwrap();
+        assert!(kept.starts_with("darkbloom-p256-sealed-v1 ") && !kept.contains(&hex::encode(*scalar(&key.key))));
+        assert_eq!(SoftwareKey::load_or_create_sealed(&path, Some(&own)).unwrap().public_point(), key.public_point());
+        let none = SoftwareKey::load_or_create(&path).map(drop);
+        assert!(matches!(none, Err(SoftwareKeyError::Sealed { .. })), "{none:?}");
+        let wrong = SoftwareKey::load_or_create_sealed(&path, Some(&other)).map(drop);
+        assert!(matches!(wrong, Err(SoftwareKeyError::OtherSecret { .. })), "{wrong:?}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), kept, "no other key is made");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn no_changed_or_shortened_sealed_file_is_a_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity.key");
+        let secret = secret(folder.path(), 1);
+        SoftwareKey::load_or_create_sealed(&path, Some(&secret)).unwrap();
+        let good = fs::read(&path).unwrap();
+        for at in 0..good.len() {
+            let changed = [&good[..at], &[good[at] ^ 1], &good[at + 1..]].concat();
+            for bad in [changed, good[..at].to_vec()] {
+                fs::write(&path, bad).unwrap();
+                assert!(SoftwareKey::load_or_create_sealed(&path, Some(&secret)).is_err(), "at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_plain_file_is_sealed_by_the_first_start_with_a_secret_and_by_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, behind) = (folder.path().join("identity.key"), folder.path().join("disk/identity.key"));
+        let secret = secret(folder.path(), 1);
+        let key = SoftwareKey::load_or_create(&behind).unwrap().public_point();
+        std::os::unix::fs::symlink(&behind, &path).unwrap();
+        fs::set_permissions(&behind, fs::Permissions::from_mode(0o400)).unwrap();
+        let plain = fs::read_to_string(&behind).unwrap();
+        let looked = SoftwareKey::open_sealed(&path, Some(&secret)).unwrap();
+        assert_eq!((looked.public_point(), looked.home()), (key, KeyHome::SoftwareFile));
+        assert_eq!(fs::read_to_string(&behind).unwrap(), plain, "who only looks changes nothing");
+        let sealed = SoftwareKey::load_or_create_sealed(&path, Some(&secret)).unwrap();
+        assert_eq!((sealed.public_point(), sealed.home()), (key, KeyHome::SealedFile));
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink(), "the file behind a link is what is sealed");
+        assert!(fs::read_to_string(&behind).unwrap().starts_with("darkbloom-p256-sealed-v1 "));
+        assert_eq!(fs::metadata(&behind).unwrap().permissions().mode() & 0o777, 0o400);
+        assert_eq!(fs::read_dir(behind.parent().unwrap()).unwrap().count(), 1, "no draft stays behind");
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_one_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        assert!(matches!(KeySecret::read(&path), Err(SoftwareKeyError::Secret { .. })));
+        for (bytes, fits) in [(0, false), (15, false), (16, true), (4_096, true), (4_097, false)] {
+            fs::write(&path, vec![7; bytes]).unwrap();
+            assert_eq!(KeySecret::read(&path).is_ok(), fits, "{bytes} bytes");
+        }
+        assert!(matches!(KeySecret::read(Path::new("/dev/zero")), Err(SoftwareKeyError::SecretSize { .. })));
     }
 
     #[test]

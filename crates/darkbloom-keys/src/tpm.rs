@@ -3,7 +3,8 @@
 //! Two primary keys on P-256 in the owner's hierarchy, made persistent: the identity key, which signs statements and
 //! challenges, and a restricted attestation key, which signs only what the TPM itself says. A primary key is derived from
 //! the hierarchy's seed and a salt, and the record beside the provider's other files keeps the salt. So a crash between any
-//! two steps loses nothing: the same key is derived again. A record without its TPM is worth nothing to anybody.
+//! two steps loses nothing: the same key is derived again. A key that gets another handle has it in the record first, so that
+//! no copy is left that nobody knows of. A record without its TPM is worth nothing to anybody.
 //!
 //! ```text
 //!                no record                 record written, then both keys made persistent
@@ -18,6 +19,7 @@
 mod boot_log;
 mod commands;
 mod device;
+mod endorsement;
 mod record;
 
 use std::io;
@@ -27,24 +29,21 @@ use darkbloom_types::armed;
 use darkbloom_wire::{Algorithm, Pcr, SignError, Signer};
 use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
 use sha2::{Digest as _, Sha256};
-use tpm2_protocol::data::TpmRh;
+use tpm2_protocol::data::{TpmRh, TpmtPublic};
 
 use crate::durable;
 use crate::{IdentityKey, KeyHome};
 pub use boot_log::{BOOT_LOG, BootLogError, boot_log, parse_boot_log};
-use commands::{Handle, endorsement_template, point, public_bytes, signing_template};
+use commands::{Handle, point, public_bytes, signing_template};
 use device::Device;
 pub use device::TpmError;
-use record::{Known, Record};
+use endorsement::EndorsementKind;
+use record::{Known, Record as _, TpmRecord};
 
 /// The kernel's TPM with its resource manager.
 pub const TPM_DEVICE: &str = "/dev/tpmrm0";
 /// Persistent handles of the owner that are tried for keys, in a range that no registry of the TCG gives to others.
 const HANDLES: std::ops::Range<Handle> = 0x8102_db00..0x8102_db40;
-/// Where makers keep the certificate of the endorsement key with 2,048 bits of RSA (EK Credential Profile 2.5, table 2), and
-/// where that key is, if somebody made it persistent.
-const ENDORSEMENT_INDEX: Handle = 0x01c0_0002;
-const ENDORSEMENT_HANDLE: Handle = 0x8101_0001;
 /// Where makers keep certificates between that one and their root (section 2.2.1.5): each may hold several.
 const CHAIN_INDICES: std::ops::Range<Handle> = 0x01c0_0100..0x01c0_0108;
 /// Registers that are quoted: all that firmware, loader and operating system extend.
@@ -80,6 +79,15 @@ pub enum TpmKeyError {
         /// Where the record is.
         path: PathBuf,
     },
+    /// They are not where the record says, and whoever only looks makes nothing.
+    #[error("the keys of {path} are not at their handles in the TPM", path = .path.display())]
+    NotThere {
+        /// Where the record is.
+        path: PathBuf,
+    },
+    /// Its maker certified no endorsement key of a kind that is known here.
+    #[error("the TPM has no certificate of its maker")]
+    NoEndorsement,
     /// All handles are taken.
     #[error("the TPM has no persistent handle left for this program's keys")]
     NoHandle,
@@ -104,6 +112,10 @@ impl TpmKeyError {
             Self::Damaged { .. } => "restore it from a backup, or run `darkbloom key delete` to begin a new identity",
             Self::OtherTpm { .. } => {
                 "bring the record back to its machine, or run `darkbloom key delete` to begin a new identity"
+            }
+            Self::NotThere { .. } => "run `darkbloom start`, which derives them again",
+            Self::NoEndorsement => {
+                "ask the machine's maker: without a certificate nobody can tell that the TPM is genuine"
             }
             Self::NoHandle => "remove keys that nobody needs with `darkbloom key delete` or `tpm2_evictcontrol`",
             Self::SelfTest => "check the TPM's firmware: `darkbloom doctor keys` shows which it is",
@@ -152,7 +164,7 @@ pub struct Endorsement {
 pub struct TpmKey {
     device: PathBuf,
     path: PathBuf,
-    record: Record,
+    record: TpmRecord,
 }
 
 impl TpmKey {
@@ -163,13 +175,34 @@ impl TpmKey {
     /// [`TpmKeyError`].
     pub fn load_or_create(device: &Path, record: &Path, pcrs: &[u32]) -> Result<(Self, Origin), TpmKeyError> {
         let mut tpm = Device::open(device)?;
-        let (found, origin) = match Record::load(record)? {
+        let (found, origin) = match TpmRecord::load(record)? {
             Some(found) => restore(&mut tpm, record, found)?,
             None => create(&mut tpm, record, pcrs)?,
         };
         let key = Self { device: device.to_owned(), path: record.to_owned(), record: found };
         key.self_test(&mut tpm)?;
         Ok((key, origin))
+    }
+
+    /// The key that this record is about, where it is and as it is: nothing is made, and nothing made persistent.
+    ///
+    /// # Errors
+    /// [`TpmKeyError`].
+    pub fn look(device: &Path, record: &Path) -> Result<Self, TpmKeyError> {
+        let found = TpmRecord::load(record)?.ok_or_else(|| missing(record))?;
+        let mut tpm = Device::open(device)?;
+        for restricted in [false, true] {
+            let known = found.key(restricted);
+            if point_at(&mut tpm, known.handle)? != Some(known.point) {
+                tpm.with_primary(TpmRh::Owner, found.template(restricted), |_, _, public| {
+                    of_this_tpm(public, known, record)
+                })?;
+                return Err(TpmKeyError::NotThere { path: record.to_owned() });
+            }
+        }
+        let key = Self { device: device.to_owned(), path: record.to_owned(), record: found };
+        key.self_test(&mut tpm)?;
+        Ok(key)
     }
 
     /// Signs, and sees that the signature is this key's.
@@ -235,14 +268,13 @@ impl TpmKey {
         Err(TpmKeyError::Unsteady)
     }
 
-    /// What the maker certified about the endorsement key; nothing when it left no certificate.
+    /// What the maker certified about an endorsement key; nothing when it left no certificate.
     ///
     /// # Errors
     /// [`TpmKeyError`].
     pub fn endorsement(&self) -> Result<Option<Endorsement>, TpmKeyError> {
         let mut tpm = Device::open(&self.device)?;
-        let Some(contents) = tpm.index(ENDORSEMENT_INDEX)? else { return Ok(None) };
-        let Some((certificate, _)) = der(&contents) else { return Ok(None) };
+        let Some((_, certificate)) = certified(&mut tpm)? else { return Ok(None) };
         let mut chain = Vec::new();
         for index in CHAIN_INDICES {
             let Some(contents) = tpm.index(index)? else { continue };
@@ -252,7 +284,7 @@ impl TpmKey {
                 rest = after;
             }
         }
-        Ok(Some(Endorsement { certificate: certificate.to_vec(), chain }))
+        Ok(Some(Endorsement { certificate, chain }))
     }
 
     /// Opens an activator's credential, which shows it that the attestation key and the endorsement key are in one TPM.
@@ -262,19 +294,25 @@ impl TpmKey {
     pub fn activate(&self, credential: &[u8], seed: &[u8]) -> Result<Vec<u8>, TpmKeyError> {
         let mut tpm = Device::open(&self.device)?;
         let attestation = self.record.attestation.handle;
-        if tpm.public(ENDORSEMENT_HANDLE)?.is_some() {
-            return Ok(tpm.activate(attestation, ENDORSEMENT_HANDLE, credential, seed)?);
+        let (kind, _) = certified(&mut tpm)?.ok_or(TpmKeyError::NoEndorsement)?;
+        if let Some(endorsement) = kind.handle()
+            && tpm.public(endorsement)?.is_some_and(|public| kind.is_of(&public))
+        {
+            return Ok(tpm.activate(attestation, endorsement, kind.needs_policy(), credential, seed)?);
         }
-        tpm.with_primary(TpmRh::Endorsement, endorsement_template(), |tpm, endorsement, _| {
-            Ok(tpm.activate(attestation, endorsement, credential, seed)?)
+        tpm.with_primary(TpmRh::Endorsement, kind.template(), |tpm, endorsement, _| {
+            Ok(tpm.activate(attestation, endorsement, kind.needs_policy(), credential, seed)?)
         })
     }
 }
 
 /// The public point of a record's identity key.
 pub(crate) fn point_of_record(path: &Path) -> Result<[u8; 65], TpmKeyError> {
-    let missing = || TpmKeyError::Record { path: path.to_owned(), source: io::ErrorKind::NotFound.into() };
-    Record::load(path)?.map(|record| record.identity.point).ok_or_else(missing)
+    TpmRecord::load(path)?.map(|record| record.identity.point).ok_or_else(|| missing(path))
+}
+
+fn missing(record: &Path) -> TpmKeyError {
+    TpmKeyError::Record { path: record.to_owned(), source: io::ErrorKind::NotFound.into() }
 }
 
 /// The letters of a TPM's maker and its firmware's version.
@@ -305,7 +343,7 @@ fn verify_self_test(point: &[u8; 65], digest: &[u8; 32], signature: &[u8; 64]) -
 /// # Errors
 /// [`TpmKeyError`].
 pub fn delete(device: &Path, record: &Path) -> Result<(), TpmKeyError> {
-    let found = match Record::load(record) {
+    let found = match TpmRecord::load(record) {
         Ok(Some(found)) => Some(found),
         Ok(None) => return Ok(()),
         // Whoever wants a new identity because its record is damaged must get one.
@@ -314,17 +352,20 @@ pub fn delete(device: &Path, record: &Path) -> Result<(), TpmKeyError> {
     };
     if let Some(found) = found {
         let mut tpm = Device::open(device)?;
-        for known in [&found.identity, &found.attestation] {
-            // Another's key may have the handle since.
-            if tpm.public(known.handle)?.and_then(|public| point(&public)) == Some(known.point) {
-                tpm.evict_control(known.handle, known.handle)?;
+        let ours = [&found.identity, &found.attestation];
+        // Wherever they are: another's key may have a handle of theirs since, and a copy may be at another one.
+        let handles = tpm.persistent(HANDLES.start, HANDLES.end - HANDLES.start)?;
+        for handle in handles.into_iter().chain(ours.map(|known| known.handle)) {
+            let there = point_at(&mut tpm, handle)?;
+            if ours.iter().any(|known| there == Some(known.point)) {
+                tpm.evict_control(handle, handle)?;
             }
         }
     }
     durable::remove(record).map_err(|source| TpmKeyError::Record { path: record.to_owned(), source })
 }
 
-fn create(tpm: &mut Device, path: &Path, pcrs: &[u32]) -> Result<(Record, Origin), TpmKeyError> {
+fn create(tpm: &mut Device, path: &Path, pcrs: &[u32]) -> Result<(TpmRecord, Origin), TpmKeyError> {
     let policy = if pcrs.is_empty() || !armed!("tpm_template_policy") {
         None
     } else {
@@ -334,42 +375,68 @@ fn create(tpm: &mut Device, path: &Path, pcrs: &[u32]) -> Result<(Record, Origin
     let mut next = || free.next().ok_or(TpmKeyError::NoHandle);
     let identity = derive(tpm, next()?, salt()?, false, policy.as_ref())?;
     let attestation = derive(tpm, next()?, salt()?, true, None)?;
-    let record = Record { identity, attestation, policy };
+    let record = TpmRecord { identity, attestation, policy };
     // Before anything is persistent: whatever happens from here on, the record finds the keys again.
     if !record.create(path)? {
-        let winner = Record::load(path)?.ok_or_else(|| TpmKeyError::Damaged { path: path.to_owned() })?;
+        let winner = TpmRecord::load(path)?.ok_or_else(|| TpmKeyError::Damaged { path: path.to_owned() })?;
         return Ok((restore(tpm, path, winner)?.0, Origin::Loaded));
     }
     Ok((restore(tpm, path, record)?.0, Origin::Created))
 }
 
 /// Sees that both keys are at their handles, and brings them back where they are not.
-fn restore(tpm: &mut Device, path: &Path, mut record: Record) -> Result<(Record, Origin), TpmKeyError> {
-    let policy = record.policy.clone();
+fn restore(tpm: &mut Device, path: &Path, mut record: TpmRecord) -> Result<(TpmRecord, Origin), TpmKeyError> {
     let mut origin = Origin::Loaded;
-    for (known, restricted) in [(&mut record.identity, false), (&mut record.attestation, true)] {
-        let policy = policy.as_ref().filter(|_| !restricted);
-        let there = tpm.public(known.handle)?.and_then(|public| point(&public));
-        if there == Some(known.point) {
+    for restricted in [false, true] {
+        let known = record.key(restricted).clone();
+        let there = tpm.public(known.handle)?;
+        if there.as_ref().and_then(point) == Some(known.point) {
             continue;
         }
-        if there.is_some() {
-            // Somebody else's key has the handle.
-            known.handle = free_handles(tpm)?.next().ok_or(TpmKeyError::NoHandle)?;
-        }
-        let template = signing_template(&known.salt, restricted, policy.map(|(_, digest)| digest));
-        tpm.with_primary(TpmRh::Owner, template, |tpm, handle, public| {
-            if armed!("tpm_record") && point(public) != Some(known.point) {
-                return Err(TpmKeyError::OtherTpm { path: path.to_owned() });
-            }
-            Ok(tpm.evict_control(handle, known.handle)?)
-        })?;
         origin = Origin::Restored;
-    }
-    if origin == Origin::Restored && Record::load(path)?.as_ref() != Some(&record) {
-        record.replace(path)?;
+        if let Some(handle) = handle_of(tpm, &known.point)? {
+            record.key_mut(restricted).handle = handle;
+            record.replace(path)?;
+            continue;
+        }
+        // Somebody else's key may have the handle.
+        let handle = match there {
+            Some(_) => free_handles(tpm)?.next().ok_or(TpmKeyError::NoHandle)?,
+            None => known.handle,
+        };
+        tpm.with_primary(TpmRh::Owner, record.template(restricted), |tpm, loaded, public| {
+            of_this_tpm(public, &known, path)?;
+            if handle != known.handle {
+                // Before the key is there: whatever happens from here on, the record finds it.
+                record.key_mut(restricted).handle = handle;
+                record.replace(path)?;
+            }
+            Ok::<_, TpmKeyError>(tpm.evict_control(loaded, handle)?)
+        })?;
     }
     Ok((record, origin))
+}
+
+/// Whether what was derived is the key of the record.
+fn of_this_tpm(public: &TpmtPublic, known: &Known, path: &Path) -> Result<(), TpmKeyError> {
+    if armed!("tpm_record") && point(public) != Some(known.point) {
+        return Err(TpmKeyError::OtherTpm { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+fn point_at(tpm: &mut Device, handle: Handle) -> Result<Option<[u8; 65]>, TpmError> {
+    Ok(tpm.public(handle)?.as_ref().and_then(point))
+}
+
+/// Where a key is, among the handles that are tried for keys.
+fn handle_of(tpm: &mut Device, key: &[u8; 65]) -> Result<Option<Handle>, TpmError> {
+    for handle in tpm.persistent(HANDLES.start, HANDLES.end - HANDLES.start)? {
+        if point_at(tpm, handle)?.as_ref() == Some(key) {
+            return Ok(Some(handle));
+        }
+    }
+    Ok(None)
 }
 
 /// A key that is not made persistent yet.
@@ -396,6 +463,17 @@ fn salt() -> Result<[u8; 32], TpmKeyError> {
     let mut salt = [0; 32];
     getrandom::fill(&mut salt).map_err(|_| TpmKeyError::Randomness)?;
     Ok(salt)
+}
+
+/// The first kind of endorsement key that the maker certified, and the certificate.
+fn certified(tpm: &mut Device) -> Result<Option<(EndorsementKind, Vec<u8>)>, TpmError> {
+    for kind in EndorsementKind::ALL {
+        let contents = tpm.index(kind.index())?.unwrap_or_default();
+        if let Some((certificate, _)) = der(&contents) {
+            return Ok(Some((kind, certificate.to_vec())));
+        }
+    }
+    Ok(None)
 }
 
 /// The first DER sequence of some bytes, and what follows it. Indices are often larger than what is in them.

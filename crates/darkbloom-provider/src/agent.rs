@@ -4,10 +4,11 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use darkbloom_attest::{CoordinatorError, verify_welcome};
+use darkbloom_keys::{KeyConfig, settle};
 use darkbloom_seal::{Epoch, EpochRing};
 use darkbloom_store::ReceiptOutbox;
 use darkbloom_types::{CatalogueDigest, EpochId, NetworkId, ProviderId, SecretString, TokenCount};
@@ -131,7 +132,7 @@ pub struct About {
 }
 
 impl Serving {
-    pub fn ring(&self) -> std::sync::MutexGuard<'_, EpochRing> {
+    pub fn ring(&self) -> MutexGuard<'_, EpochRing> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -141,22 +142,53 @@ impl Serving {
     }
 }
 
-/// The join token, until the coordinator knows this identity; then nobody needs it any more, and it is erased.
-#[derive(Clone)]
-pub struct JoinToken(Arc<Mutex<Option<SecretString>>>);
+/// What ends when the coordinator has taken this provider in: nobody needs the join token any more, and it is erased; and of
+/// a rotated key the other one is destroyed.
+#[derive(Clone, Default)]
+pub struct Admission(Arc<Mutex<Pending>>);
 
-impl JoinToken {
-    fn new(token: Option<SecretString>) -> Self {
-        Self(Arc::new(Mutex::new(token)))
+#[derive(Default)]
+struct Pending {
+    join_token: Option<SecretString>,
+    /// The folder and the homes of two keys, of which one is to go, and what holds the folder.
+    unsettled: Option<(PathBuf, KeyConfig, Arc<ReceiptOutbox>)>,
+    board: Option<Arc<Board>>,
+}
+
+impl Admission {
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn to_send(&self) -> Option<SecretString> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn token_to_send(&self) -> Option<SecretString> {
+        self.pending().join_token.clone()
     }
 
-    /// The coordinator took this provider in.
+    /// The coordinator took this provider in, as the identity that it showed.
     pub fn accepted(&self) {
-        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let (unsettled, board) = {
+            let mut pending = self.pending();
+            drop(pending.join_token.take());
+            (pending.unsettled.take(), pending.board.clone())
+        };
+        let Some((data, keys, held)) = unsettled else { return };
+        let again = self.clone();
+        // A TPM takes a second for that.
+        tokio::task::spawn_blocking(move || match settle(&data, &keys) {
+            Ok(()) => {
+                drop(held);
+                tracing::info!(
+                    "the coordinator accepted this identity: the other key of the rotation is kept no longer"
+                );
+                if let Some(board) = board {
+                    board.settled();
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the other key of a rotation cannot be destroyed now: {}", error.next_step());
+                again.pending().unsettled = Some((data, keys, held));
+            }
+        });
     }
 }
 
@@ -166,7 +198,7 @@ pub struct Agent {
     outbox: Arc<ReceiptOutbox>,
     pin: Pin,
     shelf: Arc<Shelf>,
-    join_token: JoinToken,
+    admission: Admission,
     endpoint: String,
     about: Arc<About>,
     board: Option<Arc<Board>>,
@@ -218,7 +250,7 @@ impl Agent {
             outbox: Arc::new(outbox),
             pin,
             shelf,
-            join_token: JoinToken::new(join_token),
+            admission: Admission(Arc::new(Mutex::new(Pending { join_token, ..Pending::default() }))),
             endpoint,
             about: Arc::default(),
             board: None,
@@ -235,7 +267,16 @@ impl Agent {
 
     /// Shows its owner there how it stands.
     pub fn shown_on(mut self, board: Board) -> Self {
-        self.board = Some(Arc::new(board));
+        let board = Arc::new(board);
+        self.admission.pending().board = Some(Arc::clone(&board));
+        self.board = Some(board);
+        self
+    }
+
+    /// Has the other key of a rotation in this folder destroyed once the coordinator has accepted this identity.
+    pub fn settling(self, unsettled: Option<(PathBuf, KeyConfig)>) -> Self {
+        let unsettled = unsettled.map(|(data, keys)| (data, keys, Arc::clone(&self.outbox)));
+        self.admission.pending().unsettled = unsettled;
         self
     }
 
@@ -335,8 +376,8 @@ impl Agent {
         }
         let presenting = Presenting::new(receipts, limits::RECEIPTS_PER_FRAME_MAX);
         let (signatory, next_row) = (Arc::clone(&self.signatory), Arc::clone(&self.next_row));
-        let token = self.join_token.clone();
-        Ok(Link::new(socket, serving, (signatory, stated), welcome.connection, next_row, presenting, token))
+        let admission = self.admission.clone();
+        Ok(Link::new(socket, serving, (signatory, stated), welcome.connection, next_row, presenting, admission))
     }
 
     /// Checks the pin and the proof, finds this provider's models in the catalogue, and keeps or makes the epochs.
@@ -432,7 +473,7 @@ impl Agent {
         let hello = Hello {
             statement: bytes,
             proof,
-            join_token: self.join_token.to_send(),
+            join_token: self.admission.token_to_send(),
             models: loads(serving).into(),
             capabilities: Vec::new().into(),
             epoch_proof: ChallengeProof { digest }.sign(&*receipt_key)?,

@@ -33,7 +33,7 @@ use std::time::Duration;
 use darkbloom_engine::ExecuteError;
 pub use darkbloom_keys as keys;
 pub use darkbloom_keys::{Home, KeyConfig};
-use darkbloom_keys::{Identity, IdentityError, IdentityKey as _, successions};
+use darkbloom_keys::{Identity, IdentityError, IdentityKey as _, successions, unsettled};
 use darkbloom_store::{OpenStoreError, ReceiptOutbox};
 use darkbloom_types::{Millis, NetworkId, ProviderId, SecretString};
 use tokio::sync::watch;
@@ -54,7 +54,7 @@ pub use crate::local::{Local, LocalConfig, Said, local_key};
 pub use crate::model::{
     AdapterFile, CheckedModel, LoadError, LoadWatch, LoadedModel, ModelConfig, ModelOptions, weights_of_file,
 };
-pub use crate::owner::{Rotated, delete_key, rotate_key};
+pub use crate::owner::{Rotated, delete_key, go_back_key, rotate_key};
 
 /// The file of receipts that were not acknowledged yet, in a provider's folder. Whoever has it open has the folder.
 const OUTBOX_FILE: &str = "receipts.sqlite";
@@ -262,11 +262,12 @@ impl Provider {
                 );
             }
             let successions = successions(&data, &identity.public_point())?;
+            let unsettled = unsettled(&data)?;
             let pin = agent::Pin::load(config.network, data.join("coordinator.pin"))?;
             let platform = Platform::look(&sources, identity.tpm().is_some())?;
-            Ok((identity, platform, passed, successions, outbox, pin, evidence::program()))
+            Ok((identity, platform, passed, (successions, unsettled), outbox, pin, evidence::program()))
         });
-        let (identity, platform, passed, successions, outbox, pin, program) =
+        let (identity, platform, passed, (successions, unsettled), outbox, pin, program) =
             own.await.expect("reading files does not panic")?;
         let id = ProviderId::of_public_key(&identity.public_point());
         let about = About {
@@ -280,6 +281,7 @@ impl Provider {
             Status {
                 provider: id.to_string(),
                 key_home: about.key_home.clone(),
+                key_unsettled: unsettled.is_some(),
                 passed_over: passed.iter().map(ToString::to_string).collect(),
                 hardening: about.hardening.clone(),
                 coordinator: config.coordinator.clone(),
@@ -298,6 +300,7 @@ impl Provider {
         let (stop, stopped) = watch::channel(false);
         let agent =
             agent::Agent::new(signatory, outbox, pin, shelf, join_token, endpoint).saying(about).shown_on(board);
+        let agent = agent.settling(unsettled.map(|_| (config.data, config.keys)));
         let task = tokio::spawn(agent.run(stopped));
         Ok(Self { id, stop, task })
     }

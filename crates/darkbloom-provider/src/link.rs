@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use crate::agent::{Broken, JoinToken, Serving, loads, statement};
+use crate::agent::{Admission, Broken, Serving, loads, statement};
 use crate::presenting::Presenting;
 use crate::pulse::Pulse;
 use crate::request::{self, Job};
@@ -125,7 +125,7 @@ pub struct Link {
     writer: JoinHandle<()>,
     pulse: Pulse,
     presenting: Presenting,
-    token: JoinToken,
+    admission: Admission,
     serving: Arc<Serving>,
     stating: Stating,
     connection: ConnectionId,
@@ -148,7 +148,7 @@ impl Link {
         connection: ConnectionId,
         next_row: Arc<AtomicU64>,
         presenting: Presenting,
-        token: JoinToken,
+        admission: Admission,
     ) -> Self {
         let (sink, incoming) = socket.split();
         let (out, queue) = mpsc::channel(OUTGOING_MAX);
@@ -162,7 +162,7 @@ impl Link {
             writer: tokio::spawn(write(sink, queue, asked)),
             pulse: Pulse::new(Instant::now()),
             presenting,
-            token,
+            admission,
             serving,
             stating,
             connection,
@@ -292,6 +292,8 @@ impl Link {
         match frame {
             CoordinatorFrame::Welcome(_) => Err(Broken::Protocol("a second welcome".to_owned())),
             CoordinatorFrame::Challenge(challenge) => {
+                // Nobody is asked who was not taken in.
+                self.admission.accepted();
                 self.challenge(&challenge);
                 Ok(())
             }
@@ -371,7 +373,7 @@ impl Link {
         }
         if notice.eligible {
             tracing::info!("eligible: the provider gets work");
-            self.token.accepted();
+            self.admission.accepted();
             return;
         }
         // A reason of the registry passes; after any other the coordinator closes the connection.

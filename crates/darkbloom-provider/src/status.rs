@@ -39,6 +39,9 @@ pub struct Status {
     pub provider: String,
     /// Where the identity key lives.
     pub key_home: String,
+    /// Whether a rotation of the key waits for the coordinator.
+    #[serde(default)]
+    pub key_unsettled: bool,
     /// Better homes in which no key could be made, and why.
     pub passed_over: Vec<String>,
     /// What the process does to keep others out of its memory.
@@ -94,6 +97,11 @@ impl Board {
                 at: clock::now().0,
             });
         });
+    }
+
+    /// A rotation waits for the coordinator no more.
+    pub fn settled(&self) {
+        self.change(|status| status.key_unsettled = false);
     }
 
     fn change(&self, change: impl FnOnce(&mut Status)) {

@@ -179,7 +179,7 @@ refusals! {
         "the provider sent no signed statement about itself", "update the provider";
     /// The word of an older identity is not taken for a newer one.
     SuccessionRefused = 37, "succession_refused", Final, 403,
-        "the coordinator does not let this identity take over from the older one", "where two machines were seen with the older key, ask the operator to trust it again; else move the file `successions` away and join with a token";
+        "the coordinator does not let this identity take over from the older one", "where two machines were seen with the older key, ask the operator to trust it again; else go back to it with `darkbloom key rotate --back`, or move the file `successions` away and join with a token";
 }
 
 /// The `type` of an error answer with this HTTP status, in OpenAI's words: whose it is, and what kind of thing would help.

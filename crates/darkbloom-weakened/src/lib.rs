@@ -107,6 +107,7 @@ pub const CHECKS: &[&str] = &[
     "challenge_missed",
     "succession_revoked",
     "key_file_mode",
+    "key_file_sealed",
     "tpm_record",
     "tpm_template_policy",
     "process_not_dumpable",

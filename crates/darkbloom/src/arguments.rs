@@ -372,7 +372,8 @@ pub enum KeyAction {
     Show(KeyPlace),
     /// Sign with it, and see that the signature verifies.
     Test(KeyPlace),
-    /// Make a new key, have this one sign that it takes over, and remove this one. The provider must not run meanwhile.
+    /// Make a new key and have this one sign that it takes over. This one is removed once the coordinator has accepted the new
+    /// one. The provider must not run meanwhile.
     Rotate {
         /// Where.
         #[command(flatten)]
@@ -380,6 +381,9 @@ pub enum KeyAction {
         /// Where the new key is made; by default where the old one is.
         #[arg(long, value_name = "secure_enclave|tpm|software")]
         to: Option<Home>,
+        /// Go back to the key from before, as long as the coordinator has not accepted the new one.
+        #[arg(long, conflicts_with = "to")]
+        back: bool,
     },
     /// Remove it, from the TPM or the keychain too. The next start makes a new identity.
     Delete {
@@ -418,6 +422,10 @@ pub struct KeyOptions {
     /// Registers that a new key in the TPM is bound to: it signs only while they have the values that they have then.
     #[arg(long, value_name = "PCR", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(..24))]
     pub key_pcrs: Vec<u32>,
+    /// A file whose bytes, 16 to 4,096 of them, encrypt a key in a file: a credential of systemd, a Kubernetes secret, or one on
+    /// a volume that is not always there. A key that lies in the open is encrypted by the next start.
+    #[arg(long, value_name = "FILE")]
+    pub key_secret: Option<PathBuf>,
     /// For development only: the keychain access group of a program that another team signed, whose keys no release can use.
     #[arg(long, value_name = "GROUP")]
     pub enclave_access_group: Option<AccessGroup>,

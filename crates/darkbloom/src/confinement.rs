@@ -42,7 +42,7 @@ pub fn of_provider(options: &Start, settings: &ProviderSettings) -> Result<Repor
     let keys = key_config(options.keys.clone(), settings)?;
     let EvidenceConfig { tpm_log, tsm, snp_certificates, tdx_collateral } =
         evidence_config(options.evidence.clone(), settings)?;
-    read.extend(snp_certificates.into_iter().chain([tpm_log]));
+    read.extend(snp_certificates.into_iter().chain([tpm_log]).chain(keys.secret));
     connect.extend(tdx_collateral.port_or_known_default().filter(|_| tsm.is_dir()));
     // It says what it is.
     read.extend(std::env::current_exe().ok());

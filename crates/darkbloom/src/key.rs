@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use darkbloom_provider::keys::{Availability, Check, Home, Identity, IdentityKey as _, KeyConfig, availability};
-use darkbloom_provider::{Rotated, StartError, delete_key, rotate_key};
+use darkbloom_provider::keys::{
+    Availability, Check, Home, Identity, IdentityKey as _, KeyConfig, Unsettled, availability, unsettled,
+};
+use darkbloom_provider::{Rotated, StartError, delete_key, go_back_key, rotate_key};
 use darkbloom_types::ProviderId;
 use serde_json::{Value, json};
 
@@ -17,7 +19,10 @@ pub fn run(options: Key, settings: ProviderSettings) -> Result<(), Failure> {
     match options.action {
         KeyAction::Show(place) => show(&Place::of(place, settings)?),
         KeyAction::Test(place) => test(&Place::of(place, settings)?),
-        KeyAction::Rotate { place, to } => replace(&Place::of(place, settings)?, to),
+        KeyAction::Rotate { place, to, back } => {
+            let place = Place::of(place, settings)?;
+            if back { go_back(&place) } else { replace(&place, to) }
+        }
         KeyAction::Delete { place, yes } => forget(&Place::of(place, settings)?, yes),
     }
 }
@@ -53,11 +58,15 @@ fn show(place: &Place) -> Result<(), Failure> {
     let identity = place.identity()?;
     let point = identity.public_point();
     let id = ProviderId::of_public_key(&point);
+    let other = unsettled(&place.data).map_err(|error| Failure::new(error.to_string(), error.next_step()))?;
     let bound = identity.tpm().map_or(&[][..], |key| key.bound_to());
     if place.json {
         let shown = json!({
             "provider": id, "home": identity.home().name(), "public_key": hex::encode(point), "key_pcrs": bound,
-            "data": place.data,
+            "data": place.data, "other_key": other.map(|other| match other {
+                Unsettled::Older => "older",
+                Unsettled::Newer => "newer",
+            }),
         });
         return say(shown.to_string());
     }
@@ -67,6 +76,15 @@ fn show(place: &Place) -> Result<(), Failure> {
     if !bound.is_empty() {
         let bound: Vec<_> = bound.iter().map(u32::to_string).collect();
         say(format!("registers   signs only while {} have the values of when it was made", bound.join(", ")))?;
+    }
+    match other {
+        Some(Unsettled::Older) => say(
+            "before      the older key is kept until the coordinator has accepted this one; `darkbloom key rotate --back` goes back to it",
+        )?,
+        Some(Unsettled::Newer) => say(
+            "after       a newer key is kept until the coordinator has accepted this one; `darkbloom key rotate` goes on to it",
+        )?,
+        None => {}
     }
     say(format!("data        {}", place.data.display()))
 }
@@ -93,13 +111,25 @@ fn replace(place: &Place, to: Option<Home>) -> Result<(), Failure> {
     }
     say(format!("provider    {id}"))?;
     say(format!("home        {}", identity.home().describe()))?;
-    say(format!("took over   from {before}, whose key is gone"))?;
+    say(format!("took over   from {before}, whose key stays until the coordinator has accepted this one"))?;
     say(
         "The coordinator learns it when `darkbloom start` connects next, without a join token. Consumers' pins of the old identity",
     )?;
     say(
         "hold for this one and the next three. It refuses a key that two machines were seen with: its operator has to trust that first.",
     )
+}
+
+fn go_back(place: &Place) -> Result<(), Failure> {
+    let Rotated { before, identity } = go_back_key(&place.data, &place.config).map_err(failed)?;
+    let id = ProviderId::of_public_key(&identity.public_point());
+    if place.json {
+        return say(json!({"provider": id, "before": before, "home": identity.home().name()}).to_string());
+    }
+    say(format!("provider    {id}"))?;
+    say(format!("home        {}", identity.home().describe()))?;
+    say(format!("went back   from {before}, whose key stays until the coordinator has accepted this one"))?;
+    say("Where the coordinator had accepted that one already, it refuses this one: go on with `darkbloom key rotate`.")
 }
 
 fn forget(place: &Place, yes: bool) -> Result<(), Failure> {

@@ -120,6 +120,7 @@ pub fn key_config(options: KeyOptions, settings: &ProviderSettings) -> Result<Ke
     if let Some(tpm) = options.tpm.or_else(|| settings.tpm.clone()) {
         config.tpm = tpm;
     }
+    config.secret = options.key_secret.or_else(|| settings.key_secret.clone());
     if let Some(group) = options.enclave_access_group {
         config.enclave = Enclave::of_this_machine(group);
     }

@@ -98,6 +98,8 @@ pub struct ProviderSettings {
     pub tpm: Option<PathBuf>,
     /// Registers that a new key in the TPM is bound to.
     pub key_pcrs: Option<Vec<u32>>,
+    /// A file whose bytes encrypt a key in a file.
+    pub key_secret: Option<PathBuf>,
     /// The firmware's log.
     pub tpm_log: Option<PathBuf>,
     /// The kernel's folder for reports of an encrypted machine.
@@ -259,6 +261,7 @@ const KEYS: [&str; 35] = [
     "key_homes",
     "tpm",
     "key_pcrs",
+    "key_secret",
     "tpm_log",
     "tsm",
     "snp_certificates",

@@ -52,6 +52,9 @@ fn lines(status: &Status, running: bool) -> Vec<String> {
             if status.hardening.is_empty() { "none".to_owned() } else { status.hardening.join(", ") }
         ),
     ];
+    if status.key_unsettled {
+        lines.push("rotation     not accepted by the coordinator yet: the other key is kept until it is".to_owned());
+    }
     lines.extend(status.passed_over.iter().map(|why| format!("passed over  {why}")));
     if !running {
         lines.push("process      not running; what follows is from when it last ran".to_owned());

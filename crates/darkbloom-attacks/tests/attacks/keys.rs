@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use darkbloom_attacks::attacks;
-use darkbloom_keys::{SoftwareKey, TpmKey};
+use darkbloom_keys::{KeySecret, SoftwareKey, TpmKey};
 
 use crate::swtpm::Swtpm;
 
@@ -24,6 +24,26 @@ attacks! {
         SoftwareKey::load_or_create(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         SoftwareKey::load_or_create(&path).is_ok()
+    };
+    attack_a_copied_key_file_is_used_without_its_secret against "key_file_sealed": || {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, copy, secret) =
+            (folder.path().join("identity.key"), folder.path().join("copy"), folder.path().join("secret"));
+        fs::write(&secret, [7; 32]).unwrap();
+        // One that is made with a secret, and one that lay in the open before.
+        for before in [false, true] {
+            if before {
+                SoftwareKey::load_or_create(&path).unwrap();
+            }
+            let own = KeySecret::read(&secret).unwrap();
+            SoftwareKey::load_or_create_sealed(&path, Some(&own)).unwrap();
+            fs::copy(&path, &copy).unwrap();
+            fs::remove_file(&path).unwrap();
+            if SoftwareKey::load_or_create(&copy).is_err() {
+                return false;
+            }
+        }
+        true
     };
     attack_a_tpms_record_is_carried_to_another_machine against "tpm_record": || {
         let (own, other) = (Swtpm::start("a"), Swtpm::start("b"));

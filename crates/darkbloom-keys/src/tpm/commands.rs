@@ -3,11 +3,10 @@
 use tpm2_protocol::basic::{TpmHandle, TpmInt32, TpmUint16, TpmUint32};
 use tpm2_protocol::data::{
     Tpm2bAuth, Tpm2bData, Tpm2bDigest, Tpm2bEccParameter, Tpm2bEncryptedSecret, Tpm2bIdObject, Tpm2bNonce, Tpm2bPublic,
-    Tpm2bPublicKeyRsa, Tpm2bSensitiveCreate, TpmAlgId, TpmCap, TpmEccCurve, TpmRh, TpmSe, TpmSt, TpmaObject,
-    TpmaSession, TpmlPcrSelection, TpmsAuthCommand, TpmsEccParms, TpmsEccPoint, TpmsPcrSelect, TpmsPcrSelection,
-    TpmsRsaParms, TpmsSchemeHash, TpmtEccScheme, TpmtKdfScheme, TpmtPublic, TpmtRsaScheme, TpmtSigScheme,
-    TpmtSignature, TpmtSymDefObject, TpmtTkHashcheck, TpmuAsymScheme, TpmuCapabilities, TpmuPublicId, TpmuPublicParms,
-    TpmuSignature, TpmuSymKeyBits, TpmuSymMode,
+    Tpm2bSensitiveCreate, TpmAlgId, TpmCap, TpmEccCurve, TpmRh, TpmSe, TpmSt, TpmaObject, TpmaSession,
+    TpmlPcrSelection, TpmsAuthCommand, TpmsEccParms, TpmsEccPoint, TpmsPcrSelect, TpmsPcrSelection, TpmsSchemeHash,
+    TpmtEccScheme, TpmtKdfScheme, TpmtPublic, TpmtSigScheme, TpmtSignature, TpmtSymDefObject, TpmtTkHashcheck,
+    TpmuAsymScheme, TpmuCapabilities, TpmuPublicId, TpmuPublicParms, TpmuSignature,
 };
 use tpm2_protocol::frame::{
     TpmActivateCredentialCommand, TpmActivateCredentialResponse, TpmCertifyCommand, TpmCertifyResponse,
@@ -29,18 +28,11 @@ const NV_CHUNK: u16 = 512;
 const NV_BYTES_MAX: u16 = 4_096;
 /// Registers that one read asks for: more do not fit into an answer.
 const PCRS_PER_READ: usize = 8;
-/// The policy of an endorsement key as its makers set it: whoever may use the endorsement hierarchy may use the key
-/// (EK Credential Profile 2.5, annex B.3).
-const ENDORSEMENT_POLICY: [u8; 32] = [
-    0x83, 0x71, 0x97, 0x67, 0x44, 0x84, 0xb3, 0xf8, 0x1a, 0x90, 0xcc, 0x8d, 0x46, 0xa5, 0xd7, 0x24, 0xfd, 0x52, 0xd7,
-    0x6e, 0x06, 0x52, 0x0b, 0x64, 0xf2, 0xa1, 0xda, 0x1b, 0x33, 0x14, 0x69, 0xaa,
-];
-
 /// A loaded object, session or hierarchy.
 pub type Handle = u32;
 
 /// What the library's types hold always has room for what is put there: sizes are fixed by the algorithms.
-const FITS: &str = "a value of a fixed size fits into its field";
+pub const FITS: &str = "a value of a fixed size fits into its field";
 
 /// A structure that a TPM made and signed.
 pub struct Attested {
@@ -142,36 +134,6 @@ pub fn signing_template(salt: &[u8; 32], restricted: bool, policy: Option<&[u8; 
                 .map_or_else(Tpm2bDigest::default, |policy| Tpm2bDigest::try_from(&policy[..]).expect(FITS)),
             parameters: TpmuPublicParms::Ecc(parameters),
             unique: TpmuPublicId::Ecc(unique),
-        },
-    }
-}
-
-/// The endorsement key that makers write certificates for: RSA with 2,048 bits (EK Credential Profile 2.5, template L-1).
-pub fn endorsement_template() -> Tpm2bPublic {
-    let symmetric = TpmtSymDefObject {
-        algorithm: TpmAlgId::Aes,
-        key_bits: TpmuSymKeyBits::Aes(TpmUint16::new(128)),
-        mode: TpmuSymMode::Aes(TpmAlgId::Cfb),
-    };
-    let parameters = TpmsRsaParms {
-        symmetric,
-        scheme: TpmtRsaScheme::default(),
-        key_bits: TpmUint16::new(2_048),
-        exponent: TpmUint32::new(0),
-    };
-    Tpm2bPublic {
-        inner: TpmtPublic {
-            object_type: TpmAlgId::Rsa,
-            name_alg: TpmAlgId::Sha256,
-            object_attributes: TpmaObject::FIXED_TPM
-                | TpmaObject::FIXED_PARENT
-                | TpmaObject::SENSITIVE_DATA_ORIGIN
-                | TpmaObject::ADMIN_WITH_POLICY
-                | TpmaObject::RESTRICTED
-                | TpmaObject::DECRYPT,
-            auth_policy: Tpm2bDigest::try_from(&ENDORSEMENT_POLICY[..]).expect(FITS),
-            parameters: TpmuPublicParms::Rsa(parameters),
-            unique: TpmuPublicId::Rsa(Tpm2bPublicKeyRsa::try_from(&[0; 256][..]).expect(FITS)),
         },
     }
 }
@@ -437,7 +399,8 @@ impl Device {
         Ok(Some(contents))
     }
 
-    /// Opens a credential: only the TPM that holds both keys can.
+    /// Opens a credential: only the TPM that holds both keys can. The endorsement key is used by the endorsement hierarchy's
+    /// policy, or with its own empty password.
     ///
     /// # Errors
     /// [`TpmError`].
@@ -445,6 +408,7 @@ impl Device {
         &mut self,
         attestation: Handle,
         endorsement: Handle,
+        by_policy: bool,
         credential: &[u8],
         seed: &[u8],
     ) -> Result<Vec<u8>, TpmError> {
@@ -457,6 +421,11 @@ impl Device {
             credential_blob: Tpm2bIdObject::try_from(credential).map_err(too_long)?,
             secret: Tpm2bEncryptedSecret::try_from(seed).map_err(too_long)?,
         };
+        if !by_policy {
+            let answer: TpmActivateCredentialResponse =
+                self.run("TPM2_ActivateCredential", &command, &[password(), password()])?;
+            return Ok(answer.cert_info.to_vec());
+        }
         self.with_session(TpmSe::Policy, |device, policy| {
             let secret = TpmPolicySecretCommand {
                 handles: [rh(TpmRh::Endorsement), TpmHandle::new(policy)],

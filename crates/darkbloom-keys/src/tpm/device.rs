@@ -14,6 +14,10 @@ use tpm2_protocol::frame::{TpmFrame, TpmHeader, TpmResponse, TpmUnmarshalBody, t
 
 /// How long an answer over a socket may take. A small TPM makes an RSA key in a minute; the kernel's device has its own limits.
 const ANSWER_WAIT: Duration = Duration::from_secs(120);
+/// How often a command is given again that a TPM could not start, and after how long. One that notes first that a key is used
+/// which locks itself after wrong passwords says so once.
+const RETRIES_MAX: u32 = 5;
+const RETRY_WAIT: Duration = Duration::from_millis(20);
 /// A response's head: tag, length, code.
 const HEAD_BYTES: usize = 10;
 
@@ -95,6 +99,8 @@ pub mod code {
     pub const HANDLE: u32 = 0x8b;
     /// An authorization is wrong, with and without consequences for the lockout.
     pub const AUTHORIZATION: [u32; 2] = [0x8e, 0xa2];
+    /// It could not start the command, which may be given again.
+    pub const RETRY: u32 = 0x922;
     /// Locked out.
     pub const LOCKOUT: u32 = 0x921;
     /// No room for another persistent object.
@@ -159,14 +165,21 @@ impl Device {
         let tag = if auth.is_empty() { TpmSt::NoSessions } else { TpmSt::Sessions };
         tpm_marshal_command(command, tag, auth, &mut writer).map_err(malformed)?;
         let length = writer.len();
-        let answer = self.transmit(name, &buffer[..length])?;
-        let response = TpmResponse::cast(&answer).map_err(malformed)?;
-        // Read from the bytes: makers have codes of their own.
-        let code = u32::from_be_bytes([answer[6], answer[7], answer[8], answer[9]]);
-        if code != 0 {
-            return Err(TpmError::Refused { command: name, code });
+        let mut retries = 0;
+        loop {
+            let answer = self.transmit(name, &buffer[..length])?;
+            let response = TpmResponse::cast(&answer).map_err(malformed)?;
+            // Read from the bytes: makers have codes of their own.
+            let code = u32::from_be_bytes([answer[6], answer[7], answer[8], answer[9]]);
+            if code == code::RETRY && retries < RETRIES_MAX {
+                retries += 1;
+                std::thread::sleep(RETRY_WAIT);
+            } else if code != 0 {
+                return Err(TpmError::Refused { command: name, code });
+            } else {
+                return response.unmarshal().map_err(malformed);
+            }
         }
-        response.unmarshal().map_err(malformed)
     }
 
     fn transmit(&mut self, name: &'static str, command: &[u8]) -> Result<Vec<u8>, TpmError> {

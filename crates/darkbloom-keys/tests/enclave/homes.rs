@@ -123,6 +123,9 @@ fn a_crash_while_a_key_is_made_loses_nothing_and_leaves_no_orphan() {
     // It was not made yet.
     mac.erase();
     fs::write(&record, format!("{begun}key none\n")).unwrap();
+    let made = mac.made();
+    assert!(Identity::existing(folder.path(), &config).unwrap().is_none());
+    assert_eq!((mac.made(), mac.kept()), (made, 0), "who only looks makes none");
     let again = opened(folder.path(), &config);
     assert_ne!(again, point);
     assert_eq!((opened(folder.path(), &config), mac.kept()), (again, 1));

@@ -7,6 +7,8 @@ mod rotation;
 #[path = "../../../darkbloom-enclave/tests/machine/simulator.rs"]
 #[allow(dead_code, reason = "what only its own tests ask it")]
 mod simulator;
+#[path = "../shared/steps.rs"]
+mod steps;
 
 use std::fs;
 use std::path::Path;

@@ -6,12 +6,13 @@ use std::path::Path;
 use darkbloom_enclave::{Item, Keychain as _, PREVIOUS_LABEL};
 use darkbloom_keys::{
     ACCESS_GROUP, EnclaveKey, Home, Identity, IdentityError, IdentityKey as _, KeyConfig, KeyHome, SoftwareKey, delete,
-    rotate, successions,
+    rotate, settle, successions,
 };
 use darkbloom_types::UnixMillis;
 use darkbloom_wire::Succession;
 
 use crate::simulator::Mac;
+use crate::steps::{Keys, every_step};
 use crate::{files, released};
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -35,6 +36,7 @@ fn a_key_moves_into_an_enclave_within_it_and_out_and_leaves_no_orphan() {
     for (home, kept, file) in [enclave, enclave, software] {
         let new = rotate(folder.path(), &both, home, NOW).unwrap();
         new.test().unwrap();
+        settle(folder.path(), &both).unwrap();
         assert_eq!(new.home() == KeyHome::SecureEnclave, home == Home::SecureEnclave);
         assert_eq!((mac.kept(), files(folder.path())), (kept, vec![file.to_owned(), "successions".to_owned()]));
         known.push(new.public_point());
@@ -64,11 +66,20 @@ fn a_rotation_that_a_crash_cut_short_is_finished_or_taken_back() {
             fs::write(folder.path().join("successions"), format!("{}\n", hex::encode(word))).unwrap();
         }
         let seen = Identity::existing(folder.path(), &config).unwrap().unwrap().public_point();
-        assert_eq!((opened(folder.path(), &config), mac.kept()), (seen, 1));
+        assert_eq!((opened(folder.path(), &config), mac.kept()), (seen, 2));
         assert_eq!(seen, if spoken { new } else { old });
+        settle(folder.path(), &config).unwrap();
+        assert_eq!((opened(folder.path(), &config), mac.kept()), (seen, 1));
         assert_eq!(files(folder.path())[0], "identity.enclave");
         assert_eq!(files(folder.path()).len(), 1 + usize::from(spoken));
     }
+}
+
+#[test]
+fn a_crash_between_any_two_steps_loses_no_key_and_leaves_none() {
+    let mac = Mac::default();
+    let config = KeyConfig { homes: vec![Home::SecureEnclave], ..released(&mac) };
+    every_step(&Keys { home: Home::SecureEnclave, config: &config, count: &|| mac.kept(), each: 1 });
 }
 
 #[test]
@@ -78,13 +89,14 @@ fn a_keychain_that_is_locked_does_not_shut_out_an_identity_that_left_it() {
     opened(folder.path(), &config);
     let record = folder.path().join("identity.enclave");
     let kept = fs::read(&record).unwrap();
-    let old = folder.path().join("identity.old.enclave");
+    let old = folder.path().join("identity.gone.enclave");
     let new = SoftwareKey::load_or_create(&folder.path().join("identity.next.key")).unwrap().public_point();
     let identity = Identity::existing(folder.path(), &config).unwrap().unwrap();
     let word = Succession { old: identity.public_point(), new, at: NOW }.sign(&identity).unwrap();
     fs::write(folder.path().join("successions"), format!("{}\n", hex::encode(word))).unwrap();
     mac.set(|faults| faults.locked = true);
     assert_eq!(opened(folder.path(), &config), new);
+    settle(folder.path(), &config).unwrap();
     assert_eq!(fs::read(&old).unwrap(), kept, "it is known still what is to be destroyed");
     assert!(delete(folder.path(), &config).is_err());
     assert_eq!((opened(folder.path(), &config), mac.kept()), (new, 1));
@@ -114,5 +126,6 @@ fn a_rotation_that_fails_leaves_the_identity() {
     assert!(rotate(folder.path(), &config, Home::SecureEnclave, NOW).is_err());
     mac.set(|faults| faults.create = None);
     assert_eq!((opened(folder.path(), &config), mac.kept()), (old, 1));
+    settle(folder.path(), &config).unwrap();
     assert_eq!(files(folder.path()), ["identity.enclave"]);
 }

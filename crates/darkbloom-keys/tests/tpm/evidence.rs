@@ -4,7 +4,7 @@ use darkbloom_attest::{
     ActivationError, ActivationReply, Activator, ActivatorKind, ChainError, HardwareTrust, Roots, TpmEvidenceError,
     read_pem, verify_tpm,
 };
-use darkbloom_keys::{IdentityKey as _, SoftwareKey, TpmAttestation, TpmKey};
+use darkbloom_keys::{IdentityKey as _, SoftwareKey, TpmAttestation, TpmKey, TpmKeyError};
 use darkbloom_types::{Digest, Millis, UnixMillis};
 use darkbloom_wire::{ActivationAnswer, ActivationRequest, TpmEvidence};
 use getrandom::SysRng;
@@ -38,6 +38,21 @@ impl Machine {
         let (key, _) = TpmKey::load_or_create(&tpm.path(), &folder.path().join("identity.tpm"), &[]).unwrap();
         let activator = Activator::new(roots(maker), &mut UnwrapErr(SysRng));
         Self { tpm, _folder: folder, key, activator, signer: SoftwareKey::in_memory().unwrap() }
+    }
+
+    /// One whose maker certified a key on a curve alone.
+    fn on_curve(curve: Curve) -> Self {
+        let machine = Self::new("a");
+        assert!(machine.tpm.tpm2("nvundefine", &["-C", "p", "0x01c00002"]).0);
+        match curve {
+            // What makes TPMs for tests certifies this kind too.
+            Curve::P384 => {}
+            Curve::P256 => {
+                assert!(machine.tpm.tpm2("nvundefine", &["-C", "p", "0x01c00016"]).0);
+                machine.tpm.certify_p256("a");
+            }
+        }
+        machine
     }
 
     fn request(&self) -> ActivationRequest {
@@ -92,6 +107,13 @@ impl Machine {
         let trust = self.trust(ActivatorKind::Independent);
         verify_tpm(&evidence.encode(), &self.key.public_point(), nonce, &trust, now()).map(|found| found.activator)
     }
+}
+
+/// A curve of endorsement keys.
+#[derive(Clone, Copy, Debug)]
+enum Curve {
+    P256,
+    P384,
 }
 
 fn nonce(byte: u8) -> Digest {
@@ -235,6 +257,62 @@ fn a_credential_opens_only_where_both_keys_are() {
         assert!(other.key.activate(&challenge.credential, &challenge.seed).is_err(), "{maker}");
     }
     assert!(machine.key.activate(&challenge.credential, &challenge.seed).is_ok());
+}
+
+#[test]
+fn a_tpm_whose_maker_certified_a_key_on_a_curve_is_believed_too() {
+    for curve in [Curve::P256, Curve::P384] {
+        let machine = Machine::on_curve(curve);
+        let evidence = machine.evidence(&nonce(1));
+        assert_eq!(machine.verify(&evidence, &nonce(1)), Ok(ActivatorKind::Independent), "{curve:?}");
+        // An activator asks with another ephemeral key each time, and each question opens.
+        for _ in 0..8 {
+            assert!(machine.activated().len() > 100, "{curve:?}");
+        }
+        let (worked, transient) = machine.tpm.tpm2("getcap", &["handles-transient"]);
+        assert!(worked && transient.trim().is_empty(), "nothing stays loaded: {transient}");
+        let ActivationReply::Challenge(challenge) = machine.reply(&machine.request(), now()).unwrap() else {
+            panic!("no question")
+        };
+        let opens = |credential: &[u8], seed: &[u8]| machine.key.activate(credential, seed).is_ok();
+        assert!(opens(&challenge.credential, &challenge.seed));
+        for at in 0..challenge.seed.len() {
+            let mut seed = challenge.seed.clone();
+            seed[at] ^= 1;
+            assert!(!opens(&challenge.credential, &seed), "{curve:?} seed {at}");
+        }
+        for at in 0..challenge.credential.len() {
+            let mut credential = challenge.credential.clone();
+            credential[at] ^= 1;
+            assert!(!opens(&credential, &challenge.seed), "{curve:?} credential {at}");
+        }
+        // The same endorsement key with another attestation key, another curve's, and another maker's TPM.
+        let other = match curve {
+            Curve::P256 => Curve::P384,
+            Curve::P384 => Curve::P256,
+        };
+        for other in [Machine::on_curve(curve), Machine::on_curve(other), Machine::new("a"), Machine::new("b")] {
+            assert!(other.key.activate(&challenge.credential, &challenge.seed).is_err(), "{curve:?}");
+        }
+    }
+}
+
+#[test]
+fn a_certificate_of_rsa_comes_before_those_of_curves_and_without_any_nothing_is_opened() {
+    let machine = Machine::new("a");
+    let certificate = || machine.key.endorsement().unwrap().map(|endorsement| endorsement.certificate);
+    let rsa = certificate().unwrap();
+    let ActivationReply::Challenge(challenge) = machine.reply(&machine.request(), now()).unwrap() else {
+        panic!("no question")
+    };
+    assert_eq!(challenge.seed.len(), 256, "encrypted with RSA");
+    assert!(machine.tpm.tpm2("nvundefine", &["-C", "p", "0x01c00002"]).0);
+    assert_ne!(certificate(), Some(rsa));
+    assert!(machine.key.activate(&challenge.credential, &challenge.seed).is_err(), "it was for the other key");
+    assert!(machine.tpm.tpm2("nvundefine", &["-C", "p", "0x01c00016"]).0);
+    assert_eq!(certificate(), None);
+    let none = machine.key.activate(&challenge.credential, &challenge.seed);
+    assert!(matches!(none, Err(TpmKeyError::NoEndorsement)), "{none:?}");
 }
 
 #[test]

@@ -1,9 +1,14 @@
 //! Where the keys are, and that nothing but "not found" makes new ones.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use darkbloom_keys::{IdentityKey as _, KeyHome, Origin, TpmError, TpmKey, TpmKeyError, delete_tpm_key};
+use darkbloom_keys::{
+    Check, Home, Identity, IdentityError, IdentityKey as _, KeyConfig, KeyHome, Origin, TpmError, TpmKey, TpmKeyError,
+    availability, delete_tpm_key,
+};
 use darkbloom_wire::{Domain, open_signed, sign};
 use tempfile::TempDir;
 
@@ -81,6 +86,112 @@ fn a_handle_that_another_program_took_is_left_to_it() {
     assert_eq!((origin, key.public_point()), (Origin::Restored, point));
     assert_eq!(load(&tpm, &record(&folder)).unwrap().1, Origin::Loaded, "the record names the new handle");
     assert_eq!(persistent(&tpm).len(), 3, "the other program's key is still there");
+}
+
+/// Has another program's key at the handle of the identity key.
+fn another_takes_the_handle(tpm: &Swtpm) {
+    let ours = persistent(tpm);
+    for handle in &ours {
+        assert!(tpm.tpm2("evictcontrol", &["-C", "o", "-c", handle]).0);
+    }
+    assert!(tpm.tpm2("createprimary", &["-C", "o", "-G", "ecc", "-c", "other.ctx"]).0);
+    assert!(tpm.tpm2("evictcontrol", &["-C", "o", "-c", "other.ctx", &ours[0]]).0);
+    assert!(tpm.tpm2("flushcontext", &["-t"]).0);
+}
+
+/// Reads one command or answer; nothing when the other side is done.
+fn message(from: &mut UnixStream) -> Option<Vec<u8>> {
+    let mut message = vec![0; 10];
+    from.read_exact(&mut message).ok()?;
+    let length = u32::from_be_bytes(message[2..6].try_into().unwrap()) as usize;
+    message.resize(length, 0);
+    from.read_exact(&mut message[10..]).ok()?;
+    Some(message)
+}
+
+/// A link to a TPM that breaks at the first command that makes a key persistent: before the TPM has it, or before its answer is
+/// back. What a program has written until then is what a crash leaves.
+fn breaking_link(tpm: &Swtpm, folder: &TempDir, is_done: bool) -> PathBuf {
+    /// `TPM2_EvictControl` (part 2, section 6.5.2).
+    const EVICT_CONTROL: [u8; 4] = 0x120_u32.to_be_bytes();
+    let path = folder.path().join("link");
+    let _ = fs::remove_file(&path);
+    let (listener, behind) = (UnixListener::bind(&path).unwrap(), tpm.path());
+    std::thread::spawn(move || {
+        let (mut program, _) = listener.accept().unwrap();
+        let mut tpm = UnixStream::connect(behind).unwrap();
+        while let Some(command) = message(&mut program) {
+            let breaks = command[6..10] == EVICT_CONTROL;
+            if breaks && !is_done {
+                return;
+            }
+            tpm.write_all(&command).unwrap();
+            let answer = message(&mut tpm).unwrap();
+            if breaks {
+                return;
+            }
+            program.write_all(&answer).unwrap();
+        }
+    });
+    path
+}
+
+#[test]
+fn a_crash_while_a_key_gets_another_handle_leaves_no_copy() {
+    for is_done in [false, true] {
+        let (tpm, folder) = (Swtpm::start("a"), tempfile::tempdir().unwrap());
+        let point = load(&tpm, &record(&folder)).unwrap().0.public_point();
+        another_takes_the_handle(&tpm);
+        let link = breaking_link(&tpm, &folder, is_done);
+        assert!(TpmKey::load_or_create(&link, &record(&folder), &[]).is_err(), "the link breaks");
+        assert_eq!(persistent(&tpm).len(), if is_done { 2 } else { 1 });
+        let (key, origin) = load(&tpm, &record(&folder)).unwrap();
+        assert_eq!((origin, key.public_point()), (Origin::Restored, point));
+        assert_eq!(persistent(&tpm).len(), 3, "the other program's key, and one of each of ours");
+        delete_tpm_key(&tpm.path(), &record(&folder)).unwrap();
+        assert_eq!(persistent(&tpm).len(), 1, "the other program's key");
+    }
+}
+
+#[test]
+fn a_key_that_the_record_does_not_know_to_be_there_is_found_and_not_copied() {
+    let (tpm, folder) = (Swtpm::start("a"), tempfile::tempdir().unwrap());
+    let point = load(&tpm, &record(&folder)).unwrap().0.public_point();
+    let before = fs::read(record(&folder)).unwrap();
+    another_takes_the_handle(&tpm);
+    load(&tpm, &record(&folder)).unwrap();
+    let after = fs::read(record(&folder)).unwrap();
+    assert_ne!(before, after, "the key has another handle");
+    // As a version left it that wrote its record afterwards.
+    fs::write(record(&folder), &before).unwrap();
+    assert_eq!(load(&tpm, &record(&folder)).unwrap().0.public_point(), point);
+    assert_eq!((fs::read(record(&folder)).unwrap(), persistent(&tpm).len()), (after, 3));
+    fs::write(record(&folder), &before).unwrap();
+    delete_tpm_key(&tpm.path(), &record(&folder)).unwrap();
+    assert_eq!(persistent(&tpm).len(), 1, "the other program's key");
+}
+
+#[test]
+fn who_only_looks_makes_no_key_and_none_persistent() {
+    let (tpm, folder) = (Swtpm::start("a"), tempfile::tempdir().unwrap());
+    let config = KeyConfig { homes: vec![Home::Tpm], tpm: tpm.path(), ..KeyConfig::default() };
+    assert!(Identity::existing(folder.path(), &config).unwrap().is_none());
+    let point = load(&tpm, &record(&folder)).unwrap().0.public_point();
+    assert_eq!(Identity::existing(folder.path(), &config).unwrap().unwrap().public_point(), point);
+    let kept = fs::read(record(&folder)).unwrap();
+    for handle in persistent(&tpm) {
+        assert!(tpm.tpm2("evictcontrol", &["-C", "o", "-c", &handle]).0);
+    }
+    let looked = Identity::existing(folder.path(), &config).map(drop);
+    assert!(matches!(&looked, Err(IdentityError::Tpm(TpmKeyError::NotThere { .. }))), "{looked:?}");
+    assert!(looked.unwrap_err().next_step().contains("`darkbloom start`"));
+    let Check::No { reason, .. } = availability(Home::Tpm, folder.path(), &config).usable else { panic!("it signs") };
+    assert!(reason.contains("are not at their handles"), "{reason}");
+    assert_eq!((persistent(&tpm).len(), fs::read(record(&folder)).unwrap()), (0, kept));
+    let other = Swtpm::start("b");
+    let there = TpmKey::look(&other.path(), &record(&folder)).map(drop);
+    assert!(matches!(there, Err(TpmKeyError::OtherTpm { .. })), "{there:?}");
+    assert_eq!(Identity::open(folder.path(), &config).unwrap().0.public_point(), point);
 }
 
 #[test]

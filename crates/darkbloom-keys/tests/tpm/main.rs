@@ -5,4 +5,6 @@ mod evidence;
 mod homes;
 mod keys;
 mod rotation;
+#[path = "../shared/steps.rs"]
+mod steps;
 mod swtpm;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::network::Network;
+use crate::support::network::{Network, Provider, ask};
 use crate::support::process::{Ended, command, run};
 use crate::swtpm::Swtpm;
 
@@ -43,6 +43,70 @@ fn a_software_key_is_shown_tested_and_deleted() {
         assert!(!data.join("identity.key").exists());
     }
     key("show", &data, &software).failed_saying(&["there is no identity in", "hint: `darkbloom start` makes one"]);
+}
+
+#[test]
+fn a_key_file_is_encrypted_by_the_first_start_with_a_secret_and_useless_without_it() {
+    let mut network = Network::start();
+    let (data, id) = (network.providers[0].data.clone(), network.providers[0].id.clone());
+    let file = data.join("identity.key");
+    assert!(network.providers[0].process.stop().success());
+    // Outside of its folder, as a system hands it to a service.
+    let secret = network.folder.path().join("secret");
+    fs::write(&secret, [9; 32]).unwrap();
+    let secret = secret.to_str().unwrap();
+    let start = |network: &mut Network, more: &[&str]| {
+        network.providers[0] = Provider::start_with(&network.coordinator, &data, None, &network.model, &|command| {
+            command.args(more);
+        });
+        network.coordinator.eligible(1);
+    };
+    start(&mut network, &["--key-secret", secret]);
+    assert_eq!(network.providers[0].id, id);
+    assert!(fs::read_to_string(&file).unwrap().starts_with("darkbloom-p256-sealed-v1 "));
+    assert_eq!(network.chat(&ask("What is 17 + 25?")).answer(), "42");
+    let status = run(command(&["status", "--json", "--data"]).arg(&data));
+    assert_eq!(json(&status)["key_home"], "software_file_sealed");
+    let mut verify = command(&["verify", "provider", &id, "--json", "--coordinator", &network.coordinator.url]);
+    let said = run(verify.args(["--coordinator-key", &network.coordinator.pin, "--tier-min", "none"]));
+    assert!(said.stdout.contains("software_file_sealed"), "{said:?}");
+    assert!(network.providers[0].process.stop().success());
+
+    let kept = fs::read(&file).unwrap();
+    let software = ["--key-home", "software"];
+    let sealed = ["--key-home", "software", "--key-secret", secret];
+    assert_eq!(json(&key("show", &data, &[&sealed[..], &["--json"]].concat()))["home"], "software_file_sealed");
+    assert!(key("test", &data, &sealed).stdout.contains("software key in an encrypted file"));
+    let doctor = |more: &[&str]| json(&run(command(&["doctor", "keys", "--json", "--data"]).arg(&data).args(more)));
+    let usable = |found: &Value| found["key_homes"][2]["key_usable"].clone();
+    assert!(usable(&doctor(&sealed))["what"].as_str().unwrap().contains("it is encrypted"));
+    let other = network.folder.path().join("other");
+    fs::write(&other, [8; 32]).unwrap();
+    let other = ["--key-home", "software", "--key-secret", other.to_str().unwrap()];
+    let absent = ["--key-home", "software", "--key-secret", "/nowhere/secret"];
+    let cases: [(&[&str], &str, &str); 3] = [
+        (&software, "is encrypted, and no secret is named", "hint: name the file with its secret"),
+        (&other, "the secret does not open the key file", "hint: name the secret that it was encrypted under"),
+        (&absent, "cannot read the key file's secret", "hint: check that the file named by `key_secret` is there"),
+    ];
+    for (place, why, hint) in cases {
+        key("show", &data, place).failed_saying(&[why, hint]);
+        let mut start = Provider::command(&network.coordinator.url, &network.coordinator.pin, &data, &network.model);
+        run(start.args(place)).failed_saying(&[why, hint]);
+        assert_eq!(usable(&doctor(place))["is"], false);
+        assert_eq!(fs::read(&file).unwrap(), kept, "no other identity is made");
+    }
+
+    let rotated = json(&key("rotate", &data, &[&sealed[..], &["--json"]].concat()));
+    assert_eq!((rotated["before"].as_str(), rotated["home"].as_str()), (Some(&*id), Some("software_file_sealed")));
+    start(&mut network, &["--key-secret", secret]);
+    assert_eq!(network.providers[0].id, rotated["provider"].as_str().unwrap());
+    assert!(network.providers[0].process.stop().success());
+    assert!(
+        key("delete", &data, &["--yes", "--key-home", "software"]).status.success(),
+        "no secret is needed for that"
+    );
+    assert!(!file.exists());
 }
 
 #[test]
