@@ -5,7 +5,8 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use darkbloom_types::armed;
+use darkbloom_harden::SecretPages;
+use darkbloom_types::{Keeper as _, Kept, armed, scrub_stack};
 use darkbloom_wire::{Algorithm, Domain, SignError, Signer, open_signed, sign};
 use p256::ecdsa::SigningKey;
 use zeroize::{Zeroize as _, Zeroizing};
@@ -56,7 +57,7 @@ pub enum SoftwareKeyError {
 
 /// A P-256 key in software.
 pub struct SoftwareKey {
-    key: SigningKey,
+    key: Kept<SigningKey>,
     home: KeyHome,
 }
 
@@ -66,7 +67,7 @@ impl SoftwareKey {
     /// # Errors
     /// [`SoftwareKeyError::Randomness`] when the system gives none.
     pub fn in_memory() -> Result<Self, SoftwareKeyError> {
-        Ok(Self { key: fresh()?, home: KeyHome::SoftwareMemory })
+        Ok(Self { key: SecretPages.try_keep(fresh)?, home: KeyHome::SoftwareMemory })
     }
 
     /// The key in this file; created only when there is no file.
@@ -121,7 +122,8 @@ impl SoftwareKey {
         }
         let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX as usize));
         file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
-        let key = parse(&text).ok_or_else(|| SoftwareKeyError::Damaged { path: path.to_owned() })?;
+        let damaged = || SoftwareKeyError::Damaged { path: path.to_owned() };
+        let key = SecretPages.try_keep(|| parse(&text).ok_or_else(damaged))?;
         Ok(Self { key, home: KeyHome::SoftwareFile })
     }
 
@@ -165,7 +167,9 @@ impl Signer for SoftwareKey {
         Algorithm::Es256
     }
     fn sign(&self, message: &[u8]) -> Result<[u8; 64], SignError> {
-        Signer::sign(&self.key, message)
+        let signature = Signer::sign(&*self.key, message);
+        scrub_stack();
+        signature
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use darkbloom_attest::{CoordinatorError, verify_welcome};
+use darkbloom_harden::SecretPages;
 use darkbloom_seal::{Epoch, EpochRing};
 use darkbloom_store::ReceiptOutbox;
 use darkbloom_types::{CatalogueDigest, EpochId, NetworkId, ProviderId, SecretString, TokenCount};
@@ -293,7 +294,7 @@ impl Agent {
     /// link does the same with each heartbeat.
     fn turn_epochs(&self) {
         if let Some(serving) = &self.serving
-            && serving.ring().turn(clock::now(), &mut clock::rng())
+            && serving.ring().turn(clock::now(), &mut clock::rng(), &SecretPages)
         {
             tracing::info!("began the next epoch");
         }
@@ -367,7 +368,7 @@ impl Agent {
                 Arc::clone(&serving.ring)
             }
             _ => {
-                let epoch = Epoch::begin(identity, now, &mut clock::rng());
+                let epoch = Epoch::begin_kept(identity, now, &mut clock::rng(), &SecretPages);
                 Arc::new(Mutex::new(EpochRing::new(network, epoch)))
             }
         };

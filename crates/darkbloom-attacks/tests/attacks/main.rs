@@ -9,7 +9,10 @@ mod chip;
 mod confidential;
 mod evidence;
 mod forge;
+mod hostile;
 mod keys;
+#[cfg(target_os = "linux")]
+mod memory;
 mod network;
 mod objects;
 #[allow(dead_code, reason = "other tests need more of it")]
@@ -19,10 +22,13 @@ mod other_apple;
 mod process;
 mod sealing;
 mod settling;
+mod sockets;
 mod statements;
+mod support;
 #[allow(dead_code, reason = "other tests need more of it")]
 #[path = "../../../darkbloom-keys/tests/tpm/swtpm.rs"]
 mod swtpm;
+mod weights;
 
 /// A test of the program that ships looks for these words in it.
 #[cfg(feature = "weakened")]
@@ -43,12 +49,15 @@ fn every_switch_is_used_by_an_attack() {
         confidential::CHECKS,
         evidence::CHECKS,
         keys::CHECKS,
+        memory::CHECKS,
         network::CHECKS,
         objects::CHECKS,
         process::CHECKS,
         sealing::CHECKS,
         settling::CHECKS,
+        sockets::CHECKS,
         statements::CHECKS,
+        weights::CHECKS,
     ]
     .concat()
     .into_iter()
