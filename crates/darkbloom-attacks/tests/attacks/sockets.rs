@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use darkbloom_attacks::attacks;
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
 use darkbloom_seal::Epoch;
-use darkbloom_wire::{CoordinatorFrame, EpochUpdate, Hello, Succession};
+use darkbloom_wire::{ChallengeProof, CoordinatorFrame, EpochUpdate, Hello, Succession, challenge_digest};
 use serde_json::json;
 
 use crate::hostile::provider::{Hostile, Line};
@@ -84,14 +84,17 @@ attacks! {
         introduce(&mut owner)
     };
     /// Statements are public: with a copy of the key a thief shows the owner's as his own, so that nobody sees a second epoch.
-    attack_a_thief_connects_with_the_owners_statement against "epoch_proof": || {
+    attack_a_thief_connects_with_the_owners_statement against "signature": || {
         let coordinator = Coordinator::start();
         let (owner, copy) = copied(&coordinator);
         let mut thief = Hostile::with_key(&coordinator, copy);
+        let (welcome, epoch) = (&thief.line.welcome, owner.ring.current().id());
+        let digest = challenge_digest(&thief.line.network(), &welcome.nonce, &welcome.connection, &epoch);
         let hello = Hello {
             statement: owner.statement(),
-            proof: thief.line.proof(&thief.key, &owner.ring.current().id()),
-            epoch_proof: thief.line.epoch_proof(thief.ring.current()),
+            proof: thief.line.proof(&thief.key, &epoch),
+            // The owner's epoch, and the thief's own keys: he has no others.
+            epoch_proof: ChallengeProof { digest }.sign(&*thief.ring.current().receipt_key()).unwrap(),
             ..thief.hello(None, 8)
         };
         thief.line.send(hello);
