@@ -2,7 +2,7 @@
 
 import { concat, sha256, text } from "./darkbloom.mjs";
 
-// One CBOR item (RFC 8949): unsigned integers, byte strings, texts, arrays, maps, floats of four bytes, booleans.
+// One CBOR item (RFC 8949): integers, byte strings, texts, arrays, maps, floats of four bytes, booleans.
 export function decode(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let at = 0;
@@ -27,6 +27,7 @@ export function decode(bytes) {
     const count = argument(first & 0x1f);
     switch (first >> 5) {
       case 0: return count;
+      case 1: return -1 - count;
       case 2: return bytes.subarray(take(count), at);
       case 3: return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.subarray(take(count), at));
       case 4: return Array.from({ length: count }, item);

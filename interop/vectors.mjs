@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 
 import { decode, operationOf, readEvent, readRequest } from "./content.mjs";
 import { Answer, hex, openRefusal, openRequest, recipientListDigest, sha256, unhex } from "./darkbloom.mjs";
+import { readProof } from "./proof.mjs";
 
 const read = (name) => JSON.parse(readFileSync(new URL(`../docs/vectors/${name}`, import.meta.url), "utf8"));
 const request = read("sealed-request.json");
@@ -65,5 +66,9 @@ assert.equal(hex(await sha256(unhex(pack.bytes))), pack.digest);
 assert.deepEqual([...decode(unhex(pack.bytes)).keys()], [1, 2, 3, 4, 5, 7, 8, 9, 10]);
 const { api_key, idempotency_key, operation } = read("operation.json");
 assert.equal(hex(await operationOf(api_key, idempotency_key)), operation);
+const proven = read("answer-proof.json");
+assert.deepEqual(await readProof(unhex(proven.proof)), proven.says);
+for (const { what, proof } of proven.does_not_hold) await assert.rejects(readProof(unhex(proof)), Error, what);
+console.log(`read what proves an answer, and ${proven.does_not_hold.length} that do not`);
 console.log(`read a request, ${events.length} answer events, a text pack and an operation`);
 console.log(`opened ${request.recipients.length} wraps, ${answer.frames.length} answer frames and a refusal`);

@@ -10,8 +10,9 @@ use darkbloom_fuzz::{parties, small_pack};
 use darkbloom_text::{PreTokenizer, TextPack, gguf};
 use darkbloom_types::{CatalogueDigest, RefusalCode, SecretString, TokenCount, TokenId};
 use darkbloom_wire::{
-    AppleAppAttestEvidence, CandidateNow, CandidateUpdate, ClientFrame, CoordinatorProof, Domain, Evidence,
-    LengthPrefixed, Relayed, RelayedFinal, SnpEvidence, TdxEvidence, coordinator_proof_digest,
+    AnswerProof, AppleAppAttestEvidence, CandidateNow, CandidateUpdate, ClientFrame, CoordinatorProof, Domain,
+    Evidence, LengthPrefixed, PublicKey, Relayed, RelayedFinal, SnpEvidence, Statement, TdxEvidence,
+    coordinator_proof_digest, limits, open_signed,
 };
 use serde_json::{Value, json};
 
@@ -118,8 +119,8 @@ fn seal(seeds: &Seeds) -> Outcome<()> {
     let evidence = Evidence { format: "tpm2".to_owned(), bytes: vec![1, 2, 3] };
     let statement = parties::epoch().statement(parties::NETWORK, vec![CatalogueDigest([4; 32])], vec![evidence], "1.2");
     let signed = statement.sign(&parties::p256())?;
-    let key = darkbloom_wire::PublicKey::P256(parties::identity());
-    let payload = darkbloom_wire::open_signed(Domain::Statement, &key, &signed, 1 << 20)?;
+    let key = PublicKey::P256(parties::identity());
+    let payload = open_signed(Domain::Statement, &key, &signed, 1 << 20)?;
     seeds.put("attest_statement", "sensible", &[&[1, 0, 128, 1], payload])?;
     seeds.put("attest_statement", "pinned", &[&[1, 1, 140, 0], &signed])?;
     Ok(())
@@ -362,6 +363,38 @@ fn json(seeds: &Seeds) -> Outcome<()> {
     seeds.put("key_file", "unended", &[line.trim_end().as_bytes()])
 }
 
+fn proofs(seeds: &Seeds) -> Outcome<()> {
+    let vector = seeds.vector("answer-proof.json")?;
+    let proof = AnswerProof::decode(&bytes(&vector["proof"])?)?;
+    seeds.put("client_proof", "golden", &[&[0], &proof.encode()])?;
+    for (number, other) in vector["does_not_hold"].as_array().ok_or("no list")?.iter().enumerate() {
+        seeds.put("client_proof", format!("other-{number}"), &[&[0], &bytes(&other["proof"])?])?;
+    }
+    let coordinator = PublicKey::P256(proof.coordinator);
+    let receipt_key = PublicKey::Ed25519(Statement::open_self_signed(&proof.statement)?.receipt_key);
+    let parts = [
+        (1, Domain::Bill, &proof.bill, &coordinator),
+        (2, Domain::CandidateList, &proof.list, &coordinator),
+        (3, Domain::Receipt, &proof.receipt, &receipt_key),
+    ];
+    for (kind, domain, signed, key) in parts {
+        let payload = open_signed(domain, key, signed, limits::FRAME_BYTES_MAX)?;
+        seeds.put("client_proof", format!("signed-{kind}"), &[&[kind], payload])?;
+    }
+    Ok(())
+}
+
+fn records(seeds: &Seeds) -> Outcome<()> {
+    let key = |name: &str, byte: &str| format!("{name} 8102000{byte} {} {}\n", byte.repeat(64), byte.repeat(130));
+    let tpm = format!("darkbloom-tpm-v1\n{}{}", key("identity", "1"), key("attestation", "2"));
+    seeds.put("key_records", "tpm", &[tpm.as_bytes(), b"policy none\n"])?;
+    seeds.put("key_records", "tpm-policy", &[tpm.as_bytes(), b"policy 0,7 ", "09".repeat(32).as_bytes(), b"\n"])?;
+    let label = format!("net.darkbloom.identity.v2.{}", "01".repeat(16));
+    let enclave = format!("darkbloom-enclave-v1\nlabel {label}\ngroup {}\n", darkbloom_keys::ACCESS_GROUP);
+    seeds.put("key_records", "enclave", &[enclave.as_bytes(), b"key none\n"])?;
+    seeds.put("key_records", "enclave-key", &[enclave.as_bytes(), b"key ", "04".repeat(65).as_bytes(), b"\n"])
+}
+
 fn main() -> Outcome<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let (Some(repository), Some(folder)) = (arguments.next(), arguments.next()) else {
@@ -377,5 +410,7 @@ fn main() -> Outcome<()> {
     content(&seeds)?;
     text(&seeds, &repository)?;
     names(&seeds)?;
+    proofs(&seeds)?;
+    records(&seeds)?;
     json(&seeds)
 }

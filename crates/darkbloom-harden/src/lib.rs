@@ -8,21 +8,31 @@
 //! |---|---|
 //! | `no_core` | a disk, when the process dies |
 //! | `not_dumpable` | other processes of the same user: `ptrace`, `/proc/PID/mem`, `process_vm_readv` |
+//! | `secret_pages` | other processes and root, from private keys: they lie in pages that the kernel itself does not map |
+//! | `deny_attach` | debuggers (macOS) |
+//! | `hardened_runtime` | other processes and libraries of others, as macOS holds it to its signature |
+//! | `own_libraries` | libraries that somebody told the loader to load into it |
 //! | `no_new_privileges` | programs that run as another user |
 //! | `files` | the process itself, from files that it does not need |
 //! | `network` | the process itself, from connections that it does not need, and from listening |
 //! | `system_calls` | the process itself, from programs, other processes and the kernel's rarely used parts |
 //!
-//! None of them keeps out the machine's administrator.
+//! None of them keeps out the machine's administrator, who can run code in this process.
 
-#![forbid(unsafe_code)]
-
+#[cfg(any(target_os = "macos", test))]
+mod code_signing;
 #[cfg(target_os = "linux")]
 mod linux;
+mod loader;
+#[cfg(target_os = "macos")]
+mod macos;
+mod pages;
 
 use std::path::PathBuf;
 
 use darkbloom_types::armed;
+pub use loader::{Preloaded, preloaded};
+pub use pages::SecretPages;
 
 /// One measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +41,14 @@ pub enum Measure {
     NoCore,
     /// Other processes of the same user read nothing.
     NotDumpable,
+    /// Private keys lie in pages that no other process reads.
+    SecretPages,
+    /// No debugger attaches.
+    DenyAttach,
+    /// It is signed for the hardened runtime, and not to be debugged.
+    HardenedRuntime,
+    /// Nobody told the loader where its libraries come from, or to load others.
+    OwnLibraries,
     /// No program that it starts has more rights.
     NoNewPrivileges,
     /// Files that it does not need are out of reach.
@@ -43,8 +61,18 @@ pub enum Measure {
 
 impl Measure {
     /// Every measure.
-    pub const ALL: [Self; 6] =
-        [Self::NoCore, Self::NotDumpable, Self::NoNewPrivileges, Self::Files, Self::Network, Self::SystemCalls];
+    pub const ALL: [Self; 10] = [
+        Self::NoCore,
+        Self::NotDumpable,
+        Self::SecretPages,
+        Self::DenyAttach,
+        Self::HardenedRuntime,
+        Self::OwnLibraries,
+        Self::NoNewPrivileges,
+        Self::Files,
+        Self::Network,
+        Self::SystemCalls,
+    ];
 
     /// The name in reports and statements.
     #[must_use]
@@ -52,6 +80,10 @@ impl Measure {
         match self {
             Self::NoCore => "no_core",
             Self::NotDumpable => "not_dumpable",
+            Self::SecretPages => "secret_pages",
+            Self::DenyAttach => "deny_attach",
+            Self::HardenedRuntime => "hardened_runtime",
+            Self::OwnLibraries => "own_libraries",
             Self::NoNewPrivileges => "no_new_privileges",
             Self::Files => "files",
             Self::Network => "network",
@@ -121,9 +153,13 @@ pub struct Needs {
 #[must_use]
 pub fn close() -> Report {
     let mut report = Report::default();
+    // First: a process that is closed is not shown by Linux what it was started with.
+    report.note(Measure::OwnLibraries, loader::own_libraries());
     report.note(Measure::NoCore, no_core());
     #[cfg(target_os = "linux")]
     linux::close(&mut report);
+    #[cfg(target_os = "macos")]
+    macos::close(&mut report);
     report
 }
 
@@ -135,6 +171,14 @@ fn no_core() -> Result<(), String> {
         return Ok(());
     }
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(|error| error.to_string())
+}
+
+/// Whether private keys lie in pages that no other process reads; why not, if they do not. The first call makes the pages.
+///
+/// # Errors
+/// What the system said, and where keys lie instead.
+pub fn secret_pages() -> Result<(), String> {
+    pages::prepare()
 }
 
 /// Confines this process to what it needs. To be called while it has one thread: the kernel confines the caller's, and those

@@ -1,7 +1,7 @@
 //! The measures of Linux.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use darkbloom_types::armed;
 use landlock::{
@@ -9,15 +9,30 @@ use landlock::{
     Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetStatus,
 };
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter_all_threads};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, apply_filter_all_threads,
+};
 
 use crate::{Measure, Needs, Report};
 
 /// The rules that are asked for; an older kernel holds those that it knows.
 const RULES: ABI = ABI::V5;
 /// What every program reads: libraries, certificates, how names are resolved, what the machine is.
-const SYSTEM_READ: [&str; 8] =
-    ["/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/run/systemd/resolve", "/nix/store"];
+const SYSTEM_READ: [&str; 9] = [
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/etc",
+    "/proc",
+    "/sys",
+    "/run/systemd/resolve",
+    "/nix/store",
+    // openSUSE's certificates, to which `/etc/ssl/certs` leads.
+    "/var/lib/ca-certificates",
+];
+/// Which name servers there are.
+const RESOLVERS: &str = "/etc/resolv.conf";
 /// Devices: randomness, nothing, and accelerators. Rights to each are the file's own.
 const DEVICES: &str = "/dev";
 
@@ -26,6 +41,7 @@ pub fn close(report: &mut Report) {
         if armed!("process_not_dumpable") { DumpableBehavior::NotDumpable } else { DumpableBehavior::Dumpable };
     let dumpable = set_dumpable_behavior(wanted);
     report.note(Measure::NotDumpable, dumpable.map_err(|error| error.to_string()));
+    report.note(Measure::SecretPages, crate::pages::prepare());
     let privileges = rustix::thread::set_no_new_privs(true);
     report.note(Measure::NoNewPrivileges, privileges.map_err(|error| error.to_string()));
 }
@@ -54,6 +70,9 @@ fn files(needs: &Needs) -> Result<(), String> {
     for path in SYSTEM_READ {
         made = allow(made, Path::new(path), read);
     }
+    for path in led_to(Path::new(RESOLVERS)) {
+        made = allow(made, &path, read);
+    }
     // Listing and making nothing there: opening what the file's own rights allow, and speaking to the device.
     made = allow(made, Path::new(DEVICES), read | AccessFs::WriteFile | AccessFs::IoctlDev);
     for path in &needs.read {
@@ -63,6 +82,14 @@ fn files(needs: &Needs) -> Result<(), String> {
         made = allow(made, path, all);
     }
     restrict(made)
+}
+
+/// The file that a link leads to, and the folder in which it is replaced when the network changes: Windows keeps it in
+/// `/mnt/wsl`, resolvconf in `/run/resolvconf`. A folder right below the root holds too much else.
+fn led_to(link: &Path) -> Vec<PathBuf> {
+    let Ok(file) = link.canonicalize() else { return Vec::new() };
+    let folder = file.parent().filter(|folder| folder.components().count() > 2).map(Path::to_owned);
+    folder.into_iter().chain([file]).collect()
 }
 
 /// What is not there needs no rule.
@@ -104,6 +131,13 @@ fn system_calls() -> Result<(), String> {
         libc::SYS_mount,
         libc::SYS_umount2,
         libc::SYS_pivot_root,
+        libc::SYS_open_tree,
+        libc::SYS_move_mount,
+        libc::SYS_fsopen,
+        libc::SYS_fsconfig,
+        libc::SYS_fsmount,
+        libc::SYS_fspick,
+        libc::SYS_mount_setattr,
         libc::SYS_chroot,
         libc::SYS_open_by_handle_at,
         libc::SYS_bpf,
@@ -130,9 +164,80 @@ fn system_calls() -> Result<(), String> {
     #[cfg(target_arch = "x86_64")]
     refused.extend([libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_kexec_file_load]);
     let target = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
-    let rules: BTreeMap<i64, Vec<_>> = refused.into_iter().map(|call| (call, Vec::new())).collect();
+    let mut rules: BTreeMap<i64, Vec<_>> = refused.into_iter().map(|call| (call, Vec::new())).collect();
+    rules.insert(libc::SYS_socket, sockets().map_err(|error| error.to_string())?);
     let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, target).map_err(|error| error.to_string())?;
     let program = BpfProgram::try_from(filter).map_err(|error| error.to_string())?;
-    apply_filter_all_threads(&program).map_err(|error| error.to_string())
+    apply_filter_all_threads(&program).map_err(|error| error.to_string())?;
+    #[cfg(target_arch = "x86_64")]
+    apply_filter_all_threads(&other_numbers()).map_err(|error| error.to_string())?;
+    Ok(())
+}
+
+/// Sockets that a provider has no use for: of other families than those of the Internet, of this machine, and of the kernel's
+/// answers about addresses; and on the Internet all but TCP and UDP. Landlock's rules about connections hold TCP alone:
+/// whoever asks for MPTCP or SCTP would walk around them.
+fn sockets() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    const INTERNET: [i32; 2] = [libc::AF_INET, libc::AF_INET6];
+    const OTHERS: [i32; 2] = [libc::AF_UNIX, libc::AF_NETLINK];
+    const PROTOCOLS: [i32; 3] = [libc::IPPROTO_IP, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
+    /// The kind of socket is in these bits; others are flags.
+    const KIND: u64 = 0xf;
+    let is = |argument, how, value: i32| {
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, u64::from(value.cast_unsigned()))
+    };
+    let other_family = INTERNET.iter().chain(&OTHERS).map(|family| is(0, SeccompCmpOp::Ne, *family));
+    let mut rules = vec![SeccompRule::new(other_family.collect::<Result<_, _>>()?)?];
+    for family in INTERNET {
+        let mut other_protocol = vec![is(0, SeccompCmpOp::Eq, family)?];
+        for protocol in PROTOCOLS {
+            other_protocol.push(is(2, SeccompCmpOp::Ne, protocol)?);
+        }
+        rules.push(SeccompRule::new(other_protocol)?);
+        for kind in [libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP] {
+            let of_kind = is(1, SeccompCmpOp::MaskedEq(KIND), kind)?;
+            rules.push(SeccompRule::new(vec![is(0, SeccompCmpOp::Eq, family)?, of_kind])?);
+        }
+    }
+    Ok(rules)
+}
+
+/// On x86-64 most system calls have a second number, with this bit: that of x32. No call of ours has it, and a filter by
+/// numbers would let it through.
+#[cfg(target_arch = "x86_64")]
+fn other_numbers() -> BpfProgram {
+    const X32: u32 = 0x4000_0000;
+    // linux/bpf_common.h: load a word, jump if it is at least so much, return.
+    const LOAD: u16 = 0x20;
+    const AT_LEAST: u16 = 0x35;
+    const RETURN: u16 = 0x06;
+    let step = |code, jf, k| seccompiler::sock_filter { code, jt: 0, jf, k };
+    vec![
+        // The number is the first word of what a filter sees (`struct seccomp_data`).
+        step(LOAD, 0, 0),
+        step(AT_LEAST, 1, X32),
+        step(RETURN, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned()),
+        step(RETURN, 0, libc::SECCOMP_RET_ALLOW),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_link_to_name_servers_leads_to_its_file_and_the_folder_where_that_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let (inner, link) = (root.join("run/resolvconf"), root.join("resolv.conf"));
+        std::fs::create_dir_all(&inner).unwrap();
+        std::fs::write(inner.join("resolv.conf"), "nameserver ::1").unwrap();
+        std::os::unix::fs::symlink("run/resolvconf/resolv.conf", &link).unwrap();
+        assert_eq!(led_to(&link), [inner.clone(), inner.join("resolv.conf")]);
+        assert_eq!(led_to(Path::new("/etc/passwd")), [Path::new("/etc/passwd")], "a folder below the root is none");
+        assert!(led_to(&root.join("nothing")).is_empty());
+    }
 }

@@ -1,7 +1,7 @@
 //! What a confined process can still do, and what others can do to it: each in a process of its own, since none of it can be
 //! taken back.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests, and the process that they look at")]
+#![allow(unsafe_code, clippy::unwrap_used, clippy::print_stdout, reason = "tests, and the process that they look at")]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -39,7 +39,13 @@ impl Confined {
     fn start(folder: &Path) -> Self {
         let mut command = as_somebody(std::env::current_exe().unwrap().to_str().unwrap());
         command.args(["--exact", "the_child", "--ignored", "--nocapture", "--test-threads", "1"]);
-        let mut child = command.env(FOLDER, folder).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .env(FOLDER, folder)
+            .env_remove("LD_LIBRARY_PATH")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let mut confined = Self { child, stdin, lines: BufReader::new(stdout).lines() };
         confined.wait_for("ready");
@@ -77,6 +83,30 @@ fn outcome<T>(result: std::io::Result<T>) -> String {
     }
 }
 
+/// What the kernel says to a call by number.
+fn call(what: &str) -> String {
+    let socket = |family: i32, kind: i32, protocol: i32| {
+        // SAFETY: it takes numbers and gives one.
+        i64::from(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) })
+    };
+    let said = match what {
+        "tcp" => socket(libc::AF_INET, libc::SOCK_STREAM, 0),
+        "udp" => socket(libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP),
+        "unix" => socket(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0),
+        "netlink" => socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE),
+        "mptcp" => socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP),
+        "mptcp6" => socket(libc::AF_INET6, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, libc::IPPROTO_MPTCP),
+        "sctp" => socket(libc::AF_INET, libc::SOCK_SEQPACKET, 0),
+        "vsock" => socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0),
+        // SAFETY: it opens a folder that is named by text that stays.
+        "open_tree" => unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, c"/".as_ptr(), libc::O_CLOEXEC) },
+        // SAFETY: x32's number of `getpid`, which takes nothing.
+        "x32" => unsafe { libc::syscall(0x4000_0000 | libc::SYS_getpid) },
+        other => panic!("the child does not know {other}"),
+    };
+    outcome(if said >= 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) })
+}
+
 #[test]
 #[ignore = "the process that the other tests look at"]
 fn the_child() {
@@ -96,12 +126,18 @@ fn the_child() {
         let line = line.unwrap();
         let (what, of) = line.split_once(' ').unwrap_or((&line, ""));
         let said = match what {
-            "report" => report.missing().map(|(measure, why)| format!("{}: {why};", measure.name())).collect(),
+            "report" => report
+                .missing()
+                // Not every kernel has them.
+                .filter(|(measure, _)| *measure != Measure::SecretPages)
+                .map(|(measure, why)| format!("{}: {why};", measure.name()))
+                .collect(),
             "read" => outcome(fs::read(of)),
             "write" => outcome(fs::write(of, "x")),
             "list" => outcome(fs::read_dir(of)),
             "run" => outcome(Command::new(of).output()),
             "connect" => outcome(TcpStream::connect(("127.0.0.1", of.parse().unwrap()))),
+            "call" => call(of),
             "listen" => outcome(TcpListener::bind("127.0.0.1:0")),
             other => panic!("the child does not know {other}"),
         };
@@ -160,8 +196,26 @@ fn a_confined_process_reaches_what_it_needs_and_nothing_else() {
         (format!("connect {}", place.listener.local_addr().unwrap().port()), "ok"),
         ("connect 1".to_owned(), "PermissionDenied"),
         ("listen".to_owned(), "PermissionDenied"),
+        ("call tcp".to_owned(), "ok"),
+        ("call udp".to_owned(), "ok"),
+        ("call unix".to_owned(), "ok"),
+        ("call netlink".to_owned(), "ok"),
     ] {
         assert_eq!(child.tries(&what), said, "{what}");
+    }
+}
+
+#[test]
+fn sockets_and_calls_around_the_rules_are_refused_to_a_confined_process_alone() {
+    let place = Place::new();
+    let mut child = Confined::start(place.folder.path());
+    let mut calls = vec!["mptcp", "mptcp6", "sctp", "vsock", "open_tree"];
+    if cfg!(target_arch = "x86_64") {
+        calls.push("x32");
+    }
+    for what in calls {
+        assert_ne!(call(what), "PermissionDenied", "{what}: the kernel would let it or not know it");
+        assert_eq!(child.tries(&format!("call {what}")), "PermissionDenied", "{what}");
     }
 }
 

@@ -7,7 +7,8 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use darkbloom_types::armed;
+use darkbloom_harden::SecretPages;
+use darkbloom_types::{Keeper as _, Kept, armed, scrub_stack};
 use darkbloom_wire::{Algorithm, Domain, SignError, Signer, open_signed, sign};
 use p256::ecdsa::SigningKey;
 use zeroize::{Zeroize as _, Zeroizing};
@@ -104,7 +105,7 @@ impl SoftwareKeyError {
 
 /// A P-256 key in software.
 pub struct SoftwareKey {
-    key: SigningKey,
+    key: Kept<SigningKey>,
     home: KeyHome,
 }
 
@@ -114,7 +115,7 @@ impl SoftwareKey {
     /// # Errors
     /// [`SoftwareKeyError::Randomness`] when the system gives none.
     pub fn in_memory() -> Result<Self, SoftwareKeyError> {
-        Ok(Self { key: fresh()?, home: KeyHome::SoftwareMemory })
+        Ok(Self { key: SecretPages.try_keep(fresh)?, home: KeyHome::SoftwareMemory })
     }
 
     /// The key in this file; created only when there is no file.
@@ -168,12 +169,14 @@ impl SoftwareKey {
         let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX as usize));
         file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
         if !sealed::is_sealed(&text) {
-            let key = parse(&text).ok_or_else(|| SoftwareKeyError::Damaged { path: path.to_owned() })?;
+            let damaged = || SoftwareKeyError::Damaged { path: path.to_owned() };
+            let key = SecretPages.try_keep(|| parse(&text).ok_or_else(damaged))?;
             return Ok(Self { key, home: KeyHome::SoftwareFile });
         }
         let secret = secret.ok_or_else(|| SoftwareKeyError::Sealed { path: path.to_owned() })?;
-        let key = sealed::open(&text, secret).and_then(|scalar| SigningKey::from_slice(&*scalar).ok());
-        let key = key.ok_or_else(|| SoftwareKeyError::OtherSecret { path: path.to_owned() })?;
+        let other = || SoftwareKeyError::OtherSecret { path: path.to_owned() };
+        let opened = || sealed::open(&text, secret).and_then(|scalar| SigningKey::from_slice(&*scalar).ok());
+        let key = SecretPages.try_keep(|| opened().ok_or_else(other))?;
         Ok(Self { key, home: KeyHome::SealedFile })
     }
 
@@ -267,7 +270,9 @@ impl Signer for SoftwareKey {
         Algorithm::Es256
     }
     fn sign(&self, message: &[u8]) -> Result<[u8; 64], SignError> {
-        Signer::sign(&self.key, message)
+        let signature = Signer::sign(&*self.key, message);
+        scrub_stack();
+        signature
     }
 }
 

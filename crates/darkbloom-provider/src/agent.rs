@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use darkbloom_attest::{CoordinatorError, verify_welcome};
+use darkbloom_harden::SecretPages;
 use darkbloom_keys::{KeyConfig, settle};
 use darkbloom_seal::{Epoch, EpochRing};
 use darkbloom_store::ReceiptOutbox;
@@ -334,7 +335,7 @@ impl Agent {
     /// link does the same with each heartbeat.
     fn turn_epochs(&self) {
         if let Some(serving) = &self.serving
-            && serving.ring().turn(clock::now(), &mut clock::rng())
+            && serving.ring().turn(clock::now(), &mut clock::rng(), &SecretPages)
         {
             tracing::info!("began the next epoch");
         }
@@ -408,7 +409,7 @@ impl Agent {
                 Arc::clone(&serving.ring)
             }
             _ => {
-                let epoch = Epoch::begin(identity, now, &mut clock::rng());
+                let epoch = Epoch::begin_kept(identity, now, &mut clock::rng(), &SecretPages);
                 Arc::new(Mutex::new(EpochRing::new(network, epoch)))
             }
         };

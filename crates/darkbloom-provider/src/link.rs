@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use darkbloom_batch::RowId;
+use darkbloom_harden::SecretPages;
 use darkbloom_host::clock;
 use darkbloom_session::{CancelAction, OfferError, ProviderStreams};
 use darkbloom_types::{CatalogueDigest, ConnectionId, Refusal, RefusalCode, StreamId};
@@ -281,7 +282,7 @@ impl Link {
 
     /// Begins the next epoch when it is time, and says so; also what could not be said at the introduction.
     fn rotate(&self) {
-        if self.serving.ring().turn(clock::now(), &mut clock::rng()) {
+        if self.serving.ring().turn(clock::now(), &mut clock::rng(), &SecretPages) {
             tracing::info!("began the next epoch");
         }
         let (unsigned, current) = statement(&self.serving);

@@ -12,7 +12,8 @@ use darkbloom_seal::{Acceptance, AnswerError, AnswerSealer, Opened, ReceiptKey, 
 use darkbloom_session::waits;
 use darkbloom_text::{AnswerAssembler, Opening};
 use darkbloom_types::{
-    AttemptNumber, Digest, EpochId, Micros, Refusal, RefusalCode, SecretString, SecretTokens, StreamId, TokenCount,
+    AttemptNumber, Digest, EpochId, Kept, Micros, Refusal, RefusalCode, SecretString, SecretTokens, StreamId,
+    TokenCount, scrub_stack,
 };
 use darkbloom_wire::{
     Accepted, CancelAck, Data, Final, Offer, ProviderFrame, Receipt, Refused, RequestKind, SealedHeader, limits,
@@ -48,7 +49,7 @@ pub struct Job {
     pub epoch: EpochId,
     pub header: SealedHeader,
     pub opened: Opened,
-    pub receipt_key: Arc<ReceiptKey>,
+    pub receipt_key: Kept<ReceiptKey>,
     /// Whose request it is: a pseudonym that the account has at this provider alone.
     pub account: [u8; 16],
     pub row: RowId,
@@ -72,7 +73,7 @@ struct Stopwatch {
 
 /// Opens an offer. The epoch's receipt key comes with it: it lives until the last request that was admitted with it ends,
 /// also when the epoch itself is erased before that.
-pub fn open(serving: &Serving, offer: &Offer) -> Result<(SealedHeader, Opened, Arc<ReceiptKey>), Refusal> {
+pub fn open(serving: &Serving, offer: &Offer) -> Result<(SealedHeader, Opened, Kept<ReceiptKey>), Refusal> {
     if offer.wrap.provider != serving.id {
         return Err(Refusal::new(RefusalCode::CannotOpen, "the wrap is another provider's"));
     }
@@ -354,7 +355,9 @@ impl Job {
             decode_us: between(watch.first, watch.last),
             finished_at: clock::now(),
         };
-        let signed = match receipt.sign(&*self.receipt_key) {
+        let signed = receipt.sign(&*self.receipt_key);
+        scrub_stack();
+        let signed = match signed {
             Ok(signed) => signed,
             Err(error) => {
                 tracing::error!(request = %self.header.request, %error, "a receipt could not be signed");

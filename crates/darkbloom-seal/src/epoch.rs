@@ -1,9 +1,11 @@
 //! Epochs: a provider's short-lived keys, their overlap, and what was already opened with them.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
-use darkbloom_types::{CatalogueDigest, Digest, EpochId, Millis, NetworkId, RefusalCode, UnixMillis, armed};
+use darkbloom_types::{
+    CatalogueDigest, Digest, EpochId, Keeper, Kept, Millis, NetworkId, OnHeap, RefusalCode, UnixMillis, armed,
+    scrub_stack,
+};
 use darkbloom_wire::{Evidence, SealedHeader, Statement, Wrap, epoch_nonce, limits};
 use rand_core::CryptoRng;
 
@@ -19,12 +21,12 @@ pub const REPLAYS_MAX: usize = 1 << 17;
 /// An epoch's receipt key: Ed25519 (RFC 8032), erased on drop.
 pub type ReceiptKey = ed25519_dalek::SigningKey;
 
-/// One epoch's keys. They exist in this memory alone and are erased on drop.
+/// One epoch's keys. They exist in this memory alone, where their keeper put them, and are erased on drop.
 pub struct Epoch {
     id: EpochId,
-    sealing_secret: SealingSecret,
+    sealing_secret: Kept<SealingSecret>,
     sealing_key: Vec<u8>,
-    receipt_secret: Arc<ReceiptKey>,
+    receipt_secret: Kept<ReceiptKey>,
     identity: [u8; 65],
     not_before: UnixMillis,
     seen: HashSet<[u8; 32]>,
@@ -37,12 +39,24 @@ impl std::fmt::Debug for Epoch {
 }
 
 impl Epoch {
-    /// A fresh epoch of an identity that begins now.
+    /// A fresh epoch of an identity that begins now, with its secrets in ordinary memory.
     pub fn begin(identity: [u8; 65], now: UnixMillis, rng: &mut impl CryptoRng) -> Self {
-        let (sealing_secret, sealing_key) = sealing_pair(rng);
-        let mut seed = zeroize::Zeroizing::new([0; 32]);
-        rng.fill_bytes(&mut *seed);
-        let receipt_secret = Arc::new(ReceiptKey::from_bytes(&seed));
+        Self::begin_kept(identity, now, rng, &OnHeap)
+    }
+
+    /// A fresh epoch of an identity that begins now, with its secrets in this keeper's places.
+    pub fn begin_kept(identity: [u8; 65], now: UnixMillis, rng: &mut impl CryptoRng, keeper: &impl Keeper) -> Self {
+        let mut sealing_key = Vec::new();
+        let sealing_secret = keeper.keep(|| {
+            let (secret, public) = sealing_pair(rng);
+            sealing_key = public;
+            secret
+        });
+        let receipt_secret = keeper.keep(|| {
+            let mut seed = zeroize::Zeroizing::new([0; 32]);
+            rng.fill_bytes(&mut *seed);
+            ReceiptKey::from_bytes(&seed)
+        });
         let nonce = epoch_nonce(&sealing_key, receipt_secret.verifying_key().as_bytes(), &identity, now);
         let mut id = [0; 16];
         id.copy_from_slice(&nonce.0[..16]);
@@ -66,8 +80,8 @@ impl Epoch {
     /// The key that signs this epoch's receipts. Whoever was admitted in this epoch keeps it until its receipt is signed,
     /// which may be after the epoch was erased; the last holder erases it.
     #[must_use]
-    pub fn receipt_key(&self) -> Arc<ReceiptKey> {
-        Arc::clone(&self.receipt_secret)
+    pub fn receipt_key(&self) -> Kept<ReceiptKey> {
+        self.receipt_secret.clone()
     }
 
     /// The nonce that hardware evidence for this epoch must carry.
@@ -117,7 +131,9 @@ impl Epoch {
         if self.seen.len() >= REPLAYS_MAX {
             return Err(OpenError::EpochFull);
         }
-        let opened = open_request(&self.sealing_secret, header_bytes, header, body, wrap)?;
+        let opened = open_request(&self.sealing_secret, header_bytes, header, body, wrap);
+        scrub_stack();
+        let opened = opened?;
         // Only what opened is remembered: rubbish must not fill the set.
         self.seen.insert(encapsulation);
         Ok(opened)
@@ -203,8 +219,8 @@ impl EpochRing {
 
     /// Brings the ring up to the present: erases what no longer opens, and begins the next epoch if one is due. Whether
     /// one began. To be called before a statement is sent: a provider that was offline for an hour would otherwise
-    /// introduce itself with one that has expired.
-    pub fn turn(&mut self, now: UnixMillis, rng: &mut impl CryptoRng) -> bool {
+    /// introduce itself with one that has expired. The next epoch's secrets go to this keeper's places.
+    pub fn turn(&mut self, now: UnixMillis, rng: &mut impl CryptoRng, keeper: &impl Keeper) -> bool {
         self.expire(now);
         let current = self.current();
         // Begun by a clock that ran ahead and was set back: nobody believes its statement before its time.
@@ -212,7 +228,7 @@ impl EpochRing {
         if now < self.rotate_at() && !ahead {
             return false;
         }
-        let next = Epoch::begin(current.identity, now, rng);
+        let next = Epoch::begin_kept(current.identity, now, rng, keeper);
         self.rotate(next, now);
         true
     }

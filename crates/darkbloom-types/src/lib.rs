@@ -33,6 +33,7 @@ pub use darkbloom_weakened as weakened;
 
 mod gate;
 mod id;
+mod kept;
 mod money;
 mod refusal;
 mod secret;
@@ -46,6 +47,7 @@ pub use id::{
     AccountId, AttemptNumber, CatalogueDigest, ConnectionId, Digest, EpochId, KeyId, NetworkId, OperationId,
     ParseIdError, ProviderId, ReceiptId, RequestId, StreamId,
 };
+pub use kept::{Keeper, Kept, OnHeap, scrub_stack};
 pub use money::{MoneyError, NanoDollars, Price, TokenCount};
 pub use refusal::{Refusal, RefusalClass, RefusalCode, error_type};
 pub use secret::{SecretBytes, SecretString, SecretTokens, SecretVector, TokenId};

@@ -106,12 +106,17 @@ pub const CHECKS: &[&str] = &[
     "policy_gates",
     "challenge_missed",
     "succession_revoked",
+    "succession_standing",
+    "standing_stored",
+    "weights_unchanged",
     "key_file_mode",
     "key_file_sealed",
     "tpm_record",
     "tpm_template_policy",
     "process_not_dumpable",
     "process_no_core",
+    "process_preloaded",
+    "secret_pages",
 ];
 
 /// The number of the check that is switched off; none below the number of checks.

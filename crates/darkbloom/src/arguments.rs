@@ -24,6 +24,10 @@ pub struct Arguments {
     /// A TOML file with a table for each role; flags win over it.
     #[arg(long, global = true, env = "DARKBLOOM_CONFIG")]
     pub config: Option<PathBuf>,
+    /// Start although the loader was told to load a library into this process (LD_PRELOAD and the like), which then sees all
+    /// that it knows. Statements say so.
+    #[arg(long, global = true)]
+    pub allow_preloaded: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

@@ -35,7 +35,7 @@ pub fn of_provider(options: &Start, settings: &ProviderSettings) -> Result<Repor
     read.extend(CERTIFICATES.iter().filter_map(std::env::var_os).map(PathBuf::from));
     let activators = if options.activators.is_empty() { &settings.activators } else { &options.activators };
     let coordinator = options.coordinator.as_ref().or(settings.coordinator.as_ref());
-    let proxies = PROXIES.iter().filter_map(|name| std::env::var(name).ok());
+    let proxies = PROXIES.iter().filter_map(|name| std::env::var(name).ok()).map(with_scheme);
     let addresses = coordinator.into_iter().chain(activators).cloned().chain(proxies);
     let mut connect = vec![DNS_PORT];
     connect.extend(addresses.filter_map(|address| Url::parse(&address).ok()?.port_or_known_default()));
@@ -49,9 +49,27 @@ pub fn of_provider(options: &Start, settings: &ProviderSettings) -> Result<Repor
     Ok(confine(&Needs { read, write: vec![data, keys.tpm, tsm], connect, listens: options.local }))
 }
 
+/// The address of a proxy, which may be written without a scheme, as `proxy:3128`.
+fn with_scheme(proxy: String) -> String {
+    if proxy.contains("://") { proxy } else { format!("http://{proxy}") }
+}
+
 /// Confines `doctor` as a provider would be: what it sees is what a provider can use.
 pub fn of_doctor(settings: &ProviderSettings) -> Result<Report, Failure> {
     let KeyConfig { tpm, .. } = key_config(KeyOptions::default(), settings)?;
     let EvidenceConfig { tpm_log, tsm, .. } = evidence_config(EvidenceOptions::default(), settings)?;
     Ok(confine(&Needs { read: vec![tpm_log], write: vec![tpm, tsm], ..Needs::default() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_of_a_proxy_is_found_however_it_is_written() {
+        let port = |proxy: &str| Url::parse(&with_scheme(proxy.to_owned())).ok()?.port_or_known_default();
+        let written =
+            ["proxy:3128", "http://proxy:3128", "user:word@proxy:3128", "proxy", "https://proxy", "10.0.0.1:81"];
+        assert_eq!(written.map(port), [Some(3128), Some(3128), Some(3128), Some(80), Some(443), Some(81)]);
+    }
 }

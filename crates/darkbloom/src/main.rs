@@ -46,6 +46,9 @@ fn main() -> ExitCode {
 
 /// Reads the settings and closes this process to others before it has a second thread, and any secret.
 fn start(arguments: Arguments) -> Result<(), Failure> {
+    if !arguments.allow_preloaded {
+        refuse_preloaded(&arguments.command)?;
+    }
     let settings = settings::load(arguments.config.as_deref())?;
     let hardening = darkbloom_harden::close().and(confined(&arguments.command, &settings)?);
     for (measure, why) in hardening.missing() {
@@ -57,6 +60,30 @@ fn start(arguments: Arguments) -> Result<(), Failure> {
     let runtime = runtime
         .map_err(|error| Failure::new(format!("cannot start: {error}"), "check the limits of this user's processes"))?;
     runtime.block_on(run(arguments.command, settings, &hardening))
+}
+
+/// Whoever holds secrets does not begin to in company.
+fn refuse_preloaded(command: &Command) -> Result<(), Failure> {
+    let holds_secrets = match command {
+        Command::Dev(_) | Command::Coordinator(_) | Command::Activator(_) | Command::Gateway(_) | Command::Proxy(_) => {
+            true
+        }
+        Command::Start(_) | Command::Key(_) | Command::Benchmark(_) => true,
+        Command::Doctor(_) | Command::Status(_) | Command::Keys(_) | Command::Providers(_) | Command::Policy(_) => {
+            false
+        }
+        Command::Accounts(_) | Command::Catalogue(_) | Command::Verify(_) | Command::Models(_) => false,
+    };
+    match darkbloom_harden::preloaded() {
+        Err(preloaded) if holds_secrets => Err(Failure::new(
+            preloaded.to_string(),
+            format!(
+                "start it without {}, or give `--allow-preloaded` if you put the library there yourself",
+                preloaded.0.join(" and ")
+            ),
+        )),
+        Err(_) | Ok(()) => Ok(()),
+    }
 }
 
 /// Confines those that need little: providers, but for whoever starts one again when it dies; and `doctor`, which looks at

@@ -243,7 +243,7 @@ fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::
 }
 
 /// Every key that the file may have, for suggestions.
-const KEYS: [&str; 35] = [
+const KEYS: [&str; 36] = [
     "coordinator",
     "activator",
     "gateway",

@@ -41,11 +41,13 @@ struct Chain {
     device: CertificateParams,
     /// Whether the believed root's key signed what is between.
     genuine: bool,
+    /// Whether the device's certificate and the one above it have each other's places.
+    swapped: bool,
 }
 
 impl Chain {
     fn good() -> Self {
-        Self { root: authority("root"), between: authority("between"), device: device(), genuine: true }
+        Self { root: authority("root"), between: authority("between"), device: device(), genuine: true, swapped: false }
     }
 
     fn with(change: impl Fn(&mut Self)) -> Self {
@@ -63,6 +65,7 @@ impl Chain {
         let between = self.between.signed_by(&between_key, &signer).unwrap().der().to_vec();
         let endorsement =
             self.device.signed_by(&pair(), &Issuer::from_params(&self.between, between_key)).unwrap().der().to_vec();
+        let (endorsement, between) = if self.swapped { (between, endorsement) } else { (endorsement, between) };
         let activator = Activator::new(Roots::read([&root[..]]).unwrap(), &mut rng());
         let request = ActivationRequest {
             endorsement,
@@ -111,6 +114,14 @@ attacks! {
     };
     attack_a_certificate_for_something_else_is_shown against "chain_purpose": || {
         Chain::with(|it| it.device.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]).followed(NOW)
+    };
+    /// In the wrong order, whoever signs devices' certificates would pass for a device.
+    attack_a_chain_is_shown_in_the_wrong_order against "chain_purpose": || {
+        Chain::with(|it| {
+            it.swapped = true;
+            it.between.extended_key_usages.clone_from(&it.device.extended_key_usages);
+        })
+        .followed(NOW)
     };
     attack_a_certificate_demands_what_is_not_understood against "chain_critical": || {
         Chain::with(|it| {

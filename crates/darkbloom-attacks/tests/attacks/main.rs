@@ -9,8 +9,11 @@ mod chip;
 mod confidential;
 mod evidence;
 mod forge;
+mod hostile;
 mod intel;
 mod keys;
+#[cfg(target_os = "linux")]
+mod memory;
 mod network;
 mod objects;
 #[allow(dead_code, reason = "other tests need more of it")]
@@ -23,10 +26,13 @@ mod platform;
 mod process;
 mod sealing;
 mod settling;
+mod sockets;
 mod statements;
+mod support;
 #[allow(dead_code, reason = "other tests need more of it")]
 #[path = "../../../darkbloom-keys/tests/tpm/swtpm.rs"]
 mod swtpm;
+mod weights;
 
 /// A test of the program that ships looks for these words in it.
 #[cfg(feature = "weakened")]
@@ -48,12 +54,15 @@ fn every_switch_is_used_by_an_attack() {
         evidence::CHECKS,
         intel::CHECKS,
         keys::CHECKS,
+        memory::CHECKS,
         network::CHECKS,
         objects::CHECKS,
         process::CHECKS,
         sealing::CHECKS,
         settling::CHECKS,
+        sockets::CHECKS,
         statements::CHECKS,
+        weights::CHECKS,
     ]
     .concat()
     .into_iter()

@@ -18,7 +18,7 @@ use crate::forge::{NETWORK, NOW, key, minutes};
 const PROVIDER: ProviderId = ProviderId([7; 32]);
 
 /// A provider's epochs and a request that is sealed to it.
-struct Scene {
+pub struct Scene {
     ring: EpochRing,
     seal: RequestSeal,
 }
@@ -30,7 +30,12 @@ impl Scene {
 
     /// A request for this network, sealed then.
     fn of(network: NetworkId, sealed_at: UnixMillis) -> Self {
-        let ring = EpochRing::new(NETWORK, Epoch::begin(key(7).1, NOW, &mut rng()));
+        Self::in_epoch(Epoch::begin(key(7).1, NOW, &mut rng()), network, sealed_at)
+    }
+
+    /// A request in this epoch.
+    pub fn in_epoch(epoch: Epoch, network: NetworkId, sealed_at: UnixMillis) -> Self {
+        let ring = EpochRing::new(NETWORK, epoch);
         let epoch = ring.current();
         let statement = epoch.statement(NETWORK, Vec::new(), Vec::new(), "1");
         let header = SealedHeader {
@@ -56,7 +61,7 @@ impl Scene {
         Self { ring, seal }
     }
 
-    fn opens(&mut self, now: UnixMillis) -> bool {
+    pub fn opens(&mut self, now: UnixMillis) -> bool {
         let submit = &self.seal.submit;
         self.ring.open(&submit.header, &submit.body, &submit.wraps.0[0], now).is_ok()
     }
@@ -106,6 +111,50 @@ fn acceptance(provider: u8) -> Relayed {
         timing: CoordinatorTiming::NONE,
     }
     .into()
+}
+
+/// Whether a request opens after this was done to its parts: header, body, encapsulation, sealed key.
+fn opens_after(change: impl Fn(usize, &mut Vec<u8>)) -> bool {
+    (0..4).any(|part| {
+        let mut scene = Scene::new();
+        let submit = &mut scene.seal.submit;
+        let wrap = &mut submit.wraps.0[0];
+        change(part, [&mut submit.header, &mut submit.body, &mut wrap.encapsulation, &mut wrap.ciphertext][part]);
+        scene.opens(NOW)
+    })
+}
+
+/// No switch is behind this: what does not authenticate does not open.
+#[test]
+fn attack_one_bit_of_a_sealed_request_is_changed() {
+    assert!(Scene::new().opens(NOW));
+    for seventh in 0..7 {
+        assert!(!opens_after(|part, bytes| {
+            let at = (bytes.len() / 7 * seventh + part).min(bytes.len() - 1);
+            bytes[at] ^= 1 << seventh;
+        }));
+    }
+}
+
+/// Nor behind this.
+#[test]
+fn attack_a_sealed_request_is_cut() {
+    for tenth in 0..10 {
+        assert!(!opens_after(|_, bytes| bytes.truncate(bytes.len() * tenth / 10)));
+    }
+}
+
+/// Nor behind this: there is one suite, and a header that names another is none.
+#[test]
+fn attack_a_header_names_a_suite_that_is_broken() {
+    let header = Scene::new().seal.submit.header;
+    // Behind the map's head and the network, 32 bytes under key 1: key 2, and the number of the only suite.
+    assert_eq!(header[36..38], [2, 1]);
+    for other in (0..24).filter(|other| *other != 1) {
+        let mut header = header.clone();
+        header[37] = other;
+        assert!(SealedHeader::decode(&header).is_err(), "suite {other}");
+    }
 }
 
 attacks! {

@@ -6,7 +6,8 @@ use darkbloom_attacks::attacks;
 use darkbloom_attest::{
     ActivatorKind, HardwareTrust, TrustPolicy, Verdict, verify_challenge, verify_epoch_proof, verify_statement,
 };
-use darkbloom_seal::ReceiptKey;
+use darkbloom_host::clock::rng;
+use darkbloom_seal::{Epoch, ReceiptKey};
 use darkbloom_types::{ConnectionId, NetworkId, Tier, UnixMillis};
 use darkbloom_wire::{ChallengeProof, Statement, Succession, challenge_digest};
 
@@ -46,6 +47,14 @@ attacks! {
     };
     attack_a_statement_is_made_for_later against "statement_future": || verified(&statement(), minutes(-11)).is_some();
     attack_an_epoch_never_ends against "statement_length": || believed(|it| it.open_until = minutes(60 * 24 * 365));
+    /// Whoever passes statements on could read what is sealed to a key of his own.
+    attack_a_sealing_key_is_swapped_on_the_way against "signature": || {
+        let (own, mut signed) = (statement(), statement().sign(&key(7).0).unwrap());
+        let other = Epoch::begin(key(9).1, NOW, &mut rng()).statement(NETWORK, Vec::new(), Vec::new(), "1").sealing_key;
+        let at = signed.windows(own.sealing_key.len()).position(|window| window == own.sealing_key).unwrap();
+        signed[at..at + other.len()].copy_from_slice(&other);
+        verify_statement(&signed, &policy(Tier::None), NOW).is_ok_and(|verdict| verdict.statement.sealing_key == other)
+    };
     /// One such candidate would make every request fail that is sealed to it and to others.
     attack_a_sealing_key_that_nobody_can_seal_to against "statement_sealing_key": || {
         believed(|it| it.sealing_key = vec![0xff; 1_216])

@@ -1,6 +1,7 @@
 //! A proof that holds, and each of its parts forged, changed or of another answer.
 
-use darkbloom_host::clock;
+use std::convert::Infallible;
+
 use darkbloom_seal::Epoch;
 use darkbloom_types::{
     AttemptNumber, Digest, Micros, NanoDollars, OperationId, Price, ProviderId, RequestId, Tier, TokenCount,
@@ -9,22 +10,60 @@ use darkbloom_types::{
 use super::*;
 use crate::parties::{BEGIN, Operator, PRICE, key, minutes};
 
+/// Randomness that repeats: SHA-256 over a label and a counter, block after block.
+pub struct Fixed {
+    label: &'static str,
+    blocks: u64,
+}
+
+impl Fixed {
+    pub fn new(label: &'static str) -> Self {
+        Self { label, blocks: 0 }
+    }
+}
+
+impl rand_core::TryRng for Fixed {
+    type Error = Infallible;
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        self.try_next_u64().map(|number| number as u32)
+    }
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let mut bytes = [0; 8];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u64::from_be_bytes(bytes))
+    }
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
+        for piece in out.chunks_mut(32) {
+            let block = Digest::of(&[self.label.as_bytes(), &self.blocks.to_be_bytes()]).0;
+            piece.copy_from_slice(&block[..piece.len()]);
+            self.blocks += 1;
+        }
+        Ok(())
+    }
+}
+impl rand_core::TryCryptoRng for Fixed {}
+
 /// What was signed by whom, before it is.
-struct Scene {
-    operator: Operator,
+pub struct Scene {
+    pub operator: Operator,
     epoch: Epoch,
-    statement: Statement,
-    receipt: Receipt,
-    bill: Bill,
+    pub statement: Statement,
+    pub receipt: Receipt,
+    pub bill: Bill,
     list_price: Price,
-    listed_at: UnixMillis,
+    pub listed_at: UnixMillis,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub fn new() -> Self {
+        Self::drawn("epoch")
+    }
+
+    /// With an epoch of this randomness.
+    fn drawn(label: &'static str) -> Self {
         let operator = Operator::new();
         let (_, identity) = key("provider");
-        let epoch = Epoch::begin(identity, BEGIN, &mut clock::rng());
+        let epoch = Epoch::begin(identity, BEGIN, &mut Fixed::new(label));
         let statement = epoch.statement(operator.public.network, vec![operator.model], vec![], "test");
         let receipt = Receipt {
             request: Digest([1; 32]),
@@ -57,7 +96,7 @@ impl Scene {
     }
 
     /// All of it signed. A bill that names no receipt gets the name of this one.
-    fn proof(&self) -> AnswerProof {
+    pub fn proof(&self) -> AnswerProof {
         let statement = self.statement.sign(&key("provider").0).unwrap();
         let receipt = self.receipt.sign(&*self.epoch.receipt_key()).unwrap();
         let mut bill = self.bill.clone();
@@ -72,7 +111,7 @@ impl Scene {
         }
     }
 
-    fn read(&self, proof: &AnswerProof) -> Result<Proven, String> {
+    pub fn read(&self, proof: &AnswerProof) -> Result<Proven, String> {
         Proven::read(&proof.encode(), |_| self.operator.anybody()).map_err(|refusal| refusal.detail)
     }
 
@@ -156,7 +195,7 @@ fn no_bit_of_a_proof_can_be_changed() {
     assert!(scene.read(&AnswerProof { list, ..proof.clone() }).unwrap_err().contains("candidate list"));
     let bill = scene.bill.sign(&forged.key).unwrap();
     assert!(scene.read(&AnswerProof { bill, ..proof.clone() }).unwrap_err().contains("bill"));
-    let receipt = scene.receipt.sign(&*Scene::new().epoch.receipt_key()).unwrap();
+    let receipt = scene.receipt.sign(&*Scene::drawn("another").epoch.receipt_key()).unwrap();
     assert!(scene.read(&AnswerProof { receipt, ..proof }).unwrap_err().contains("receipt"));
 }
 

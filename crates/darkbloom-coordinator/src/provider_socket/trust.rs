@@ -5,7 +5,7 @@ use darkbloom_attest::{
 };
 use darkbloom_host::clock;
 use darkbloom_store::{KeyKind, KeyRecord, SuccessionError, SuccessionRefusal};
-use darkbloom_types::{Distrust, ProviderId, Refusal, RefusalCode, SecretString, Standing, Tier};
+use darkbloom_types::{Distrust, ProviderId, Refusal, RefusalCode, SecretString, Standing, Tier, armed};
 use darkbloom_wire::{ChallengeAnswer, Evidence, Hello, Statement, Succession, challenge_digest};
 
 use crate::auth;
@@ -58,6 +58,9 @@ pub fn present(
 
 /// What is held against an identity now. One that another has the place of counts as revoked.
 pub fn standing(shared: &Shared, provider: ProviderId) -> Standing {
+    if !armed!("standing_stored") {
+        return Standing::Clean;
+    }
     if shared.store.successor(provider).is_some() { Standing::Revoked } else { shared.store.standing(provider) }
 }
 

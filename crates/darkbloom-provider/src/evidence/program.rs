@@ -75,6 +75,8 @@ fn system() -> String {
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -88,6 +90,30 @@ mod tests {
         assert_ne!(own.libraries, all(&[]));
         assert!(own.system.starts_with("Linux "), "{}", own.system);
         assert_eq!(program().unwrap(), own, "the same each time");
+    }
+
+    #[test]
+    #[ignore = "the process that the next test looks at"]
+    fn the_child() {
+        println!("{:?}", libraries(&std::env::current_exe().unwrap()).unwrap());
+    }
+
+    #[test]
+    fn a_library_that_was_preloaded_stands_among_what_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, library) = (folder.path().join("another.c"), folder.path().join("another.so"));
+        std::fs::write(&source, "int another(void) { return 7; }\n").unwrap();
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+        assert!(built.unwrap().success(), "cc builds the library");
+        let loaded = |preload: Option<&Path>| {
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", "evidence::program::tests::the_child", "--ignored", "--nocapture"]);
+            let output = child.envs(preload.map(|path| ("LD_PRELOAD", path))).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert!(loaded(Some(&library)).contains("another.so"));
+        let alone = loaded(None);
+        assert!(alone.contains("libc") && !alone.contains("another.so"), "{alone}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use darkbloom_attest::{SINGLE_FILE, weights_root};
 use darkbloom_engine::{AdapterHeader, Exactness, ModelHeader, check_open_adapters, check_open_model_file};
-use darkbloom_types::Digest;
+use darkbloom_types::{Digest, armed};
 
 use super::{LoadError, LoadWatch, ModelOptions};
 use crate::models::{Unchanged, digest_of};
@@ -75,7 +75,9 @@ impl ModelFiles {
         let digests = hashing.join().expect("hashing does not panic")?;
         // The engine reads by itself: whoever wrote to a file meanwhile is found out here. A restart would read what lies at
         // the paths, so that must be it still.
-        files.check_unchanged(&digests)?;
+        if armed!("weights_unchanged") {
+            files.check_unchanged(&digests)?;
+        }
         let root = files.root(&digests);
         Ok((read, files, root))
     }

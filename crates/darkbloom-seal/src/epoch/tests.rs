@@ -105,11 +105,11 @@ fn what_does_not_open_is_not_remembered() {
 fn after_hours_offline_a_ring_turns_to_an_epoch_that_lives() {
     let mut ring = ring(0);
     let (first, later) = (ring.current().id(), NOW.after(Millis::from_minutes(3 * 60)));
-    assert!(ring.turn(later, &mut Counter(1)));
+    assert!(ring.turn(later, &mut Counter(1), &OnHeap));
     let statement = ring.current().statement(NETWORK, vec![], vec![], "");
     assert_eq!((statement.not_before, statement.use_until), (later, later.after(EPOCH_USE)));
     assert!(ring.by_id(&first).is_none(), "what nobody may open any more is erased");
-    assert!(!ring.turn(later, &mut Counter(2)), "once");
+    assert!(!ring.turn(later, &mut Counter(2), &OnHeap), "once");
 }
 
 #[test]
@@ -117,9 +117,9 @@ fn a_ring_turns_when_its_epoch_is_due_and_not_before() {
     let mut ring = ring(0);
     let first = ring.current().id();
     let due = NOW.after(Millis::from_minutes(50));
-    assert!(!ring.turn(UnixMillis(due.0 - 1), &mut Counter(1)));
+    assert!(!ring.turn(UnixMillis(due.0 - 1), &mut Counter(1), &OnHeap));
     assert_eq!(ring.current().id(), first);
-    assert!(ring.turn(due, &mut Counter(1)));
+    assert!(ring.turn(due, &mut Counter(1), &OnHeap));
     assert_ne!(ring.current().id(), first);
     assert!(ring.by_id(&first).is_some(), "what is in flight still opens");
 }
@@ -128,9 +128,9 @@ fn a_ring_turns_when_its_epoch_is_due_and_not_before() {
 fn an_epoch_of_a_clock_that_ran_ahead_is_replaced() {
     let mut ring = ring(0);
     let (first, skew) = (ring.current().id(), i64::try_from(limits::CLOCK_SKEW_MAX.0).unwrap());
-    assert!(!ring.turn(UnixMillis(NOW.0 - skew), &mut Counter(1)), "a verifier allows as much");
+    assert!(!ring.turn(UnixMillis(NOW.0 - skew), &mut Counter(1), &OnHeap), "a verifier allows as much");
     let earlier = UnixMillis(NOW.0 - skew - 1);
-    assert!(ring.turn(earlier, &mut Counter(1)));
+    assert!(ring.turn(earlier, &mut Counter(1), &OnHeap));
     assert_eq!(ring.current().statement(NETWORK, vec![], vec![], "").not_before, earlier);
     assert!(ring.by_id(&first).is_some());
 }

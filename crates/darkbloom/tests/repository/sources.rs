@@ -4,8 +4,9 @@ use std::path::Path;
 
 use crate::{files, root};
 
-/// Crates whose work needs `unsafe`: models run in a C library, and so is Apple's keychain spoken to.
-const MAY_BE_UNSAFE: [&str; 2] = ["darkbloom-engine", "darkbloom-enclave"];
+/// Crates whose work needs `unsafe`: models run in a C library, so is Apple's keychain spoken to, and pages for keys are the
+/// system's to give.
+const MAY_BE_UNSAFE: [&str; 3] = ["darkbloom-engine", "darkbloom-enclave", "darkbloom-harden"];
 
 /// A source without its comments and texts, so that words in them do not count.
 pub fn code(source: &str) -> String {

@@ -292,7 +292,7 @@ fn a_clock_that_is_wrong_by_an_hour_is_an_error_that_names_both() {
     let clock = preloaded(network.folder.path(), "shifted_clock");
     for shift in ["3600", "-3600"] {
         let mut gateway = command(&["gateway"]);
-        gateway.env("LD_PRELOAD", &clock).env("SHIFT_SECONDS", shift);
+        gateway.arg("--allow-preloaded").env("LD_PRELOAD", &clock).env("SHIFT_SECONDS", shift);
         let gateway = Surface::start(&mut gateway, &network.coordinator, &network.ids());
         let refused = gateway.chat(&network.key, &ask("What is 17 + 25?"));
         let error = refused.json()["error"].clone();
@@ -308,7 +308,11 @@ fn a_clock_that_is_wrong_by_an_hour_is_an_error_that_names_both() {
         let data = network.folder.path().join(format!("provider{shift}"));
         let token = network.coordinator.key("join", None);
         let mut provider = Provider::command(&network.coordinator.url, &network.coordinator.pin, &data, &model_file());
-        provider.env("DARKBLOOM_JOIN_TOKEN", token).env("LD_PRELOAD", &clock).env("SHIFT_SECONDS", shift);
+        provider
+            .env("DARKBLOOM_JOIN_TOKEN", token)
+            .arg("--allow-preloaded")
+            .env("LD_PRELOAD", &clock)
+            .env("SHIFT_SECONDS", shift);
         let (process, _) = Process::role(&mut provider).unwrap();
         let line = until("an error that names both clocks", || {
             let log = process.log();
@@ -321,4 +325,20 @@ fn a_clock_that_is_wrong_by_an_hour_is_an_error_that_names_both() {
         assert!(apart.abs_diff(shift.abs() * 1_000) < 60_000, "{apart} ms: {line}");
         assert_eq!(network.coordinator.providers().len(), 1, "it gets no work");
     }
+}
+
+#[test]
+fn a_preloaded_library_is_refused_before_anything_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let (library, data) = (preloaded(folder.path(), "nagle"), folder.path().join("data"));
+    let mut start = Provider::command("http://127.0.0.1:1", &"0".repeat(64), &data, &model_file());
+    run(start.env("LD_PRELOAD", &library)).failed_saying(&[
+        "LD_PRELOAD had a library loaded into this process, which would see its keys and every prompt",
+        "hint: start it without LD_PRELOAD, or give `--allow-preloaded`",
+    ]);
+    assert!(!data.exists(), "nothing was made");
+    run(command(&["gateway"]).env("LD_AUDIT", "/nowhere/audit.so")).failed_saying(&["LD_AUDIT had a library"]);
+    // Whoever looks at the machine is told.
+    let doctor = run(command(&["doctor"]).env("LD_PRELOAD", &library));
+    assert!(doctor.stdout.contains("  not own_libraries: LD_PRELOAD is set"), "{doctor:?}");
 }

@@ -219,7 +219,7 @@ fn every_claim_can_be_checked_live_and_long_after() {
         "tpm_identity_key       hardware               this epoch   the identity key is in a TPM and cannot leave it",
         "tpm_attestation_key    coordinator_activator  0 min ago    the network's own activator saw",
         "release                provider               this epoch",
-        "hardening              provider               this epoch   no_core, not_dumpable",
+        "hardening              provider               this epoch   own_libraries, no_core, not_dumpable",
         "dishonest_coordinator  not_defended",
         "verdict      would be sealed to with a minimum of `hardware`",
     ] {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use darkbloom_keys::{Home, Identity, KeyConfig, availability, delete};
 
 fn main() {
+    println!("{:#?}", darkbloom_harden::close());
     let mut words = std::env::args().skip(1);
     let (folder, config) = (words.next().map(PathBuf::from).unwrap_or_default(), KeyConfig::default());
     println!("{:#?}", availability(Home::SecureEnclave, &folder, &config));

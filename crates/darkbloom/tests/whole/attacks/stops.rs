@@ -88,15 +88,15 @@ fn half_sent_requests_hold_up_a_stop_for_a_bounded_time() {
     let folder = tempfile::tempdir().unwrap();
     let hurry = preloaded(folder.path(), "hurry");
     let mut new = command(&["coordinator", "--listen", "127.0.0.1:0"]);
-    new.arg("--data").arg(folder.path().join("data")).env("LD_PRELOAD", &hurry);
+    new.arg("--data").arg(folder.path().join("data")).arg("--allow-preloaded").env("LD_PRELOAD", &hurry);
     let (mut coordinator, ready) = Process::role(&mut new).unwrap();
     let (address, pin) = (ready["address"].as_str().unwrap().to_owned(), ready["network"].as_str().unwrap().to_owned());
     let url = format!("http://{address}");
     let mut gateway = surface("gateway", &url, &pin, &[], |command| {
-        command.env("LD_PRELOAD", &hurry);
+        command.arg("--allow-preloaded").env("LD_PRELOAD", &hurry);
     });
     let mut proxy = surface("proxy", &url, &pin, &[], |command| {
-        command.env("LD_PRELOAD", &hurry).env("DARKBLOOM_API_KEY", "db-key-any");
+        command.arg("--allow-preloaded").env("LD_PRELOAD", &hurry).env("DARKBLOOM_API_KEY", "db-key-any");
     });
     let key = ready["admin_key"].as_str().unwrap();
     let held = [obstacles(&gateway.address, key), obstacles(&proxy.address, key), obstacles(&address, key)];

@@ -59,7 +59,10 @@ fn gateway_and_proxy_say_in_bounded_time_that_the_coordinator_does_not_answer() 
                 let hurry = &hurry;
                 scope.spawn(move || {
                     let surface = surface(role, &listener.url(), &"ab".repeat(32), &[], |command| {
-                        command.env("LD_PRELOAD", hurry).env("DARKBLOOM_API_KEY", "db-key-any");
+                        command
+                            .arg("--allow-preloaded")
+                            .env("LD_PRELOAD", hurry)
+                            .env("DARKBLOOM_API_KEY", "db-key-any");
                     });
                     for stream in [false, true] {
                         let began = Instant::now();
@@ -136,7 +139,7 @@ fn an_answer_that_gets_stuck_is_an_error_in_bounded_time() {
                     let listener = stuck(network, pieces);
                     let gateway =
                         surface("gateway", &listener.url(), &network.coordinator.pin, &network.ids(), |command| {
-                            command.env("LD_PRELOAD", hurry);
+                            command.arg("--allow-preloaded").env("LD_PRELOAD", hurry);
                         });
                     let began = Instant::now();
                     let body = ask_with("Count from 1 to 30.", serde_json::json!({"stream": stream}));
@@ -154,7 +157,9 @@ fn an_answer_that_gets_stuck_is_an_error_in_bounded_time() {
 fn provider(folder: &std::path::Path, hurry: &std::path::Path, url: &str, pin: &str) -> Process {
     let mut command =
         Provider::command(url, pin, &folder.join(format!("provider-{}", hex(&random::<4>()))), &model_file());
-    let (process, _) = Process::role(command.env("LD_PRELOAD", hurry).env("DARKBLOOM_JOIN_TOKEN", TOKEN)).unwrap();
+    let (process, _) =
+        Process::role(command.arg("--allow-preloaded").env("LD_PRELOAD", hurry).env("DARKBLOOM_JOIN_TOKEN", TOKEN))
+            .unwrap();
     process
 }
 

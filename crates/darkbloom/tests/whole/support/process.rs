@@ -20,7 +20,8 @@ pub fn command(arguments: &[&str]) -> Command {
         }
     }
     // Nothing may be written at home: there is none.
-    command.args(arguments).env("HOME", "/nonexistent").env_remove("XDG_DATA_HOME");
+    // Cargo tells the loader where libraries of tests are.
+    command.args(arguments).env("HOME", "/nonexistent").env_remove("XDG_DATA_HOME").env_remove("LD_LIBRARY_PATH");
     command.env("DARKBLOOM_LOG", "trace,hyper=info,mio=info");
     command
 }
