@@ -39,5 +39,5 @@ pub use statement::{
     Claim, ClaimSource, Freshness, StatementError, Trust, TrustPolicy, Verdict, verify_challenge, verify_epoch_proof,
     verify_statement,
 };
-pub use tdx::{QuoteOrigin, TdxError, TdxFindings, TdxStatus, verify_tdx};
+pub use tdx::{QuoteOrigin, TdxError, TdxFindings, TdxStatus, tdx_until, verify_tdx};
 pub use tpm::{ActivatorKind, HardwareTrust, TpmEvidenceError, TpmFindings, verify_tpm};

@@ -9,8 +9,9 @@
 //! is zero, or it is refused: who knows what a later module says there. Quotes are of version 4, and of version 5 with a report
 //! of TDX 1.0 or 1.5: of these real ones were verified.
 //!
-//! A platform is as good as the firmware that it runs, and Intel says each month which is: without that word, as old as a
-//! month, a quote proves nothing. The word travels with the quote, so that nobody has to ask Intel.
+//! A platform is as good as the firmware that it runs, and Intel says each month which is: without that word a quote proves
+//! nothing. The word travels with the quote, so that nobody has to ask Intel, and counts for a month; the list of what Intel's
+//! root took back, which are keys of Intel's own, counts for a year.
 //!
 //! A quote alone proves little: everybody may launch a machine of his own making. It is the measurement that counts, and what
 //! a verifier accepts is its own decision ([`crate::Measurements`]).
@@ -45,8 +46,9 @@ const AUTHORITIES: [&str; 2] = ["processor", "platform"];
 const ATTRIBUTES_OPEN: u64 = 0xff | 1 << 29;
 /// Pages that the owner takes away do not interrupt the machine with what looks like its own fault.
 const ATTRIBUTES_CLOSED: u64 = 1 << 28;
-/// Those that mean something beside them: keys for supervisor's pages, Key Locker, counters of its own performance.
-const ATTRIBUTES_KNOWN: u64 = ATTRIBUTES_OPEN | ATTRIBUTES_CLOSED | 1 << 30 | 1 << 31 | 1 << 63;
+/// Those that mean something beside them: a kernel that keeps out of its programs' addresses, keys for its pages, Key Locker,
+/// counters of its own performance.
+const ATTRIBUTES_KNOWN: u64 = ATTRIBUTES_OPEN | ATTRIBUTES_CLOSED | 1 << 27 | 1 << 30 | 1 << 31 | 1 << 63;
 
 /// Why evidence of TDX proves nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -156,6 +158,14 @@ impl QuoteOrigin {
         let authority = AUTHORITIES[named];
         Ok(Self { length, asked: quote.asked(), line: Platform::read(&certificate)?.line, authority })
     }
+}
+
+/// Until when what Intel says in this evidence counts, of which nothing is verified: the first of its ends.
+#[must_use]
+pub fn tdx_until(evidence: &TdxEvidence) -> Option<UnixMillis> {
+    let words = [&evidence.tcb_info, &evidence.qe_identity].map(|word| collateral::end_of(word));
+    let lists = [&evidence.platform_crl, &evidence.root_crl].map(|list| RevocationList::read(list).ok()?.until());
+    words.into_iter().chain(lists).min().flatten()
 }
 
 /// Verifies evidence that an encrypted machine asked for a quote with `nonce` in it.

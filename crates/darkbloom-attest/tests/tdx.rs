@@ -116,6 +116,26 @@ fn firmware_with_known_holes_is_shown_with_what_is_known() {
     assert!(claim(&verdict, "tdx_not_proven").unwrap().value.contains("none that Intel stands for"));
 }
 
+/// Each part that has a level is looked at: one that is lower than all that Intel names proves nothing.
+#[test]
+fn enclaves_of_lower_levels_are_told() {
+    let platform = Platform::new();
+    let lowered = |change: &dyn Fn(&mut Draft)| {
+        let signed = statement(&platform, NOW, change);
+        let verdict = verify_statement(&signed, &policy(&platform, MEASUREMENT), NOW).unwrap();
+        claim(&verdict, "tdx_not_proven").map(|why| why.value.clone())
+    };
+    let why = Some("the firmware's level is none that Intel stands for".to_owned());
+    assert_eq!(lowered(&|draft| draft.enclave[258] = 4), None);
+    assert_eq!(lowered(&|draft| draft.enclave[258] = 3), why, "the quoting enclave");
+    let certification = |level: &str| {
+        let level = format!("\"pcesvn\":{level}");
+        lowered(&move |draft: &mut Draft| draft.levels = draft.levels.replace("\"pcesvn\":11", &level))
+    };
+    assert_eq!(certification("10"), None);
+    assert_eq!(certification("12"), why, "the certification enclave");
+}
+
 #[test]
 fn a_module_without_a_version_is_judged_with_its_platform() {
     let platform = Platform::new();

@@ -110,11 +110,13 @@ async fn change(shared: &Arc<Shared>, policy: Policy, text: String) -> Result<Js
     shared.set_policy(policy);
     let mut barred = 0;
     for Seen { connection, statement, verdict, .. } in look(shared).await? {
-        let Some(verdict) = verdict else { continue };
-        let Assessment { tier, shut, shadow } = shared.policy().assess(&verdict);
-        barred += usize::from(!shut.is_empty());
+        let (Some(mut verdict), Some(on)) = (verdict, shared.connection(&connection)) else { continue };
         let (now, wall) = (shared.mono(), clock::now());
         shared.with_registry(|registry| {
+            // It may have answered a challenge since it was looked at.
+            verdict.presence = Some(on.presence());
+            let Assessment { tier, shut, shadow } = shared.policy().assess(&verdict);
+            barred += usize::from(!shut.is_empty());
             registry.reassess(&connection, &statement, tier, (shut, shadow), now, wall);
         });
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use darkbloom_attest::{Assessment, StatementError, Verdict, verify_challenge, verify_epoch_proof};
+use darkbloom_attest::{Assessment, StatementError, Verdict};
 use darkbloom_registry::{NotRegistered, Registration, Stated};
 use darkbloom_types::{ConnectionId, ProviderId, Refusal, RefusalCode, Standing, StreamId};
 use darkbloom_wire::{DecodeError, Decoded, Hello, ProviderFrame, PublicKey, VerdictNotice, Welcome};
@@ -121,13 +121,8 @@ async fn introduce(
         return Err(Refusal::from(RefusalCode::StatementMissing).into());
     }
     let statement = trust::may_join(shared, &hello)?;
-    // Its key first: evidence takes longest, and is looked at for whoever has that.
-    verify_challenge(&hello.proof, &statement, &[nonce], &connection.id)?;
-    let mut verdict = trust::verify(shared, &hello.statement)?;
-    verify_epoch_proof(&hello.epoch_proof, &statement, &nonce, &connection.id)?;
+    let verdict = trust::introduced(shared, connection, &statement, &hello, &nonce)?;
     trust::admit(shared, &hello, &verdict).await?;
-    trust::present(shared, connection, &statement, &nonce, &hello.presence.0);
-    verdict.presence = Some(connection.presence());
     learn(shared, connection, &verdict).await;
     inherit(shared, connection, verdict.provider);
     // Before the registry knows the provider: from then on requests are routed to this connection.
@@ -137,6 +132,7 @@ async fn introduce(
         shared.remove_connection(&connection.id);
         return Err(refusal.into());
     }
+    trust::ask_again(shared, connection, &verdict);
     Ok(verdict.provider)
 }
 
@@ -461,13 +457,14 @@ async fn handle(
                 registry.next_epoch(&connection.id, stated, shared.mono(), clock::now())
             });
             match changed {
-                Ok(None) => trust::ask_again(shared, connection, &verdict),
+                Ok(None) => {}
                 Ok(Some(provider)) => trust::keep(shared, provider).await,
                 Err(why) => {
                     trust::keep(shared, provider).await;
                     return Err(not_registered(why));
                 }
             }
+            trust::ask_again(shared, connection, &verdict);
         }
     }
     Ok(())

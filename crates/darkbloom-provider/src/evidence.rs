@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use darkbloom_attest::read_pem;
+use darkbloom_host::clock;
 use darkbloom_keys::{BOOT_LOG, boot_log};
 use darkbloom_types::Digest;
 use darkbloom_wire::{BootEvent, Evidence, SNP_EVIDENCE, SnpEvidence, TDX_EVIDENCE, limits};
@@ -104,7 +105,7 @@ impl Platform {
 
     /// Evidence of the encrypted machine that this process runs in, about an epoch; nothing on any other machine.
     pub fn confidential(&self, nonce: &Digest) -> Option<Evidence> {
-        let (tsm, asked) = (self.tsm.as_ref()?, asked(nonce));
+        let (tsm, asked) = (self.tsm.as_ref().filter(|_| self.may_ask())?, asked(nonce));
         let made = tsm.report(&asked).and_then(|report| self.evidence(report, &asked));
         let mut failed_at = self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
         match made {
@@ -124,14 +125,24 @@ impl Platform {
 
     /// Whether there is such evidence to be had, as far as is known: what failed is not expected again for a while.
     pub fn is_confidential(&self) -> bool {
+        self.tsm.is_some() && self.may_ask() && !self.intel.as_ref().is_some_and(|intel| intel.is_missing(clock::now()))
+    }
+
+    fn may_ask(&self) -> bool {
         let failed_at = self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_ask = failed_at.is_none_or(|failed| failed.elapsed() >= AGAIN);
-        self.tsm.is_some() && may_ask && !self.intel.as_ref().is_some_and(Intel::is_missing)
+        failed_at.is_none_or(|failed| failed.elapsed() >= AGAIN)
+    }
+
+    /// The processor took too long.
+    pub fn is_late(&self) {
+        if self.tsm.is_some() {
+            *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
     }
 
     /// Whether somebody has to be asked before evidence is as good as it can be.
     pub fn is_due(&self) -> bool {
-        self.intel.as_ref().is_some_and(Intel::is_due)
+        self.intel.as_ref().is_some_and(|intel| intel.is_due(clock::now()))
     }
 
     /// Whether somebody may have to be asked.
@@ -142,7 +153,7 @@ impl Platform {
     /// Asks for what is missing or old. A failure is told in the log; another time is soon enough.
     pub async fn renew(&self, http: &reqwest::Client) {
         let Some(intel) = &self.intel else { return };
-        if let Err(error) = intel.renew(http).await {
+        if let Err(error) = intel.renew(http, clock::now()).await {
             tracing::warn!(%error, "what Intel says about this platform cannot be had: without it a quote proves nothing");
         }
     }
@@ -154,7 +165,7 @@ impl Platform {
                 Ok(Evidence { format: SNP_EVIDENCE.to_owned(), bytes: evidence.encode() })
             }
             (tsm::TDX, Some(intel)) => {
-                let evidence = intel.evidence(report.report, asked)?;
+                let evidence = intel.evidence(report.report, asked, clock::now())?;
                 Ok(Evidence { format: TDX_EVIDENCE.to_owned(), bytes: evidence.encode() })
             }
             _ => Err(TsmError::OtherProvider(report.provider)),

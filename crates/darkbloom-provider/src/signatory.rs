@@ -90,6 +90,9 @@ struct Fixed {
     attestation_key: Vec<u8>,
 }
 
+/// Evidence comes within this time, or what it belongs to goes without: an introduction, which has two of it, has 15 seconds.
+const EVIDENCE_WAIT: Duration = Duration::from_secs(6);
+
 /// The provider's identity and its evidence.
 pub struct Signatory {
     identity: Identity,
@@ -137,25 +140,21 @@ impl Signatory {
 
     /// Signs a proof of presence, and has the hardware say the same.
     pub async fn prove(self: &Arc<Self>, digest: Digest) -> Result<(Vec<u8>, Vec<Evidence>), SignError> {
+        let (presence, _, _) = self.evidence_in_time(presence_nonce(&digest)).await;
         let signatory = Arc::clone(self);
-        blocking(move || {
-            let (presence, _, _) = signatory.evidence(&presence_nonce(&digest));
-            Ok((ChallengeProof { digest }.sign(&signatory.identity)?, presence))
-        })
-        .await
+        let proof = blocking(move || ChallengeProof { digest }.sign(&signatory.identity)).await?;
+        Ok((proof, presence))
     }
 
     /// Signs a statement, with the evidence that can be had without asking anybody.
     pub async fn state(self: &Arc<Self>, mut statement: Statement) -> Result<SignedStatement, SignError> {
+        let Statement { sealing_key, receipt_key, identity, not_before, .. } = &statement;
+        let nonce = epoch_nonce(sealing_key, receipt_key, identity, *not_before);
+        let (evidence, worth, complete) = self.evidence_in_time(nonce).await;
+        statement.evidence = evidence.into();
         let signatory = Arc::clone(self);
-        blocking(move || {
-            let Statement { sealing_key, receipt_key, identity, not_before, .. } = &statement;
-            let nonce = epoch_nonce(sealing_key, receipt_key, identity, *not_before);
-            let (evidence, worth, complete) = signatory.evidence(&nonce);
-            statement.evidence = evidence.into();
-            Ok(SignedStatement { bytes: statement.sign(&signatory.identity)?, worth, complete })
-        })
-        .await
+        let bytes = blocking(move || statement.sign(&signatory.identity)).await?;
+        Ok(SignedStatement { bytes, worth, complete })
     }
 
     /// What evidence could stand in a statement now, as statements count it.
@@ -163,6 +162,23 @@ impl Signatory {
         let fixed = lock(&self.fixed).clone();
         let words = fixed.map_or(0, |fixed| self.usable_words(&fixed, clock::now()).len());
         words + usize::from(self.platform.is_confidential())
+    }
+
+    /// Whether somebody has to be asked before evidence is as good as it can be.
+    pub fn is_due(&self) -> bool {
+        self.platform.is_due()
+    }
+
+    /// The same, where the machine gives it in time: a kernel may wait for a host for half a minute, and a coordinator does not.
+    async fn evidence_in_time(self: &Arc<Self>, nonce: Digest) -> (Vec<Evidence>, usize, bool) {
+        let signatory = Arc::clone(self);
+        let evidence = spawn_blocking(move || signatory.evidence(&nonce));
+        if let Ok(Ok(evidence)) = tokio::time::timeout(EVIDENCE_WAIT, evidence).await {
+            return evidence;
+        }
+        self.platform.is_late();
+        tracing::warn!("this machine gives no evidence in time: what it is asked to prove is said without");
+        (Vec::new(), 0, false)
     }
 
     /// Evidence with a nonce, what it is worth, and whether nothing is missing in it that may come later.

@@ -90,7 +90,7 @@ async fn work(
             None => return,
             Some(Task::Prove(digest)) => proof(&signatory, digest(&stated.epoch)).await,
             Some(Task::State(epoch, statement)) => {
-                if !stated.complete && Instant::now() >= again_at {
+                if (!stated.complete || signatory.is_due()) && Instant::now() >= again_at {
                     again_at = Instant::now() + AGAIN;
                     let (asking, renewed) = (Arc::clone(&signatory), renewed.clone());
                     tokio::spawn(async move {
@@ -131,6 +131,7 @@ async fn next_statement(
     let signed = signed.inspect_err(|error| tracing::error!(%error, "cannot sign the epoch's statement")).ok()?;
     let SignedStatement { bytes, worth, complete } = signed;
     if stated.epoch == epoch && worth <= stated.worth {
+        stated.complete = complete;
         return None;
     }
     *stated = Stated { epoch, worth, complete };

@@ -180,7 +180,8 @@ attacks! {
         accepted(17, |draft| draft.report[376] ^= 1)
     };
     attack_a_list_of_revocations_is_written_by_the_attacker against "revocation_list": || {
-        changed(|evidence| evidence.platform_crl = evidence.root_crl.clone())
+        let another = Platform::new().evidence(&Draft::about(&Draft::asked(&NONCE)));
+        changed(|evidence| evidence.platform_crl.clone_from(&another.platform_crl))
     };
     attack_a_list_of_revocations_of_long_ago_is_shown against "revocation_time": || {
         signed_with(|draft| draft.year = 2024)

@@ -75,7 +75,18 @@ struct Signed<T> {
     until: UnixMillis,
 }
 
-/// When it counts, and which evaluation it is.
+/// A time as Intel writes it.
+fn time(text: &str) -> Option<UnixMillis> {
+    let time = text.parse::<DateTime>().ok()?.unix_duration();
+    i64::try_from(time.as_millis()).ok().map(UnixMillis)
+}
+
+/// Until when a word of Intel's counts, of which nothing is verified.
+pub(super) fn end_of(json: &[u8]) -> Option<UnixMillis> {
+    serde_json::from_slice::<Issue>(json).ok().and_then(|issue| time(&issue.next_update))
+}
+
+/// When it counts.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Issue {
@@ -98,10 +109,6 @@ impl<T: DeserializeOwned> Signed<T> {
         let unreadable = || TdxError::Collateral(what);
         let Issue { issue_date, next_update } = serde_json::from_slice(json).map_err(|_| unreadable())?;
         let says = serde_json::from_slice(json).map_err(|_| unreadable())?;
-        let time = |text: &str| {
-            let time = text.parse::<DateTime>().ok()?.unix_duration();
-            i64::try_from(time.as_millis()).ok().map(UnixMillis)
-        };
         let (since, until) = time(&issue_date).zip(time(&next_update)).ok_or_else(unreadable)?;
         if armed!("tdx_collateral_time") && !(since..=until).contains(&now) {
             return Err(TdxError::CollateralTime(what));

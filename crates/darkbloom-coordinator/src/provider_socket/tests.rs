@@ -72,6 +72,15 @@ async fn challenged_with(
     (connection, key, proof)
 }
 
+/// An operator's policy that accepts the chip's guest.
+fn policy() -> Policy {
+    let measurement = MEASUREMENT.map(|byte| format!("{byte:02x}")).concat();
+    let minimum = "{ bootloader = 0, tee = 0, snp = 0, microcode = 0 }";
+    let guest = format!("{{ product = \"genoa\", measurement = \"{measurement}\", minimum = {minimum} }}");
+    let accepted = format!("[{{ release = \"guest\", snp = {guest} }}]");
+    Policy::parse(&format!("[measurements]\ngate = \"enforce\"\naccepted = {accepted}")).unwrap()
+}
+
 /// An answer from a machine whose hardware says nothing.
 fn bare(proof: Vec<u8>) -> ChallengeAnswer {
     ChallengeAnswer { proof, presence: Vec::new().into() }
@@ -118,13 +127,7 @@ async fn hardware_counts_as_long_as_it_answers() {
     let chip = Chip::new();
     let trust = HardwareTrust { amd_roots: chip.roots().into(), ..HardwareTrust::default() };
     let shared = believing(folder.path(), trust).await;
-    let measurement = MEASUREMENT.map(|byte| format!("{byte:02x}")).concat();
-    shared.set_policy(
-        Policy::parse(&format!(
-            "[measurements]\ngate = \"enforce\"\naccepted = [{{ release = \"guest\", snp = {{ product = \"genoa\", measurement = \"{measurement}\", minimum = {{ bootloader = 0, tee = 0, snp = 0, microcode = 0 }} }} }}]"
-        ))
-        .unwrap(),
-    );
+    shared.set_policy(policy());
     let said = |nonce: &Digest| {
         let bytes = chip.evidence(Chip::report(&Chip::asked(nonce))).encode();
         vec![Evidence { format: SNP_EVIDENCE.to_owned(), bytes }]
@@ -150,6 +153,58 @@ async fn hardware_counts_as_long_as_it_answers() {
     assert_eq!(answer(&|digest| said(&presence_nonce(digest))).await, confidential, "it recovers with the next answer");
     assert_eq!(answer(&|_| Vec::new()).await, nothing, "it says nothing any more");
     assert!(shared.store.standing(ProviderId::of_public_key(&key.public_point())) == Standing::Clean);
+}
+
+/// A machine is asked when it introduces itself, and again at once where its statement comes to more than it said then.
+#[tokio::test]
+async fn hardware_is_asked_at_the_door() {
+    let folder = tempfile::tempdir().unwrap();
+    let chip = Chip::new();
+    let trust = HardwareTrust { amd_roots: chip.roots().into(), ..HardwareTrust::default() };
+    let shared = believing(folder.path(), trust).await;
+    shared.set_policy(policy());
+    let said = |nonce: &Digest| {
+        let bytes = chip.evidence(Chip::report(&Chip::asked(nonce))).encode();
+        vec![Evidence { format: SNP_EVIDENCE.to_owned(), bytes }]
+    };
+    let key = SoftwareKey::in_memory().unwrap();
+    let epoch = Epoch::begin(key.public_point(), clock::now(), &mut clock::rng());
+    let mut statement = epoch.statement(shared.network, Vec::new(), Vec::new(), "test");
+    let Statement { sealing_key, receipt_key, identity, not_before, .. } = &statement;
+    statement.evidence = said(&epoch_nonce(sealing_key, receipt_key, identity, *not_before)).into();
+    let nonce = [3; 32];
+    let introduced = |number: u8, presence: &dyn Fn(&Digest) -> Vec<Evidence>| {
+        let (connection, _sent) = Connection::new(ConnectionId([number; 16]));
+        let digest = challenge_digest(&shared.network, &nonce, &connection.id, &epoch.id());
+        let hello = Hello {
+            statement: statement.sign(&key).unwrap(),
+            proof: ChallengeProof { digest }.sign(&key).unwrap(),
+            join_token: None,
+            models: Vec::new().into(),
+            capabilities: Vec::new().into(),
+            epoch_proof: ChallengeProof { digest }.sign(&*epoch.receipt_key()).unwrap(),
+            presence: presence(&digest).into(),
+        };
+        let verdict = trust::introduced(&shared, &connection, &statement, &hello, &nonce).unwrap();
+        shared.add_connection(Arc::clone(&connection));
+        shared.with_registry(|registry| {
+            let registration = Registration {
+                provider: verdict.provider,
+                connection: connection.id,
+                number: connection.number,
+                stated: stated(&shared, hello.statement, &verdict),
+                models: Vec::new(),
+                standing: Standing::Clean,
+            };
+            registry.register(registration, shared.mono(), clock::now(), &mut clock::rng()).unwrap();
+        });
+        trust::ask_again(&shared, &connection, &verdict);
+        let asked = shared.with_registry(|registry| registry.challenges_due(shared.mono(), &mut clock::rng()));
+        (shared.provider_views()[0].tier, asked.len())
+    };
+    assert_eq!(introduced(1, &|digest| said(&presence_nonce(digest))), (Tier::Confidential, 0));
+    assert_eq!(introduced(2, &|_| Vec::new()), (Tier::SelfSigned, 1));
+    assert_eq!(introduced(3, &|digest| said(digest)), (Tier::SelfSigned, 1), "said to another question");
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! Who is admitted, what is verified, and what is held against whom when it does not hold.
 
 use darkbloom_attest::{
-    Assessment, StatementError, TrustPolicy, Verdict, verify_challenge, verify_presence, verify_statement,
+    Assessment, StatementError, TrustPolicy, Verdict, verify_challenge, verify_epoch_proof, verify_presence,
+    verify_statement,
 };
 use darkbloom_host::clock;
 use darkbloom_store::{KeyKind, KeyRecord, SuccessionError, SuccessionRefusal};
@@ -39,6 +40,23 @@ pub fn verify(shared: &Shared, statement: &[u8]) -> Result<Verdict, StatementErr
 /// The same on a connection, with what the provider's hardware said there when it was asked last.
 pub fn verify_on(shared: &Shared, connection: &Connection, statement: &[u8]) -> Result<Verdict, StatementError> {
     let mut verdict = verify(shared, statement)?;
+    verdict.presence = Some(connection.presence());
+    Ok(verdict)
+}
+
+/// What is proven of whoever introduces himself, in the order of what it costs to find out.
+pub fn introduced(
+    shared: &Shared,
+    connection: &Connection,
+    statement: &Statement,
+    hello: &Hello,
+    nonce: &[u8; 32],
+) -> Result<Verdict, StatementError> {
+    // His key first: evidence takes longest, and is looked at for whoever has that.
+    verify_challenge(&hello.proof, statement, &[*nonce], &connection.id)?;
+    let mut verdict = verify(shared, &hello.statement)?;
+    verify_epoch_proof(&hello.epoch_proof, statement, nonce, &connection.id)?;
+    present(shared, connection, statement, nonce, &hello.presence.0);
     verdict.presence = Some(connection.presence());
     Ok(verdict)
 }

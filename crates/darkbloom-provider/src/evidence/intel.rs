@@ -1,11 +1,11 @@
 //! What Intel says about this machine's platform, which stands beside its quotes: levels of firmware, the identity of the
-//! quoting enclave, and lists of revoked certificates. It counts for a month and is fetched anew each day, from Intel's
+//! quoting enclave, and lists of revoked certificates. It counts for a month, the root's list for a year, and is fetched anew each day, from Intel's
 //! Provisioning Certification Service or a cache of it that speaks the same (version 4).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
-use darkbloom_attest::{QuoteOrigin, read_pem};
+use darkbloom_attest::{QuoteOrigin, read_pem, tdx_until};
+use darkbloom_types::{Millis, UnixMillis};
 use darkbloom_wire::{
     TDX_CRL_BYTES_MAX, TDX_QE_IDENTITY_BYTES_MAX, TDX_TCB_INFO_BYTES_MAX, TdxEvidence, limits::CERTIFICATE_BYTES_MAX,
 };
@@ -21,7 +21,9 @@ pub const SERVICE: &str = "https://api.trustedservices.intel.com";
 const ROOT_LIST: &str = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der";
 const ROOT_LIST_PATH: &str = "sgx/certification/v4/rootcacrl";
 /// What is older is fetched anew: news about firmware should not wait for what still counts.
-const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const AGE_MAX: Millis = Millis::from_minutes(24 * 60);
+/// What is newer is not fetched anew, though it may end soon: a cache may have nothing else.
+const AGE_MIN: Millis = Millis::from_minutes(60);
 /// A chain in a header, its signs written as three.
 const CHAIN_BYTES_MAX: usize = 6 * CERTIFICATE_BYTES_MAX;
 
@@ -54,14 +56,18 @@ pub enum FetchError {
 struct Said {
     /// About which platforms.
     about: ([u8; 6], &'static str),
-    at: Instant,
-    tcb_info: Vec<u8>,
-    tcb_info_signature: [u8; 64],
-    qe_identity: Vec<u8>,
-    qe_identity_signature: [u8; 64],
-    signer: Vec<u8>,
-    platform_crl: Vec<u8>,
-    root_crl: Vec<u8>,
+    at: UnixMillis,
+    until: UnixMillis,
+    /// Evidence without a quote.
+    word: TdxEvidence,
+}
+
+impl Said {
+    /// Whether it is worth asking for it anew: it is old, or ends soon and may have a successor.
+    fn is_old(&self, now: UnixMillis) -> bool {
+        let age = now.since(self.at);
+        age >= AGE_MAX || (age >= AGE_MIN && self.until.since(now) < AGE_MAX)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -89,7 +95,7 @@ impl Intel {
     }
 
     /// Evidence with this quote about what was asked; not before Intel's word is there.
-    pub fn evidence(&self, mut quote: Vec<u8>, asked: &[u8; 64]) -> Result<TdxEvidence, TsmError> {
+    pub fn evidence(&self, mut quote: Vec<u8>, asked: &[u8; 64], now: UnixMillis) -> Result<TdxEvidence, TsmError> {
         let origin = QuoteOrigin::read(&quote)?;
         if origin.asked != *asked {
             return Err(TsmError::OtherSubject);
@@ -98,45 +104,42 @@ impl Intel {
         let about = (origin.line, origin.authority);
         let mut known = self.known();
         known.about = Some(about);
-        let said = known.said.clone().filter(|said| said.about == about).ok_or(TsmError::NoCollateral)?;
-        Ok(TdxEvidence {
-            quote,
-            tcb_info: said.tcb_info,
-            tcb_info_signature: said.tcb_info_signature,
-            qe_identity: said.qe_identity,
-            qe_identity_signature: said.qe_identity_signature,
-            signer: said.signer,
-            platform_crl: said.platform_crl,
-            root_crl: said.root_crl,
-        })
+        let said = known.said.clone().filter(|said| said.about == about && now < said.until);
+        let Said { word, .. } = said.ok_or(TsmError::NoCollateral)?;
+        Ok(TdxEvidence { quote, ..word })
     }
 
-    /// Whether a quote was seen, and Intel's word about it is not there.
-    pub fn is_missing(&self) -> bool {
+    /// Whether a quote was seen, and no word of Intel's about it counts.
+    pub fn is_missing(&self, now: UnixMillis) -> bool {
         let known = self.known();
-        known.about.is_some() && known.said.as_ref().map(|said| said.about) != known.about
+        let counts = |said: &Said| known.about == Some(said.about) && now < said.until;
+        known.about.is_some() && !known.said.as_ref().is_some_and(counts)
     }
 
-    /// Whether Intel should be asked: a quote was seen, and what was said about it is not there or a day old.
-    pub fn is_due(&self) -> bool {
+    /// Whether Intel should be asked: a quote was seen, and what was said about it is not there or old.
+    pub fn is_due(&self, now: UnixMillis) -> bool {
         let known = self.known();
-        let fresh =
-            known.said.as_ref().is_some_and(|said| known.about == Some(said.about) && said.at.elapsed() < AGE_MAX);
-        known.about.is_some() && !fresh
+        let fresh = |said: &Said| known.about == Some(said.about) && !said.is_old(now);
+        known.about.is_some() && !known.said.as_ref().is_some_and(fresh)
     }
 
     /// Asks the service, where that is due. What was known before stays where it fails.
-    pub async fn renew(&self, http: &reqwest::Client) -> Result<(), FetchError> {
-        if !self.is_due() {
+    pub async fn renew(&self, http: &reqwest::Client, now: UnixMillis) -> Result<(), FetchError> {
+        if !self.is_due(now) {
             return Ok(());
         }
         let Some(about) = self.known().about else { return Ok(()) };
-        let said = self.fetch(http, about).await?;
+        let said = self.fetch(http, about, now).await?;
         self.known().said = Some(said);
         Ok(())
     }
 
-    async fn fetch(&self, http: &reqwest::Client, about: ([u8; 6], &'static str)) -> Result<Said, FetchError> {
+    async fn fetch(
+        &self,
+        http: &reqwest::Client,
+        about: ([u8; 6], &'static str),
+        now: UnixMillis,
+    ) -> Result<Said, FetchError> {
         let (line, authority) = about;
         let levels = format!("tdx/certification/v4/tcb?fmspc={}", hex::encode_upper(line));
         let levels = ask(http, self.at(&levels), "levels of platforms", TDX_TCB_INFO_BYTES_MAX).await?;
@@ -150,9 +153,8 @@ impl Intel {
             signed(&levels.body, TDX_TCB_INFO_BYTES_MAX).ok_or(FetchError::Answer("levels of platforms"))?;
         let (qe_identity, qe_identity_signature) =
             signed(&enclave.body, TDX_QE_IDENTITY_BYTES_MAX).ok_or(FetchError::Answer("the quoting enclave"))?;
-        Ok(Said {
-            about,
-            at: Instant::now(),
+        let word = TdxEvidence {
+            quote: Vec::new(),
             tcb_info,
             tcb_info_signature,
             qe_identity,
@@ -160,7 +162,9 @@ impl Intel {
             signer: signer.ok_or(FetchError::Answer("the key that signs levels"))?,
             platform_crl: list_of(platform_crl.body).ok_or(FetchError::Answer("revoked platforms"))?,
             root_crl: list_of(root_crl.body).ok_or(FetchError::Answer("what the root revoked"))?,
-        })
+        };
+        let until = tdx_until(&word).ok_or(FetchError::Answer("until when it counts"))?;
+        Ok(Said { about, at: now, until, word })
     }
 
     fn at(&self, path: &str) -> String {

@@ -101,23 +101,28 @@ fn http() -> reqwest::Client {
 async fn a_quote_is_evidence_once_intel_was_asked() {
     let Real { mut quote, asked, time, answers } = real();
     let (intel, service) = service(answers, 4);
-    assert!(!intel.is_due() && !intel.is_missing(), "without a quote there is nothing to ask");
-    intel.renew(&http()).await.unwrap();
+    assert!(!intel.is_due(time) && !intel.is_missing(time), "without a quote there is nothing to ask");
+    intel.renew(&http(), time).await.unwrap();
     // What a host gives may go on with zeros.
     quote.extend([0; 70]);
-    assert!(matches!(intel.evidence(quote.clone(), &asked), Err(TsmError::NoCollateral)));
-    assert!(intel.is_due() && intel.is_missing());
-    intel.renew(&http()).await.unwrap();
-    assert!(!intel.is_due() && !intel.is_missing());
-    let evidence = intel.evidence(quote.clone(), &asked).unwrap();
+    assert!(matches!(intel.evidence(quote.clone(), &asked, time), Err(TsmError::NoCollateral)));
+    assert!(intel.is_due(time) && intel.is_missing(time));
+    intel.renew(&http(), time).await.unwrap();
+    assert!(!intel.is_due(time) && !intel.is_missing(time));
+    let evidence = intel.evidence(quote.clone(), &asked, time).unwrap();
     // It was asked about something else than keys of a provider of ours: all else holds, by the root that ships.
     let roots = HardwareTrust::default().intel_roots;
     let verified = verify_tdx(&evidence.encode(), &Digest([0; 32]), &roots, time);
     assert_eq!(verified, Err(TdxError::OtherSubject));
-    intel.renew(&http()).await.unwrap();
+    intel.renew(&http(), time).await.unwrap();
     assert_eq!(service.join().unwrap().len(), 4, "what is new is not asked for again");
-    assert!(matches!(intel.evidence(quote, &[0; 64]), Err(TsmError::OtherSubject)));
-    assert!(matches!(intel.evidence(vec![4, 0, 2, 0], &asked), Err(TsmError::Quote(TdxError::Malformed))));
+    let after = |days: u64| time.after(Millis::from_minutes(days * 24 * 60));
+    assert!(intel.is_due(after(1)) && !intel.is_missing(after(1)), "what is old is asked for while it counts");
+    assert!(intel.evidence(quote.clone(), &asked, after(28)).is_ok());
+    assert!(intel.is_missing(after(30)));
+    assert!(matches!(intel.evidence(quote.clone(), &asked, after(30)), Err(TsmError::NoCollateral)));
+    assert!(matches!(intel.evidence(quote, &[0; 64], time), Err(TsmError::OtherSubject)));
+    assert!(matches!(intel.evidence(vec![4, 0, 2, 0], &asked, time), Err(TsmError::Quote(TdxError::Malformed))));
 }
 
 #[tokio::test]
@@ -125,12 +130,12 @@ async fn what_a_service_does_not_say_is_not_made_up() {
     let list = "/sgx/certification/v4/pckcrl?ca=platform&encoding=der";
     let levels = "/tdx/certification/v4/tcb?fmspc=B0C06F000000";
     let refused = async |times: usize, change: &dyn Fn(&mut Answers)| {
-        let Real { quote, asked, mut answers, .. } = real();
+        let Real { quote, asked, mut answers, time } = real();
         change(&mut answers);
         let (intel, service) = service(answers, times);
-        assert!(intel.evidence(quote, &asked).is_err());
-        let error = intel.renew(&http()).await.unwrap_err();
-        assert!(intel.is_missing() && intel.is_due(), "another time is soon enough");
+        assert!(intel.evidence(quote, &asked, time).is_err());
+        let error = intel.renew(&http(), time).await.unwrap_err();
+        assert!(intel.is_missing(time) && intel.is_due(time), "another time is soon enough");
         assert_eq!(service.join().unwrap().len(), times);
         error.to_string()
     };
