@@ -16,7 +16,7 @@ use axum::{Json, Router, middleware};
 use darkbloom_attest::{ActivationError, ActivationReply, Activator, ActivatorKind, HardwareTrust, Roots};
 use darkbloom_host::listen::{self, Bound, ListenError, Server};
 use darkbloom_host::{body, clock};
-use darkbloom_keys::{IdentityKey as _, SoftwareKey, SoftwareKeyError};
+use darkbloom_keys::{IdentityKey as _, KeySecret, SoftwareKey, SoftwareKeyError};
 use darkbloom_types::{Refusal, RefusalCode};
 use darkbloom_wire::{ActivationRequest, limits};
 use serde_json::json;
@@ -42,11 +42,11 @@ pub struct Activation {
 
 impl Activation {
     /// Where any maker is believed, loads or makes the activator's key.
-    pub fn open(data: &Path, roots: Roots) -> Result<Self, SoftwareKeyError> {
+    pub fn open(data: &Path, roots: Roots, secret: Option<&KeySecret>) -> Result<Self, SoftwareKeyError> {
         let activator = if roots.is_empty() {
             None
         } else {
-            let key = SoftwareKey::load_or_create(&data.join(KEY_FILE))?;
+            let key = SoftwareKey::load_or_create_sealed(&data.join(KEY_FILE), secret)?;
             Some((Activator::new(roots.clone(), &mut clock::rng()), key))
         };
         let own = activator.as_ref().map(|(_, key)| (key.public_point(), ActivatorKind::Coordinator));
@@ -128,6 +128,8 @@ pub struct ActivatorConfig {
     pub data: PathBuf,
     /// Roots of the makers of TPMs that it vouches for.
     pub tpm_roots: Roots,
+    /// The file with the secret under which its key is sealed; without one it lies in the open.
+    pub key_secret: Option<PathBuf>,
 }
 
 /// Why an activator does not start.
@@ -158,6 +160,7 @@ impl ActivatorStartError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Listen(error) => error.hint(),
+            Self::Key(error) if error.is_about_secret() => error.next_step(),
             Self::Key(_) => "see the message; consumers know this activator by its key",
             Self::NoMaker => "add `--tpm-roots FILE` with the certificates of makers",
             Self::Folder { .. } => "check the folder's permissions, or choose another with `--data`",
@@ -182,11 +185,12 @@ impl StandaloneActivator {
     /// [`ActivatorStartError`]; nothing keeps running then.
     pub async fn start(config: ActivatorConfig) -> Result<Self, ActivatorStartError> {
         listen::loopback(config.listen)?;
-        let ActivatorConfig { listen, data, tpm_roots } = config;
+        let ActivatorConfig { listen, data, tpm_roots, key_secret } = config;
         let opened = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&data)
                 .map_err(|source| ActivatorStartError::Folder { path: data.clone(), source })?;
-            Ok::<_, ActivatorStartError>(Activation::open(&data, tpm_roots)?)
+            let secret = key_secret.as_deref().map(KeySecret::read).transpose()?;
+            Ok::<_, ActivatorStartError>(Activation::open(&data, tpm_roots, secret.as_ref())?)
         });
         let activation = opened.await.expect("reading a key does not panic")?;
         let key = activation.key().ok_or(ActivatorStartError::NoMaker)?;

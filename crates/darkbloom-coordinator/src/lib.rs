@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use darkbloom_attest::PolicyError;
 pub use darkbloom_attest::Roots;
 use darkbloom_host::listen::{self, Bound, ListenError, Server};
-use darkbloom_keys::{IdentityKey as _, SoftwareKey, SoftwareKeyError};
+use darkbloom_keys::{IdentityKey as _, KeySecret, SoftwareKey, SoftwareKeyError};
 use darkbloom_store::{OpenStoreError, Store, StoreError};
 use darkbloom_types::{NetworkId, SecretString, Tier};
 use tokio::task::JoinHandle;
@@ -57,6 +57,8 @@ pub struct Config {
     pub tier_min: Tier,
     /// Roots of makers of TPMs. With any, the coordinator runs an activator for their TPMs.
     pub tpm_roots: Roots,
+    /// The file with the secret under which its keys are sealed; without one they lie in the open.
+    pub key_secret: Option<PathBuf>,
 }
 
 /// Why the coordinator does not start.
@@ -99,6 +101,7 @@ impl StartError {
             Self::Store(_) | Self::Database(_) => {
                 "check the folder's permissions and disk, or choose another with `--data`"
             }
+            Self::Key(error) if error.is_about_secret() => error.next_step(),
             Self::Key(_) => "see the message; never delete the key of a network that is in use",
             Self::ForeignCatalogue => "a network's key and database belong together",
             Self::Policy(_) => {
@@ -136,8 +139,9 @@ impl Coordinator {
         let (data, key_path) = (config.data.clone(), config.data.join("coordinator.key"));
         let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
             let store = Store::open(&data)?;
-            let key = SoftwareKey::load_or_create(&key_path)?;
-            Ok((store, key, Activation::open(&data, config.tpm_roots)?))
+            let secret = config.key_secret.as_deref().map(KeySecret::read).transpose()?;
+            let key = SoftwareKey::load_or_create_sealed(&key_path, secret.as_ref())?;
+            Ok((store, key, Activation::open(&data, config.tpm_roots, secret.as_ref())?))
         });
         let (store, key, activation) = opened.await.expect("opening the data does not panic")?;
         let audit = store.audit().await?;

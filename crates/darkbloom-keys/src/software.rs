@@ -85,6 +85,17 @@ pub enum SoftwareKeyError {
 }
 
 impl SoftwareKeyError {
+    /// Whether it is about the secret under which the file is sealed, and not about the file.
+    #[must_use]
+    pub fn is_about_secret(&self) -> bool {
+        match self {
+            Self::Sealed { .. } | Self::OtherSecret { .. } | Self::Secret { .. } | Self::SecretSize { .. } => true,
+            Self::File { .. } | Self::Permissions { .. } | Self::Damaged { .. } | Self::Randomness | Self::SelfTest => {
+                false
+            }
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn next_step(&self) -> &'static str {

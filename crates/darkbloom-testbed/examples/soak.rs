@@ -290,7 +290,13 @@ impl Bed {
 }
 
 fn coordinator_config(folder: &Path, listen: SocketAddr) -> CoordinatorConfig {
-    CoordinatorConfig { listen, data: folder.join("coordinator"), tier_min: Tier::None, tpm_roots: Roots::default() }
+    CoordinatorConfig {
+        listen,
+        data: folder.join("coordinator"),
+        tier_min: Tier::None,
+        tpm_roots: Roots::default(),
+        key_secret: None,
+    }
 }
 
 // ---- the load -----------------------------------------------------------------------------------------------------

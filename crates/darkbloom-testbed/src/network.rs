@@ -101,6 +101,7 @@ impl Network {
             data: folder.path().join("coordinator"),
             tier_min: Tier::None,
             tpm_roots: Roots::default(),
+            key_secret: None,
         })
         .await?;
         let url = format!("http://{}", coordinator.address);

@@ -114,6 +114,10 @@ pub struct Coordinator {
     /// A file in PEM with roots of makers of TPMs; may be given again. With any, the coordinator vouches for their TPMs.
     #[arg(long, value_name = "FILE")]
     pub tpm_roots: Vec<PathBuf>,
+    /// A file whose bytes, 16 to 4,096 of them, encrypt its key: a credential of systemd, a Kubernetes secret, or one on a volume
+    /// that is not always there. A key that lies in the open is encrypted by the next start.
+    #[arg(long, value_name = "FILE")]
+    pub key_secret: Option<PathBuf>,
     /// How it is run by another program.
     #[command(flatten)]
     pub run: Supervised,
@@ -131,6 +135,10 @@ pub struct Activator {
     /// A file in PEM with roots of makers of TPMs that it vouches for; may be given again.
     #[arg(long, value_name = "FILE")]
     pub tpm_roots: Vec<PathBuf>,
+    /// A file whose bytes, 16 to 4,096 of them, encrypt its key: a credential of systemd, a Kubernetes secret, or one on a volume
+    /// that is not always there. A key that lies in the open is encrypted by the next start.
+    #[arg(long, value_name = "FILE")]
+    pub key_secret: Option<PathBuf>,
     /// How it is run by another program.
     #[command(flatten)]
     pub run: Supervised,

@@ -173,6 +173,7 @@ pub async fn coordinator(options: arguments::Coordinator, settings: CoordinatorS
         data: options.data.or(settings.data).unwrap_or_else(|| default_data("coordinator")),
         tier_min,
         tpm_roots: trust::roots(&either(options.tpm_roots, settings.tpm_roots))?,
+        key_secret: options.key_secret.or(settings.key_secret),
     };
     let data = config.data.clone();
     let mut stop = Stop::listen(&options.run)?;
@@ -203,6 +204,7 @@ pub async fn activator(options: arguments::Activator, settings: ActivatorSetting
         listen: options.listen.or(settings.listen).unwrap_or_else(|| default_address(ACTIVATOR_LISTEN)),
         data: options.data.or(settings.data).unwrap_or_else(|| default_data("activator")),
         tpm_roots: trust::roots(&either(options.tpm_roots, settings.tpm_roots))?,
+        key_secret: options.key_secret.or(settings.key_secret),
     };
     let mut stop = Stop::listen(&options.run)?;
     let Some(running) = stop.unless_signalled(StandaloneActivator::start(config)).await else { return Ok(()) };

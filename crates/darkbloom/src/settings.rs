@@ -44,6 +44,8 @@ pub struct CoordinatorSettings {
     pub tier_min: Option<String>,
     /// Files with roots of makers of TPMs.
     pub tpm_roots: Vec<PathBuf>,
+    /// A file whose bytes encrypt its key.
+    pub key_secret: Option<PathBuf>,
 }
 
 /// `[activator]`.
@@ -56,6 +58,8 @@ pub struct ActivatorSettings {
     pub data: Option<PathBuf>,
     /// Files with roots of makers of TPMs.
     pub tpm_roots: Vec<PathBuf>,
+    /// A file whose bytes encrypt its key.
+    pub key_secret: Option<PathBuf>,
 }
 
 /// `[gateway]` and `[proxy]`.

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::support::network::{Network, Provider, ask};
-use crate::support::process::{Ended, command, run};
+use crate::support::process::{Ended, Process, command, run};
 use crate::swtpm::Swtpm;
 
 /// `darkbloom key ACTION` in a folder.
@@ -107,6 +107,35 @@ fn a_key_file_is_encrypted_by_the_first_start_with_a_secret_and_useless_without_
         "no secret is needed for that"
     );
     assert!(!file.exists());
+}
+
+#[test]
+fn keys_of_coordinators_and_activators_are_encrypted_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, secret, roots) =
+        (folder.path().join("data"), folder.path().join("secret"), folder.path().join("roots.pem"));
+    fs::write(&secret, [9; 32]).unwrap();
+    fs::write(&roots, Swtpm::authority("a").0).unwrap();
+    let role = |role: &str, more: &[&str]| {
+        let mut command = command(&[role, "--listen", "127.0.0.1:0", "--tpm-roots", roots.to_str().unwrap()]);
+        command.arg("--data").arg(data.join(role)).args(more);
+        command
+    };
+    for (name, files) in [("coordinator", &["coordinator.key", "activator.key"][..]), ("activator", &["activator.key"])]
+    {
+        let sealed = ["--key-secret", secret.to_str().unwrap()];
+        let (mut open, before) = Process::role(&mut role(name, &[])).unwrap();
+        assert!(open.stop().success());
+        let (mut process, after) = Process::role(&mut role(name, &sealed)).unwrap();
+        assert!(process.stop().success());
+        assert_eq!((&after["network"], &after["activator"]), (&before["network"], &before["activator"]));
+        for file in files {
+            let kept = fs::read_to_string(data.join(name).join(file)).unwrap();
+            assert!(kept.starts_with("darkbloom-p256-sealed-v1 "), "{file}");
+        }
+        let why = ["is encrypted, and no secret is named", "hint: name the file with its secret"];
+        run(&mut role(name, &[])).failed_saying(&why);
+    }
 }
 
 #[test]
