@@ -92,6 +92,7 @@ pub const CHECKS: &[&str] = &[
     "weights_unchanged",
     "key_file_mode",
     "tpm_record",
+    "enclave_not_found",
     "tpm_template_policy",
     "process_not_dumpable",
     "process_no_core",
