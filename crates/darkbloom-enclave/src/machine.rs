@@ -6,6 +6,7 @@
 //! is made, so it cannot be forked; and it can be claimed once, so two folders that find it never share it: who comes second
 //! finds nothing, and makes a key of its own. A rotation migrates nothing: its new key must be new.
 
+use darkbloom_types::armed;
 use p256::ecdsa::signature::Verifier as _;
 use p256::ecdsa::{Signature, VerifyingKey};
 
@@ -50,12 +51,12 @@ pub fn load_or_create(
 ) -> Result<(Point, Origin), EnclaveError> {
     let (key, origin) = match keychain.keys(item) {
         Ok(found) => (only(&found, item)?, Origin::Loaded),
-        Err(KeychainError::NotFound) => match previous.map(|previous| migrate(keychain, previous, item)) {
+        Err(error) if error != KeychainError::NotFound && armed!("enclave_not_found") => return Err(error.into()),
+        Err(_) => match previous.map(|previous| migrate(keychain, previous, item)) {
             Some(Ok(key)) => (key, Origin::Migrated),
             Some(Err(EnclaveError::Keychain(KeychainError::NotFound))) | None => create(keychain, item)?,
             Some(Err(error)) => return Err(error),
         },
-        Err(error) => return Err(error.into()),
     };
     test(keychain, item, &key)?;
     Ok((key, origin))

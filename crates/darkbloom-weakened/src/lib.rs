@@ -112,6 +112,7 @@ pub const CHECKS: &[&str] = &[
     "key_file_mode",
     "key_file_sealed",
     "tpm_record",
+    "enclave_not_found",
     "tpm_template_policy",
     "process_not_dumpable",
     "process_no_core",

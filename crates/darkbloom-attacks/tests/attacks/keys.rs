@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use darkbloom_attacks::attacks;
+use darkbloom_enclave::{ACCESS_GROUP, Item, codes, fresh_label, load_or_create};
 use darkbloom_keys::{KeySecret, SoftwareKey, TpmKey};
 
+use crate::simulator::Mac;
 use crate::swtpm::Swtpm;
 
 /// Whether a key signs after a register has changed to which it is bound.
@@ -51,6 +53,15 @@ attacks! {
         let record = folder.path().join("identity.tpm");
         TpmKey::load_or_create(&own.path(), &record, &[]).unwrap();
         TpmKey::load_or_create(&other.path(), &record, &[]).is_ok()
+    };
+    /// On a simulated Mac: whoever can make its keychain fail for a moment would take the identity away.
+    attack_a_keychain_that_fails_has_another_identity_made against "enclave_not_found": || {
+        let (mac, item) = (Mac::default(), Item { label: fresh_label([1; 16]), group: ACCESS_GROUP.to_owned() });
+        let process = mac.released();
+        load_or_create(&process, &item, None).unwrap();
+        mac.set(|faults| faults.find = Some(codes::MISSING_ENTITLEMENT));
+        assert!(load_or_create(&process, &item, None).is_err(), "a keychain that fails gives no key");
+        mac.made() > 1
     };
     attack_a_key_is_used_after_its_registers_changed against "tpm_template_policy": signs_after_another_boot;
 }

@@ -26,6 +26,9 @@ mod platform;
 mod process;
 mod sealing;
 mod settling;
+#[allow(dead_code, reason = "other tests need more of it")]
+#[path = "../../../darkbloom-enclave/tests/machine/simulator.rs"]
+mod simulator;
 mod sockets;
 mod statements;
 mod support;

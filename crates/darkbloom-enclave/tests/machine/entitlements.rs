@@ -29,6 +29,26 @@ fn the_entitlements_are_those_of_the_code() {
     assert_eq!(TEAM_ID.len(), 10, "as Apple's are");
 }
 
+/// Each of these opens the hardened runtime: to debuggers, to libraries of others, to code that was not signed.
+#[test]
+fn the_entitlements_leave_the_hardened_runtime_whole() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/macos/darkbloom.entitlements");
+    let list = fs::read_to_string(path).unwrap();
+    assert!(list.contains("keychain-access-groups"), "it was read");
+    for door in [
+        "get-task-allow",
+        "cs.debugger",
+        "cs.disable-library-validation",
+        "cs.allow-dyld-environment-variables",
+        "cs.allow-unsigned-executable-memory",
+        "cs.disable-executable-page-protection",
+        "cs.allow-jit",
+    ] {
+        assert_eq!(value(&list, &format!("com.apple.security.{door}")), None, "{door}");
+        assert!(!list.contains(door), "{door}");
+    }
+}
+
 #[test]
 fn values_of_a_property_list_are_found() {
     let list =
