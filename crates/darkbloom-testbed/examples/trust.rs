@@ -11,15 +11,22 @@ use darkbloom_attest::{
     ActivatorKind, HardwareTrust, Roots, SnpError, TdxError, TrustPolicy, verify_challenge, verify_snp,
     verify_statement, verify_tdx, verify_tpm,
 };
+use darkbloom_coordinator::{Config as CoordinatorConfig, Coordinator};
 use darkbloom_host::clock::{now, rng};
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
 use darkbloom_seal::{Epoch, ReceiptExpectation, check_receipt};
 use darkbloom_types::{
-    AttemptNumber, CatalogueDigest, ConnectionId, Digest, Micros, NetworkId, ProviderId, RequestId, Tier, TokenCount,
-    UnixMillis,
+    AttemptNumber, CatalogueDigest, ConnectionId, Digest, Micros, NetworkId, ProviderId, RequestId, SecretString, Tier,
+    TokenCount, UnixMillis,
 };
-use darkbloom_wire::{ChallengeProof, Receipt, SnpEvidence, TdxEvidence, challenge_digest};
+use darkbloom_wire::{
+    ChallengeProof, CoordinatorFrame, Decoded, Dial, Hello, ProviderFrame, Receipt, SnpEvidence, TdxEvidence,
+    challenge_digest,
+};
+use futures_util::{SinkExt as _, StreamExt};
 use serde_json::Value;
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::Message;
 
 /// Each figure is from so long a run.
 const RUN: Duration = Duration::from_secs(2);
@@ -56,7 +63,82 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     evidence(&recorded("tpm-evidence.json")?)?;
     reports(&recorded("snp-reports.json")?)?;
     quotes(&recorded("tdx-quotes.json")?)?;
-    receipts()
+    receipts()?;
+    introductions()
+}
+
+/// Round trips between a coordinator and a provider over a socket of this machine, one after the other: from the provider's
+/// first word to the coordinator's, and from the answer to its challenge to the verdict, which is when both are written down.
+fn introductions() -> Result<(), Box<dyn std::error::Error>> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let folder = tempfile::tempdir()?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let config = CoordinatorConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        data: folder.path().to_owned(),
+        tier_min: Tier::None,
+        tpm_roots: Roots::default(),
+        key_secret: None,
+    };
+    runtime.block_on(async {
+        let coordinator = Coordinator::start(config).await?;
+        let made = reqwest::Client::new()
+            .post(format!("http://{}/admin/v1/keys", coordinator.address))
+            .bearer_auth(coordinator.admin_key.as_ref().ok_or("no key")?.expose())
+            .body(r#"{"kind": "join", "account": null, "name": "bench"}"#)
+            .send()
+            .await?;
+        let made: Value = serde_json::from_str(&made.text().await?)?;
+        let token = SecretString::from(made["key"].as_str().ok_or("no token")?);
+        let key = SoftwareKey::in_memory()?;
+        let epoch = Epoch::begin(key.public_point(), now(), &mut rng());
+        let statement = epoch.statement(coordinator.network, Vec::new(), Vec::new(), "darkbloom/1.0.0").sign(&key)?;
+        let (mut questions, mut answers) = (Vec::new(), Vec::new());
+        let until = Instant::now() + 2 * RUN;
+        while Instant::now() < until {
+            let (mut socket, _) = connect_async(format!("ws://{}/v1/provider", coordinator.address)).await?;
+            let began = Instant::now();
+            socket.send(Message::binary(ProviderFrame::from(Dial { nonce: [1; 32] }).encode())).await?;
+            let CoordinatorFrame::Welcome(welcome) = next(&mut socket).await? else { return Err("no welcome".into()) };
+            questions.push(began.elapsed());
+            let began = Instant::now();
+            let digest = challenge_digest(&coordinator.network, &welcome.nonce, &welcome.connection, &epoch.id());
+            let hello = Hello {
+                statement: statement.clone(),
+                proof: ChallengeProof { digest }.sign(&key)?,
+                join_token: Some(token.clone()),
+                models: Vec::new().into(),
+                capabilities: Vec::new().into(),
+                epoch_proof: ChallengeProof { digest }.sign(&*epoch.receipt_key())?,
+                presence: Vec::new().into(),
+            };
+            socket.send(Message::binary(ProviderFrame::from(hello).encode())).await?;
+            while !matches!(next(&mut socket).await?, CoordinatorFrame::VerdictNotice(_)) {}
+            answers.push(began.elapsed());
+        }
+        println!();
+        for (what, mut took) in [("dial to welcome", questions), ("challenge's answer to verdict", answers)] {
+            took.sort_unstable();
+            let (median, late) = (took[took.len() / 2].as_micros(), took[took.len() * 99 / 100].as_micros());
+            println!("{what:<58}{:>12} times, median {median} µs, 99th of 100 {late} µs", took.len());
+        }
+        coordinator.stop().await;
+        Ok(())
+    })
+}
+
+async fn next<S>(socket: &mut S) -> Result<CoordinatorFrame, Box<dyn std::error::Error>>
+where
+    S: StreamExt<Item = Result<Message, tokio_tungstenite::tungstenite::Error>> + Unpin,
+{
+    loop {
+        let message = socket.next().await.ok_or("the coordinator hung up")??;
+        if let Message::Binary(bytes) = message
+            && let Ok(Decoded::Known(frame, _)) = CoordinatorFrame::decode(&bytes)
+        {
+            return Ok(frame);
+        }
+    }
 }
 
 fn statements() -> Result<(), Box<dyn std::error::Error>> {
