@@ -150,6 +150,7 @@ fn system_calls() -> Result<(), String> {
         libc::SYS_finit_module,
         libc::SYS_delete_module,
         libc::SYS_kexec_load,
+        libc::SYS_kexec_file_load,
         libc::SYS_reboot,
         libc::SYS_swapon,
         libc::SYS_swapoff,
@@ -157,12 +158,14 @@ fn system_calls() -> Result<(), String> {
         libc::SYS_settimeofday,
         libc::SYS_clock_settime,
         libc::SYS_adjtimex,
+        libc::SYS_clock_adjtime,
         libc::SYS_quotactl,
+        libc::SYS_quotactl_fd,
         libc::SYS_personality,
         libc::SYS_io_uring_setup,
     ];
     #[cfg(target_arch = "x86_64")]
-    refused.extend([libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_kexec_file_load]);
+    refused.extend([libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt]);
     let target = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
     let mut rules: BTreeMap<i64, Vec<_>> = refused.into_iter().map(|call| (call, Vec::new())).collect();
     rules.insert(libc::SYS_socket, sockets().map_err(|error| error.to_string())?);
@@ -182,6 +185,8 @@ fn sockets() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
     const INTERNET: [i32; 2] = [libc::AF_INET, libc::AF_INET6];
     const OTHERS: [i32; 2] = [libc::AF_UNIX, libc::AF_NETLINK];
     const PROTOCOLS: [i32; 3] = [libc::IPPROTO_IP, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
+    /// Of old: the kernel makes a socket of another family of it.
+    const SOCK_PACKET: i32 = 10;
     /// The kind of socket is in these bits; others are flags.
     const KIND: u64 = 0xf;
     let is = |argument, how, value: i32| {
@@ -195,7 +200,7 @@ fn sockets() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
             other_protocol.push(is(2, SeccompCmpOp::Ne, protocol)?);
         }
         rules.push(SeccompRule::new(other_protocol)?);
-        for kind in [libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP] {
+        for kind in [libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP, SOCK_PACKET] {
             let of_kind = is(1, SeccompCmpOp::MaskedEq(KIND), kind)?;
             rules.push(SeccompRule::new(vec![is(0, SeccompCmpOp::Eq, family)?, of_kind])?);
         }

@@ -1,7 +1,8 @@
 //! What the system's loader was told before this process had a say.
 //!
 //! A library that is loaded into a process runs before the process does and sees all that it sees. Whoever can set variables
-//! where a provider is started, and nothing else, is kept out by a process that does not go on. A library that changes this
+//! where a provider is started has his library refused by a process that does not go on; where libraries are searched for is
+//! reported and refused to nobody, since drivers are found so, and one of his in such a place is loaded as well. A library that changes this
 //! process, and the owner, who can load what he likes without any variable, are not: what was loaded stands in the statement,
 //! which is the process's own word.
 
@@ -9,8 +10,13 @@ use darkbloom_types::armed;
 
 /// Variables that name libraries to load into any program (`ld.so(8)`, `dyld(1)`).
 const PRELOADING: [&str; 3] = ["LD_PRELOAD", "LD_AUDIT", "DYLD_INSERT_LIBRARIES"];
-/// Variables that say where a program's own libraries come from. Drivers of accelerators are often found so.
-const SEARCHING: [&str; 6] = [
+/// Variables that say where a program's own libraries come from, or those of its accelerator. Drivers are often found so.
+const SEARCHING: [&str; 11] = [
+    "CUDA_INJECTION64_PATH",
+    "VK_DRIVER_FILES",
+    "VK_ICD_FILENAMES",
+    "VK_LAYER_PATH",
+    "VK_ADD_LAYER_PATH",
     "LD_LIBRARY_PATH",
     "DYLD_LIBRARY_PATH",
     "DYLD_FRAMEWORK_PATH",

@@ -97,6 +97,8 @@ fn call(what: &str) -> String {
         "mptcp" => socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP),
         "mptcp6" => socket(libc::AF_INET6, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, libc::IPPROTO_MPTCP),
         "sctp" => socket(libc::AF_INET, libc::SOCK_SEQPACKET, 0),
+        // SOCK_PACKET, of which the kernel makes a packet socket.
+        "packet" => socket(libc::AF_INET, 10, 0),
         "vsock" => socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0),
         // SAFETY: it opens a folder that is named by text that stays.
         "open_tree" => unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, c"/".as_ptr(), libc::O_CLOEXEC) },
@@ -209,7 +211,7 @@ fn a_confined_process_reaches_what_it_needs_and_nothing_else() {
 fn sockets_and_calls_around_the_rules_are_refused_to_a_confined_process_alone() {
     let place = Place::new();
     let mut child = Confined::start(place.folder.path());
-    let mut calls = vec!["mptcp", "mptcp6", "sctp", "vsock", "open_tree"];
+    let mut calls = vec!["mptcp", "mptcp6", "sctp", "packet", "vsock", "open_tree"];
     if cfg!(target_arch = "x86_64") {
         calls.push("x32");
     }

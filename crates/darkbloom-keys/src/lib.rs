@@ -19,7 +19,7 @@ pub use availability::{Availability, Check, availability};
 pub use darkbloom_enclave::{ACCESS_GROUP, EnclaveError, KeychainError};
 pub use enclave::{AccessGroup, Enclave, EnclaveKey, EnclaveKeyError};
 pub use identity::{Home, Identity, IdentityError, KeyConfig, PassedOver, delete};
-pub use rotation::{Unsettled, go_back, rotate, settle, successions, unsettled};
+pub use rotation::{Unsettled, go_back, reopen, rotate, settle, successions, unsettled};
 pub use software::{KeySecret, SoftwareKey, SoftwareKeyError};
 pub use tpm::{
     BOOT_LOG, BootLogError, Endorsement, Origin, TPM_DEVICE, TpmAttestation, TpmError, TpmKey, TpmKeyError, boot_log,

@@ -119,6 +119,16 @@ pub fn rotate(folder: &Path, config: &KeyConfig, home: Home, now: UnixMillis) ->
     Identity::opened(folder, config)?.ok_or(IdentityError::None(folder.to_owned()))
 }
 
+/// The identity in a folder, as a start would find it: with the steps that a crash has left taken. To be called by whoever has
+/// the folder for itself.
+///
+/// # Errors
+/// [`IdentityError`].
+pub fn reopen(folder: &Path, config: &KeyConfig) -> Result<Option<Identity>, IdentityError> {
+    finish(folder, config)?;
+    Identity::opened(folder, config)
+}
+
 /// Makes the key from before a rotation the identity again. The newer one stays until [`settle`]: another [`rotate`] goes on to
 /// it. Returns the older identity.
 ///
@@ -233,9 +243,16 @@ pub(crate) fn identities(folder: &Path, config: &KeyConfig) -> Result<Vec<(Home,
 
 /// The next key, if the identity's has spoken for it: it is the identity already, under another name.
 fn spoken_for(folder: &Path, config: &KeyConfig) -> Result<Option<(Home, PathBuf)>, IdentityError> {
-    for (home, next) in lying(folder, Place::Next)? {
-        let heir = written(folder)?.pop().map(|(_, succession)| succession.new);
-        if heir.is_some() && heir == point(&next, home, config)? {
+    let next = lying(folder, Place::Next)?;
+    let Some((_, last)) = written(folder)?.pop().filter(|_| !next.is_empty()) else { return Ok(None) };
+    // A word whose heir is here already is about no other: a key that has no say need not be readable.
+    for (home, current) in lying(folder, Place::Current)? {
+        if point(&current, home, config)? == Some(last.new) {
+            return Ok(None);
+        }
+    }
+    for (home, next) in next {
+        if point(&next, home, config)? == Some(last.new) {
             return Ok(Some((home, next)));
         }
     }
@@ -263,7 +280,26 @@ pub(crate) fn finish(folder: &Path, config: &KeyConfig) -> Result<(), IdentityEr
             rename(&old, &file(folder, Place::Current, home))?;
         }
     }
+    tidy(folder, config);
     bury(folder, config)
+}
+
+/// Seals what else lies in the open, and removes drafts that a crash has left: a key file's has a key. What cannot be done now
+/// keeps nobody from starting.
+fn tidy(folder: &Path, config: &KeyConfig) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("identity.") && name.contains(".draft-")) {
+            let _ = durable::remove(&entry.path());
+        }
+    }
+    let Ok(Some(secret)) = config.key_secret() else { return };
+    for place in [Place::Old, Place::Next] {
+        let path = file(folder, place, Home::Software);
+        if is_there(&path).unwrap_or(false) {
+            let _ = SoftwareKey::load_or_create_sealed(&path, Some(&secret));
+        }
+    }
 }
 
 /// Forgets what an identity said about an heir, since it is the identity again.

@@ -186,7 +186,8 @@ impl SoftwareKey {
         }
         let secret = secret.ok_or_else(|| SoftwareKeyError::Sealed { path: path.to_owned() })?;
         let other = || SoftwareKeyError::OtherSecret { path: path.to_owned() };
-        let opened = || sealed::open(&text, secret).and_then(|scalar| SigningKey::from_slice(&*scalar).ok());
+        let opened =
+            || sealed::open(&text, secret, role(path)).and_then(|scalar| SigningKey::from_slice(&*scalar).ok());
         let key = SecretPages.try_keep(|| opened().ok_or_else(other))?;
         Ok(Self { key, home: KeyHome::SealedFile })
     }
@@ -216,7 +217,7 @@ impl SoftwareKey {
     fn create(path: &Path, secret: Option<&KeySecret>) -> Result<Self, SoftwareKeyError> {
         let key = fresh()?;
         let line = match secret {
-            Some(secret) if armed!("key_file_sealed") => sealed_line(&key, secret)?,
+            Some(secret) if armed!("key_file_sealed") => sealed_line(&key, secret, path)?,
             _ => line(&key),
         };
         // A lost race loads the winner's. An identity that a coordinator has met must not be gone after a loss of power.
@@ -230,7 +231,7 @@ impl SoftwareKey {
 
     /// Writes the key sealed over the file that holds it in the open.
     fn seal(&self, path: &Path, secret: &KeySecret) -> Result<(), SoftwareKeyError> {
-        let line = sealed_line(&self.key, secret)?;
+        let line = sealed_line(&self.key, secret, path)?;
         let failed = |source| SoftwareKeyError::File { action: "encrypt", path: path.to_owned(), source };
         durable::replace_contents(path, line.as_bytes()).map_err(failed)
     }
@@ -254,8 +255,15 @@ fn line(key: &SigningKey) -> Zeroizing<String> {
     line
 }
 
-fn sealed_line(key: &SigningKey, secret: &KeySecret) -> Result<Zeroizing<String>, SoftwareKeyError> {
-    sealed::seal(&scalar(key), secret).map(Zeroizing::new)
+fn sealed_line(key: &SigningKey, secret: &KeySecret, path: &Path) -> Result<Zeroizing<String>, SoftwareKeyError> {
+    sealed::seal(&scalar(key), secret, role(path)).map(Zeroizing::new)
+}
+
+/// What a key is for, which its file's name begins with: a coordinator's is none for an activator, though one secret seals
+/// both.
+fn role(path: &Path) -> &str {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.split('.').next().unwrap_or_default()
 }
 
 fn fresh() -> Result<SigningKey, SoftwareKeyError> {
@@ -351,6 +359,21 @@ mod tests {
         let path = folder.join("secret");
         fs::write(&path, [byte; 32]).unwrap();
         KeySecret::read(&path).unwrap()
+    }
+
+    #[test]
+    fn a_sealed_file_is_of_one_role() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        let own = secret(folder.path(), 1);
+        let key = SoftwareKey::load_or_create_sealed(&file("identity.key"), Some(&own)).unwrap();
+        for name in ["identity.next.key", "coordinator.key"] {
+            fs::copy(file("identity.key"), file(name)).unwrap();
+        }
+        let next = SoftwareKey::load_or_create_sealed(&file("identity.next.key"), Some(&own)).unwrap();
+        assert_eq!(next.public_point(), key.public_point(), "a rotation gives files other names");
+        let other = SoftwareKey::load_or_create_sealed(&file("coordinator.key"), Some(&own)).map(drop);
+        assert!(matches!(other, Err(SoftwareKeyError::OtherSecret { .. })));
     }
 
     #[test]

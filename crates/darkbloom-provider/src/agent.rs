@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use darkbloom_attest::{CoordinatorError, verify_welcome};
 use darkbloom_harden::SecretPages;
-use darkbloom_keys::{KeyConfig, settle};
+use darkbloom_keys::{KeyConfig, settle, unsettled as unsettled_keys};
 use darkbloom_seal::{Epoch, EpochRing};
 use darkbloom_store::ReceiptOutbox;
-use darkbloom_types::{CatalogueDigest, EpochId, NetworkId, ProviderId, SecretString, TokenCount};
+use darkbloom_types::{CatalogueDigest, EpochId, NetworkId, ProviderId, SecretString, TokenCount, scrub_stack};
 use darkbloom_wire::{
     CatalogueEntry, ChallengeProof, CoordinatorFrame, Dial, Hello, ModelLoad, Program, ProviderFrame, PublicKey,
     Statement, Welcome, catalogue_digest, challenge_digest, limits,
@@ -154,6 +154,10 @@ struct Pending {
     /// The folder and the homes of two keys, of which one is to go, and what holds the folder.
     unsettled: Option<(PathBuf, KeyConfig, Arc<ReceiptOutbox>)>,
     board: Option<Arc<Board>>,
+    /// Whose coordinator is being spoken to.
+    network: Option<NetworkId>,
+    /// Where the network is written down whose coordinator accepted the identity last, while it had one key.
+    accepted_by: Option<PathBuf>,
 }
 
 impl Admission {
@@ -170,12 +174,22 @@ impl Admission {
         let (unsettled, board) = {
             let mut pending = self.pending();
             drop(pending.join_token.take());
+            if !pending.is_known_here() {
+                tracing::warn!(
+                    "another network than the one that knew this identity accepts it: both keys of the rotation stay"
+                );
+                return;
+            }
             (pending.unsettled.take(), pending.board.clone())
         };
         let Some((data, keys, held)) = unsettled else { return };
         let again = self.clone();
         // A TPM takes a second for that.
         tokio::task::spawn_blocking(move || match settle(&data, &keys) {
+            // The device of the other key may be away: then it is destroyed at another time.
+            Ok(()) if unsettled_keys(&data).is_ok_and(|left| left.is_some()) => {
+                again.pending().unsettled = Some((data, keys, held));
+            }
             Ok(()) => {
                 drop(held);
                 tracing::info!(
@@ -190,6 +204,25 @@ impl Admission {
                 again.pending().unsettled = Some((data, keys, held));
             }
         });
+    }
+}
+
+impl Pending {
+    /// Whether this network's coordinator may decide which of two keys is the identity's: any may where there is one key, and
+    /// is then the one that knows it.
+    fn is_known_here(&self) -> bool {
+        let (Some(network), Some(file)) = (self.network, &self.accepted_by) else { return true };
+        let text = format!("{network}\n");
+        let known = fs::read_to_string(file).ok();
+        if self.unsettled.is_some() {
+            return known.is_none_or(|known| known == text);
+        }
+        if known.as_ref() != Some(&text)
+            && let Err(error) = fs::write(file, text)
+        {
+            tracing::warn!(%error, "cannot note which network knows this identity");
+        }
+        true
     }
 }
 
@@ -275,9 +308,12 @@ impl Agent {
     }
 
     /// Has the other key of a rotation in this folder destroyed once the coordinator has accepted this identity.
-    pub fn settling(self, unsettled: Option<(PathBuf, KeyConfig)>) -> Self {
-        let unsettled = unsettled.map(|(data, keys)| (data, keys, Arc::clone(&self.outbox)));
-        self.admission.pending().unsettled = unsettled;
+    pub fn settling(self, data: PathBuf, unsettled: Option<KeyConfig>) -> Self {
+        {
+            let mut pending = self.admission.pending();
+            pending.accepted_by = Some(data.join("accepted_by"));
+            pending.unsettled = unsettled.map(|keys| (data, keys, Arc::clone(&self.outbox)));
+        }
         self
     }
 
@@ -363,6 +399,7 @@ impl Agent {
             Err(_) => return Err(Broken::Lost),
         };
         let serving = self.admit(&welcome, &nonce)?;
+        self.admission.pending().network = Some(NetworkId::of_coordinator_key(&welcome.coordinator));
         let (hello, stated) = self.hello(&serving, &welcome).await?;
         say(&mut socket, hello).await?;
         if let Some(board) = &self.board {
@@ -471,13 +508,15 @@ impl Agent {
         let digest = challenge_digest(&network, &welcome.nonce, &welcome.connection, &epoch);
         let SignedStatement { bytes, worth, complete } = self.signatory.state(unsigned).await?;
         let (proof, presence) = self.signatory.prove(digest).await?;
+        let epoch_proof = ChallengeProof { digest }.sign(&*receipt_key)?;
+        scrub_stack();
         let hello = Hello {
             statement: bytes,
             proof,
             join_token: self.admission.token_to_send(),
             models: loads(serving).into(),
             capabilities: Vec::new().into(),
-            epoch_proof: ChallengeProof { digest }.sign(&*receipt_key)?,
+            epoch_proof,
             presence: presence.into(),
         };
         Ok((hello, Stated { epoch, worth, complete }))

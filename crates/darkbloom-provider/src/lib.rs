@@ -300,7 +300,7 @@ impl Provider {
         let (stop, stopped) = watch::channel(false);
         let agent =
             agent::Agent::new(signatory, outbox, pin, shelf, join_token, endpoint).saying(about).shown_on(board);
-        let agent = agent.settling(unsettled.map(|_| (config.data, config.keys)));
+        let agent = agent.settling(config.data, unsettled.map(|_| config.keys));
         let task = tokio::spawn(agent.run(stopped));
         Ok(Self { id, stop, task })
     }

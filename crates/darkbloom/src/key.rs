@@ -111,13 +111,17 @@ fn replace(place: &Place, to: Option<Home>) -> Result<(), Failure> {
     }
     say(format!("provider    {id}"))?;
     say(format!("home        {}", identity.home().describe()))?;
-    say(format!("took over   from {before}, whose key stays until the coordinator has accepted this one"))?;
+    say(format!("took over   from {}, whose key stays until the coordinator has accepted this one", named(before)))?;
     say(
         "The coordinator learns it when `darkbloom start` connects next, without a join token. Consumers' pins of the old identity",
     )?;
     say(
         "hold for this one and the next three. It refuses a key that two machines were seen with: its operator has to trust that first.",
     )
+}
+
+fn named(before: Option<ProviderId>) -> String {
+    before.map_or_else(|| "an identity whose key cannot be used now".to_owned(), |before| before.to_string())
 }
 
 fn go_back(place: &Place) -> Result<(), Failure> {
@@ -128,7 +132,7 @@ fn go_back(place: &Place) -> Result<(), Failure> {
     }
     say(format!("provider    {id}"))?;
     say(format!("home        {}", identity.home().describe()))?;
-    say(format!("went back   from {before}, whose key stays until the coordinator has accepted this one"))?;
+    say(format!("went back   from {}, whose key stays until the coordinator has accepted this one", named(before)))?;
     say("Where the coordinator had accepted that one already, it refuses this one: go on with `darkbloom key rotate`.")
 }
 

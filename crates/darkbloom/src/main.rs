@@ -29,7 +29,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use darkbloom_harden::Report;
+use darkbloom_harden::{Measure, Report};
 
 use crate::arguments::{Arguments, Command, Doctor};
 use crate::error::Failure;
@@ -51,7 +51,12 @@ fn start(arguments: Arguments) -> Result<(), Failure> {
     }
     let settings = settings::load(arguments.config.as_deref())?;
     let hardening = darkbloom_harden::close().and(confined(&arguments.command, &settings)?);
+    let holds_secrets = holds_secrets(&arguments.command);
     for (measure, why) in hardening.missing() {
+        // Whoever has no key for long needs no pages for it.
+        if measure == Measure::SecretPages && !holds_secrets {
+            continue;
+        }
         tracing::warn!(measure = measure.name(), why, "a measure against other processes does not hold");
     }
     // One TLS implementation for everything in this process. A second call would only say that it is installed already.
@@ -62,9 +67,9 @@ fn start(arguments: Arguments) -> Result<(), Failure> {
     runtime.block_on(run(arguments.command, settings, &hardening))
 }
 
-/// Whoever holds secrets does not begin to in company.
-fn refuse_preloaded(command: &Command) -> Result<(), Failure> {
-    let holds_secrets = match command {
+/// Whether it has keys or prompts, and for long.
+fn holds_secrets(command: &Command) -> bool {
+    match command {
         Command::Dev(_) | Command::Coordinator(_) | Command::Activator(_) | Command::Gateway(_) | Command::Proxy(_) => {
             true
         }
@@ -73,9 +78,13 @@ fn refuse_preloaded(command: &Command) -> Result<(), Failure> {
             false
         }
         Command::Accounts(_) | Command::Catalogue(_) | Command::Verify(_) | Command::Models(_) => false,
-    };
+    }
+}
+
+/// Whoever holds secrets does not begin to in company.
+fn refuse_preloaded(command: &Command) -> Result<(), Failure> {
     match darkbloom_harden::preloaded() {
-        Err(preloaded) if holds_secrets => Err(Failure::new(
+        Err(preloaded) if holds_secrets(command) => Err(Failure::new(
             preloaded.to_string(),
             format!(
                 "start it without {}, or give `--allow-preloaded` if you put the library there yourself",

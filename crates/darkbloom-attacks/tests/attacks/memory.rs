@@ -133,7 +133,7 @@ fn found() -> Vec<String> {
     found.dedup();
     let marker = found.iter().position(|name| name == "marker").expect("the scan reads the process");
     found.remove(marker);
-    if ready == "ordinary" {
+    if ready == "ordinary" && left_out() != "secret_pages" {
         println!("SKIPPED: this kernel gives no secret pages, and the process says so");
         return Vec::new();
     }

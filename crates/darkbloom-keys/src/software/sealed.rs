@@ -52,9 +52,12 @@ impl KeySecret {
         }
     }
 
-    fn cipher(&self, salt: &[u8; SALT_BYTES]) -> (Aes256Gcm, [u8; 12]) {
+    /// For a key of this role.
+    fn cipher(&self, salt: &[u8; SALT_BYTES], role: &str) -> (Aes256Gcm, [u8; 12]) {
         let mut okm = Zeroizing::new([0; 44]);
-        Hkdf::<Sha256>::new(Some(salt), &self.0).expand(INFO, &mut *okm).expect("44 bytes are within HKDF's limit");
+        let expanded =
+            Hkdf::<Sha256>::new(Some(salt), &self.0).expand_multi_info(&[INFO, b" ", role.as_bytes()], &mut *okm);
+        expanded.expect("44 bytes are within HKDF's limit");
         let (key, rest) = okm.split_at(32);
         let mut nonce = [0; 12];
         nonce.copy_from_slice(rest);
@@ -79,20 +82,20 @@ pub fn is_sealed(text: &str) -> bool {
 }
 
 /// The contents of a key file.
-pub fn seal(scalar: &[u8; SCALAR_BYTES], secret: &KeySecret) -> Result<String, SoftwareKeyError> {
+pub fn seal(scalar: &[u8; SCALAR_BYTES], secret: &KeySecret, role: &str) -> Result<String, SoftwareKeyError> {
     let mut salt = [0; SALT_BYTES];
     getrandom::fill(&mut salt).map_err(|_| SoftwareKeyError::Randomness)?;
     let head = format!("{MAGIC} {}", hex::encode(salt));
     let mut sealed = Zeroizing::new(*scalar);
-    let (cipher, nonce) = secret.cipher(&salt);
+    let (cipher, nonce) = secret.cipher(&salt, role);
     let tag = cipher
         .encrypt_inout_detached(&Nonce::from(nonce), head.as_bytes(), sealed.as_mut_slice().into())
         .expect("32 bytes are within the cipher's limit");
     Ok(format!("{head} {}{}\n", hex::encode(*sealed), hex::encode(tag)))
 }
 
-/// The key in a file that was read; nothing when another secret sealed it, or when it was changed.
-pub fn open(text: &str, secret: &KeySecret) -> Option<Zeroizing<[u8; SCALAR_BYTES]>> {
+/// The key in a file that was read; nothing when another secret sealed it, or for another role, or when it was changed.
+pub fn open(text: &str, secret: &KeySecret, role: &str) -> Option<Zeroizing<[u8; SCALAR_BYTES]>> {
     let (head, digits) = text.strip_suffix('\n')?.rsplit_once(' ')?;
     let mut salt = [0; SALT_BYTES];
     hex::decode_to_slice(head.strip_prefix(MAGIC)?.strip_prefix(' ')?, &mut salt).ok()?;
@@ -102,7 +105,7 @@ pub fn open(text: &str, secret: &KeySecret) -> Option<Zeroizing<[u8; SCALAR_BYTE
     let mut scalar = Zeroizing::new([0; SCALAR_BYTES]);
     scalar.copy_from_slice(contents);
     let tag: [u8; TAG_BYTES] = tag.try_into().ok()?;
-    let (cipher, nonce) = secret.cipher(&salt);
+    let (cipher, nonce) = secret.cipher(&salt, role);
     cipher
         .decrypt_inout_detached(&Nonce::from(nonce), head.as_bytes(), scalar.as_mut_slice().into(), &tag.into())
         .ok()?;

@@ -128,3 +128,19 @@ fn an_address_that_hides_another_host_is_refused() {
         assert!(!refused.contains("violet") && !refused.chars().any(char::is_control), "{refused}");
     }
 }
+
+#[test]
+fn another_network_decides_nothing_about_two_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Arc::new(ReceiptOutbox::open(&folder.path().join("receipts.db")).unwrap());
+    let on = |network: u8, two_keys: bool| {
+        let unsettled = two_keys.then(|| (PathBuf::new(), KeyConfig::software(), Arc::clone(&outbox)));
+        let (network, accepted_by) = (Some(NetworkId([network; 32])), Some(folder.path().join("accepted_by")));
+        Pending { network, accepted_by, unsettled, ..Pending::default() }.is_known_here()
+    };
+    assert!(on(1, true), "nobody knew it");
+    assert!(on(1, false) && on(1, true));
+    assert!(!on(2, true), "the first one may take the other key alone");
+    assert!(on(1, true));
+    assert!(on(2, false) && on(2, true) && !on(1, true), "with one key it moves to whom its owner likes");
+}
