@@ -243,4 +243,5 @@ fn list_of(body: Vec<u8>) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;

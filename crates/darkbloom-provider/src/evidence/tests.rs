@@ -132,7 +132,7 @@ fn certificates_that_the_owner_names_stand_in_for_the_hosts() {
 }
 
 /// Lines of RFC 7468.
-fn base64(bytes: &[u8]) -> String {
+pub fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for three in bytes.chunks(3) {

@@ -11,6 +11,7 @@ use darkbloom_types::{Digest, UnixMillis};
 use serde_json::Value;
 
 use super::*;
+use crate::evidence::tests::base64;
 
 /// A real quote, what it was asked about, when it counted, and what Intel said.
 struct Real {
@@ -46,22 +47,6 @@ fn real() -> Real {
     let asked = quote[48 + 520..48 + 584].try_into().unwrap();
     let answers = answers.map(|(path, body, chain)| (path.to_owned(), (body, chain))).into();
     Real { quote, asked, time: UnixMillis(real["time"].as_i64().unwrap()), answers }
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for three in bytes.chunks(3) {
-        let number = three.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
-        for digit in 0..4 {
-            let value = number >> (18 - 6 * digit) & 63;
-            text.push(if digit <= three.len() { char::from(DIGITS[value as usize]) } else { '=' });
-        }
-        if text.len() % 65 == 64 {
-            text.push('\n');
-        }
-    }
-    text + "\n"
 }
 
 /// A service that gives so many answers, and then what it was asked for.
