@@ -2,10 +2,10 @@
 
 use darkbloom_ledger::{Balance, Book, DepositRefusal};
 use darkbloom_types::{AccountId, NanoDollars, UnixMillis};
-use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::error::{StoreError, at_most};
 use crate::ledger::books::{self, TransferKind};
+use crate::sql::{Connection, values};
 use crate::store::Store;
 
 /// Longest name of an account, key, price or setting, in bytes; more than a person types.
@@ -131,26 +131,23 @@ impl Store {
 }
 
 fn find(connection: &Connection, name: &str) -> Result<Option<AccountId>, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT id FROM account WHERE name = ?1")?;
-    Ok(statement.query_row([name], |row| row.get(0)).optional()?.map(AccountId))
+    connection.row("SELECT id FROM account WHERE name = ?1", values![name], |row| Ok(AccountId(row.get(0)?)))
 }
 
 fn insert(connection: &Connection, name: &str) -> Result<AccountId, StoreError> {
-    connection.prepare_cached("INSERT INTO account (name) VALUES (?1)")?.execute([name])?;
-    let account = AccountId(connection.last_insert_rowid());
+    let account = AccountId(connection.only("INSERT INTO account (name) VALUES (?1) RETURNING id", values![name])?);
     books::open_account(connection, account)?;
     Ok(account)
 }
 
 fn list(connection: &Connection, after: AccountId, limit: u32) -> Result<Vec<AccountRow>, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT id, name FROM account WHERE id > ?1 ORDER BY id LIMIT ?2")?;
-    let rows = statement.query_map([after.0, i64::from(limit)], |row| Ok((AccountId(row.get(0)?), row.get(1)?)))?;
-    rows.map(|row| {
-        let (id, name) = row?;
+    let sql = "SELECT id, name FROM account WHERE id > ?1 ORDER BY id LIMIT ?2";
+    let named = connection.rows(sql, values![after.0, limit], |row| Ok((AccountId(row.get(0)?), row.get(1)?)))?;
+    let row = |(id, name)| {
         let balance = books::balance(connection, id)?.ok_or(StoreError::ImpossibleRow { what: "account" })?;
         Ok(AccountRow { id, name, balance })
-    })
-    .collect()
+    };
+    named.into_iter().map(row).collect()
 }
 
 fn deposit(
@@ -178,9 +175,8 @@ fn deposit(
 }
 
 fn earlier_deposit(connection: &Connection, reference: &str) -> Result<Option<(AccountId, NanoDollars)>, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT account, amount FROM deposit WHERE reference = ?1")?;
-    let row = statement.query_row([reference], |row| Ok((AccountId(row.get(0)?), NanoDollars(row.get(1)?))));
-    Ok(row.optional()?)
+    let sql = "SELECT account, amount FROM deposit WHERE reference = ?1";
+    connection.row(sql, values![reference], |row| Ok((AccountId(row.get(0)?), NanoDollars(row.get(1)?))))
 }
 
 fn insert_deposit(
@@ -191,8 +187,9 @@ fn insert_deposit(
     transfer: i64,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    connection
-        .prepare_cached("INSERT INTO deposit (reference, account, amount, transfer, at) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![reference, account.0, amount.0, transfer, now.0])?;
+    connection.execute(
+        "INSERT INTO deposit (reference, account, amount, transfer, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        values![reference, account.0, amount.0, transfer, now.0],
+    )?;
     Ok(())
 }

@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 
 use darkbloom_types::{AccountId, Digest, KeyId, UnixMillis};
-use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::accounts::NAME_BYTES_MAX;
 use crate::cache::KEYS_MAX;
 use crate::error::{StoreError, at_most};
 use crate::ledger::books;
+use crate::sql::{Connection, Row, values};
 use crate::store::Store;
 
 /// What a key opens.
@@ -161,31 +161,26 @@ pub(crate) fn load(connection: &Connection) -> Result<HashMap<Digest, KeyRecord>
 }
 
 fn digest_known(connection: &Connection, digest: &Digest) -> Result<bool, StoreError> {
-    Ok(connection.prepare_cached("SELECT 1 FROM key WHERE digest = ?1")?.exists([digest.0])?)
+    connection.exists("SELECT 1 FROM key WHERE digest = ?1", values![&digest.0])
 }
 
 fn insert(connection: &Connection, key: &NewKey) -> Result<KeyId, StoreError> {
     let account = key.account.map(|account| account.0);
-    connection
-        .prepare_cached("INSERT INTO key (digest, account, kind, name, created_at) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![key.digest.0, account, key.kind.code(), key.name, key.created_at.0])?;
-    Ok(KeyId(connection.last_insert_rowid()))
+    let id = connection.only(
+        "INSERT INTO key (digest, account, kind, name, created_at) VALUES (?1, ?2, ?3, ?4, ?5) RETURNING id",
+        values![&key.digest.0, account, key.kind.code(), &key.name, key.created_at.0],
+    )?;
+    Ok(KeyId(id))
 }
 
 fn revoke(connection: &Connection, id: KeyId) -> Result<Option<Digest>, StoreError> {
-    let mut statement = connection.prepare_cached("UPDATE key SET revoked = 1 WHERE id = ?1 RETURNING digest")?;
-    Ok(statement.query_row([id.0], |row| row.get(0)).optional()?.map(Digest))
+    let sql = "UPDATE key SET revoked = 1 WHERE id = ?1 RETURNING digest";
+    connection.row(sql, values![id.0], |row| Ok(Digest(row.get(0)?)))
 }
 
 fn all(connection: &Connection) -> Result<Vec<(Digest, KeyRecord)>, StoreError> {
-    let mut statement = connection
-        .prepare_cached("SELECT digest, id, account, kind, name, created_at, revoked FROM key ORDER BY id")?;
-    let mut rows = statement.query([])?;
-    let mut keys = Vec::new();
-    while let Some(row) = rows.next()? {
-        keys.push(record(row)?);
-    }
-    Ok(keys)
+    let sql = "SELECT digest, id, account, kind, name, created_at, revoked FROM key ORDER BY id";
+    connection.rows(sql, &[], record)
 }
 
 fn record(row: &Row<'_>) -> Result<(Digest, KeyRecord), StoreError> {
@@ -193,7 +188,7 @@ fn record(row: &Row<'_>) -> Result<(Digest, KeyRecord), StoreError> {
     let kind = KeyKind::ALL.into_iter().find(|kind| kind.code() == code);
     let record = KeyRecord {
         id: KeyId(row.get(1)?),
-        account: row.get::<_, Option<i64>>(2)?.map(AccountId),
+        account: row.get::<Option<i64>>(2)?.map(AccountId),
         kind: kind.ok_or(StoreError::ImpossibleRow { what: "key kind" })?,
         name: row.get(4)?,
         created_at: UnixMillis(row.get(5)?),

@@ -11,10 +11,10 @@ use darkbloom_types::{
     AccountId, CatalogueDigest, KeyId, NanoDollars, OperationId, ProviderId, ReceiptId, RequestId, TokenCount,
     UnixMillis,
 };
-use rusqlite::{Connection, params};
 
 use self::books::TransferKind;
 use crate::error::{StoreError, at_most};
+use crate::sql::{Connection, values};
 use crate::store::Store;
 
 /// Largest receipt, in bytes; a signed receipt is about 500.
@@ -338,9 +338,14 @@ fn write_closing(
 }
 
 fn insert_receipt(connection: &Connection, settlement: &Settlement) -> Result<(), StoreError> {
-    connection
-        .prepare_cached("INSERT INTO receipt (request, receipt_id, bytes) VALUES (?1, ?2, ?3)")?
-        .execute(params![settlement.request.0, settlement.receipt_id.map(|id| id.0), settlement.receipt])?;
+    connection.execute(
+        "INSERT INTO receipt (request, receipt_id, bytes) VALUES (?1, ?2, ?3)",
+        values![
+            &settlement.request.0,
+            settlement.receipt_id.as_ref().map(|id| &id.0),
+            settlement.receipt.as_ref().map(Vec::as_slice)
+        ],
+    )?;
     Ok(())
 }
 

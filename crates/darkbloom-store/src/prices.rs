@@ -1,10 +1,10 @@
 //! The price list: per model name, every edition that ever was; the newest is current.
 
 use darkbloom_types::Price;
-use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::accounts::NAME_BYTES_MAX;
 use crate::error::{StoreError, at_most};
+use crate::sql::{Connection, Row, values};
 use crate::store::Store;
 
 /// One edition of one model's price.
@@ -67,32 +67,29 @@ impl Store {
 }
 
 fn current(connection: &Connection, model: &str) -> Result<Option<Price>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT model, version, input, output FROM price WHERE model = ?1 ORDER BY version DESC LIMIT 1",
-    )?;
-    Ok(statement.query_row([model], price).optional()?)
+    let sql = "SELECT model, version, input, output FROM price WHERE model = ?1 ORDER BY version DESC LIMIT 1";
+    connection.row(sql, values![model], price)
 }
 
 fn insert(connection: &Connection, model: &str, price: &Price) -> Result<(), StoreError> {
-    connection
-        .prepare_cached("INSERT INTO price (model, version, input, output) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![model, price.version, price.input_nano_per_token, price.output_nano_per_token])?;
+    connection.execute(
+        "INSERT INTO price (model, version, input, output) VALUES (?1, ?2, ?3, ?4)",
+        values![model, price.version, price.input_nano_per_token, price.output_nano_per_token],
+    )?;
     Ok(())
 }
 
 fn list(connection: &Connection) -> Result<Vec<PriceRow>, StoreError> {
-    let mut statement =
-        connection.prepare_cached("SELECT model, version, input, output FROM price ORDER BY model, version DESC")?;
-    let mut rows = statement.query([])?;
     let mut list: Vec<PriceRow> = Vec::new();
-    while let Some(row) = rows.next()? {
+    connection.each("SELECT model, version, input, output FROM price ORDER BY model, version DESC", &[], |row| {
         let model: String = row.get(0)?;
         let current = list.last().is_none_or(|newer| newer.model != model);
         list.push(PriceRow { model, price: price(row)?, current });
-    }
+        Ok(())
+    })?;
     Ok(list)
 }
 
-fn price(row: &Row<'_>) -> rusqlite::Result<Price> {
+fn price(row: &Row<'_>) -> Result<Price, StoreError> {
     Ok(Price { version: row.get(1)?, input_nano_per_token: row.get(2)?, output_nano_per_token: row.get(3)? })
 }

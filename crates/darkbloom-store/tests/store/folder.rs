@@ -7,7 +7,7 @@ use darkbloom_store::{BackupError, OpenStoreError, Store};
 fn a_second_opening_of_the_same_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    let locked = OpenStoreError::Locked { path: folder.path().to_owned() };
+    let locked = OpenStoreError::Locked { place: folder.path().to_owned().into() };
     assert_eq!(Store::open(folder.path()).unwrap_err(), locked);
     let clone = store.clone();
     drop(store);

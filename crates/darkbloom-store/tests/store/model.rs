@@ -1,10 +1,12 @@
 //! The store answers as the ledger's reference model does, whatever happens in whatever order.
 
-use crate::support::{NOW, PROVIDER, hold, id16, settlement};
+use crate::support::{Home, NOW, PROVIDER, hold, id16, settlement};
 use darkbloom_ledger::{BasisPoints, Delivered, HoldRequest, Model, ReceiptUsage, VoidCause};
 use darkbloom_store::{DepositError, PlaceHoldError, SettleError, Settlement, Store, StoreOptions};
 use darkbloom_types::{AccountId, NanoDollars, RequestId, TokenCount, UnixMillis};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use std::cell::Cell;
 
 #[derive(Debug, Clone)]
 enum Event {
@@ -112,9 +114,8 @@ async fn compare(model: &Model, store: &Store) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-async fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
-    let folder = tempfile::tempdir().unwrap();
-    let mut store = Store::open_with(folder.path(), options()).unwrap();
+async fn run(home: &Home, events: Vec<Event>) -> Result<(), TestCaseError> {
+    let mut store = home.open_with(options());
     let mut model = Model::new(options().platform_fee);
     for name in ["a", "b"] {
         prop_assert_eq!(store.account_create(name).await, Ok(model.account_create()));
@@ -122,7 +123,7 @@ async fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
     for (number, event) in events.into_iter().enumerate() {
         if matches!(event, Event::Reopen) {
             drop(store);
-            store = Store::open_with(folder.path(), options()).unwrap();
+            store = home.open_with(options());
         }
         happen(&mut model, &store, number, event).await?;
         compare(&model, &store).await?;
@@ -130,10 +131,30 @@ async fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+fn answers_as_the_model_does(home: Home, cases: u32) {
+    let mut runner = TestRunner::new(ProptestConfig { cases, ..ProptestConfig::with_source_file(file!()) });
+    let (home, number) = (Cell::new(Some(home)), Cell::new(0));
+    let events = proptest::collection::vec(any_event(), 1..40);
+    let checked = runner.run(&events, |events| {
+        number.set(number.get() + 1);
+        let empty = home.take().unwrap().emptied(number.get());
+        let result = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run(&empty, events));
+        home.set(Some(empty));
+        result
+    });
+    checked.unwrap_or_else(|error| panic!("{error}"));
+}
+
+mod sqlite {
     #[test]
-    fn the_store_answers_as_the_model_does(events in proptest::collection::vec(any_event(), 1..40)) {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run(events))?;
+    fn the_store_answers_as_the_model_does() {
+        super::answers_as_the_model_does(crate::support::Home::sqlite(), 48);
+    }
+}
+
+mod postgres {
+    #[test]
+    fn the_store_answers_as_the_model_does() {
+        super::answers_as_the_model_does(crate::support::Home::postgres(), 16);
     }
 }

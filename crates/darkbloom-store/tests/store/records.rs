@@ -1,20 +1,28 @@
 //! Keys, catalogue, blobs, prices, providers, settings, and a provider's outbox.
 
-use crate::support::{NOW, funded};
+use crate::support::{Home, NOW, funded};
 use darkbloom_store::{
     CatalogueRow, CreateKeyError, KeyKind, KeyRecord, NewKey, OpenStoreError, OutboxPut, PriceRow, PutBlobError,
-    PutPriceError, ReceiptOutbox, Store, StoreError,
+    PutPriceError, ReceiptOutbox, StoreError,
 };
 use darkbloom_types::{AccountId, CatalogueDigest, Digest, KeyId, Price, ProviderId, ReceiptId};
+
+on_both_stores! {
+    a_key_is_found_by_its_digest_until_it_is_revoked_and_after_a_restart,
+    keys_that_make_no_sense_are_refused,
+    a_model_name_means_one_active_entry,
+    a_blob_is_stored_under_its_own_digest_only,
+    price_versions_only_go_up,
+    a_provider_once_seen_is_known_for_good,
+    settings_are_kept_and_replaced,
+}
 
 fn new_key(account: Option<AccountId>, kind: KeyKind, secret: &[u8]) -> NewKey {
     NewKey { account, kind, name: "laptop".to_owned(), digest: Digest::of(&[secret]), created_at: NOW }
 }
 
-#[tokio::test]
-async fn a_key_is_found_by_its_digest_until_it_is_revoked_and_after_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn a_key_is_found_by_its_digest_until_it_is_revoked_and_after_a_restart(home: Home) {
+    let store = home.open();
     let account = funded(&store, "a", 1).await;
     let digest = Digest::of(&[b"secret"]);
     assert_eq!(store.key_by_digest(digest), None);
@@ -34,13 +42,11 @@ async fn a_key_is_found_by_its_digest_until_it_is_revoked_and_after_a_restart() 
     let revoked = KeyRecord { revoked: true, ..record };
     assert_eq!(store.key_by_digest(digest), Some(revoked.clone()));
     drop(store);
-    assert_eq!(Store::open(folder.path()).unwrap().key_by_digest(digest), Some(revoked));
+    assert_eq!(home.open().key_by_digest(digest), Some(revoked));
 }
 
-#[tokio::test]
-async fn keys_that_make_no_sense_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn keys_that_make_no_sense_are_refused(home: Home) {
+    let store = home.open();
     store.key_create(new_key(None, KeyKind::Admin, b"1")).await.unwrap();
     assert_eq!(store.key_create(new_key(None, KeyKind::Join, b"1")).await, Err(CreateKeyError::DigestTaken));
     assert_eq!(store.key_create(new_key(None, KeyKind::Consumer, b"2")).await, Err(CreateKeyError::AccountMissing));
@@ -49,10 +55,8 @@ async fn keys_that_make_no_sense_are_refused() {
     assert_eq!(store.key_by_digest(Digest::of(&[b"2"])), None);
 }
 
-#[tokio::test]
-async fn a_model_name_means_one_active_entry() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn a_model_name_means_one_active_entry(home: Home) {
+    let store = home.open();
     let row = |number: u8| CatalogueRow {
         digest: CatalogueDigest([number; 32]),
         name: "small".to_owned(),
@@ -69,10 +73,8 @@ async fn a_model_name_means_one_active_entry() {
     assert!(matches!(store.catalogue_put(large).await, Err(StoreError::TooLarge { .. })));
 }
 
-#[tokio::test]
-async fn a_blob_is_stored_under_its_own_digest_only() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn a_blob_is_stored_under_its_own_digest_only(home: Home) {
+    let store = home.open();
     let bytes = vec![7; 3 << 20];
     let digest = Digest::of(&[&bytes]);
     store.blob_put(digest, bytes.clone()).await.unwrap();
@@ -85,10 +87,8 @@ async fn a_blob_is_stored_under_its_own_digest_only() {
     assert!(matches!(large, Err(PutBlobError::Store(StoreError::TooLarge { .. }))), "{large:?}");
 }
 
-#[tokio::test]
-async fn price_versions_only_go_up() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn price_versions_only_go_up(home: Home) {
+    let store = home.open();
     let price = |version, output| Price { version, input_nano_per_token: 1, output_nano_per_token: output };
     assert_eq!(store.price_current("small").await.unwrap(), None);
     store.price_put("small", price(1, 5)).await.unwrap();
@@ -104,23 +104,19 @@ async fn price_versions_only_go_up() {
     assert_eq!(store.price_list().await.unwrap(), expected);
 }
 
-#[tokio::test]
-async fn a_provider_once_seen_is_known_for_good() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn a_provider_once_seen_is_known_for_good(home: Home) {
+    let store = home.open();
     let provider = ProviderId([4; 32]);
     assert!(!store.provider_known(provider));
     store.provider_seen(provider, KeyId(1), NOW).await.unwrap();
     store.provider_seen(provider, KeyId(2), NOW).await.unwrap();
     assert!(store.provider_known(provider));
     drop(store);
-    assert!(Store::open(folder.path()).unwrap().provider_known(provider));
+    assert!(home.open().provider_known(provider));
 }
 
-#[tokio::test]
-async fn settings_are_kept_and_replaced() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn settings_are_kept_and_replaced(home: Home) {
+    let store = home.open();
     assert_eq!(store.meta_get("a").await.unwrap(), None);
     store.meta_put("a", vec![1]).await.unwrap();
     store.meta_put("a", vec![2]).await.unwrap();
@@ -137,7 +133,7 @@ async fn the_outbox_keeps_receipts_until_they_are_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("provider").join("outbox.sqlite");
     let outbox = ReceiptOutbox::open(&file).unwrap();
-    assert_eq!(ReceiptOutbox::open(&file).unwrap_err(), OpenStoreError::Locked { path: file.clone() });
+    assert_eq!(ReceiptOutbox::open(&file).unwrap_err(), OpenStoreError::Locked { place: file.clone().into() });
     for number in [1, 2, 3, 2] {
         let put = outbox.put(receipt_id(number), vec![u8::try_from(number).unwrap()], NOW).await;
         assert_eq!(put, Ok(OutboxPut { dropped: 0 }));
