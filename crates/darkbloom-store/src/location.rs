@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn names_are_quoted_for_a_shell() {
         let url = url("postgres://o'neil@localhost/my%20db").unwrap();
-        assert_eq!(url.tool_arguments(), r"--host=localhost --username='o'\''neil' --dbname='my db'");
+        assert_eq!(url.tool_arguments(), r"--host=localhost --port=5432 --username='o'\''neil' --dbname='my db'");
     }
 
     #[test]

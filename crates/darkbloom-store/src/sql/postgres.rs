@@ -298,8 +298,11 @@ impl Postgres {
         let first = self.told(async {
             let mut rows = std::pin::pin!(self.client.query_raw(&statement, values.iter().copied()).await?);
             let first = rows.next().await.transpose()?;
-            // To its end, which may be an error.
-            while rows.next().await.transpose()?.is_some() {}
+            // To its end, which may be an error; a stream that has ended is asked for nothing more.
+            let mut more = first.is_some();
+            while more {
+                more = rows.next().await.transpose()?.is_some();
+            }
             Ok(first)
         })?;
         first.map(|row| read(&Row::Postgres(&row))).transpose()
