@@ -12,6 +12,7 @@ mod api;
 mod auth;
 mod blobs;
 mod catalogue;
+pub mod data;
 mod live;
 mod policy;
 mod proof;
@@ -30,7 +31,7 @@ use darkbloom_attest::PolicyError;
 pub use darkbloom_attest::Roots;
 use darkbloom_host::listen::{self, Bound, ListenError, Server};
 use darkbloom_keys::{IdentityKey as _, KeySecret, SoftwareKey, SoftwareKeyError};
-use darkbloom_store::{OpenStoreError, Store, StoreError};
+use darkbloom_store::{OpenStoreError, PostgresUrl, Store, StoreError, StoreOptions};
 use darkbloom_types::{NetworkId, SecretString, Tier};
 use tokio::task::JoinHandle;
 
@@ -51,8 +52,10 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub struct Config {
     /// Where to listen. Without TLS in front of it this must be a loopback address.
     pub listen: SocketAddr,
-    /// The folder of the database and the coordinator's key.
+    /// The folder of the coordinator's key, and of the database where that is on no server.
     pub data: PathBuf,
+    /// The database, where it is on a server.
+    pub database: Option<PostgresUrl>,
     /// The least tier that a provider must reach to get any work.
     pub tier_min: Tier,
     /// Roots of makers of TPMs. With any, the coordinator runs an activator for their TPMs.
@@ -95,12 +98,8 @@ impl StartError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Listen(error) => error.hint(),
-            Self::Store(OpenStoreError::Locked { .. }) => {
-                "another coordinator uses this folder; stop it, or choose another with `--data`"
-            }
-            Self::Store(_) | Self::Database(_) => {
-                "check the folder's permissions and disk, or choose another with `--data`"
-            }
+            Self::Store(error) => data::hint(error),
+            Self::Database(_) => "check the database's server, or the folder's permissions and disk",
             Self::Key(error) if error.is_about_secret() => error.next_step(),
             Self::Key(_) => "see the message; never delete the key of a network that is in use",
             Self::ForeignCatalogue => "a network's key and database belong together",
@@ -136,9 +135,10 @@ impl Coordinator {
     /// [`StartError`]; nothing keeps running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         listen::loopback(config.listen)?;
-        let (data, key_path) = (config.data.clone(), config.data.join("coordinator.key"));
+        let (data, key_path) = (config.data.clone(), config.data.join(data::COORDINATOR_KEY));
+        let location = data::Data { folder: config.data, database: config.database }.location();
         let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
-            let store = Store::open(&data)?;
+            let store = Store::open_at(&location, StoreOptions::default())?;
             let secret = config.key_secret.as_deref().map(KeySecret::read).transpose()?;
             let key = SoftwareKey::load_or_create_sealed(&key_path, secret.as_ref())?;
             Ok((store, key, Activation::open(&data, config.tpm_roots, secret.as_ref())?))

@@ -295,6 +295,7 @@ fn coordinator_config(folder: &Path, listen: SocketAddr) -> CoordinatorConfig {
         data: folder.join("coordinator"),
         tier_min: Tier::None,
         tpm_roots: Roots::default(),
+        database: None,
         key_secret: None,
     }
 }

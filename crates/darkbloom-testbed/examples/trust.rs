@@ -78,6 +78,7 @@ fn introductions() -> Result<(), Box<dyn std::error::Error>> {
         data: folder.path().to_owned(),
         tier_min: Tier::None,
         tpm_roots: Roots::default(),
+        database: None,
         key_secret: None,
     };
     runtime.block_on(async {

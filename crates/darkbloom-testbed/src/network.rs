@@ -101,6 +101,7 @@ impl Network {
             data: folder.path().join("coordinator"),
             tier_min: Tier::None,
             tpm_roots: Roots::default(),
+            database: None,
             key_secret: None,
         })
         .await?;

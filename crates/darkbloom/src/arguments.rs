@@ -66,6 +66,8 @@ pub enum Command {
     Accounts(Accounts),
     /// Put models on offer.
     Catalogue(Catalogue),
+    /// Look after a coordinator's data: bring it to a newer release, back it up, restore it, count it again.
+    Store(crate::store::StoreOptions),
     /// Find, download and remove model files of this machine.
     Models(Models),
     /// Check what is claimed about providers, live or from a file. Exit with 3 when something does not hold.
@@ -108,6 +110,10 @@ pub struct Coordinator {
     /// The folder of database and key.
     #[arg(long)]
     pub data: Option<PathBuf>,
+    /// A file with the URL of a Postgres database, in place of the one in the folder; or the URL by DARKBLOOM_DATABASE_URL. It
+    /// may hold a password, so it is never given here.
+    #[arg(long, value_name = "FILE")]
+    pub database_url_file: Option<PathBuf>,
     /// Least tier of providers that get work.
     #[arg(long)]
     pub tier_min: Option<Tier>,

@@ -21,6 +21,7 @@ mod providers;
 mod roles;
 mod settings;
 mod status;
+mod store;
 mod supervisor;
 mod trust;
 mod verify;
@@ -73,7 +74,7 @@ fn holds_secrets(command: &Command) -> bool {
         Command::Dev(_) | Command::Coordinator(_) | Command::Activator(_) | Command::Gateway(_) | Command::Proxy(_) => {
             true
         }
-        Command::Start(_) | Command::Key(_) | Command::Benchmark(_) => true,
+        Command::Start(_) | Command::Key(_) | Command::Benchmark(_) | Command::Store(_) => true,
         Command::Doctor(_) | Command::Status(_) | Command::Keys(_) | Command::Providers(_) | Command::Policy(_) => {
             false
         }
@@ -127,6 +128,7 @@ async fn run(command: Command, settings: Settings, hardening: &Report) -> Result
         Command::Accounts(options) => admin::accounts(options).await,
         Command::Catalogue(options) => admin::catalogue(options).await,
         Command::Verify(options) => verify::run(options, settings.proxy).await,
+        Command::Store(options) => store::run(options, settings.coordinator),
         Command::Models(options) => models::run(options, settings.provider).await,
     }
 }

@@ -28,7 +28,7 @@ use crate::settings::{
     AcceleratorPolicy, ActivatorSettings, Adapter, ClientSettings, CoordinatorSettings, ProviderSettings,
 };
 use crate::trust::{self, ActivatorKey};
-use crate::{local, supervisor};
+use crate::{local, store, supervisor};
 
 /// Where roles listen by default.
 const COORDINATOR_LISTEN: &str = "127.0.0.1:7701";
@@ -168,9 +168,11 @@ pub async fn coordinator(options: arguments::Coordinator, settings: CoordinatorS
         Some(tier) => tier,
         None => parsed(settings.tier_min, "tier_min")?.unwrap_or(Tier::None),
     };
+    let database = store::database(options.database_url_file, settings.database_url_file)?;
     let config = CoordinatorConfig {
         listen: options.listen.or(settings.listen).unwrap_or_else(|| default_address(COORDINATOR_LISTEN)),
         data: options.data.or(settings.data).unwrap_or_else(|| default_data("coordinator")),
+        database,
         tier_min,
         tpm_roots: trust::roots(&either(options.tpm_roots, settings.tpm_roots))?,
         key_secret: options.key_secret.or(settings.key_secret),

@@ -40,6 +40,8 @@ pub struct CoordinatorSettings {
     pub listen: Option<SocketAddr>,
     /// The folder of database and key.
     pub data: Option<PathBuf>,
+    /// A file with the URL of a Postgres database.
+    pub database_url_file: Option<PathBuf>,
     /// Least tier of providers that get work.
     pub tier_min: Option<String>,
     /// Files with roots of makers of TPMs.
@@ -247,7 +249,7 @@ fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::
 }
 
 /// Every key that the file may have, for suggestions.
-const KEYS: [&str; 36] = [
+const KEYS: [&str; 37] = [
     "coordinator",
     "activator",
     "gateway",
@@ -255,6 +257,7 @@ const KEYS: [&str; 36] = [
     "provider",
     "listen",
     "data",
+    "database_url_file",
     "tier_min",
     "coordinator_key",
     "pin_providers",

@@ -87,6 +87,7 @@ pub mod network {
 
     fn begin(runtime: &Runtime, folder: &std::path::Path) -> darkbloom_coordinator::Coordinator {
         let config = Config {
+            database: None,
             key_secret: None,
             listen: ([127, 0, 0, 1], 0).into(),
             data: folder.to_owned(),
