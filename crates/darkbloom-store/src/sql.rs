@@ -201,7 +201,7 @@ impl Connection {
         }
     }
 
-    /// Makes a lost connection anew, unless that was tried a moment ago: then it waits for that moment first.
+    /// Makes a lost connection anew, unless that failed a moment ago.
     pub(crate) fn renew(&mut self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(_) => Ok(()),

@@ -38,6 +38,8 @@ const LOCK_WAIT_MS: u64 = 5_000;
 const IDLE_IN_TRANSACTION_MS: u64 = 60_000;
 /// How long what was sent may be unacknowledged before the connection counts as gone.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+/// How long a session's end waits for the server to have heard of it.
+const GOOD_BYE: Duration = Duration::from_secs(2);
 /// Waits between attempts to connect again.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -87,6 +89,7 @@ pub(crate) struct Postgres {
     job: Cell<Job>,
     retry: Duration,
     retry_at: Instant,
+    retry_why: String,
     runtime: Runtime,
 }
 
@@ -138,6 +141,7 @@ impl Postgres {
             job: Cell::default(),
             retry: RETRY_MIN,
             retry_at: Instant::now(),
+            retry_why: String::new(),
             runtime,
         };
         session.set_up()?;
@@ -192,9 +196,12 @@ impl Postgres {
         Err(OpenStoreError::Locked { place })
     }
 
-    /// Makes a lost session anew. Whoever comes before the next attempt is due waits for it.
+    /// Makes a lost session anew. Whoever comes before the next attempt is due is told why the last one failed: others wait
+    /// behind him.
     pub(crate) fn renew(&mut self) -> Result<(), StoreError> {
-        std::thread::sleep(self.retry_at.saturating_duration_since(Instant::now()));
+        if Instant::now() < self.retry_at {
+            return Err(StoreError::Database { detail: self.retry_why.clone() });
+        }
         self.statements.borrow_mut().clear();
         self.job.set(Job::default());
         let renewed = self.runtime.block_on(dial(&self.url, self.purpose)).and_then(|client| {
@@ -211,7 +218,8 @@ impl Postgres {
                 self.state.set(State::Lost);
                 self.retry_at = Instant::now() + self.retry;
                 self.retry = (self.retry * 2).min(RETRY_MAX);
-                Err(StoreError::Database { detail: error.to_string() })
+                self.retry_why = error.to_string();
+                Err(StoreError::Database { detail: self.retry_why.clone() })
             }
         }
     }
@@ -377,7 +385,8 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         if self.purpose.writes() && !self.is_lost() {
             // The session's end would free the lock a moment later; whoever waits for this one's end need not try twice.
-            drop(self.control("SELECT pg_advisory_unlock_all()"));
+            let unlock = self.client.batch_execute("SELECT pg_advisory_unlock_all()");
+            drop(self.runtime.block_on(async { tokio::time::timeout(GOOD_BYE, unlock).await }));
         }
     }
 }

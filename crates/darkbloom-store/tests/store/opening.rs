@@ -165,6 +165,19 @@ fn an_error_about_a_server_has_no_password_in_it() {
     assert!(shown.contains("the database money on localhost:1"), "{shown}");
 }
 
+/// Waits until the store has its database back.
+async fn goes_on(store: &Store, account: AccountId) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = store.hold_place(hold(account, 1 << 41, 1 << 41)).await {
+        assert!(Instant::now() < until, "{error:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    while let Err(error) = store.holds_open().await {
+        assert!(Instant::now() < until, "{error:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 fn end_sessions(home: &Home, name: &str) {
     let end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name";
     home.change(&format!("{end} = 'darkbloom {name}'"));
@@ -203,7 +216,7 @@ async fn who_lost_the_lock_writes_nothing_until_it_is_free() {
     other.key_create(key).await.unwrap();
     drop(other);
     assert_eq!(store.key_by_digest(digest), None);
-    store.hold_place(hold(account, 3, 3)).await.unwrap();
+    goes_on(&store, account).await;
     assert!(store.key_by_digest(digest).is_some(), "what another wrote meanwhile is known");
     assert_clean(&store).await;
 }
@@ -248,10 +261,7 @@ async fn what_was_acknowledged_survives_the_death_of_the_server() {
     server.start_again();
 
     // The same store goes on by itself.
-    let until = Instant::now() + Duration::from_secs(30);
-    while let Err(error) = store.hold_place(hold(account, 1 << 41, 1 << 41)).await {
-        assert!(Instant::now() < until, "{error:?}");
-    }
+    goes_on(&store, account).await;
     let acknowledged = std::mem::take(&mut *acknowledged.lock().unwrap());
     for (number, state) in acknowledged {
         let held = store.hold(RequestId(id16(number))).await.unwrap();

@@ -29,7 +29,12 @@ struct Account {
 impl Server {
     /// Makes a database cluster, and starts a server on it.
     pub fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("pg").tempdir().unwrap();
+        Self::start_in(&std::env::temp_dir())
+    }
+
+    /// The same in a folder within this one.
+    pub fn start_in(parent: &Path) -> Self {
+        let folder = tempfile::Builder::new().prefix("pg").tempdir_in(parent).unwrap();
         let account = (std::fs::metadata(folder.path()).unwrap().uid() == 0).then(unprivileged);
         if let Some(Account { user, group }) = account {
             chown(folder.path(), Some(user), Some(group)).unwrap();
