@@ -340,11 +340,7 @@ fn write_closing(
 fn insert_receipt(connection: &Connection, settlement: &Settlement) -> Result<(), StoreError> {
     connection.execute(
         "INSERT INTO receipt (request, receipt_id, bytes) VALUES (?1, ?2, ?3)",
-        values![
-            &settlement.request.0,
-            settlement.receipt_id.as_ref().map(|id| &id.0),
-            settlement.receipt.as_ref().map(Vec::as_slice)
-        ],
+        values![&settlement.request.0, settlement.receipt_id.as_ref().map(|id| &id.0), settlement.receipt.as_deref()],
     )?;
     Ok(())
 }

@@ -97,13 +97,12 @@ impl PostgresUrl {
             return Err(PostgresUrlError::Incomplete);
         }
         let local = stays_here(&config);
-        let encrypted = match config.get_ssl_mode() {
-            SslMode::Disable if local => false,
-            SslMode::Disable => return Err(PostgresUrlError::InTheClear),
-            // "Prefer" means that whoever is on the way may choose. On this machine nobody is.
-            SslMode::Prefer if local => false,
-            _ => true,
-        };
+        let mode = config.get_ssl_mode();
+        if mode == SslMode::Disable && !local {
+            return Err(PostgresUrlError::InTheClear);
+        }
+        // "Prefer" means that whoever is on the way may choose. On this machine nobody is.
+        let encrypted = !local || !matches!(mode, SslMode::Disable | SslMode::Prefer);
         config.ssl_mode(if encrypted { SslMode::Require } else { SslMode::Disable });
         Ok(Self { config: Box::new(config), encrypted })
     }

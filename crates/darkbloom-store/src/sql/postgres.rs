@@ -266,12 +266,12 @@ impl Postgres {
                 detail: "the transaction had failed before it was committed".to_owned(),
             });
         }
-        self.control("COMMIT").map_err(|error| match error {
-            StoreError::Database { detail } if self.is_lost() => StoreError::Database {
+        match self.control("COMMIT") {
+            Err(StoreError::Database { detail }) if self.is_lost() => Err(StoreError::Database {
                 detail: format!("{detail}; it is not known whether the transaction was committed"),
-            },
-            error => error,
-        })
+            }),
+            other => other,
+        }
     }
 
     pub(crate) fn roll_back(&self) -> Result<(), StoreError> {
