@@ -15,6 +15,8 @@ const USER: &str = "darkbloom";
 
 pub struct Server {
     process: Option<Child>,
+    /// Where it speaks TLS, on this machine.
+    port: Option<u16>,
     account: Option<Account>,
     folder: TempDir,
 }
@@ -39,7 +41,7 @@ impl Server {
         if let Some(Account { user, group }) = account {
             chown(folder.path(), Some(user), Some(group)).unwrap();
         }
-        let mut server = Self { process: None, account, folder };
+        let mut server = Self { process: None, port: None, account, folder };
         let mut initdb = server.command("initdb");
         initdb.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--wal-segsize=1"]);
         let made = initdb.arg("--username").arg(USER).arg("--pgdata").arg(server.data()).output().unwrap();
@@ -65,9 +67,31 @@ impl Server {
         let log = std::fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         let mut postgres = self.command("postgres");
         postgres.arg("-D").arg(self.data()).arg("-k").arg(self.folder.path());
-        // No port; little memory; its durability is left as it is.
-        postgres.args(["-c", "listen_addresses=", "-c", "shared_buffers=16MB", "-c", "max_connections=20"]);
+        // Little memory; its durability is left as it is.
+        postgres.args(["-c", "shared_buffers=16MB", "-c", "max_connections=20"]);
+        match self.port {
+            None => postgres.args(["-c", "listen_addresses="]),
+            Some(port) => postgres.args(["-c", "listen_addresses=127.0.0.1", "-c", "ssl=on", "-p", &port.to_string()]),
+        };
         postgres.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+    }
+
+    /// Starts it again, now also at a port where it speaks TLS with this certificate. Answers the port.
+    pub fn start_with_tls(&mut self, certificate: &str, key: &str) -> u16 {
+        self.kill();
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = self.data().join(name);
+            std::fs::write(&path, text).unwrap();
+            // It takes no key that others could read.
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+            if let Some(Account { user, group }) = self.account {
+                chown(&path, Some(user), Some(group)).unwrap();
+            }
+        }
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        self.port = Some(free);
+        self.start_again();
+        free
     }
 
     /// Kills the server and every process of it, in the middle of whatever they do.
@@ -86,7 +110,8 @@ impl Server {
     /// The URL of the database, with its tables in this schema.
     pub fn url(&self, schema: &str) -> String {
         let socket = self.folder.path().to_str().unwrap().replace('/', "%2F");
-        format!("postgres://{USER}:unused@{socket}/postgres?options=-csearch_path%3D{schema}")
+        let port = self.port.unwrap_or(5432);
+        format!("postgres://{USER}:unused@{socket}:{port}/postgres?options=-csearch_path%3D{schema}")
     }
 
     /// Carries statements out as a person at a console would.

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::server::Server;
@@ -49,6 +51,40 @@ fn a_backup_made_while_the_coordinator_runs_becomes_the_same_network() {
         store(&["migrate"], "--data", &coordinator.data)
     };
     assert!(newest.status.success() && newest.stdout.contains("nothing was done"), "{newest:?}");
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+#[test]
+fn a_server_is_believed_for_its_certificate_alone() {
+    let (mut server, folder) = (Server::start(), tempfile::tempdir().unwrap());
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let certificate = pem("CERTIFICATE", cert.der());
+    let port = server.start_with_tls(&certificate, &pem("PRIVATE KEY", &signing_key.serialize_der()));
+    let believed = folder.path().join("believed.pem");
+    std::fs::write(&believed, certificate).unwrap();
+    let migrate = |host: &str, believed: Option<&Path>| {
+        let mut command = command(&["store", "migrate"]);
+        let url = format!("postgres://darkbloom@{host}:{port}/postgres?sslmode=require");
+        command.env("DARKBLOOM_DATABASE_URL", url).env_remove("SSL_CERT_DIR").env_remove("SSL_CERT_FILE");
+        if let Some(file) = believed {
+            command.env("SSL_CERT_FILE", file);
+        }
+        run(&mut command)
+    };
+    migrate("localhost", None).failed_saying(&[
+        "cannot use the database postgres on localhost",
+        "certificate",
+        "hint: ",
+    ]);
+    migrate("127.0.0.1", Some(&believed)).failed_saying(&["certificate"]);
+    let made = migrate("localhost", Some(&believed));
+    assert!(made.status.success() && made.stdout.contains("now has schema 1; it had 0"), "{made:?}");
 }
 
 #[test]
