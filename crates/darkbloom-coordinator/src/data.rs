@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use darkbloom_store::{BackupError, InspectError, Migrated, OpenStoreError, RestoreError, Store};
+use darkbloom_store::{BackupError, InspectError, Migrated, OpenStoreError, RestoreError, Store, StorePlace};
 pub use darkbloom_store::{PostgresUrl, PostgresUrlError, StoreLocation};
 
 /// The coordinator's key, in its folder.
@@ -95,8 +95,11 @@ impl DataError {
 /// What to do about a database that does not open.
 pub(crate) fn hint(error: &OpenStoreError) -> &'static str {
     match error {
-        OpenStoreError::Locked { .. } => {
-            "another coordinator uses this data; stop it, or choose other data with `--data` or `--database-url-file`"
+        OpenStoreError::Locked { place: StorePlace::Path(_) } => {
+            "another coordinator uses this folder; stop it, or choose another with `--data`"
+        }
+        OpenStoreError::Locked { place: StorePlace::Database { .. } } => {
+            "another coordinator uses this database; stop it, or choose another with `--database-url-file`"
         }
         OpenStoreError::OlderSchema { .. } => {
             "stop the coordinator, make a backup with `darkbloom store backup`, then run `darkbloom store migrate`"
