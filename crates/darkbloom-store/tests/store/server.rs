@@ -1,6 +1,5 @@
 //! A Postgres server of the test's own: a data folder and a socket in a temporary folder, no port, gone with the test.
 
-use std::ffi::OsString;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -77,6 +76,7 @@ impl Server {
     }
 
     /// Starts it again, now also at a port where it speaks TLS with this certificate. Answers the port.
+    #[allow(dead_code, reason = "the program's own tests use it")]
     pub fn start_with_tls(&mut self, certificate: &str, key: &str) -> u16 {
         self.kill();
         for (name, text) in [("server.crt", certificate), ("server.key", key)] {
@@ -173,7 +173,7 @@ fn unprivileged() -> Account {
 
 /// Where the server's programs are: on the path, or where Debian puts those of each release.
 fn programs() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
+    let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<_> = std::env::split_paths(&path).collect();
     let releases = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     folders.extend(releases.map(|release| release.unwrap().path().join("bin")));
