@@ -87,7 +87,7 @@ fn bare(proof: Vec<u8>) -> ChallengeAnswer {
 }
 
 #[tokio::test]
-async fn attack_a_challenge_that_is_answered_wrong_is_held_against_the_identity() {
+async fn a_challenge_that_is_answered_wrong_is_held_against_the_identity() {
     let folder = tempfile::tempdir().unwrap();
     let shared = shared(folder.path()).await;
     let (connection, key, proof) = challenged(&shared).await;

@@ -253,6 +253,9 @@ pub fn ask_again(shared: &Shared, connection: &Connection, verdict: &Verdict) {
 }
 
 async fn failed(shared: &Shared, connection: &Connection, reason: Distrust) {
+    if !armed!("failures_count") {
+        return;
+    }
     let (now, wall) = (shared.mono(), clock::now());
     let changed = shared.with_registry(|registry| registry.failed_check(&connection.id, reason, now, wall));
     if let Some(provider) = changed {
