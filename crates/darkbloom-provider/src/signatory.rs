@@ -102,6 +102,8 @@ pub struct Signatory {
     file: PathBuf,
     words: Mutex<Vec<Word>>,
     fixed: Mutex<Option<Fixed>>,
+    /// How long evidence is waited for.
+    patience: Duration,
 }
 
 /// A signed statement, and whether it has all the evidence that this machine could give.
@@ -130,7 +132,8 @@ impl Signatory {
         let asks = identity.tpm().is_some() || platform.asks();
         let http = asks.then(client).transpose()?;
         let words = Mutex::new(read_words(&file));
-        Ok(Arc::new(Self { identity, http, platform, activators, file, words, fixed: Mutex::default() }))
+        let (fixed, patience) = (Mutex::default(), EVIDENCE_WAIT);
+        Ok(Arc::new(Self { identity, http, platform, activators, file, words, fixed, patience }))
     }
 
     /// The identity's public key as an uncompressed SEC 1 point.
@@ -173,7 +176,7 @@ impl Signatory {
     async fn evidence_in_time(self: &Arc<Self>, nonce: Digest) -> (Vec<Evidence>, usize, bool) {
         let signatory = Arc::clone(self);
         let evidence = spawn_blocking(move || signatory.evidence(&nonce));
-        if let Ok(Ok(evidence)) = tokio::time::timeout(EVIDENCE_WAIT, evidence).await {
+        if let Ok(Ok(evidence)) = tokio::time::timeout(self.patience, evidence).await {
             return evidence;
         }
         self.platform.is_late();
@@ -400,5 +403,57 @@ fn write_words(file: &PathBuf, words: &[Word]) {
     let draft = file.with_extension("draft");
     if let Err(error) = fs::write(&draft, lines).and_then(|()| fs::rename(&draft, file)) {
         tracing::warn!(%error, "cannot keep activators' words: they will be asked for again");
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use darkbloom_keys::SoftwareKey;
+    use darkbloom_seal::Epoch;
+    use darkbloom_types::NetworkId;
+    use darkbloom_wire::PublicKey;
+
+    use super::*;
+    use crate::evidence::machine::{Kernel, platform};
+
+    /// A host that keeps its guest waiting must not keep the coordinator waiting, which would give the provider up.
+    #[tokio::test]
+    async fn evidence_that_comes_too_late_is_left_out_and_what_it_belongs_to_goes_without() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let identity = SoftwareKey::in_memory().unwrap();
+        let point = identity.public_point();
+        let (answers, waits) = mpsc::channel::<()>();
+        let (waits, asked) = (Mutex::new(waits), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&asked);
+        let kernel = Kernel::of("sev_guest", move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let _ = lock(&waits).recv();
+            Vec::new()
+        });
+        let platform = platform(folder.path().to_owned(), kernel, |_| ());
+        let (identity, words) = (Identity::Software(identity), folder.path().join("words"));
+        let mut signatory = Signatory::new(identity, platform, Vec::new(), words).unwrap();
+        Arc::get_mut(&mut signatory).unwrap().patience = Duration::from_millis(200);
+        assert_eq!(signatory.worth(), 1, "as far as is known");
+        let digest = Digest([7; 32]);
+        // Far more than it is to wait, and far less than the host would.
+        let soon = Duration::from_secs(20);
+        let (proof, presence) = tokio::time::timeout(soon, signatory.prove(digest)).await.unwrap().unwrap();
+        assert_eq!(ChallengeProof::open(&proof, &PublicKey::P256(point)).unwrap().digest, digest);
+        assert_eq!(presence, []);
+        assert_eq!((signatory.worth(), asked.load(Ordering::SeqCst)), (0, 1));
+        // Nor is it asked again at once.
+        let epoch = Epoch::begin(point, clock::now(), &mut clock::rng());
+        let statement = epoch.statement(NetworkId([1; 32]), Vec::new(), Vec::new(), "test");
+        let stated = tokio::time::timeout(soon, signatory.state(statement)).await.unwrap().unwrap();
+        let statement = Statement::open_self_signed(&stated.bytes).unwrap();
+        assert_eq!((statement.evidence.0, stated.worth), (Vec::new(), 0));
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        drop(answers);
     }
 }
