@@ -116,6 +116,8 @@ pub const CHECKS: &[&str] = &[
     "weights_unchanged",
     "key_file_mode",
     "key_file_sealed",
+    "key_file_in_the_open",
+    "key_file_link",
     "tpm_record",
     "enclave_not_found",
     "enclave_data_protection",

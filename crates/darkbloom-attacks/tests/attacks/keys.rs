@@ -61,20 +61,27 @@ attacks! {
         let (path, copy, secret) =
             (folder.path().join("identity.key"), folder.path().join("copy"), folder.path().join("secret"));
         fs::write(&secret, [7; 32]).unwrap();
-        // One that is made with a secret, and one that lay in the open before.
-        for before in [false, true] {
-            if before {
-                SoftwareKey::load_or_create(&path).unwrap();
-            }
-            let own = KeySecret::read(&secret).unwrap();
-            SoftwareKey::load_or_create_sealed(&path, Some(&own)).unwrap();
-            fs::copy(&path, &copy).unwrap();
-            fs::remove_file(&path).unwrap();
-            if SoftwareKey::load_or_create(&copy).is_err() {
-                return false;
-            }
-        }
-        true
+        // A build that does not seal takes what it did not seal.
+        let sealed = SoftwareKey::load_or_create_sealed(&path, Some(&KeySecret::read(&secret).unwrap()));
+        assert!(sealed.is_ok() || !darkbloom_types::armed!("key_file_sealed"));
+        fs::copy(&path, &copy).unwrap();
+        SoftwareKey::load_or_create(&copy).is_ok()
+    };
+    /// Whoever can write the folder, and does not know the secret, puts a key of his own there.
+    attack_a_key_is_planted_in_the_open against "key_file_in_the_open": || {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, secret) = (folder.path().join("identity.key"), folder.path().join("secret"));
+        fs::write(&secret, [7; 32]).unwrap();
+        SoftwareKey::load_or_create(&path).unwrap();
+        SoftwareKey::load_or_create_sealed(&path, Some(&KeySecret::read(&secret).unwrap())).is_ok()
+    };
+    /// Where he keeps it, a link leads, and what destroys the key here leaves it there.
+    attack_a_key_is_kept_behind_a_link against "key_file_link": || {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, behind) = (folder.path().join("identity.key"), folder.path().join("elsewhere"));
+        SoftwareKey::load_or_create(&behind).unwrap();
+        std::os::unix::fs::symlink(&behind, &path).unwrap();
+        SoftwareKey::load_or_create(&path).is_ok()
     };
     attack_a_tpms_record_is_carried_to_another_machine against "tpm_record": || {
         let (own, other) = (Swtpm::start("a"), Swtpm::start("b"));

@@ -24,7 +24,8 @@ pub struct Coordinator {
     #[arg(long, value_name = "FILE")]
     pub tpm_roots: Vec<PathBuf>,
     /// A file whose bytes, 16 to 4,096 of them, encrypt its key: a credential of systemd, a Kubernetes secret, or one on a volume
-    /// that is not always there. A key that lies in the open is encrypted by the next start.
+    /// that is not always there. A key that lies in the open is refused then: `darkbloom key seal`
+    /// encrypts one.
     #[arg(long, value_name = "FILE")]
     pub key_secret: Option<PathBuf>,
     /// How it is run by another program.
@@ -45,7 +46,8 @@ pub struct Activator {
     #[arg(long, value_name = "FILE")]
     pub tpm_roots: Vec<PathBuf>,
     /// A file whose bytes, 16 to 4,096 of them, encrypt its key: a credential of systemd, a Kubernetes secret, or one on a volume
-    /// that is not always there. A key that lies in the open is encrypted by the next start.
+    /// that is not always there. A key that lies in the open is refused then: `darkbloom key seal`
+    /// encrypts one.
     #[arg(long, value_name = "FILE")]
     pub key_secret: Option<PathBuf>,
     /// How it is run by another program.

@@ -34,6 +34,10 @@ pub enum KeyAction {
         #[arg(long, conflicts_with = "to")]
         back: bool,
     },
+    /// Encrypt the keys in the files of a folder that lie in the open, under the bytes of `--key-secret`: a coordinator's and an
+    /// activator's too. A role that is told of a secret takes no key that lies in the open, since anybody may have put it there.
+    /// It must not run meanwhile.
+    Seal(KeyPlace),
     /// Remove it, from the TPM or the keychain too. The next start makes a new identity.
     Delete {
         /// Where.
@@ -72,7 +76,8 @@ pub struct KeyOptions {
     #[arg(long, value_name = "PCR", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(..24))]
     pub key_pcrs: Vec<u32>,
     /// A file whose bytes, 16 to 4,096 of them, encrypt a key in a file: a credential of systemd, a Kubernetes secret, or one on
-    /// a volume that is not always there. A key that lies in the open is encrypted by the next start.
+    /// a volume that is not always there. A key that lies in the open is refused then:
+    /// `darkbloom key seal` encrypts one.
     #[arg(long, value_name = "FILE")]
     pub key_secret: Option<PathBuf>,
     /// For development only: the keychain access group of a program that another team signed, whose keys no release can use.
