@@ -121,7 +121,7 @@ async fn introduce(
         return Err(Refusal::from(RefusalCode::StatementMissing).into());
     }
     let statement = trust::may_join(shared, &hello)?;
-    let verdict = trust::introduced(shared, connection, &statement, &hello, &nonce)?;
+    let verdict = trust::introduced(shared, connection, statement, &hello, &nonce)?;
     trust::admit(shared, &hello, &verdict).await?;
     learn(shared, connection, &verdict).await;
     inherit(shared, connection, verdict.provider);

@@ -506,7 +506,7 @@ impl Agent {
             (unsigned, epoch, ring.current().receipt_key())
         };
         let digest = challenge_digest(&network, &welcome.nonce, &welcome.connection, &epoch);
-        let SignedStatement { bytes, worth, complete } = self.signatory.state(unsigned).await?;
+        let SignedStatement { bytes, worth, complete, rekeyed } = self.signatory.state(unsigned).await?;
         let (proof, presence) = self.signatory.prove(digest).await?;
         let epoch_proof = ChallengeProof { digest }.sign(&*receipt_key)?;
         scrub_stack();
@@ -519,7 +519,7 @@ impl Agent {
             epoch_proof,
             presence: presence.into(),
         };
-        Ok((hello, Stated { epoch, worth, complete }))
+        Ok((hello, Stated { epoch, worth, complete, rekeyed }))
     }
 }
 

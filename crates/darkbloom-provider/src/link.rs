@@ -379,6 +379,7 @@ impl Link {
         }
         // A reason of the registry passes; after any other the coordinator closes the connection.
         tracing::warn!(reason = notice.reason, "not eligible: {}; {}", notice.sentence, notice.next_step);
+        self.stating.refused();
         if notice.reason == RefusalCode::ModelNotLoaded.name() {
             // The welcome named the model, so the entry was signed again or taken away since. Only a new welcome tells.
             tracing::warn!("connecting again to read the catalogue, once running answers have ended");

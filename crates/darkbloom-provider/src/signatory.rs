@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ enum ActivationFailed {
 struct Word {
     /// Whom it is from: its address.
     from: String,
+    /// With which key.
+    by: [u8; 65],
     signed: Vec<u8>,
     made_at: UnixMillis,
     valid_until: UnixMillis,
@@ -65,7 +68,8 @@ impl Word {
         let claimed = Activation::peek(&signed).ok()?;
         let word = Activation::open(&signed, &PublicKey::P256(claimed.activator)).ok()?;
         let (made_at, valid_until) = (word.made_at, word.valid_until);
-        (made_at < valid_until).then(|| Self { from: from.to_owned(), signed, made_at, valid_until })
+        let by = claimed.activator;
+        (made_at < valid_until).then(|| Self { from: from.to_owned(), by, signed, made_at, valid_until })
     }
 
     fn is_about(&self, endorsement: &[u8], attestation_key: &[u8]) -> bool {
@@ -102,6 +106,8 @@ pub struct Signatory {
     file: PathBuf,
     words: Mutex<Vec<Word>>,
     fixed: Mutex<Option<Fixed>>,
+    /// How often an activator was found to have another key than before.
+    rekeyed: AtomicUsize,
     /// How long evidence is waited for.
     patience: Duration,
 }
@@ -114,6 +120,8 @@ pub struct SignedStatement {
     pub worth: usize,
     /// Whether nothing is missing that may come later.
     pub complete: bool,
+    /// How often activators had had another key by then.
+    pub rekeyed: usize,
 }
 
 impl Signatory {
@@ -132,8 +140,8 @@ impl Signatory {
         let asks = identity.tpm().is_some() || platform.asks();
         let http = asks.then(client).transpose()?;
         let words = Mutex::new(read_words(&file));
-        let (fixed, patience) = (Mutex::default(), EVIDENCE_WAIT);
-        Ok(Arc::new(Self { identity, http, platform, activators, file, words, fixed, patience }))
+        let (fixed, rekeyed, patience) = (Mutex::default(), AtomicUsize::default(), EVIDENCE_WAIT);
+        Ok(Arc::new(Self { identity, http, platform, activators, file, words, fixed, rekeyed, patience }))
     }
 
     /// The identity's public key as an uncompressed SEC 1 point.
@@ -153,11 +161,12 @@ impl Signatory {
     pub async fn state(self: &Arc<Self>, mut statement: Statement) -> Result<SignedStatement, SignError> {
         let Statement { sealing_key, receipt_key, identity, not_before, .. } = &statement;
         let nonce = epoch_nonce(sealing_key, receipt_key, identity, *not_before);
+        let rekeyed = self.rekeyed();
         let (evidence, worth, complete) = self.evidence_in_time(nonce).await;
         statement.evidence = evidence.into();
         let signatory = Arc::clone(self);
         let bytes = blocking(move || statement.sign(&signatory.identity)).await?;
-        Ok(SignedStatement { bytes, worth, complete })
+        Ok(SignedStatement { bytes, worth, complete, rekeyed })
     }
 
     /// What evidence could stand in a statement now, as statements count it.
@@ -165,6 +174,11 @@ impl Signatory {
         let fixed = lock(&self.fixed).clone();
         let words = fixed.map_or(0, |fixed| self.usable_words(&fixed, clock::now()).len());
         words + usize::from(self.platform.is_confidential())
+    }
+
+    /// How often an activator was found to have another key: who believes that one alone does not believe older words.
+    pub fn rekeyed(&self) -> usize {
+        self.rekeyed.load(Ordering::Relaxed)
     }
 
     /// Whether somebody has to be asked before evidence is as good as it can be.
@@ -259,15 +273,16 @@ impl Signatory {
         words
     }
 
-    /// Asks those whose word is missing or old. A failure is told in the log; another time is soon enough.
-    pub async fn renew(self: &Arc<Self>) {
+    /// Asks those whose word is missing or old, or all activators: one that started again may have another key. A failure is told
+    /// in the log; another time is soon enough.
+    pub async fn renew(self: &Arc<Self>, all: bool) {
         if let Some(http) = &self.http {
             self.platform.renew(http).await;
         }
-        self.renew_activations().await;
+        self.renew_activations(all).await;
     }
 
-    async fn renew_activations(self: &Arc<Self>) {
+    async fn renew_activations(self: &Arc<Self>, all: bool) {
         let signatory = Arc::clone(self);
         let fixed = blocking(move || match signatory.identity.tpm() {
             Some(key) => signatory.fixed(key).map(Some),
@@ -282,13 +297,16 @@ impl Signatory {
         for from in &self.activators {
             let now = clock::now();
             let words = self.usable_words(&fixed, now);
-            if words.iter().any(|word| word.from == *from && !word.half_over(now)) {
+            if words.iter().any(|word| word.from == *from && !word.half_over(now) && !all) {
                 continue;
             }
             match self.activate(from, &fixed).await {
                 Ok(word) => {
                     tracing::info!(activator = from, "an activator vouches for this machine's TPM");
                     let mut words = lock(&self.words);
+                    if words.iter().any(|known| known.from == *from && known.by != word.by) {
+                        self.rekeyed.fetch_add(1, Ordering::Relaxed);
+                    }
                     words.retain(|known| known.from != *from);
                     words.push(word);
                     changed = true;

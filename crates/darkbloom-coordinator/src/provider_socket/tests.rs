@@ -2,7 +2,7 @@
 
 use super::*;
 
-use darkbloom_attest::{HardwareTrust, Policy};
+use darkbloom_attest::{HardwareTrust, OpenedStatement, Policy};
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
 use darkbloom_seal::Epoch;
 use darkbloom_store::Store;
@@ -32,6 +32,19 @@ async fn believing(folder: &std::path::Path, trust: HardwareTrust) -> Shared {
     let store = Store::open(folder).unwrap();
     let identity = Box::new(SoftwareKey::in_memory().unwrap());
     Shared::new(store, identity, NetworkId([8; 32]), Tier::None, Activation::believing(trust)).await.unwrap()
+}
+
+/// A coordinator that accepts a chip's guest, and what that chip says about a nonce.
+async fn believing_a_chip(folder: &std::path::Path) -> (Shared, impl Fn(&Digest) -> Vec<Evidence>) {
+    let chip = Chip::new();
+    let trust = HardwareTrust { amd_roots: chip.roots().into(), ..HardwareTrust::default() };
+    let shared = believing(folder, trust).await;
+    shared.set_policy(policy());
+    let said = move |nonce: &Digest| {
+        let bytes = chip.evidence(Chip::report(&Chip::asked(nonce))).encode();
+        vec![Evidence { format: SNP_EVIDENCE.to_owned(), bytes }]
+    };
+    (shared, said)
 }
 
 /// A provider that is connected and was challenged; what it is to sign, and with what.
@@ -124,14 +137,7 @@ async fn a_challenge_that_is_answered_right_is_held_against_nobody() {
 #[tokio::test]
 async fn hardware_counts_as_long_as_it_answers() {
     let folder = tempfile::tempdir().unwrap();
-    let chip = Chip::new();
-    let trust = HardwareTrust { amd_roots: chip.roots().into(), ..HardwareTrust::default() };
-    let shared = believing(folder.path(), trust).await;
-    shared.set_policy(policy());
-    let said = |nonce: &Digest| {
-        let bytes = chip.evidence(Chip::report(&Chip::asked(nonce))).encode();
-        vec![Evidence { format: SNP_EVIDENCE.to_owned(), bytes }]
-    };
+    let (shared, said) = believing_a_chip(folder.path()).await;
     let (connection, key, proof) = challenged_with(&shared, &said).await;
     let stands = || shared.provider_views()[0].tier;
     let nothing = Tier::SelfSigned;
@@ -159,14 +165,7 @@ async fn hardware_counts_as_long_as_it_answers() {
 #[tokio::test]
 async fn hardware_is_asked_at_the_door() {
     let folder = tempfile::tempdir().unwrap();
-    let chip = Chip::new();
-    let trust = HardwareTrust { amd_roots: chip.roots().into(), ..HardwareTrust::default() };
-    let shared = believing(folder.path(), trust).await;
-    shared.set_policy(policy());
-    let said = |nonce: &Digest| {
-        let bytes = chip.evidence(Chip::report(&Chip::asked(nonce))).encode();
-        vec![Evidence { format: SNP_EVIDENCE.to_owned(), bytes }]
-    };
+    let (shared, said) = believing_a_chip(folder.path()).await;
     let key = SoftwareKey::in_memory().unwrap();
     let epoch = Epoch::begin(key.public_point(), clock::now(), &mut clock::rng());
     let mut statement = epoch.statement(shared.network, Vec::new(), Vec::new(), "test");
@@ -185,7 +184,8 @@ async fn hardware_is_asked_at_the_door() {
             epoch_proof: ChallengeProof { digest }.sign(&*epoch.receipt_key()).unwrap(),
             presence: presence(&digest).into(),
         };
-        let verdict = trust::introduced(&shared, &connection, &statement, &hello, &nonce).unwrap();
+        let opened = OpenedStatement::open(&hello.statement).unwrap();
+        let verdict = trust::introduced(&shared, &connection, opened, &hello, &nonce).unwrap();
         shared.add_connection(Arc::clone(&connection));
         shared.with_registry(|registry| {
             let registration = Registration {

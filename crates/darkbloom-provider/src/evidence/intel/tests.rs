@@ -204,7 +204,7 @@ async fn intel_is_asked_within_an_epoch_whose_first_quote_failed() {
     let signatory = Signatory::new(identity, found, Vec::new(), words).unwrap();
     let epoch = Epoch::begin(point, clock::now(), &mut clock::rng());
     let (out, mut sent) = mpsc::channel(8);
-    let stating = Stating::new(signatory, Stated { epoch: epoch.id(), worth: 0, complete: true }, out);
+    let stating = Stating::new(signatory, Stated { epoch: epoch.id(), worth: 0, complete: true, rekeyed: 0 }, out);
     let mut said = async || {
         let frame = tokio::time::timeout(Duration::from_secs(20), sent.recv()).await.expect("something is said");
         let Ok(Decoded::Known(frame, _)) = ProviderFrame::decode(&frame.unwrap()) else { panic!("no frame") };
