@@ -90,11 +90,12 @@ fn waits(code: RefusalCode) -> bool {
 }
 
 fn again(code: RefusalCode) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    if waits(code) {
-        headers.insert(header::RETRY_AFTER, AGAIN.as_secs().into());
-    }
-    headers
+    if waits(code) { after(Millis::from_secs(AGAIN.as_secs())) } else { HeaderMap::new() }
+}
+
+/// Whole seconds (RFC 9110 section 10.2.3).
+fn after(wait: Millis) -> HeaderMap {
+    HeaderMap::from_iter([(header::RETRY_AFTER, wait.0.div_ceil(1_000).max(1).into())])
 }
 
 fn status(code: RefusalCode) -> StatusCode {
@@ -155,9 +156,9 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<axum::Json<Value>, R
     }
     // A read through the store shows that the database answers.
     shared.store.meta_get("ready").await.map_err(internal)?;
-    let views = shared.provider_views();
-    let eligible = views.iter().filter(|view| view.eligible.is_ok()).count();
-    let known = json!({"status": "ok", "providers_connected": views.len(), "providers_eligible": eligible});
+    let counts = shared.with_registry(|registry| registry.counts(shared.tier_min));
+    let known =
+        json!({"status": "ok", "providers_connected": counts.connected, "providers_eligible": counts.routable});
     *last = Some((Instant::now(), known.clone()));
     Ok(axum::Json(known))
 }
@@ -256,13 +257,15 @@ impl FromRequestParts<Arc<Shared>> for Consumer {
 async fn sealed(Consumer(key): Consumer, State(shared): State<Arc<Shared>>, body: Body) -> Response {
     let mut frames = match submitted(shared, key, body).await {
         Ok(frames) => frames,
-        Err(refusal) => return refused_frame(&refusal),
+        Err(turned) => return turned_frame(&turned),
     };
     // The first frame decides the status: a refusal before anything else is an error to every HTTP client too.
     let Some(first) = frames.recv().await else { return refused_frame(&RefusalCode::Internal.into()) };
-    let code = match first.get(4..).map(Relayed::decode) {
-        Some(Ok(Decoded::Known(Relayed::RelayedRefused(frame), _))) => status(frame.refusal().code),
-        _ => StatusCode::OK,
+    let (code, again) = match first.get(4..).map(Relayed::decode) {
+        Some(Ok(Decoded::Known(Relayed::RelayedRefused(frame), _))) => {
+            (status(frame.refusal().code), frame.retry_after.map(after).unwrap_or_default())
+        }
+        _ => (StatusCode::OK, HeaderMap::new()),
     };
     let rest = stream::unfold((Some(first), frames), |(first, mut frames)| async move {
         let frame = match first {
@@ -271,12 +274,12 @@ async fn sealed(Consumer(key): Consumer, State(shared): State<Arc<Shared>>, body
         };
         Some((Ok::<_, std::convert::Infallible>(frame), (None, frames)))
     });
-    (code, [(header::CONTENT_TYPE, FRAMES)], Body::from_stream(rest)).into_response()
+    (code, again, [(header::CONTENT_TYPE, FRAMES)], Body::from_stream(rest)).into_response()
 }
 
 /// Reads a submission and begins to relay it. Both places are taken before the first byte is read: no account, and not all
 /// of them together, makes this process hold more bodies than it stated. The body is dropped before anything is answered.
-async fn submitted(shared: Arc<Shared>, key: KeyRecord, body: Body) -> Result<mpsc::Receiver<Bytes>, Refusal> {
+async fn submitted(shared: Arc<Shared>, key: KeyRecord, body: Body) -> Result<mpsc::Receiver<Bytes>, Turned> {
     let account = key.account.ok_or_else(|| Refusal::new(RefusalCode::Forbidden, "the key has no account"))?;
     let place = shared.place(account)?;
     let reading = Arc::clone(&shared.bodies)
@@ -289,17 +292,24 @@ async fn submitted(shared: Arc<Shared>, key: KeyRecord, body: Body) -> Result<mp
 }
 
 fn refused_frame(refusal: &Refusal) -> Response {
+    turned_frame(&Turned::from(refusal.clone()))
+}
+
+fn turned_frame(Turned { refusal, retry_after }: &Turned) -> Response {
+    let usual = || waits(refusal.code).then(|| Millis::from_secs(AGAIN.as_secs()));
+    let retry_after = retry_after.or_else(usual);
     let frame = Relayed::from(RelayedRefused {
         code: refusal.code.number(),
         detail: refusal.detail.clone(),
-        retry_after: waits(refusal.code).then(|| Millis::from_secs(AGAIN.as_secs())),
+        retry_after,
         sealed: None,
         attempts: Vec::new().into(),
         bill: None,
         timing: None,
     });
     let bytes = LengthPrefixed::wrap(&frame.encode());
-    (status(refusal.code), again(refusal.code), [(header::CONTENT_TYPE, FRAMES)], bytes).into_response()
+    let again = retry_after.map(after).unwrap_or_default();
+    (status(refusal.code), again, [(header::CONTENT_TYPE, FRAMES)], bytes).into_response()
 }
 
 async fn provider(

@@ -53,6 +53,9 @@ pub const BODIES_MAX: usize = 512;
 /// Lists of providers that are made for anybody at the same time: each copies up to a megabyte and signs it.
 const PUBLISHED_MAX: usize = 4;
 
+/// Providers that are looked at for people under one lock: 256 take a tenth of a millisecond.
+const VIEWS_PAGE: usize = 256;
+
 /// What a provider says about one stream.
 #[derive(Debug)]
 pub enum StreamFrame {
@@ -542,9 +545,24 @@ impl Shared {
         lock(&self.live).end(request);
     }
 
-    /// All connected providers, for people.
+    /// All connected providers, for people. In pages, so that no request waits for the whole fleet to be gone through.
     pub fn provider_views(&self) -> Vec<ProviderView> {
-        self.with_registry(|registry| registry.views(self.tier_min, self.mono(), clock::now()))
+        let mut views: Vec<ProviderView> = Vec::new();
+        loop {
+            let after = views.last().map(|view| view.provider);
+            let page = lock(&self.registry).views_after(
+                after.as_ref(),
+                VIEWS_PAGE,
+                self.tier_min,
+                self.mono(),
+                clock::now(),
+            );
+            let is_last = page.len() < VIEWS_PAGE;
+            views.extend(page);
+            if is_last {
+                return views;
+            }
+        }
     }
 
     /// Changes the registry, tells the requests that the change made room for, and the providers whose models are wanted.

@@ -60,6 +60,7 @@ async fn challenged_with(
         stated: stated(shared, statement, &verdict),
         models: Vec::new(),
         standing: Standing::Clean,
+        hardware: None,
     };
     let later = shared.mono().after(Millis::from_minutes(7));
     shared.with_registry(|registry| {
@@ -184,6 +185,7 @@ async fn hardware_is_asked_at_the_door() {
             capabilities: Vec::new().into(),
             epoch_proof: ChallengeProof { digest }.sign(&*epoch.receipt_key()).unwrap(),
             presence: presence(&digest).into(),
+            hardware: None,
         };
         let verdict = trust::introduced(&shared, &connection, &statement, &hello, &nonce).unwrap();
         shared.add_connection(Arc::clone(&connection));
@@ -195,6 +197,7 @@ async fn hardware_is_asked_at_the_door() {
                 stated: stated(&shared, hello.statement, &verdict),
                 models: Vec::new(),
                 standing: Standing::Clean,
+                hardware: None,
             };
             registry.register(registration, shared.mono(), clock::now(), &mut clock::rng()).unwrap();
         });
@@ -220,16 +223,16 @@ async fn a_new_connection_knows_the_epochs_of_the_one_it_replaces() {
         tier: Tier::None,
         shut: Vec::new(),
         shadow: Vec::new(),
-        statement: Vec::new(),
+        statement: Vec::new().into(),
         epoch: epoch(8).id,
         use_until: until,
         open_until: until,
         models: Vec::new(),
         known_at: clock::now(),
     };
-    let (models, standing) = (Vec::new(), Standing::Clean);
-    let registration =
-        Registration { provider: PROVIDER, connection: old.id, number: old.number, stated, models, standing };
+    let (models, standing, hardware) = (Vec::new(), Standing::Clean, None);
+    let (connection, number) = (old.id, old.number);
+    let registration = Registration { provider: PROVIDER, connection, number, stated, models, standing, hardware };
     shared.add_connection(Arc::clone(&old));
     shared.with_registry(|registry| {
         registry.register(registration, shared.mono(), clock::now(), &mut clock::rng()).unwrap();

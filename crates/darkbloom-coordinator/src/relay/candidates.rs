@@ -23,7 +23,7 @@ pub fn candidate_list(shared: &Shared, item: &Item) -> Result<Vec<u8>, SignError
     let candidates: Vec<_> = found
         .into_iter()
         .map(|view| Candidate {
-            statement: view.statement,
+            statement: view.statement.to_vec(),
             rows_free: view.rows_free,
             waiting: view.waiting,
             row_tokens: view.row_tokens,
@@ -76,7 +76,7 @@ fn update(found: Vec<CandidateView>, price: Price, as_of: UnixMillis, now: UnixM
             rows_free: view.rows_free,
             waiting: view.waiting,
             row_tokens: view.row_tokens,
-            statement: tell.then_some(view.statement),
+            statement: tell.then(|| view.statement.to_vec()),
         }
     };
     let candidates: Vec<_> = found.into_iter().map(&mut candidate).collect();
@@ -96,7 +96,7 @@ mod tests {
         CandidateView {
             provider: ProviderId([n; 32]),
             epoch: EpochId([n; 16]),
-            statement: vec![n; limits::STATEMENT_BYTES_MAX],
+            statement: vec![n; limits::STATEMENT_BYTES_MAX].into(),
             known_at: UnixMillis(known_at),
             rows_free: u32::from(n),
             waiting: 1,

@@ -231,6 +231,7 @@ impl Hostile {
             waiting: 0,
             row_tokens: self.entry.context,
             residence: Residence::Loaded,
+            pace: None,
         }
     }
 
@@ -248,7 +249,7 @@ impl Hostile {
 
     pub fn heartbeat(&mut self, rows: u32) {
         let models = vec![self.load(rows)].into();
-        self.line.send(Heartbeat { models, draining: false });
+        self.line.send(Heartbeat { models, draining: false, machine: None });
     }
 
     /// Begins the next epoch and says so.
