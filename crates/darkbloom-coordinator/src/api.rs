@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
+use crate::relay::Turned;
 use crate::state::{BODIES_MAX, Shared};
 use crate::{activation, admin, auth, policy, proof, provider_socket, published, relay};
 use darkbloom_host::{body, clock, request_id};
@@ -285,7 +286,7 @@ async fn submitted(shared: Arc<Shared>, key: KeyRecord, body: Body) -> Result<mp
     let reading = Arc::clone(&shared.bodies)
         .try_acquire_owned()
         .map_err(|_| Refusal::new(RefusalCode::NoCapacity, format!("{BODIES_MAX} requests are being read")))?;
-    let body = body::read(body, limits::FRAME_BYTES_MAX + 4).await?;
+    let body = body::read(body, limits::FRAME_BYTES_MAX + 4).await.map_err(Refusal::from)?;
     let frames = relay::begin(shared, key, place, &body)?;
     drop((body, reading));
     Ok(frames)

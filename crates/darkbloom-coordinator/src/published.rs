@@ -50,7 +50,7 @@ pub async fn list(
     }
     let more = found.len() > limits::CANDIDATES_MAX;
     found.truncate(limits::CANDIDATES_MAX);
-    let listed = |(_, statement, verdict): (_, _, Result<(), darkbloom_registry::Ineligible>)| ListedProvider {
+    let listed = |(_, statement, verdict): (_, Arc<[u8]>, Result<(), darkbloom_registry::Ineligible>)| ListedProvider {
         statement: statement.to_vec(),
         reason: verdict.err().map(|reason| reason.name().to_owned()),
     };

@@ -516,18 +516,19 @@ impl Relay {
     }
 
     fn release(&mut self, released: Released) {
-        let current = self.current.take();
-        if let Some(current) = &current {
+        // Where no offer could be queued the provider does not read, and its connection is closed.
+        let (mut gone, mut declined, mut seen) = (true, false, None);
+        if let Some(current) = self.current.take() {
             self.answered_by = Some(current.provider);
+            (gone, declined) = (current.gone, current.declined);
+            seen = current.seen.seen(self.request.header.input_ceiling);
         }
         let Some(Reserved { provider, connection }) = self.reserved.take() else { return };
-        let input = self.request.header.input_ceiling;
         let outcome = match released {
-            Released::Served => Outcome::Served(current.and_then(|current| current.seen.seen(input))),
-            // Before an offer there is none whose connection could break.
-            Released::Failed if current.is_none_or(|current| current.gone) => Outcome::Failed(Fault::Broken),
+            Released::Served => Outcome::Served(seen),
+            Released::Failed if gone => Outcome::Failed(Fault::Broken),
             Released::Failed => Outcome::Failed(self.fault()),
-            Released::Unused if current.is_some_and(|current| current.declined) => Outcome::Declined,
+            Released::Unused if declined => Outcome::Declined,
             Released::Unused => Outcome::Unused,
         };
         let row = Row { provider, connection, model: self.request.header.model, request: self.request.header.request };

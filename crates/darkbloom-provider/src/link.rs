@@ -23,6 +23,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::agent::{Admission, Broken, Serving, loads, statement};
+use crate::machine;
 use crate::presenting::Presenting;
 use crate::pulse::Pulse;
 use crate::request::{self, Job};
@@ -277,7 +278,8 @@ impl Link {
     }
 
     async fn heartbeat(&self) -> Result<(), Broken> {
-        self.send(Heartbeat { models: loads(&self.serving).into(), draining: self.draining }).await
+        let machine = Some(machine::load());
+        self.send(Heartbeat { models: loads(&self.serving).into(), draining: self.draining, machine }).await
     }
 
     /// Begins the next epoch when it is time, and says so; also what could not be said at the introduction.

@@ -422,8 +422,8 @@ impl Provider {
     /// waited for it.
     pub fn give_up_loading(&mut self, now: MonoMillis) {
         let late: Vec<_> = self.loading.extract_if(.., |load| now >= load.until).collect();
-        if let Some(begun) = late.iter().find(|load| load.begun) {
-            self.record.load_failed(&begun.model, now);
+        for load in late.iter().filter(|load| load.begun) {
+            self.record.load_failed(&load.model, now);
         }
         for load in late {
             self.load_ended(&load.model, LoadOutcome::Unusable, now);
@@ -432,8 +432,8 @@ impl Provider {
 
     /// Its connection is gone. Loads that it had begun are a failure: else it could make requests wait and never answer.
     pub fn abandon_loading(&mut self, now: MonoMillis) {
-        if let Some(begun) = std::mem::take(&mut self.loading).iter().find(|load| load.begun) {
-            self.record.load_failed(&begun.model, now);
+        for load in std::mem::take(&mut self.loading).iter().filter(|load| load.begun) {
+            self.record.load_failed(&load.model, now);
         }
     }
 

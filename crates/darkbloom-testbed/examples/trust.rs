@@ -111,6 +111,7 @@ fn introductions() -> Result<(), Box<dyn std::error::Error>> {
                 capabilities: Vec::new().into(),
                 epoch_proof: ChallengeProof { digest }.sign(&*epoch.receipt_key())?,
                 presence: Vec::new().into(),
+                hardware: None,
             };
             socket.send(Message::binary(ProviderFrame::from(hello).encode())).await?;
             while !matches!(next(&mut socket).await?, CoordinatorFrame::VerdictNotice(_)) {}

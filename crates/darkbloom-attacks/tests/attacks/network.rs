@@ -67,6 +67,7 @@ fn connect_behind(registry: &mut Registry, connection: u8, epoch: u8, now: MonoM
         stated,
         models: vec![load],
         standing: Standing::Clean,
+        hardware: None,
     };
     registry.register(registration, now, NOW, &mut Numbers(0)).unwrap();
 }

@@ -32,7 +32,7 @@ fn silent() -> Body {
 }
 
 async fn refused(shared: &Arc<Shared>, account: i64, body: Body) -> RefusalCode {
-    submitted(Arc::clone(shared), key(account), body).await.unwrap_err().code
+    submitted(Arc::clone(shared), key(account), body).await.unwrap_err().refusal.code
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn no_more_bodies_are_read_at_once_than_is_stated() {
     let shared = coordinator(&folder).await;
     let all = Arc::clone(&shared.bodies).try_acquire_many_owned(u32::try_from(BODIES_MAX).unwrap()).unwrap();
     let refusal = submitted(Arc::clone(&shared), key(1), silent()).await.unwrap_err();
-    let answer = refused_frame(&refusal);
+    let answer = turned_frame(&refusal);
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.headers().contains_key(header::RETRY_AFTER));
     drop(all);

@@ -83,6 +83,9 @@ impl World {
             transcript: None,
             salt: [0; 32],
             last_data: None,
+            gone: false,
+            declined: false,
+            seen: Moments::default(),
         });
         (relay, to_client, to_provider)
     }

@@ -114,24 +114,28 @@ impl Registry {
 
     /// Looks at up to `most` of those about whom time has changed something, and tells who waits for them.
     pub(super) fn advance(&mut self, now: MonoMillis, wall: UnixMillis, most: usize) {
+        let mut loading = Vec::new();
         for _ in 0..most {
-            let Some(id) = self.advance_one(now, wall) else { return };
+            let Some(id) = self.next_due(now) else { break };
+            if self.providers.get(&id).is_some_and(|provider| provider.loading.iter().any(|load| now >= load.until)) {
+                // Loads that take too long are given up by the tick alone: that is a failure, and has one time.
+                loading.push(id);
+            }
+            self.refresh(&id, now, wall);
             self.wake_all_at(&id, now, wall);
             self.wake_hopeless_at(&id, now, wall);
         }
+        loading.iter().for_each(|id| self.look_at(id, now));
     }
 
-    /// Looks at the first about whom time has changed something.
-    pub(super) fn advance_one(&mut self, now: MonoMillis, wall: UnixMillis) -> Option<ProviderId> {
+    /// The first about whom time has changed something.
+    pub(super) fn next_due(&mut self, now: MonoMillis) -> Option<ProviderId> {
         let first = self.timers.first().copied().filter(|(at, _)| *at <= now)?;
         self.timers.remove(&first);
-        let (_, id) = first;
-        if let Some(provider) = self.providers.get_mut(&id) {
+        if let Some(provider) = self.providers.get_mut(&first.1) {
             provider.timer = None;
-            provider.give_up_loading(now);
         }
-        self.refresh(&id, now, wall);
-        Some(id)
+        Some(first.1)
     }
 
     /// When [`Self::tick`] has something to do: a provider to look at, or demand to weigh. Requests that wait are looked at

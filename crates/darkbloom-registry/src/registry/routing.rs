@@ -270,8 +270,14 @@ impl Registry {
     /// Wakes whom time alone has made room for, or has left without anybody: pauses and epochs end without an event, and
     /// whoever was woken may be slow to use its chance. Has models loaded that are wanted. To be called once a second.
     pub fn tick(&mut self, now: MonoMillis, wall: UnixMillis) {
-        // Whoever waits is looked at below.
-        let _ = (0..TICK_MAX).try_for_each(|_| self.advance_one(now, wall).map(drop));
+        for _ in 0..TICK_MAX {
+            let Some(id) = self.next_due(now) else { break };
+            if let Some(provider) = self.providers.get_mut(&id) {
+                provider.give_up_loading(now);
+            }
+            // Whoever waits is looked at below.
+            self.refresh(&id, now, wall);
+        }
         for model in self.queue.models() {
             let providers = &self.providers;
             let mut given: HashMap<ProviderId, u32> = HashMap::new();

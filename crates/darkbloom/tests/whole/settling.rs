@@ -104,7 +104,8 @@ impl ByHand {
         let epoch_proof = ChallengeProof { digest }.sign(&*epoch.receipt_key()).unwrap();
         let (models, join_token) = (self.loaded(), Some(SecretString::from(&*self.join_token)));
         let (models, capabilities, presence) = (models.into(), Vec::new().into(), Vec::new().into());
-        self.send(Hello { statement, proof, join_token, models, capabilities, epoch_proof, presence });
+        let hardware = None;
+        self.send(Hello { statement, proof, join_token, models, capabilities, epoch_proof, presence, hardware });
     }
 
     fn catalogue(&self) -> Vec<CatalogueDigest> {

@@ -244,6 +244,7 @@ impl Hostile {
             capabilities: Vec::new().into(),
             epoch_proof: self.line.epoch_proof(self.ring.current()),
             presence: Vec::new().into(),
+            hardware: None,
         }
     }
 
