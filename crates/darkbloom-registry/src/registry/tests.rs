@@ -4,7 +4,9 @@ use super::*;
 use crate::health::{Fault, Outcome};
 use darkbloom_wire::{LoadOutcome, Residence, limits};
 
+mod admission;
 mod loading;
+mod reference;
 mod shown;
 mod trust;
 
