@@ -11,12 +11,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use darkbloom_attest::{Trust, Undefended};
-use darkbloom_content::{ChatRequest, FinishReason};
+use darkbloom_content::{ChatRequest, FinishReason, Message, PrefixSecret, Role};
 use darkbloom_session::{ClientAction, ClientSession};
 use darkbloom_text::{Opening, TextModel};
 use darkbloom_types::{
-    CatalogueDigest, EpochId, MonoMillis, NanoDollars, OperationId, ProviderId, ReceiptId, Refusal, RefusalClass,
-    RefusalCode, RequestId, SecretString, Tier, TokenCount,
+    CatalogueDigest, Digest, EpochId, MonoMillis, NanoDollars, OperationId, ProviderId, ReceiptId, Refusal,
+    RefusalClass, RefusalCode, RequestId, SecretString, Tier, TokenCount,
 };
 use darkbloom_wire::{AttemptRecord, CandidateUpdate, ClientFrame, Decoded, LengthPrefixed, Relayed, Reseal};
 use rand_core::Rng as _;
@@ -171,6 +171,22 @@ pub async fn begin(network: Arc<Network>, operation: Operation) -> Result<Answer
     Ok(Answer { meta, parts: receiver, charged })
 }
 
+/// The name of a conversation for the coordinator, which sends its turns to one provider where it can: the same for all turns
+/// that begin with the same words, up to the first that a person said. Without the secret, which lives for an hour, nobody can
+/// try which words those are; that two requests of an account begin alike is what it tells.
+fn conversation_tag(secret: &PrefixSecret, messages: &[Message]) -> [u8; 16] {
+    let mut tag = Digest::of(&[b"darkbloom/v1/affinity", secret.expose()]);
+    for message in messages {
+        tag = Digest::of(&[&tag.0, message.role.name().as_bytes(), b":", message.content.expose().as_bytes()]);
+        if message.role == Role::User {
+            break;
+        }
+    }
+    let mut short = [0; 16];
+    short.copy_from_slice(&tag.0[..16]);
+    short
+}
+
 /// How one response ended.
 enum Read {
     /// Answered and verified; and what came about the candidates.
@@ -217,7 +233,9 @@ impl Call {
         let text = network.text(&candidates.entry).await?;
         let counted = network.counting.count(&text, candidates.entry.context, operation, timing).await?;
         let (mut operation, prompt) = counted;
-        operation.request.prefix = Some(network.prefix_secret(&operation.key));
+        let secret = network.prefix_secret(&operation.key);
+        let affinity = conversation_tag(&secret, &operation.request.messages);
+        operation.request.prefix = Some(secret);
         let ceilings = ceilings(&candidates.entry, prompt.tokens, operation.max_output_tokens)?;
         let mut random = [0; 16];
         clock::rng().fill_bytes(&mut random);
@@ -225,8 +243,6 @@ impl Call {
             Some(key) => derived_operation(&operation.key, key),
             None => OperationId(random),
         };
-        let mut affinity = [0; 16];
-        clock::rng().fill_bytes(&mut affinity);
         let session = ClientSession::submitted(MonoMillis::default());
         Ok(Self {
             network,

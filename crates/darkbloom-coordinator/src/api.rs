@@ -158,8 +158,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<axum::Json<Value>, R
     // A read through the store shows that the database answers.
     shared.store.meta_get("ready").await.map_err(internal)?;
     let counts = shared.with_registry(|registry| registry.counts(shared.tier_min));
-    let known =
-        json!({"status": "ok", "providers_connected": counts.connected, "providers_eligible": counts.routable});
+    let known = json!({"status": "ok", "providers_connected": counts.connected, "providers_eligible": counts.routable});
     *last = Some((Instant::now(), known.clone()));
     Ok(axum::Json(known))
 }

@@ -419,7 +419,8 @@ async fn handle(
                 connection.send(catalogue_changed());
             }
             let (now, wall) = (shared.mono(), clock::now());
-            let machine = beat.machine.map(|said| Machine { memory_permille: said.memory_permille, thermal: said.thermal });
+            let machine =
+                beat.machine.map(|said| Machine { memory_permille: said.memory_permille, thermal: said.thermal });
             let ignored = shared.with_registry(|registry| {
                 registry.machine(&connection.id, machine.unwrap_or_default());
                 registry.heartbeat(&connection.id, models, beat.draining, now, wall)

@@ -464,7 +464,9 @@ impl Relay {
             }
             Err(RouteError::Loading) => RelayEvent::NotRouted(RouteFailure::Loading),
             Err(RouteError::Queued) => RelayEvent::NotRouted(RouteFailure::Busy),
-            Err(RouteError::QueueFull | RouteError::WaitTooLong | RouteError::NoMemory) => RelayEvent::NotRouted(RouteFailure::QueueFull),
+            Err(RouteError::QueueFull | RouteError::WaitTooLong | RouteError::NoMemory) => {
+                RelayEvent::NotRouted(RouteFailure::QueueFull)
+            }
             Err(error @ RouteError::OthersCould) => RelayEvent::NotRouted(RouteFailure::OthersCould(error.code())),
             Err(error @ RouteError::Nobody) => RelayEvent::NotRouted(RouteFailure::Nobody(error.code())),
         }

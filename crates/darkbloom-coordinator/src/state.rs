@@ -550,13 +550,8 @@ impl Shared {
         let mut views: Vec<ProviderView> = Vec::new();
         loop {
             let after = views.last().map(|view| view.provider);
-            let page = lock(&self.registry).views_after(
-                after.as_ref(),
-                VIEWS_PAGE,
-                self.tier_min,
-                self.mono(),
-                clock::now(),
-            );
+            let page =
+                lock(&self.registry).views_after(after.as_ref(), VIEWS_PAGE, self.tier_min, self.mono(), clock::now());
             let is_last = page.len() < VIEWS_PAGE;
             views.extend(page);
             if is_last {

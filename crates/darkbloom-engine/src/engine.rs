@@ -12,7 +12,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use darkbloom_batch::{Decisions, Limits, LimitsError, Load, Pace, RowEvent, RowId, RowRequest, Scheduler, SubmitError};
+use darkbloom_batch::{
+    Decisions, Limits, LimitsError, Load, Pace, RowEvent, RowId, RowRequest, Scheduler, SubmitError,
+};
 use darkbloom_types::{MonoMillis, TokenId};
 
 use crate::{Capacity, ExecuteError, Executor};

@@ -125,7 +125,10 @@ impl Fleet {
             waiting: 0,
             row_tokens: TokenCount(8_192),
             residence: if nth < 3 { Residence::Loaded } else { Residence::Stored },
-            pace: Some(ModelPace { prefill_us: 500 + (n % 8) as u32 * 300, decode_us: 10_000 + (n % 8) as u32 * 5_000 }),
+            pace: Some(ModelPace {
+                prefill_us: 500 + (n % 8) as u32 * 300,
+                decode_us: 10_000 + (n % 8) as u32 * 5_000,
+            }),
         };
         (0..SERVED).map(load).collect()
     }
@@ -253,6 +256,7 @@ impl Fleet {
         let (now, wall) = (self.now, self.wall());
         self.registry.challenges_due(now, &mut self.chance);
         let registry = &mut self.registry;
+        while timed(&mut self.took.tick, || registry.catch_up(now, wall)) {}
         timed(&mut self.took.tick, || registry.tick(now, wall));
         if self.below(100) == 0 {
             let n = self.below(self.providers);
@@ -275,7 +279,10 @@ fn main() {
     for _ in 0..requests.div_ceil(2_000) {
         fleets.iter_mut().for_each(|fleet| fleet.second(2_000));
     }
-    println!("{:>10} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9}", "providers", "what", "calls", "p50 µs", "p99 µs", "p99.9", "max");
+    println!(
+        "{:>10} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "providers", "what", "calls", "p50 µs", "p99 µs", "p99.9", "max"
+    );
     for fleet in &mut fleets {
         let Took { route, release, heartbeat, candidates, tick, unrouted } = &mut fleet.took;
         p50.push({

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use darkbloom_types::{
-    CatalogueDigest, ConnectionId, EpochId, Gate, Millis, MonoMillis, ProviderId, RequestId, Standing, Tier, TokenCount,
-    Turns, UnixMillis, armed,
+    CatalogueDigest, ConnectionId, EpochId, Gate, Millis, MonoMillis, ProviderId, RequestId, Standing, Tier,
+    TokenCount, Turns, UnixMillis, armed,
 };
 use darkbloom_wire::{LoadOutcome, ModelLoad, Residence};
 

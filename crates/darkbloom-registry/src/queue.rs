@@ -113,7 +113,15 @@ impl Queue {
             line.since = now;
         }
         let place = match before {
-            Some(woken) => woken.place,
+            Some(woken) => {
+                // Its line may have been empty since, and forgotten: the round goes on where it was.
+                if line.len() == 0 {
+                    line.round = woken.place.0;
+                }
+                let last = line.last.entry(waiting.account).or_default();
+                *last = (*last).max(woken.place.0);
+                woken.place
+            }
             None => (line.turn(waiting.account), self.next_place),
         };
         self.next_place += 1;
@@ -264,6 +272,21 @@ mod tests {
         push(&mut queue, 4, 31);
         let rest: Vec<_> = std::iter::from_fn(|| next(&mut queue)).collect();
         assert_eq!(rest, [31, 3, 4, 5, 6], "who comes late waits for one round and not for the others' whole backlog");
+    }
+
+    #[test]
+    fn whoever_finds_no_row_after_all_is_before_those_who_came_later() {
+        let mut queue = Queue::default();
+        (1..=4).for_each(|n| push(&mut queue, 1, n));
+        (1..=3).for_each(|n| assert_eq!(next(&mut queue), Some(n)));
+        assert_eq!(queue.wake(&MODEL, |_| Call::Wake(Some(ProviderId([0; 32])))), [RequestId([4; 16])]);
+        let before = queue.take_woken(&MODEL, &RequestId([4; 16]));
+        assert!(queue.lines.is_empty());
+        assert!(queue.push(MODEL, waiting(1, 4), before, T0));
+        push(&mut queue, 1, 5);
+        push(&mut queue, 2, 11);
+        let rest: Vec<_> = std::iter::from_fn(|| next(&mut queue)).collect();
+        assert_eq!(rest, [4, 11, 5]);
     }
 
     #[test]

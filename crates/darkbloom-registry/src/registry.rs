@@ -81,7 +81,9 @@ impl RouteError {
     #[must_use]
     pub fn code(self) -> RefusalCode {
         match self {
-            Self::Queued | Self::Loading | Self::QueueFull | Self::WaitTooLong | Self::NoMemory => RefusalCode::NoCapacity,
+            Self::Queued | Self::Loading | Self::QueueFull | Self::WaitTooLong | Self::NoMemory => {
+                RefusalCode::NoCapacity
+            }
             Self::OthersCould | Self::Nobody => RefusalCode::NoEligibleProvider,
         }
     }

@@ -18,9 +18,8 @@ use crate::pace::Pace;
 use crate::provider::{Provider, times};
 use crate::queue::{Call, Waiting};
 
-/// Providers that a tick looks at because of time: with more than that due at once, after a cut of the network, the next tick
-/// goes on, and none holds the registry for long.
-const TICK_MAX: usize = 2_048;
+/// Providers that are looked at because of time under one lock: half a millisecond.
+const CATCH_UP_MAX: usize = 128;
 /// Of whoever answered a conversation last, the prompt is expected to cost this part: the rest is in its memory.
 const PREFIX_MISSED: u32 = 4;
 
@@ -270,14 +269,7 @@ impl Registry {
     /// Wakes whom time alone has made room for, or has left without anybody: pauses and epochs end without an event, and
     /// whoever was woken may be slow to use its chance. Has models loaded that are wanted. To be called once a second.
     pub fn tick(&mut self, now: MonoMillis, wall: UnixMillis) {
-        for _ in 0..TICK_MAX {
-            let Some(id) = self.next_due(now) else { break };
-            if let Some(provider) = self.providers.get_mut(&id) {
-                provider.give_up_loading(now);
-            }
-            // Whoever waits is looked at below.
-            self.refresh(&id, now, wall);
-        }
+        self.catch_up(now, wall);
         for model in self.queue.models() {
             let providers = &self.providers;
             let mut given: HashMap<ProviderId, u32> = HashMap::new();
@@ -305,6 +297,19 @@ impl Registry {
             self.wakes.extend(woken);
         }
         self.preload(now, wall);
+    }
+
+    /// Looks at some of those providers about whom time has changed something; those who wait for them are woken by the next
+    /// tick. Whether there are more: so that many, after a cut of the network, hold the registry for a moment each time.
+    pub fn catch_up(&mut self, now: MonoMillis, wall: UnixMillis) -> bool {
+        for _ in 0..CATCH_UP_MAX {
+            let Some(id) = self.next_due(now) else { return false };
+            if let Some(provider) = self.providers.get_mut(&id) {
+                provider.give_up_loading(now);
+            }
+            self.refresh(&id, now, wall);
+        }
+        true
     }
 
     /// Wakes those who can use the free rows of one provider, in their order.
@@ -434,13 +439,7 @@ fn able<'p>(
 }
 
 /// Whether waiting is of use: somebody could take the request if there were room. The same is asked when it is queued.
-fn can_wait(
-    providers: &Fleet,
-    model: &CatalogueDigest,
-    waiting: &Waiting,
-    now: MonoMillis,
-    wall: UnixMillis,
-) -> bool {
+fn can_wait(providers: &Fleet, model: &CatalogueDigest, waiting: &Waiting, now: MonoMillis, wall: UnixMillis) -> bool {
     let mut recipients = waiting.recipients.iter();
     recipients.any(|(id, epoch)| !matches!(able(providers, id, epoch, model, waiting.tier_min, now, wall), Able::No))
 }

@@ -579,7 +579,7 @@ fn models_that_the_statement_does_not_name_are_ignored() {
         waiting: 0,
         row_tokens: TokenCount(64),
         residence: Residence::Loaded,
-            pace: None,
+        pace: None,
     };
     let connection = ConnectionId([1; 16]);
     let candidates = |registry: &mut Registry, model| registry.candidates(&model, T0, WALL, &mut Numbers(1)).len();
@@ -591,7 +591,11 @@ fn models_that_the_statement_does_not_name_are_ignored() {
     assert_eq!(registry.heartbeat(&connection, vec![load(MODEL), load(OTHER)], false, T0, WALL), 1);
     assert_eq!((candidates(&mut registry, MODEL), candidates(&mut registry, OTHER)), (1, 0));
     registry.next_epoch(&connection, Stated { models: vec![OTHER], ..stated(1, 50) }, T0, WALL).unwrap();
-    assert_eq!((candidates(&mut registry, MODEL), candidates(&mut registry, OTHER)), (0, 0), "what is no longer named is gone");
+    assert_eq!(
+        (candidates(&mut registry, MODEL), candidates(&mut registry, OTHER)),
+        (0, 0),
+        "what is no longer named is gone"
+    );
     assert_eq!(registry.heartbeat(&connection, vec![load(MODEL), load(OTHER)], false, T0, WALL), 1);
     assert_eq!((candidates(&mut registry, MODEL), candidates(&mut registry, OTHER)), (0, 1));
 }

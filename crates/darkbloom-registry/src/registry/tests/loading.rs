@@ -102,7 +102,11 @@ fn a_load_that_never_ends_counts_as_a_failure() {
         registry.tick(late, wall(late));
         assert_eq!(woken(&mut registry), [1]);
         assert_eq!(route(&mut registry, 1, &[1], &[], late), Err(RouteError::NoMemory));
-        assert_eq!(registry.providers[&provider(1)].record.health.failures(), faults, "waiting for others is nobody's fault");
+        assert_eq!(
+            registry.providers[&provider(1)].record.health.failures(),
+            faults,
+            "waiting for others is nobody's fault"
+        );
     }
 }
 

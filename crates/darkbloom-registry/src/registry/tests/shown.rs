@@ -12,7 +12,7 @@ fn load(model: CatalogueDigest, rows_max: u32, waiting: u32, row_tokens: u32) ->
         waiting,
         row_tokens: TokenCount(row_tokens),
         residence: Residence::Loaded,
-            pace: None,
+        pace: None,
     }
 }
 

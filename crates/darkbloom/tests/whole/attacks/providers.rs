@@ -113,7 +113,8 @@ fn what_is_no_introduction_closes_the_connection() {
     line.send(Dial { nonce: random() });
     assert_eq!(line.closed(), ["invalid_request"], "one question a connection");
     let hello = Hostile::new(&scene.coordinator).hello(None, 8);
-    let first = [Heartbeat { models: Vec::new().into(), draining: false, machine: None }.into(), ProviderFrame::from(hello)];
+    let first =
+        [Heartbeat { models: Vec::new().into(), draining: false, machine: None }.into(), ProviderFrame::from(hello)];
     let first = first.map(|frame| frame.encode()).into_iter().chain([vec![], vec![0xff; 100], vec![0xa0]]);
     for bytes in first {
         let said = instead_of_a_dial(&scene.coordinator, Message::binary(bytes));
