@@ -270,6 +270,8 @@ impl Registry {
     /// whoever was woken may be slow to use its chance. Has models loaded that are wanted. To be called once a second.
     pub fn tick(&mut self, now: MonoMillis, wall: UnixMillis) {
         self.catch_up(now, wall);
+        // Before it is asked who waits for nobody: whoever is asked for the model now is worth waiting for.
+        self.preload(now, wall);
         for model in self.queue.models() {
             let providers = &self.providers;
             let mut given: HashMap<ProviderId, u32> = HashMap::new();
@@ -296,7 +298,6 @@ impl Registry {
             });
             self.wakes.extend(woken);
         }
-        self.preload(now, wall);
     }
 
     /// Looks at some of those providers about whom time has changed something; those who wait for them are woken by the next

@@ -134,6 +134,11 @@ impl Shadow {
         self.loaded[number] || self.asked[number].is_some_and(|at| now.since(at) < times::LOAD.0)
     }
 
+    /// Whether it has a model, or would load it when it is asked.
+    fn could_bring(&self, number: usize, now: Now) -> bool {
+        self.loaded[number] || self.has[number] && self.unloadable[number].is_none_or(|until| now >= until)
+    }
+
     /// Why it must get no work with a model, if it must not.
     fn barred(&self, number: usize, now: Now) -> Option<&'static str> {
         if self.link.is_none() {
@@ -568,7 +573,10 @@ impl World {
     /// Whether somebody could take this request if there were room, or when its model is there.
     fn could_take(&self, s: u32) -> Option<u32> {
         let (number, now) = (self.operation_of(s).model, self.now);
-        let brings = |shadow: &Shadow| shadow.barred(number, now) == Some(PROBED) || shadow.brings(number, now);
+        let brings = |shadow: &Shadow| match shadow.barred(number, now) {
+            Some(_) => shadow.blame.is_probed(now) || shadow.could_bring(number, now),
+            None => shadow.brings(number, now),
+        };
         self.hoped(s).find(|(_, shadow)| brings(shadow)).map(|(place, _)| place)
     }
 
