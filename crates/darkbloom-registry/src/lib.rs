@@ -57,6 +57,6 @@ pub use provider::{Machine, Registration, Stated, times};
 pub use queue::{WAIT, WAITING_IN_ALL_MAX, WAITING_MAX};
 pub use registry::{
     CandidateView, Counts, NotRegistered, ProviderView, Registered, Registry, Replaced, RouteError, RouteRequest, Row,
-    preload,
+    Stating, preload,
 };
 pub use storms::EARLY_MAX;

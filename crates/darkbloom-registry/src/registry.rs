@@ -408,6 +408,7 @@ mod shown;
 mod trust;
 
 pub use loading::preload;
+pub use shown::Stating;
 
 #[cfg(test)]
 mod tests;

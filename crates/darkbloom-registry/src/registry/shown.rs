@@ -17,6 +17,9 @@ const NEWCOMERS: usize = limits::CANDIDATES_MAX / 8;
 /// More free rows than this make no candidate better: a boast must not be first in every list.
 const FREE_MATTER: u32 = 16;
 
+/// A provider, its signed statement, and why it gets no work.
+pub type Stating = (ProviderId, Arc<[u8]>, Result<(), Ineligible>);
+
 impl Registry {
     /// Whether a provider gets work at all, and if not, why.
     #[must_use]
@@ -99,7 +102,7 @@ impl Registry {
         tier_min: Tier,
         now: MonoMillis,
         wall: UnixMillis,
-    ) -> Vec<(ProviderId, Arc<[u8]>, Result<(), Ineligible>)> {
+    ) -> Vec<Stating> {
         let view = |(id, provider): (&ProviderId, &Provider)| {
             let verdict = eligible(provider, Work::Any, tier_min, now, wall);
             (*id, Arc::clone(&provider.registration.stated.statement), verdict)
