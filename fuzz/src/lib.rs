@@ -18,6 +18,15 @@ impl<'i> Input<'i> {
         Self(bytes)
     }
 
+    /// Changes a byte of these parts, as if they lay behind one another. Returns which, and by what.
+    pub fn change(&mut self, parts: &mut [&mut [u8]]) -> (usize, u8) {
+        let (at, with) = (usize::from(u16::from_le_bytes([self.byte(), self.byte()])), self.byte());
+        let at = at % parts.iter().map(|part| part.len()).sum::<usize>().max(1);
+        let byte = parts.iter_mut().flat_map(|part| part.iter_mut()).nth(at);
+        byte.into_iter().for_each(|byte| *byte ^= with);
+        (at, with)
+    }
+
     /// The next byte.
     pub fn byte(&mut self) -> u8 {
         match self.0.split_first() {

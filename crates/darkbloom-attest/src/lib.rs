@@ -36,8 +36,8 @@ pub use measurements::{MEASUREMENTS_BYTES_MAX, Measured, Measurements, Measureme
 pub use policy::{Assessment, Mode, POLICY_BYTES_MAX, Policy, PolicyError};
 pub use snp::{Product, SnpBits, SnpError, SnpFindings, SnpLevels, verify_snp};
 pub use statement::{
-    Claim, ClaimSource, Freshness, StatementError, Trust, TrustPolicy, Verdict, verify_challenge, verify_epoch_proof,
-    verify_statement,
+    Claim, ClaimSource, Freshness, OpenedStatement, StatementError, Trust, TrustPolicy, Verdict, verify_challenge,
+    verify_epoch_proof, verify_opened, verify_statement,
 };
 pub use tdx::{QuoteOrigin, TdxError, TdxFindings, TdxStatus, tdx_until, verify_tdx};
 pub use tpm::{ActivatorKind, HardwareTrust, TpmEvidenceError, TpmFindings, verify_tpm};

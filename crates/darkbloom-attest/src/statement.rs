@@ -224,7 +224,42 @@ impl Verdict {
 /// # Errors
 /// [`StatementError`] says what does not hold; then nothing about the provider is known.
 pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> Result<Verdict, StatementError> {
-    let statement = Statement::open_self_signed(bytes)?;
+    verify_opened(OpenedStatement::open(bytes)?, policy, now)
+}
+
+/// A statement of which nothing was looked at but that the identity in it signed it.
+#[derive(Debug, Clone)]
+pub struct OpenedStatement {
+    statement: Statement,
+    signed: Vec<u8>,
+}
+
+impl OpenedStatement {
+    /// Looks at the signature.
+    ///
+    /// # Errors
+    /// [`StatementError::Signature`].
+    pub fn open(bytes: &[u8]) -> Result<Self, StatementError> {
+        Ok(Self { statement: Statement::open_self_signed(bytes)?, signed: bytes.to_vec() })
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn said(&self) -> &Statement {
+        &self.statement
+    }
+}
+
+/// Verifies the rest of a provider's statement.
+///
+/// # Errors
+/// [`StatementError`] says what does not hold; then nothing about the provider is known.
+pub fn verify_opened(
+    opened: OpenedStatement,
+    policy: &TrustPolicy,
+    now: UnixMillis,
+) -> Result<Verdict, StatementError> {
+    let OpenedStatement { statement, signed } = opened;
     if armed!("statement_network") && statement.network != policy.network {
         return Err(StatementError::OtherNetwork);
     }
@@ -314,7 +349,7 @@ pub fn verify_statement(bytes: &[u8], policy: &TrustPolicy, now: UnixMillis) -> 
         holds_until,
         claims,
         statement,
-        signed: bytes.to_vec(),
+        signed,
     })
 }
 

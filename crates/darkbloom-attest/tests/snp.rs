@@ -6,48 +6,23 @@ use std::sync::Arc;
 use darkbloom_attest::{
     Claim, ClaimSource, Defence, HardwareTrust, Measured, Measurements, TrustPolicy, Verdict, verify_statement,
 };
-use darkbloom_types::{Millis, NetworkId, Tier, UnixMillis};
-use darkbloom_wire::{Evidence, SNP_EVIDENCE, Statement, epoch_nonce};
-use p256::ecdsa::SigningKey;
+use darkbloom_types::{Digest, NetworkId, Tier, UnixMillis};
+use darkbloom_wire::{Evidence, SNP_EVIDENCE};
 
 #[allow(dead_code, reason = "other tests need more of it")]
 #[path = "shared/chip.rs"]
 mod chip;
 use chip::{Chip, MEASUREMENT};
+#[path = "shared/machine.rs"]
+mod machine;
+use machine::statement;
 
 /// In the middle of 2027.
 const NOW: UnixMillis = UnixMillis(1_814_400_000_000);
 
-fn key() -> SigningKey {
-    SigningKey::from_slice(&[9; 32]).unwrap()
-}
-
-fn statement(evidence: impl FnOnce(&Statement) -> Vec<Evidence>) -> Vec<u8> {
-    let mut statement = Statement {
-        identity: key().verifying_key().to_sec1_point(false).as_bytes().try_into().unwrap(),
-        network: NetworkId([7; 32]),
-        sealing_key: vec![0; 1_216],
-        receipt_key: [3; 32],
-        not_before: NOW,
-        use_until: NOW.after(Millis::from_minutes(60)),
-        open_until: NOW.after(Millis::from_minutes(70)),
-        models: Vec::new().into(),
-        evidence: Vec::new().into(),
-        release: "test".to_owned(),
-        hardening: Vec::new().into(),
-        key_home: "software_file".to_owned(),
-        successions: Vec::new().into(),
-        program: None,
-    };
-    statement.evidence = evidence(&statement).into();
-    statement.sign(&key()).unwrap()
-}
-
-/// Evidence about this statement's epoch.
-fn about(chip: &Chip, statement: &Statement) -> Evidence {
-    let Statement { sealing_key, receipt_key, identity, not_before, .. } = statement;
-    let nonce = epoch_nonce(sealing_key, receipt_key, identity, *not_before);
-    let evidence = chip.evidence(Chip::report(&Chip::asked(&nonce)));
+/// Evidence about this epoch.
+fn about(chip: &Chip, nonce: &Digest) -> Evidence {
+    let evidence = chip.evidence(Chip::report(&Chip::asked(nonce)));
     Evidence { format: SNP_EVIDENCE.to_owned(), bytes: evidence.encode() }
 }
 
@@ -73,7 +48,7 @@ fn claim<'a>(verdict: &'a Verdict, name: &str) -> Option<&'a Claim> {
 #[test]
 fn a_guest_that_the_verifier_accepts_is_confidential() {
     let chip = Chip::new();
-    let signed = statement(|statement| vec![about(&chip, statement)]);
+    let signed = statement(NOW, |nonce| vec![about(&chip, nonce)]);
     let policy = policy(Some(&chip), Some(MEASUREMENT));
     let verdict = verify_statement(&signed, &policy, NOW).unwrap();
     assert_eq!((verdict.tier, verdict.proven), (Tier::Confidential, Tier::SelfSigned));
@@ -91,7 +66,7 @@ fn a_guest_that_the_verifier_accepts_is_confidential() {
 #[test]
 fn a_guest_that_nobody_accepts_proves_no_more_than_its_key() {
     let chip = Chip::new();
-    let signed = statement(|statement| vec![about(&chip, statement)]);
+    let signed = statement(NOW, |nonce| vec![about(&chip, nonce)]);
     for accepted in [None, Some([0x11; 48])] {
         let policy = policy(Some(&chip), accepted);
         let verdict = verify_statement(&signed, &policy, NOW).unwrap();
@@ -105,15 +80,12 @@ fn a_guest_that_nobody_accepts_proves_no_more_than_its_key() {
 #[test]
 fn evidence_of_another_maker_or_another_epoch_is_shown_and_raises_nothing() {
     let chip = Chip::new();
-    let signed = statement(|statement| vec![about(&chip, statement)]);
+    let signed = statement(NOW, |nonce| vec![about(&chip, nonce)]);
     // The roots that ship are AMD's, and this chip is nobody's.
     let verdict = verify_statement(&signed, &policy(None, Some(MEASUREMENT)), NOW).unwrap();
     assert_eq!(verdict.tier, Tier::SelfSigned);
     assert!(claim(&verdict, "snp_not_proven").unwrap().value.contains("none of the roots"));
-    let other = statement(|statement| {
-        let later = Statement { receipt_key: [4; 32], ..statement.clone() };
-        vec![about(&chip, &later)]
-    });
+    let other = statement(NOW, |_| vec![about(&chip, &Digest([4; 32]))]);
     let verdict = verify_statement(&other, &policy(Some(&chip), Some(MEASUREMENT)), NOW).unwrap();
     assert_eq!(verdict.tier, Tier::SelfSigned);
     assert!(claim(&verdict, "snp_not_proven").unwrap().value.contains("for another epoch"));
@@ -122,7 +94,7 @@ fn evidence_of_another_maker_or_another_epoch_is_shown_and_raises_nothing() {
 #[test]
 fn one_report_is_looked_at() {
     let (chip, another) = (Chip::new(), Chip::new());
-    let signed = statement(|statement| vec![about(&another, statement), about(&chip, statement)]);
+    let signed = statement(NOW, |nonce| vec![about(&another, nonce), about(&chip, nonce)]);
     let verdict = verify_statement(&signed, &policy(Some(&chip), Some(MEASUREMENT)), NOW).unwrap();
     assert_eq!(verdict.tier, Tier::SelfSigned, "the second costs nobody anything");
     assert_eq!(claim(&verdict, "evidence_not_verified").unwrap().value, SNP_EVIDENCE);

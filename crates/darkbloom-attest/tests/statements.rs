@@ -234,7 +234,7 @@ fn an_identity_shows_whom_it_took_over_from_and_a_pin_on_them_counts() {
 }
 
 #[test]
-fn attack_an_identity_takes_over_from_nobody_who_did_not_sign_it() {
+fn an_identity_takes_over_from_nobody_who_did_not_sign_it() {
     let (good, other) = (succession(6, 7), succession(6, 8));
     assert!(succeeding(vec![good.clone()]).is_ok());
     let by_itself = Succession { old: key(6).1, new: key(7).1, at: UnixMillis(BEGIN) }.sign(&key(7).0).unwrap();

@@ -8,9 +8,10 @@ use darkbloom_attest::{
     verify_statement,
 };
 use darkbloom_types::{Millis, NetworkId, Tier, UnixMillis};
-use darkbloom_wire::{Evidence, Statement, TDX_EVIDENCE, epoch_nonce};
-use p256::ecdsa::SigningKey;
+use darkbloom_wire::{Evidence, TDX_EVIDENCE};
 
+#[path = "shared/machine.rs"]
+mod machine;
 #[allow(dead_code, reason = "other tests need more of it")]
 #[path = "shared/platform.rs"]
 mod platform;
@@ -19,34 +20,13 @@ use platform::{Draft, MEASUREMENT, Platform, REGISTERS};
 /// In the middle of 2027.
 const NOW: UnixMillis = UnixMillis(1_814_400_000_000);
 
-fn key() -> SigningKey {
-    SigningKey::from_slice(&[9; 32]).unwrap()
-}
-
 /// A statement with evidence about its epoch, which begins then.
 fn statement(platform: &Platform, begin: UnixMillis, change: impl Fn(&mut Draft)) -> Vec<u8> {
-    let mut statement = Statement {
-        identity: key().verifying_key().to_sec1_point(false).as_bytes().try_into().unwrap(),
-        network: NetworkId([7; 32]),
-        sealing_key: vec![0; 1_216],
-        receipt_key: [3; 32],
-        not_before: begin,
-        use_until: begin.after(Millis::from_minutes(60)),
-        open_until: begin.after(Millis::from_minutes(70)),
-        models: Vec::new().into(),
-        evidence: Vec::new().into(),
-        release: "test".to_owned(),
-        hardening: Vec::new().into(),
-        key_home: "software_file".to_owned(),
-        successions: Vec::new().into(),
-        program: None,
-    };
-    let nonce = epoch_nonce(&statement.sealing_key, &statement.receipt_key, &statement.identity, begin);
-    let mut draft = Draft::about(&Draft::asked(&nonce));
-    change(&mut draft);
-    let bytes = platform.evidence(&draft).encode();
-    statement.evidence = vec![Evidence { format: TDX_EVIDENCE.to_owned(), bytes }].into();
-    statement.sign(&key()).unwrap()
+    machine::statement(begin, |nonce| {
+        let mut draft = Draft::about(&Draft::asked(nonce));
+        change(&mut draft);
+        vec![Evidence { format: TDX_EVIDENCE.to_owned(), bytes: platform.evidence(&draft).encode() }]
+    })
 }
 
 fn policy(platform: &Platform, measurement: [u8; 48]) -> TrustPolicy {

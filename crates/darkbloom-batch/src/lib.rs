@@ -38,5 +38,6 @@ pub use row::{EndReason, Owner, Priority, RowEvent, RowFailure, RowId, RowReques
 pub use sampler::{Draw, Drawn, Logprobs, SampleError, Sampler, VOCABULARY_MAX};
 pub use sampling::{DRY_BREAKERS_MAX, DRY_RANGE_MAX, Dry, LOGIT_BIAS_MAX, Sampling, SamplingError, TOP_LOGPROBS_MAX};
 pub use scheduler::{
-    AGED_AFTER, Decisions, GUESSES_IN_STEP_MAX, Limits, LimitsError, Load, STOP_TOKENS_MAX, Scheduler, SubmitError,
+    AGED_AFTER, Decisions, GUESSES_IN_STEP_MAX, Limits, LimitsError, Load, Pace, STOP_TOKENS_MAX, Scheduler,
+    SubmitError,
 };

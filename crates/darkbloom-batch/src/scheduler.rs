@@ -140,6 +140,15 @@ pub struct Load {
     pub rows_max: usize,
 }
 
+/// How fast steps were, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// For a token of a prompt, as a part of a usual piece of one.
+    pub prefill_us: u32,
+    /// For a token of an answer of one row alone.
+    pub decode_us: u32,
+}
+
 /// What the scheduler has decided so far that cannot be seen in plans as easily.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Decisions {
@@ -494,6 +503,13 @@ impl Scheduler {
     #[must_use]
     pub fn load(&self) -> Load {
         Load { running: self.running().count(), waiting: self.waiting.len(), rows_max: self.limits.rows_max }
+    }
+
+    /// How fast it has been so far; nothing before it has seen prompts and answers.
+    #[must_use]
+    pub fn pace(&self) -> Option<Pace> {
+        let (prefill, decode) = self.cost.pace()?;
+        Some(Pace { prefill_us: prefill.max(1.0) as u32, decode_us: decode.max(1.0) as u32 })
     }
 
     /// What it has decided since it was made.

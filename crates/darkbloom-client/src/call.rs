@@ -11,12 +11,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use darkbloom_attest::{Trust, Undefended};
-use darkbloom_content::{ChatRequest, FinishReason};
+use darkbloom_content::{ChatRequest, FinishReason, Message, PrefixSecret, Role};
 use darkbloom_session::{ClientAction, ClientSession};
 use darkbloom_text::{Opening, TextModel};
 use darkbloom_types::{
-    CatalogueDigest, EpochId, MonoMillis, NanoDollars, OperationId, ProviderId, ReceiptId, Refusal, RefusalClass,
-    RefusalCode, RequestId, SecretString, Tier, TokenCount,
+    CatalogueDigest, Digest, EpochId, Millis, MonoMillis, NanoDollars, OperationId, ProviderId, ReceiptId, Refusal,
+    RefusalClass, RefusalCode, RequestId, SecretString, Tier, TokenCount,
 };
 use darkbloom_wire::{AttemptRecord, CandidateUpdate, ClientFrame, Decoded, LengthPrefixed, Relayed, Reseal};
 use rand_core::Rng as _;
@@ -28,6 +28,7 @@ use self::opening::Live;
 use self::sealing::{Ceilings, Sealing, ceilings, derived_operation};
 use crate::candidates::Candidates;
 use crate::network::{Coordinator, Network, unreachable};
+use crate::rates::RateHeaders;
 use crate::timing::Timing;
 use darkbloom_host::clock;
 
@@ -76,6 +77,8 @@ pub struct AnswerMeta {
     pub attempts: Vec<AttemptRecord>,
     /// Where the time went so far.
     pub timing: Timing,
+    /// What is left of the caller's rates.
+    pub rates: RateHeaders,
 }
 
 /// What is known when everything was checked.
@@ -127,6 +130,18 @@ pub struct Failed {
     pub refusal: Refusal,
     /// Where the time went until then.
     pub timing: Timing,
+    /// What is left of the caller's rates.
+    pub rates: RateHeaders,
+    /// After how long the coordinator says that it may be tried again.
+    pub retry_after: Option<Millis>,
+}
+
+impl Failed {
+    /// A failure of which the coordinator said nothing more.
+    #[must_use]
+    pub fn new(refusal: Refusal, timing: Timing) -> Self {
+        Self { refusal, timing, rates: RateHeaders::default(), retry_after: None }
+    }
 }
 
 impl From<Box<Failed>> for Refusal {
@@ -160,15 +175,31 @@ pub async fn begin(network: Arc<Network>, operation: Operation) -> Result<Answer
     timing.parse(operation.parse);
     let call = match Call::prepare(network, operation, &mut timing).await {
         Ok(call) => call,
-        Err(refusal) => return Err(Box::new(Failed { refusal, timing })),
+        Err(refusal) => return Err(Box::new(Failed::new(refusal, timing))),
     };
     let (first, started) = oneshot::channel();
     let (parts, receiver) = mpsc::channel(PARTS_MAX);
     let charged = Arc::clone(&call.charge);
     tokio::spawn(call.run(Consumer { first: Some(first), parts }));
     // The task answers or drops the sender; dropping this future drops the receiver, which the task notices.
-    let meta = started.await.map_err(|_| Failed { refusal: RefusalCode::Internal.into(), timing })??;
+    let meta = started.await.map_err(|_| Failed::new(RefusalCode::Internal.into(), timing))??;
     Ok(Answer { meta, parts: receiver, charged })
+}
+
+/// The name of a conversation for the coordinator, which sends its turns to one provider where it can: the same for all turns
+/// that begin with the same words, up to the first that a person said. Without the secret, which lives for an hour, nobody can
+/// try which words those are; that two requests of an account begin alike is what it tells.
+fn conversation_tag(secret: &PrefixSecret, messages: &[Message]) -> [u8; 16] {
+    let mut tag = Digest::of(&[b"darkbloom/v1/affinity", secret.expose()]);
+    for message in messages {
+        tag = Digest::of(&[&tag.0, message.role.name().as_bytes(), b":", message.content.expose().as_bytes()]);
+        if message.role == Role::User {
+            break;
+        }
+    }
+    let mut short = [0; 16];
+    short.copy_from_slice(&tag.0[..16]);
+    short
 }
 
 /// How one response ended.
@@ -205,6 +236,9 @@ struct Call {
     session: ClientSession,
     /// What a failed answer cost.
     charge: Arc<OnceLock<NanoDollars>>,
+    /// What the coordinator said of the caller's rates, and when to try again.
+    rates: RateHeaders,
+    retry_after: Option<Millis>,
 }
 
 impl Call {
@@ -217,7 +251,9 @@ impl Call {
         let text = network.text(&candidates.entry).await?;
         let counted = network.counting.count(&text, candidates.entry.context, operation, timing).await?;
         let (mut operation, prompt) = counted;
-        operation.request.prefix = Some(network.prefix_secret(&operation.key));
+        let secret = network.prefix_secret(&operation.key);
+        let affinity = conversation_tag(&secret, &operation.request.messages);
+        operation.request.prefix = Some(secret);
         let ceilings = ceilings(&candidates.entry, prompt.tokens, operation.max_output_tokens)?;
         let mut random = [0; 16];
         clock::rng().fill_bytes(&mut random);
@@ -225,8 +261,6 @@ impl Call {
             Some(key) => derived_operation(&operation.key, key),
             None => OperationId(random),
         };
-        let mut affinity = [0; 16];
-        clock::rng().fill_bytes(&mut affinity);
         let session = ClientSession::submitted(MonoMillis::default());
         Ok(Self {
             network,
@@ -247,6 +281,8 @@ impl Call {
             started: Instant::now(),
             session,
             charge: Arc::default(),
+            rates: RateHeaders::default(),
+            retry_after: None,
         })
     }
 
@@ -263,7 +299,8 @@ impl Call {
                 if stale.contains(&refusal.code) {
                     self.network.candidates.forget(&self.operation.model);
                 }
-                consumer.fail(Failed { refusal, timing: self.timing }).await;
+                let Self { timing, retry_after, .. } = self;
+                consumer.fail(Failed { refusal, timing, rates: self.rates, retry_after }).await;
             }
         }
     }
@@ -279,6 +316,7 @@ impl Call {
                 response = self.network.submit(&self.operation.key, frame) => response?,
                 () = consumer.gone() => return Err(Ended::Gone),
             };
+            self.rates = RateHeaders::of(response.headers());
             match self.read(response, &sealing, consumer).await? {
                 Read::SealAgain(Reseal { candidates, code, attempts, timing }) => {
                     self.timing = self.timing_before.with_coordinator(&timing);

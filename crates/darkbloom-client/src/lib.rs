@@ -16,6 +16,7 @@ mod parties;
 mod printable;
 mod proof;
 mod published;
+mod rates;
 mod surface;
 mod timing;
 
@@ -35,6 +36,7 @@ pub use crate::network::{ModelOffer, check_address};
 pub use crate::printable::{printable, printable_answer};
 pub use crate::proof::Proven;
 pub use crate::published::{Checked, Published, Which};
+pub use crate::rates::RateHeaders;
 pub use crate::surface::{Answering, Embedding, Engine, Role, Surface, SurfaceConfig};
 pub use crate::timing::Timing;
 

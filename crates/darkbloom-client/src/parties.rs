@@ -131,6 +131,7 @@ pub fn answer(parts: mpsc::Receiver<Part>, charge: Option<NanoDollars>) -> Answe
         catalogue: CatalogueDigest([5; 32]),
         attempts: Vec::new(),
         timing: Timing::default(),
+        rates: crate::RateHeaders::default(),
     };
     Answer { meta, parts, charged: Arc::new(charge.map(OnceLock::from).unwrap_or_default()) }
 }

@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use crate::api::{self, FRAMES, Refused};
 
 /// The activator's key in the coordinator's folder.
-const KEY_FILE: &str = "activator.key";
+pub(crate) const KEY_FILE: &str = "activator.key";
 /// Requests that are worked on at the same time. Each checks a chain and encrypts to its end, and anybody may ask.
 const REQUESTS_MAX: usize = 4;
 

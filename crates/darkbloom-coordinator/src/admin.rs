@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use darkbloom_store::{
-    CatalogueRow, CreateAccountError, CreateKeyError, DepositError, KeyKind, PutBlobError, PutPriceError,
-};
-use darkbloom_types::{AccountId, Digest, KeyId, NanoDollars, Refusal, RefusalCode};
+use darkbloom_ledger::BasisPoints;
+use darkbloom_store::{CatalogueRow, CreateAccountError, KeyKind, PutBlobError, PutPriceError};
+use darkbloom_types::{AccountId, Digest, Refusal, RefusalCode};
 use darkbloom_wire::{CatalogueEntry, catalogue_digest};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -19,12 +17,14 @@ use crate::api::{Refused, internal};
 use crate::auth;
 use crate::catalogue::MODELS_MAX;
 use crate::state::Shared;
-use darkbloom_host::{body, clock};
+use darkbloom_host::body;
 
 pub mod bodies;
+pub mod money;
 pub mod standings;
+pub mod trail;
 
-use bodies::{Kind, NewAccount, NewDeposit, NewKey, NewModel};
+use bodies::{NewAccount, NewModel};
 
 /// Largest file that the catalogue keeps: the text pack of a 256 K vocabulary takes about 6 MiB.
 const BLOB_BYTES_MAX: usize = 32 << 20;
@@ -33,7 +33,8 @@ const JSON_BYTES_MAX: usize = 64 << 10;
 /// Accounts in one list.
 const ACCOUNTS_MAX: u32 = 1_000;
 
-type Answer = Result<Json<Value>, Refused>;
+/// What an administrator or an account hears: something in JSON, or a refusal.
+pub type Answer = Result<Json<Value>, Refused>;
 
 /// An administrator whose key was checked; as the first argument of a handler, before the body is read.
 pub struct Administrator;
@@ -59,8 +60,15 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Asked<T> {
     }
 }
 
-fn invalid(detail: impl Into<String>) -> Refused {
+/// A body that says what cannot be.
+pub fn invalid(detail: impl Into<String>) -> Refused {
     Refused(Refusal::new(RefusalCode::InvalidRequest, detail))
+}
+
+/// The account of a name that somebody gave.
+pub async fn account_of_name(shared: &Shared, name: &str) -> Result<AccountId, Refused> {
+    let found = shared.store.account_by_name(name).await.map_err(internal)?;
+    found.ok_or_else(|| invalid("there is no account of this name"))
 }
 
 pub async fn account_create(
@@ -80,62 +88,17 @@ pub async fn accounts(_: Administrator, State(shared): State<Arc<Shared>>) -> An
     let rows: Vec<_> = rows
         .into_iter()
         .map(|row| {
-            json!({"account": row.id, "name": row.name, "available_nano_usd": row.balance.available, "held_nano_usd": row.balance.held})
+            json!({
+                "account": row.id,
+                "name": row.name,
+                "available_nano_usd": row.balance.available,
+                "held_nano_usd": row.balance.held,
+                "fee_basis_points": row.fee.map(BasisPoints::points),
+                "referred_by": row.referred_by,
+            })
         })
         .collect();
     Ok(Json(json!({"data": rows})))
-}
-
-pub async fn key_create(_: Administrator, State(shared): State<Arc<Shared>>, Asked(asked): Asked<NewKey>) -> Answer {
-    let kind = match asked.kind {
-        Kind::Consumer => KeyKind::Consumer,
-        Kind::Admin => KeyKind::Admin,
-        Kind::Join => KeyKind::Join,
-    };
-    let account = match asked.account {
-        Some(name) => {
-            let found = shared.store.account_by_name(name).await.map_err(internal)?;
-            Some(found.ok_or_else(|| invalid("there is no account of this name"))?)
-        }
-        None => None,
-    };
-    match auth::create_key(&shared.store, kind, account, &asked.name).await {
-        Ok((id, key)) => Ok(Json(json!({"id": id, "key": key.expose(), "kind": kind.name(), "name": asked.name}))),
-        Err(CreateKeyError::Store(error)) => Err(internal(error)),
-        Err(error) => Err(invalid(error.to_string())),
-    }
-}
-
-pub async fn keys(_: Administrator, State(shared): State<Arc<Shared>>) -> Answer {
-    let keys = shared.store.keys_list().await.map_err(internal)?;
-    let keys: Vec<_> = keys
-        .into_iter()
-        .map(|key| json!({"id": key.id, "kind": key.kind.name(), "name": key.name, "account": key.account, "created_at": key.created_at, "revoked": key.revoked}))
-        .collect();
-    Ok(Json(json!({"data": keys})))
-}
-
-pub async fn key_revoke(
-    _: Administrator,
-    State(shared): State<Arc<Shared>>,
-    id: Result<Path<i64>, PathRejection>,
-) -> Answer {
-    let Path(id) = id.map_err(|_| RefusalCode::NotFound)?;
-    if shared.store.key_revoke(KeyId(id)).await.map_err(internal)? {
-        Ok(Json(json!({"id": id, "revoked": true})))
-    } else {
-        Err(RefusalCode::NotFound.into())
-    }
-}
-
-pub async fn deposit(_: Administrator, State(shared): State<Arc<Shared>>, Asked(asked): Asked<NewDeposit>) -> Answer {
-    let account = shared.store.account_by_name(asked.account).await.map_err(internal)?;
-    let account = account.ok_or_else(|| invalid("there is no account of this name"))?;
-    match shared.store.deposit(account, NanoDollars(asked.amount_nano_usd), asked.reference, clock::now()).await {
-        Ok(done) => Ok(Json(json!({"already": done.already, "available_nano_usd": done.balance.available}))),
-        Err(DepositError::Store(error)) => Err(internal(error)),
-        Err(error) => Err(invalid(error.to_string())),
-    }
 }
 
 pub async fn blob_put(_: Administrator, State(shared): State<Arc<Shared>>, blob: Body) -> Answer {

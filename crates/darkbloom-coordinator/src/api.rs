@@ -8,14 +8,15 @@ use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{FromRequestParts, Path, Query, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Path, Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{get, patch, post, put};
+use darkbloom_ledger::Spender;
 use darkbloom_store::{KeyKind, KeyRecord};
-use darkbloom_types::{Digest, Millis, Refusal, RefusalCode, error_type};
+use darkbloom_types::{AccountId, Digest, Millis, Refusal, RefusalCode, error_type};
 use darkbloom_wire::{Decoded, LengthPrefixed, PublicKey, Relayed, RelayedRefused, limits};
 use futures_util::stream;
 use serde::Deserialize;
@@ -23,8 +24,10 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
+use crate::rates::{Kind, Left, Over};
+use crate::relay::Turned;
 use crate::state::{BODIES_MAX, Shared};
-use crate::{activation, admin, auth, policy, proof, provider_socket, published, relay};
+use crate::{account, activation, admin, auth, keys, policy, proof, provider_socket, published, relay};
 use darkbloom_host::{body, clock, request_id};
 
 /// Media type of frames; `docs/protocol.md` describes them.
@@ -84,17 +87,31 @@ pub async fn named(request: Request, next: Next) -> Response {
     response
 }
 
+/// Counts each request under its route's pattern.
+async fn counted(
+    State(shared): State<Arc<Shared>>,
+    path: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let response = next.run(request).await;
+    let route = path.as_ref().map_or("unknown", MatchedPath::as_str);
+    shared.metrics.answered(route, response.status().as_u16());
+    response
+}
+
 /// Whether waiting may cure a refusal that stands before any routing.
 fn waits(code: RefusalCode) -> bool {
     matches!(code, RefusalCode::RateLimitExceeded | RefusalCode::NoCapacity | RefusalCode::Draining)
 }
 
 fn again(code: RefusalCode) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    if waits(code) {
-        headers.insert(header::RETRY_AFTER, AGAIN.as_secs().into());
-    }
-    headers
+    if waits(code) { after(Millis::from_secs(AGAIN.as_secs())) } else { HeaderMap::new() }
+}
+
+/// Whole seconds (RFC 9110 section 10.2.3).
+fn after(wait: Millis) -> HeaderMap {
+    HeaderMap::from_iter([(header::RETRY_AFTER, wait.0.div_ceil(1_000).max(1).into())])
 }
 
 fn status(code: RefusalCode) -> StatusCode {
@@ -121,10 +138,50 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/provider", get(provider))
         .route("/v1/balance", get(balance))
         .route("/v1/usage", get(usage))
+        .route("/v1/key", get(keys::own))
+        .route("/v1/keys", get(keys::of_account::list).post(keys::of_account::create))
+        .route("/v1/keys/{id}", patch(keys::of_account::edit).delete(keys::of_account::revoke))
+        .route("/v1/keys/{id}/rotate", post(keys::of_account::rotate))
+        .route("/v1/earnings", get(account::earnings))
+        .route("/v1/earnings/jobs", get(account::jobs))
+        .route("/v1/earnings/jobs.csv", get(account::jobs_csv))
+        .route("/v1/earnings/spend", post(account::spend))
+        .route("/v1/machines", get(account::machines))
+        .route("/v1/payouts", get(account::payouts).post(account::payout))
+        .route("/v1/disputes", post(account::dispute))
+        .route("/v1/invites/redeem", post(account::redeem))
+        .route("/v1/referral", post(account::referral_code))
+        .route("/v1/referral/apply", post(account::referred))
+        .route("/v1/prices", put(account::price))
+        .route("/v1/device/code", post(account::device::begin))
+        .route("/v1/device/token", post(account::device::token))
+        .route("/v1/device/approve", post(account::device::approve))
+        .merge(administration(&shared))
+        .fallback(|| async { Refused::from(RefusalCode::NotFound) })
+        .method_not_allowed_fallback(|| async { Refused::from(RefusalCode::MethodNotAllowed) })
+        .with_state(Arc::clone(&shared))
+        .merge(activation::routes(Arc::clone(&shared.activation)))
+        .layer(middleware::from_fn(named))
+        .layer(middleware::from_fn_with_state(shared, counted))
+}
+
+/// What an administrator's key opens; each call that may change something leaves its trail.
+fn administration(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
+    Router::new()
         .route("/admin/v1/accounts", get(admin::accounts).post(admin::account_create))
-        .route("/admin/v1/keys", get(admin::keys).post(admin::key_create))
-        .route("/admin/v1/keys/{id}", axum::routing::delete(admin::key_revoke))
-        .route("/admin/v1/deposits", post(admin::deposit))
+        .route("/admin/v1/accounts/{name}", patch(admin::money::account_edit))
+        .route("/admin/v1/keys", get(keys::of_all::list).post(keys::of_all::create))
+        .route("/admin/v1/keys/{id}", patch(keys::of_all::edit).delete(keys::of_all::revoke))
+        .route("/admin/v1/keys/{id}/rotate", post(keys::of_all::rotate))
+        .route("/admin/v1/deposits", get(admin::money::deposits).post(admin::money::deposit))
+        .route("/admin/v1/prices", get(admin::money::prices).put(admin::money::price))
+        .route("/admin/v1/invites", get(admin::money::invites).post(admin::money::invite))
+        .route("/admin/v1/invites/{id}", axum::routing::delete(admin::money::invite_end))
+        .route("/admin/v1/payouts", get(admin::money::payouts))
+        .route("/admin/v1/payouts/{id}", patch(admin::money::payout_edit))
+        .route("/admin/v1/disputes", get(admin::money::disputes))
+        .route("/admin/v1/disputes/{request}", post(admin::money::dispute_decide))
+        .route("/admin/v1/owners/{provider}", put(admin::money::owner))
         .route("/admin/v1/catalogue", put(admin::catalogue_put))
         .route("/admin/v1/blobs", put(admin::blob_put))
         .route("/admin/v1/providers", get(admin::providers))
@@ -133,11 +190,9 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/admin/v1/policy", get(policy::get).put(policy::put))
         .route("/admin/v1/policy/check", post(policy::check))
         .route("/admin/v1/audit", get(admin::audit))
-        .fallback(|| async { Refused::from(RefusalCode::NotFound) })
-        .method_not_allowed_fallback(|| async { Refused::from(RefusalCode::MethodNotAllowed) })
-        .with_state(Arc::clone(&shared))
-        .merge(activation::routes(Arc::clone(&shared.activation)))
-        .layer(middleware::from_fn(named))
+        .route("/admin/v1/trail", get(admin::trail::list))
+        .route("/admin/v1/trail/check", get(admin::trail::check))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(shared), admin::trail::kept))
 }
 
 /// The consumer behind a request.
@@ -155,9 +210,8 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<axum::Json<Value>, R
     }
     // A read through the store shows that the database answers.
     shared.store.meta_get("ready").await.map_err(internal)?;
-    let views = shared.provider_views();
-    let eligible = views.iter().filter(|view| view.eligible.is_ok()).count();
-    let known = json!({"status": "ok", "providers_connected": views.len(), "providers_eligible": eligible});
+    let counts = shared.with_registry(|registry| registry.counts(shared.tier_min));
+    let known = json!({"status": "ok", "providers_connected": counts.connected, "providers_eligible": counts.routable});
     *last = Some((Instant::now(), known.clone()));
     Ok(axum::Json(known))
 }
@@ -226,11 +280,14 @@ async fn candidates(
     headers: HeaderMap,
     query: Result<Query<CandidatesQuery>, QueryRejection>,
 ) -> Result<Response, Refused> {
-    consumer(&shared, &headers)?;
+    let key = consumer(&shared, &headers)?;
+    let account = key.account.ok_or(RefusalCode::Forbidden)?;
     let Query(query) = query.map_err(|_| Refusal::new(RefusalCode::InvalidRequest, "the query must name `model`"))?;
-    let catalogue = shared.catalogue();
-    let item = catalogue.by_name(&query.model).ok_or(RefusalCode::ModelNotFound)?;
-    let list = relay::candidate_list(&shared, item).map_err(internal)?;
+    let item = shared.catalogue().for_account(&query.model, account).ok_or(RefusalCode::ModelNotFound)?;
+    if !key.terms.allows_model(&query.model) {
+        return Err(Refusal::new(RefusalCode::Forbidden, "this key may not ask that model").into());
+    }
+    let list = relay::candidate_list(&shared, &item).map_err(internal)?;
     Ok(([(header::CONTENT_TYPE, FRAMES)], list).into_response())
 }
 
@@ -254,15 +311,64 @@ impl FromRequestParts<Arc<Shared>> for Consumer {
 }
 
 async fn sealed(Consumer(key): Consumer, State(shared): State<Arc<Shared>>, body: Body) -> Response {
-    let mut frames = match submitted(shared, key, body).await {
-        Ok(frames) => frames,
-        Err(refusal) => return refused_frame(&refusal),
+    let (mut left, metrics) = (Left::default(), Arc::clone(&shared));
+    let submitted = submitted(shared, key, body, &mut left).await;
+    let mut answer = match submitted {
+        Ok(frames) => relayed(frames).await,
+        Err(turned) => {
+            metrics.metrics.ended(turned.refusal.code.name());
+            turned_frame(&turned)
+        }
     };
+    rate_headers(answer.headers_mut(), &left);
+    answer
+}
+
+/// What is left of the caller's rates, in the headers that OpenAI's clients know.
+fn rate_headers(headers: &mut HeaderMap, left: &Left) {
+    type Names = [&'static str; 3];
+    const REQUESTS: Names =
+        ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
+    const TOKENS: Names = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
+    for ([limit, remaining, reset], left) in [(REQUESTS, left.requests), (TOKENS, left.tokens)] {
+        let Some(left) = left else { continue };
+        headers.insert(limit, left.limit.0.into());
+        headers.insert(remaining, left.remaining.into());
+        if let Ok(value) = HeaderValue::from_str(&format!("{}ms", left.reset.0)) {
+            headers.insert(reset, value);
+        }
+    }
+}
+
+impl From<Over> for Turned {
+    fn from(over: Over) -> Self {
+        let whose = match over.spender {
+            Spender::Key(_) => "key",
+            Spender::Account(_) => "account",
+        };
+        let what = match over.kind {
+            Kind::Requests => "requests",
+            Kind::Tokens => "tokens",
+        };
+        let detail = match over.retry_after {
+            Some(_) => format!("{} {what} a minute are what this {whose} may use", over.limit.0),
+            None => format!(
+                "one request may use more than the {} {what} that this {whose} may use in a minute",
+                over.limit.0
+            ),
+        };
+        Self { refusal: Refusal::new(RefusalCode::RateLimitExceeded, detail), retry_after: over.retry_after }
+    }
+}
+
+async fn relayed(mut frames: mpsc::Receiver<Bytes>) -> Response {
     // The first frame decides the status: a refusal before anything else is an error to every HTTP client too.
     let Some(first) = frames.recv().await else { return refused_frame(&RefusalCode::Internal.into()) };
-    let code = match first.get(4..).map(Relayed::decode) {
-        Some(Ok(Decoded::Known(Relayed::RelayedRefused(frame), _))) => status(frame.refusal().code),
-        _ => StatusCode::OK,
+    let (code, again) = match first.get(4..).map(Relayed::decode) {
+        Some(Ok(Decoded::Known(Relayed::RelayedRefused(frame), _))) => {
+            (status(frame.refusal().code), frame.retry_after.map(after).unwrap_or_default())
+        }
+        _ => (StatusCode::OK, HeaderMap::new()),
     };
     let rest = stream::unfold((Some(first), frames), |(first, mut frames)| async move {
         let frame = match first {
@@ -271,35 +377,49 @@ async fn sealed(Consumer(key): Consumer, State(shared): State<Arc<Shared>>, body
         };
         Some((Ok::<_, std::convert::Infallible>(frame), (None, frames)))
     });
-    (code, [(header::CONTENT_TYPE, FRAMES)], Body::from_stream(rest)).into_response()
+    (code, again, [(header::CONTENT_TYPE, FRAMES)], Body::from_stream(rest)).into_response()
 }
 
 /// Reads a submission and begins to relay it. Both places are taken before the first byte is read: no account, and not all
 /// of them together, makes this process hold more bodies than it stated. The body is dropped before anything is answered.
-async fn submitted(shared: Arc<Shared>, key: KeyRecord, body: Body) -> Result<mpsc::Receiver<Bytes>, Refusal> {
+async fn submitted(
+    shared: Arc<Shared>,
+    key: KeyRecord,
+    body: Body,
+    left: &mut Left,
+) -> Result<mpsc::Receiver<Bytes>, Turned> {
     let account = key.account.ok_or_else(|| Refusal::new(RefusalCode::Forbidden, "the key has no account"))?;
+    let limits = shared.limits(&key, account);
+    left.requests = shared.rates.take(&limits, Kind::Requests, 1, shared.mono())?;
     let place = shared.place(account)?;
     let reading = Arc::clone(&shared.bodies)
         .try_acquire_owned()
         .map_err(|_| Refusal::new(RefusalCode::NoCapacity, format!("{BODIES_MAX} requests are being read")))?;
-    let body = body::read(body, limits::FRAME_BYTES_MAX + 4).await?;
-    let frames = relay::begin(shared, key, place, &body)?;
+    let body = body::read(body, limits::FRAME_BYTES_MAX + 4).await.map_err(Refusal::from)?;
+    let frames = relay::begin(shared, key, place, &body, left)?;
     drop((body, reading));
     Ok(frames)
 }
 
 fn refused_frame(refusal: &Refusal) -> Response {
+    turned_frame(&Turned::from(refusal.clone()))
+}
+
+fn turned_frame(Turned { refusal, retry_after }: &Turned) -> Response {
+    let usual = || waits(refusal.code).then(|| Millis::from_secs(AGAIN.as_secs()));
+    let retry_after = retry_after.or_else(usual);
     let frame = Relayed::from(RelayedRefused {
         code: refusal.code.number(),
         detail: refusal.detail.clone(),
-        retry_after: waits(refusal.code).then(|| Millis::from_secs(AGAIN.as_secs())),
+        retry_after,
         sealed: None,
         attempts: Vec::new().into(),
         bill: None,
         timing: None,
     });
     let bytes = LengthPrefixed::wrap(&frame.encode());
-    (status(refusal.code), again(refusal.code), [(header::CONTENT_TYPE, FRAMES)], bytes).into_response()
+    let again = retry_after.map(after).unwrap_or_default();
+    (status(refusal.code), again, [(header::CONTENT_TYPE, FRAMES)], bytes).into_response()
 }
 
 async fn provider(
@@ -319,8 +439,14 @@ async fn provider(
         .on_upgrade(move |socket| provider_socket::serve(shared, socket, stranger))
 }
 
+/// The account behind a key that may see what it has.
+fn reader(shared: &Shared, headers: &HeaderMap) -> Result<AccountId, Refused> {
+    let key = auth::any(&shared.store, headers, &[KeyKind::Consumer, KeyKind::Account])?;
+    key.account.ok_or_else(|| RefusalCode::Forbidden.into())
+}
+
 async fn balance(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<axum::Json<Value>, Refused> {
-    let account = consumer(&shared, &headers)?.account.ok_or(RefusalCode::Forbidden)?;
+    let account = reader(&shared, &headers)?;
     let balance = shared.store.balance(account).await.map_err(internal)?.ok_or(RefusalCode::NotFound)?;
     Ok(axum::Json(json!({
         "object": "balance",
@@ -333,7 +459,7 @@ async fn balance(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resul
 }
 
 async fn usage(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<axum::Json<Value>, Refused> {
-    let account = consumer(&shared, &headers)?.account.ok_or(RefusalCode::Forbidden)?;
+    let account = reader(&shared, &headers)?;
     let rows = shared.store.usage(account, USAGE_MAX).await.map_err(internal)?;
     let catalogue = shared.catalogue();
     let rows: Vec<_> = rows
@@ -349,6 +475,7 @@ async fn usage(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<
                 "settled_at": row.at,
                 "input_tokens": row.input_tokens,
                 "output_tokens": row.output_tokens,
+                "price_version": row.price_version,
                 "charge_nano_usd": row.charge,
             })
         })

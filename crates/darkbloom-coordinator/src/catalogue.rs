@@ -1,7 +1,9 @@
 //! The models that the network offers, as signed, in memory.
 
-use darkbloom_store::{CatalogueRow, PriceRow};
-use darkbloom_types::{CatalogueDigest, Digest, Price};
+use std::collections::HashMap;
+
+use darkbloom_store::{CatalogueRow, PriceRow, PriceScope};
+use darkbloom_types::{AccountId, CatalogueDigest, Digest, Price};
 use darkbloom_wire::{CatalogueEntry, PublicKey};
 
 /// Models on offer at once: a welcome names all of them, and a provider reads no longer welcome.
@@ -16,7 +18,7 @@ pub struct Item {
     pub signed: Vec<u8>,
     /// What it says.
     pub entry: CatalogueEntry,
-    /// The price now.
+    /// The price now, for everybody.
     pub price: Price,
 }
 
@@ -24,6 +26,8 @@ pub struct Item {
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
     items: Vec<Item>,
+    /// What accounts pay that have a price of their own.
+    own_prices: HashMap<(AccountId, CatalogueDigest), Price>,
 }
 
 /// A stored entry does not verify under the coordinator's key.
@@ -33,15 +37,25 @@ pub struct Foreign;
 impl Catalogue {
     /// The catalogue of what is stored: active entries that have a price.
     pub fn load(rows: Vec<CatalogueRow>, prices: &[PriceRow], key: &PublicKey) -> Result<Self, Foreign> {
-        let mut items = Vec::new();
+        let (mut items, mut own_prices) = (Vec::new(), HashMap::new());
         for row in rows.into_iter().filter(|row| row.active) {
             let entry = CatalogueEntry::open(&row.entry, key).map_err(|_| Foreign)?;
-            let price = prices.iter().find(|price| price.current && price.model == row.name);
+            let mut price = None;
+            for found in prices.iter().filter(|price| price.current && price.model == row.name) {
+                match found.scope {
+                    PriceScope::Network => price = Some(found.price),
+                    PriceScope::Account(account) => {
+                        own_prices.insert((account, row.digest), found.price);
+                    }
+                    // It is looked up when a request is settled.
+                    PriceScope::Provider(_) => {}
+                }
+            }
             if let Some(price) = price {
-                items.push(Item { digest: row.digest, signed: row.entry, entry, price: price.price });
+                items.push(Item { digest: row.digest, signed: row.entry, entry, price });
             }
         }
-        Ok(Self { items })
+        Ok(Self { items, own_prices })
     }
 
     /// Every item.
@@ -62,6 +76,21 @@ impl Catalogue {
     /// The model of this name.
     pub fn by_name(&self, name: &str) -> Option<&Item> {
         self.items.iter().find(|item| item.entry.name == name)
+    }
+
+    /// The model of this name, at the price that this account pays.
+    pub fn for_account(&self, name: &str, account: AccountId) -> Option<Item> {
+        self.by_name(name).map(|item| self.priced(item, account))
+    }
+
+    /// The model of this digest, at the price that this account pays.
+    pub fn by_digest_for(&self, digest: &CatalogueDigest, account: AccountId) -> Option<Item> {
+        self.by_digest(digest).map(|item| self.priced(item, account))
+    }
+
+    fn priced(&self, item: &Item, account: AccountId) -> Item {
+        let own = self.own_prices.get(&(account, item.digest)).copied();
+        Item { price: own.unwrap_or(item.price), ..item.clone() }
     }
 
     /// The model of this digest.
@@ -111,7 +140,8 @@ mod tests {
 
     #[test]
     fn a_full_catalogue_takes_new_editions_and_no_new_names() {
-        let mut catalogue = Catalogue { items: (1..MODELS_MAX).map(item).collect() };
+        let items = (1..MODELS_MAX).map(item).collect();
+        let mut catalogue = Catalogue { items, ..Catalogue::default() };
         assert!(catalogue.has_room_for("lab/model-0"));
         catalogue.items.push(item(0));
         assert!(catalogue.has_room_for("lab/model-0"));

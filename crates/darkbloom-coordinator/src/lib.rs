@@ -6,17 +6,22 @@
 
 #![forbid(unsafe_code)]
 
+mod account;
 mod activation;
 mod admin;
 mod api;
 mod auth;
 mod blobs;
 mod catalogue;
+pub mod data;
+mod keys;
 mod live;
+mod metrics;
 mod policy;
 mod proof;
 mod provider_socket;
 mod published;
+mod rates;
 mod relay;
 mod state;
 mod sweep;
@@ -30,14 +35,17 @@ use darkbloom_attest::PolicyError;
 pub use darkbloom_attest::Roots;
 use darkbloom_host::listen::{self, Bound, ListenError, Server};
 use darkbloom_keys::{IdentityKey as _, KeySecret, SoftwareKey, SoftwareKeyError};
-use darkbloom_store::{OpenStoreError, Store, StoreError};
-use darkbloom_types::{NetworkId, SecretString, Tier};
+pub use darkbloom_ledger::BasisPoints;
+use darkbloom_store::{OpenStoreError, PostgresUrl, Store, StoreError, StoreOptions};
+use darkbloom_types::{NetworkId, PerMinute, SecretString, Tier};
 use tokio::task::JoinHandle;
 
 pub use activation::{ActivatorConfig, ActivatorStartError, StandaloneActivator};
 pub use auth::KEY_PREFIXES;
 
 use crate::activation::Activation;
+pub use crate::metrics::{METRICS, Metric, MetricKind};
+use crate::rates::Limits;
 use crate::state::Shared;
 
 /// How long the last tasks may take to let go of the data after that, and how often it is looked at.
@@ -51,14 +59,40 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub struct Config {
     /// Where to listen. Without TLS in front of it this must be a loopback address.
     pub listen: SocketAddr,
-    /// The folder of the database and the coordinator's key.
+    /// The folder of the coordinator's key, and of the database where that is on no server.
     pub data: PathBuf,
+    /// The database, where it is on a server.
+    pub database: Option<PostgresUrl>,
     /// The least tier that a provider must reach to get any work.
     pub tier_min: Tier,
     /// Roots of makers of TPMs. With any, the coordinator runs an activator for their TPMs.
     pub tpm_roots: Roots,
     /// The file with the secret under which its keys are sealed; without one they lie in the open.
     pub key_secret: Option<PathBuf>,
+    /// What accounts give and may ask for, where nothing else is said of them.
+    pub terms: Terms,
+    /// Where it says what it counts, for Prometheus: a loopback address.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// What accounts give and may ask for, where nothing else is said of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terms {
+    /// The operator's share of each charge.
+    pub platform_fee: BasisPoints,
+    /// The share of that fee that is whose who brought the consumer.
+    pub referral_share: BasisPoints,
+    /// Requests that an account may begin in a minute.
+    pub requests_per_minute: Option<u32>,
+    /// Tokens of input and output together that an account may ask for in a minute.
+    pub tokens_per_minute: Option<u32>,
+}
+
+impl Terms {
+    fn limits(self) -> Limits {
+        let Self { requests_per_minute, tokens_per_minute, .. } = self;
+        Limits { requests: requests_per_minute.map(PerMinute), tokens: tokens_per_minute.map(PerMinute) }
+    }
 }
 
 /// Why the coordinator does not start.
@@ -95,12 +129,8 @@ impl StartError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Listen(error) => error.hint(),
-            Self::Store(OpenStoreError::Locked { .. }) => {
-                "another coordinator uses this folder; stop it, or choose another with `--data`"
-            }
-            Self::Store(_) | Self::Database(_) => {
-                "check the folder's permissions and disk, or choose another with `--data`"
-            }
+            Self::Store(error) => data::hint(error),
+            Self::Database(_) => "check the database's server, or the folder's permissions and disk",
             Self::Key(error) if error.is_about_secret() => error.next_step(),
             Self::Key(_) => "see the message; never delete the key of a network that is in use",
             Self::ForeignCatalogue => "a network's key and database belong together",
@@ -123,7 +153,10 @@ pub struct Coordinator {
     pub activator: Option<[u8; 65]>,
     /// The administrator's key, on the first start only; it is stored nowhere in clear.
     pub admin_key: Option<SecretString>,
+    /// Where it says what it counts.
+    pub metrics: Option<SocketAddr>,
     server: Server,
+    counts: Option<Server>,
     sweeper: JoinHandle<()>,
     /// The last hold on the data, so that its end is the data's end.
     store: Store,
@@ -136,9 +169,12 @@ impl Coordinator {
     /// [`StartError`]; nothing keeps running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         listen::loopback(config.listen)?;
-        let (data, key_path) = (config.data.clone(), config.data.join("coordinator.key"));
+        config.metrics.map(listen::loopback).transpose()?;
+        let (data, key_path) = (config.data.clone(), config.data.join(data::COORDINATOR_KEY));
+        let location = data::Data { folder: config.data, database: config.database }.location();
         let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
-            let store = Store::open(&data)?;
+            let Terms { platform_fee, referral_share, .. } = config.terms;
+            let store = Store::open_at(&location, StoreOptions { platform_fee, referral_share })?;
             let secret = config.key_secret.as_deref().map(KeySecret::read).transpose()?;
             let key = SoftwareKey::load_or_create_sealed(&key_path, secret.as_ref())?;
             Ok((store, key, Activation::open(&data, config.tpm_roots, secret.as_ref())?))
@@ -148,14 +184,21 @@ impl Coordinator {
         if !audit.is_clean() {
             return Err(StartError::BrokenBooks(format!("{audit:?}")));
         }
+        let limits = config.terms.limits();
         let network = NetworkId::of_coordinator_key(&key.public_point());
         let admin_key = auth::first_admin_key(&store).await?;
         let activator = activation.key();
-        let shared = Arc::new(Shared::new(store, Box::new(key), network, config.tier_min, activation).await?);
+        let shared = Arc::new(Shared::new(store, Box::new(key), network, config.tier_min, activation, limits).await?);
         sweep::end_orphans(&shared).await;
 
         let bound = Bound::to(config.listen).await?;
         let address = bound.address;
+        let (mut metrics, mut counts) = (None, None);
+        if let Some(listen) = config.metrics {
+            let bound = Bound::to(listen).await?;
+            metrics = Some(bound.address);
+            counts = Some(bound.serve(metrics::router(Arc::clone(&shared)), std::future::ready(()), CLOSE));
+        }
         let sweeper = tokio::spawn(sweep::run(Arc::clone(&shared)));
         let app = api::router(Arc::clone(&shared));
         let store = shared.store.clone();
@@ -163,12 +206,16 @@ impl Coordinator {
             shared.drain(DRAIN).await;
             shared.close_connections();
         };
-        Ok(Self { address, network, activator, admin_key, server: bound.serve(app, drain, DRAIN), sweeper, store })
+        let server = bound.serve(app, drain, DRAIN);
+        Ok(Self { address, network, activator, admin_key, metrics, server, counts, sweeper, store })
     }
 
     /// Stops taking requests, lets running ones end, and closes the data.
     pub async fn stop(self) {
         self.server.stop().await;
+        if let Some(counts) = self.counts {
+            counts.stop().await;
+        }
         self.sweeper.abort();
         // Tasks of dropped connections end at their next step; only then is the folder free for another process.
         let until = Instant::now() + CLOSE;

@@ -96,6 +96,11 @@ impl Live {
         self.requests.contains_key(request)
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.requests.len()
+    }
+
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()

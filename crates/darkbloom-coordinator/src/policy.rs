@@ -29,7 +29,7 @@ pub async fn stored(store: &Store) -> Result<Option<String>, StoreError> {
 struct Seen {
     connection: ConnectionId,
     provider: ProviderId,
-    statement: Vec<u8>,
+    statement: Arc<[u8]>,
     /// None where it does not verify any more: its time is over.
     verdict: Option<Verdict>,
 }
@@ -39,7 +39,7 @@ async fn look(shared: &Arc<Shared>) -> Result<Vec<Seen>, Refused> {
     let shared = Arc::clone(shared);
     let all = tokio::task::spawn_blocking(move || {
         let statements = shared.with_registry(|registry| registry.all_statements());
-        let seen = |(connection, provider, statement): (ConnectionId, ProviderId, Vec<u8>)| {
+        let seen = |(connection, provider, statement): (ConnectionId, ProviderId, Arc<[u8]>)| {
             let on = shared.connection(&connection);
             let verdict = on.and_then(|on| trust::verify_on(&shared, &on, &statement).ok());
             Seen { connection, provider, statement, verdict }

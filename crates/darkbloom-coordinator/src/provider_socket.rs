@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use darkbloom_attest::{Assessment, StatementError, Verdict};
-use darkbloom_registry::{NotRegistered, Registration, Stated};
+use darkbloom_registry::{Machine, NotRegistered, Registration, Stated};
 use darkbloom_types::{ConnectionId, ProviderId, Refusal, RefusalCode, Standing, StreamId};
 use darkbloom_wire::{DecodeError, Decoded, Hello, ProviderFrame, PublicKey, VerdictNotice, Welcome};
 use futures_util::stream::{SplitSink, SplitStream};
@@ -121,7 +121,7 @@ async fn introduce(
         return Err(Refusal::from(RefusalCode::StatementMissing).into());
     }
     let statement = trust::may_join(shared, &hello)?;
-    let verdict = trust::introduced(shared, connection, &statement, &hello, &nonce)?;
+    let verdict = trust::introduced(shared, connection, statement, &hello, &nonce)?;
     trust::admit(shared, &hello, &verdict).await?;
     learn(shared, connection, &verdict).await;
     inherit(shared, connection, verdict.provider);
@@ -175,6 +175,7 @@ async fn register(
             models,
             // As it is now: the operator, or an heir, may have come since it was admitted.
             standing: trust::standing(shared, verdict.provider),
+            hardware: hello.hardware,
         };
         registry.register(registration, shared.mono(), clock::now(), &mut clock::rng())
     });
@@ -231,7 +232,7 @@ fn stated(shared: &Shared, statement: Vec<u8>, verdict: &Verdict) -> Stated {
     Stated {
         shut,
         shadow,
-        statement,
+        statement: statement.into(),
         epoch: verdict.epoch,
         tier,
         use_until: verdict.statement.use_until,
@@ -418,8 +419,12 @@ async fn handle(
                 connection.send(catalogue_changed());
             }
             let (now, wall) = (shared.mono(), clock::now());
-            let ignored =
-                shared.with_registry(|registry| registry.heartbeat(&connection.id, models, beat.draining, now, wall));
+            let machine =
+                beat.machine.map(|said| Machine { memory_permille: said.memory_permille, thermal: said.thermal });
+            let ignored = shared.with_registry(|registry| {
+                registry.machine(&connection.id, machine.unwrap_or_default());
+                registry.heartbeat(&connection.id, models, beat.draining, now, wall)
+            });
             if ignored > 0 && !std::mem::replace(&mut unnamed.by_statement, true) {
                 tracing::warn!(provider = %provider.short(), ignored, "models that its statement does not name are ignored");
             }

@@ -50,8 +50,8 @@ pub async fn list(
     }
     let more = found.len() > limits::CANDIDATES_MAX;
     found.truncate(limits::CANDIDATES_MAX);
-    let listed = |(_, statement, verdict): (_, _, Result<(), darkbloom_registry::Ineligible>)| ListedProvider {
-        statement,
+    let listed = |(_, statement, verdict): (_, Arc<[u8]>, Result<(), darkbloom_registry::Ineligible>)| ListedProvider {
+        statement: statement.to_vec(),
         reason: verdict.err().map(|reason| reason.name().to_owned()),
     };
     let list = ProviderList {

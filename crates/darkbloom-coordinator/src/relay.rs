@@ -11,11 +11,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use darkbloom_registry::{RouteError, RouteRequest};
+use darkbloom_registry::{Fault, Outcome, Registry, RouteError, RouteRequest, Row, Seen};
 use darkbloom_seal::{Acceptance, ReceiptExpectation, SealedFrame, Transcript, check_receipt, request_digest};
 use darkbloom_session::{RelayAction, RelayEvent, RelayPhase, RelaySession, RelayTerms, Released, RouteFailure};
 use darkbloom_store::KeyRecord;
-use darkbloom_types::{AttemptNumber, ConnectionId, EpochId, Micros, ProviderId, Refusal, RefusalClass, RefusalCode};
+use darkbloom_types::{
+    AttemptNumber, ConnectionId, EpochId, Micros, Millis, ProviderId, Refusal, RefusalClass, RefusalCode, TokenCount,
+};
 use darkbloom_wire::{
     Accepted, CoordinatorTiming, Data, Final, KeepAlive, LengthPrefixed, Offer, Receipt, Refused, Relayed,
     RelayedAccepted, RelayedData, RelayedRefused, Wrap, limits,
@@ -27,6 +29,7 @@ pub use self::candidates::candidate_list;
 use self::settling::{HoldLife, KeptReceipt};
 use self::submission::{Request, read};
 pub use self::unfinished::{End, Unfinished};
+use crate::rates::{Kind, Left};
 use crate::state::{Connection, OfferError, Place, Shared, Stream, StreamFrame};
 use darkbloom_host::clock;
 pub use darkbloom_wire::limits::HOLD_LIFE;
@@ -39,9 +42,36 @@ const KEEP_ALIVE: Duration = Duration::from_millis(limits::KEEP_ALIVE.0);
 /// A consumer that takes no byte for this long is gone.
 const CONSUMER_WAIT: Duration = Duration::from_millis(limits::CONSUMER_WAIT.0);
 
+/// Why a submission is not relayed, and when to come back, where that is known.
+#[derive(Debug)]
+pub struct Turned {
+    pub refusal: Refusal,
+    pub retry_after: Option<Millis>,
+}
+
+impl From<Refusal> for Turned {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, retry_after: None }
+    }
+}
+
 /// Reads a submission and begins to relay it. What comes out of the channel is length-prefixed frames.
-pub fn begin(shared: Arc<Shared>, key: KeyRecord, place: Place, body: &[u8]) -> Result<mpsc::Receiver<Bytes>, Refusal> {
+pub fn begin(
+    shared: Arc<Shared>,
+    key: KeyRecord,
+    place: Place,
+    body: &[u8],
+    left: &mut Left,
+) -> Result<mpsc::Receiver<Bytes>, Turned> {
     let request = read(&shared, key, body)?;
+    let (account, model) = (request.account, request.header.model);
+    // Before anything is held or kept for it.
+    if let Err(wait) = shared.with_registry(|registry| registry.may_ask(account, &model, shared.mono())) {
+        let detail = format!("asked again before it was time; next in {} s", wait.0.div_ceil(1_000));
+        let refusal = Refusal::new(RefusalCode::RateLimitExceeded, detail);
+        return Err(Turned { refusal, retry_after: Some(wait) });
+    }
+    left.tokens = shared.rates.take(&request.limits(&shared), Kind::Tokens, request.tokens(), shared.mono())?;
     let (client, frames) = mpsc::channel(CLIENT_FRAMES_MAX);
     start(shared, request, place, client)?;
     Ok(frames)
@@ -71,6 +101,46 @@ struct Current {
     transcript: Option<Transcript>,
     salt: [u8; 32],
     last_data: Option<Data>,
+    /// Its connection is gone.
+    gone: bool,
+    /// It had no room after all.
+    declined: bool,
+    seen: Moments,
+}
+
+/// When what came, for how fast this provider is.
+#[derive(Default)]
+struct Moments {
+    round_trip: Option<Duration>,
+    accepted: Option<Instant>,
+    first: Option<Instant>,
+    last: Option<Instant>,
+    tokens: TokenCount,
+}
+
+impl Moments {
+    fn content(&mut self, tokens: TokenCount) {
+        let now = Instant::now();
+        self.first.get_or_insert(now);
+        (self.last, self.tokens) = (Some(now), tokens);
+    }
+
+    /// What was seen of an answer to a prompt of at most so many tokens.
+    fn seen(&self, input: TokenCount) -> Option<Seen> {
+        let (accepted, first, last) = (self.accepted?, self.first?, self.last?);
+        Some(Seen {
+            round_trip: millis(self.round_trip?),
+            first_content: millis(first.duration_since(accepted)),
+            stream: millis(last.duration_since(first)),
+            input,
+            output: self.tokens,
+        })
+    }
+}
+
+/// At least one.
+fn millis(time: Duration) -> Millis {
+    Millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1))
 }
 
 impl Drop for Current {
@@ -118,6 +188,12 @@ struct Relay {
     answered_by: Option<ProviderId>,
     bill: Option<Vec<u8>>,
     sealed_refusal: Option<Vec<u8>>,
+    /// When it began, until its first content was relayed.
+    began: Option<Instant>,
+    /// How it ended, for who counts.
+    outcome: Option<&'static str>,
+    /// Tokens that were charged; what else was taken of the rates is given back.
+    used: u32,
     /// Whose acceptance was written down.
     noted: Option<ProviderId>,
     client_gone: bool,
@@ -132,6 +208,9 @@ impl Drop for Relay {
         self.leave_queue();
         self.release(Released::Unused);
         self.abandon_hold();
+        self.shared.metrics.ended(self.outcome.unwrap_or("cancelled"));
+        let unused = self.request.tokens().saturating_sub(self.used);
+        self.shared.rates.give_back(&self.request.limits(&self.shared), Kind::Tokens, unused);
         self.shared.end_request(&request);
     }
 }
@@ -161,6 +240,9 @@ impl Relay {
             answered_by: None,
             bill: None,
             sealed_refusal: None,
+            began: Some(Instant::now()),
+            outcome: None,
+            used: 0,
             noted: None,
             client_gone: false,
             _place: place,
@@ -212,21 +294,31 @@ impl Relay {
     fn provider_frame(&mut self, frame: Option<StreamFrame>) {
         let Some(current) = self.current.as_mut() else { return };
         let event = match frame {
-            None => RelayEvent::ProviderGone,
+            None => {
+                current.gone = true;
+                RelayEvent::ProviderGone
+            }
             Some(StreamFrame::Accepted(frame)) => {
                 // Only until the offer was on its way: from its acceptance on the provider counts, on its own clock.
                 let taken = current.stream.taken.get().copied();
                 if let Some((at, taken)) = self.clocks.offered_at.take().zip(taken) {
                     self.clocks.dispatch += taken.saturating_duration_since(at);
+                    current.seen.round_trip = Some(taken.elapsed());
                 }
+                self.shared.metrics.attempted("accepted");
+                current.seen.accepted = Some(Instant::now());
                 accepted(current, &self.request, &frame)
             }
             Some(StreamFrame::Refused(frame)) => {
                 self.clocks.dispatch += self.clocks.offered_at.take().map(|at| at.elapsed()).unwrap_or_default();
                 self.sealed_refusal = words(&frame, self.session.phase());
-                RelayEvent::Refused(refusal_of(frame))
+                current.declined = said(&frame).is_some_and(wants_room) && current.transcript.is_none();
+                let refusal = refusal_of(frame);
+                self.shared.metrics.attempted(refusal.code.name());
+                RelayEvent::Refused(refusal)
             }
             Some(StreamFrame::Data(frame)) => {
+                current.seen.content(frame.tokens);
                 let event = RelayEvent::Data { sequence: frame.sequence, tokens: frame.tokens, end: frame.end };
                 if let Some(transcript) = &mut current.transcript {
                     transcript.push(&SealedFrame {
@@ -337,6 +429,10 @@ impl Relay {
                     self.note_acceptance();
                 }
                 let Data { sequence, tokens, end, ciphertext, .. } = data;
+                if let Some(began) = self.began.take() {
+                    self.shared.metrics.first_content.observe(began.elapsed().as_secs_f64());
+                }
+                self.shared.metrics.relayed();
                 self.send(RelayedData { sequence, tokens, end, ciphertext }).await;
                 None
             }
@@ -374,16 +470,22 @@ impl Relay {
         let request = RouteRequest {
             request: self.request.header.request,
             model: self.request.header.model,
-            tier_min: self.shared.tier_min.max(self.request.header.tier_min),
+            tier_min: self.request.tier_min(self.shared.tier_min),
             recipients: &recipients,
             tried: &tried,
+            account: self.request.account,
+            affinity: self.request.header.affinity,
+            input: self.request.header.input_ceiling,
+            output: self.request.header.output_ceiling,
         };
         let (now, wall) = (self.shared.mono(), clock::now());
         let routed = self.shared.with_registry(|registry| {
             // Reserved on the connection that it has at this moment.
             registry.route(&request, now, wall).map(|provider| (provider, registry.connection_of(&provider)))
         });
-        self.clocks.route += began.elapsed();
+        let took = began.elapsed();
+        self.shared.metrics.route.observe(took.as_secs_f64());
+        self.clocks.route += took;
         match routed {
             Ok((provider, connection)) => {
                 self.reserved = connection.map(|connection| Reserved { provider, connection });
@@ -391,7 +493,9 @@ impl Relay {
             }
             Err(RouteError::Loading) => RelayEvent::NotRouted(RouteFailure::Loading),
             Err(RouteError::Queued) => RelayEvent::NotRouted(RouteFailure::Busy),
-            Err(RouteError::QueueFull | RouteError::NoMemory) => RelayEvent::NotRouted(RouteFailure::QueueFull),
+            Err(RouteError::QueueFull | RouteError::WaitTooLong | RouteError::NoMemory) => {
+                RelayEvent::NotRouted(RouteFailure::QueueFull)
+            }
             Err(error @ RouteError::OthersCould) => RelayEvent::NotRouted(RouteFailure::OthersCould(error.code())),
             Err(error @ RouteError::Nobody) => RelayEvent::NotRouted(RouteFailure::Nobody(error.code())),
         }
@@ -435,28 +539,50 @@ impl Relay {
             transcript: None,
             salt: [0; 32],
             last_data: None,
+            gone: false,
+            declined: false,
+            seen: Moments::default(),
         });
         None
     }
 
     fn release(&mut self, released: Released) {
+        // Where no offer could be queued the provider does not read, and its connection is closed.
+        let (mut gone, mut declined, mut seen) = (true, false, None);
         if let Some(current) = self.current.take() {
             self.answered_by = Some(current.provider);
+            (gone, declined) = (current.gone, current.declined);
+            seen = current.seen.seen(self.request.header.input_ceiling);
         }
         let Some(Reserved { provider, connection }) = self.reserved.take() else { return };
-        let fault = match released {
-            Released::Served => Some(false),
-            Released::Failed => Some(true),
-            Released::Unused => None,
+        let outcome = match released {
+            Released::Served => Outcome::Served(seen),
+            Released::Failed if gone => Outcome::Failed(Fault::Broken),
+            Released::Failed => Outcome::Failed(self.fault()),
+            Released::Unused if declined => Outcome::Declined,
+            Released::Unused => Outcome::Unused,
         };
-        let model = self.request.header.model;
+        let row = Row { provider, connection, model: self.request.header.model, request: self.request.header.request };
         let (now, wall) = (self.shared.mono(), clock::now());
-        self.shared.with_registry(|registry| registry.release(&provider, &connection, &model, fault, now, wall));
+        self.shared.with_registry(|registry| registry.release(&row, outcome, now, wall));
+    }
+
+    /// What the provider did whose connection still stands.
+    fn fault(&self) -> Fault {
+        let last = self.session.attempts().last().and_then(|attempt| RefusalCode::from_number(attempt.outcome));
+        match last {
+            Some(RefusalCode::Timeout) => Fault::Silence,
+            Some(RefusalCode::VerificationFailed) => Fault::Lie,
+            _ => Fault::Error,
+        }
     }
 
     /// A wait in the queue is over.
     fn waited(&mut self) {
-        self.clocks.queue += self.clocks.queued_at.take().map(|at| at.elapsed()).unwrap_or_default();
+        let Some(at) = self.clocks.queued_at.take() else { return };
+        let took = at.elapsed();
+        self.shared.metrics.queue.observe(took.as_secs_f64());
+        self.clocks.queue += took;
     }
 
     fn leave_queue(&self) {
@@ -503,9 +629,10 @@ impl Relay {
 
     async fn refuse(&mut self, refusal: Refusal) {
         tracing::info!(request = %self.request.header.request, reason = %refusal.code, "request refused");
-        let waits = matches!(refusal.code, RefusalCode::NoCapacity | RefusalCode::Overloaded);
-        let model = self.request.header.model;
-        let retry_after = waits.then(|| self.shared.with_registry(|registry| registry.retry_after(&model)));
+        self.outcome = Some(refusal.code.name());
+        let (model, account, now) = (self.request.header.model, self.request.account, self.shared.mono());
+        let told = |registry: &mut Registry| registry.refused(account, &model, now);
+        let retry_after = wants_room(refusal.code).then(|| self.shared.with_registry(told));
         // A final reason under the seal contradicts any other in clear; where the last who was asked gave one, and the request
         // ends for another, it says nothing of this end.
         let last = self.session.attempts().last().and_then(|attempt| RefusalCode::from_number(attempt.outcome));
@@ -545,6 +672,11 @@ fn accepted(current: &mut Current, request: &Request, frame: &Accepted) -> Relay
         salt: frame.salt,
     }));
     RelayEvent::Accepted
+}
+
+/// Whether a refusal says that there is no room now.
+fn wants_room(code: RefusalCode) -> bool {
+    matches!(code, RefusalCode::NoCapacity | RefusalCode::Overloaded)
 }
 
 /// A provider's refusal; one that is not its to say counts as its failure.

@@ -8,22 +8,26 @@ use std::time::{Duration, Instant};
 
 use darkbloom_attest::{Policy, Presence};
 use darkbloom_keys::IdentityKey;
+use darkbloom_ledger::Spender;
 use darkbloom_registry::{ProviderView, Registry};
-use darkbloom_store::Store;
+use darkbloom_store::{KeyRecord, Store};
 use darkbloom_types::{
-    AccountId, ConnectionId, Digest, EpochId, MonoMillis, NetworkId, OperationId, ProviderId, Refusal, RequestId,
-    StreamId, Tier,
+    AccountId, ConnectionId, Digest, EpochId, Millis, MonoMillis, NetworkId, OperationId, PerMinute, ProviderId,
+    Refusal, RequestId, StreamId, Tier, Turns,
 };
 use darkbloom_wire::{Accepted, CoordinatorFrame, Data, Final, LoadModel, Offer, Refused};
 use rand_core::Rng as _;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::StartError;
+use crate::account::device::Devices;
 use crate::activation::Activation;
 use crate::blobs::Blobs;
 use crate::catalogue::Catalogue;
 use crate::live::Live;
+use crate::metrics::Metrics;
 use crate::policy;
+use crate::rates::{Limits, Rates};
 use crate::relay::Unfinished;
 use darkbloom_host::clock;
 
@@ -50,8 +54,18 @@ const STRANGERS_MAX: usize = 256;
 /// half a gibibyte. Bodies arrive within seconds, so whoever finds no place tries again.
 pub const BODIES_MAX: usize = 512;
 
+/// Codes that an account may try at once, and then one more in this time: nobody guesses 120 bits, and nobody shall keep the
+/// database busy by trying.
+const GUESSES: u32 = 10;
+const GUESS_EVERY: Millis = Millis::from_secs(60);
+/// Accounts whose tries are remembered before those are forgotten that have all their turns again.
+const GUESSERS: usize = 4_096;
+
 /// Lists of providers that are made for anybody at the same time: each copies up to a megabyte and signs it.
 const PUBLISHED_MAX: usize = 4;
+
+/// Providers that are looked at for people under one lock: 256 take a tenth of a millisecond.
+const VIEWS_PAGE: usize = 256;
 
 /// What a provider says about one stream.
 #[derive(Debug)]
@@ -360,6 +374,16 @@ pub struct Shared {
     pub unkept: Mutex<HashSet<ProviderId>>,
     /// Held while the catalogue changes, so that its limit holds for changes at the same time.
     pub catalogue_change: tokio::sync::Mutex<()>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Machines that wait for somebody to approve their codes.
+    pub devices: Mutex<Devices>,
+    /// What keys and accounts asked for lately.
+    pub rates: Rates,
+    /// What an account may ask for in a minute.
+    pub account_limits: Limits,
+    /// Codes that accounts tried lately.
+    guesses: Mutex<HashMap<AccountId, Turns>>,
     /// What was last found out about readiness: anybody may ask.
     pub readiness: tokio::sync::Mutex<Option<(Instant, serde_json::Value)>>,
 }
@@ -383,7 +407,9 @@ impl Shared {
         network: NetworkId,
         tier_min: Tier,
         activation: Activation,
+        account_limits: Limits,
     ) -> Result<Self, StartError> {
+        let metrics = Metrics::new(store.transfers_until().await?);
         let mut scope_secret = [0; 32];
         clock::rng().fill_bytes(&mut scope_secret);
         let shared = Self {
@@ -409,6 +435,11 @@ impl Shared {
             published: Semaphore::new(PUBLISHED_MAX),
             unkept: Mutex::default(),
             catalogue_change: tokio::sync::Mutex::default(),
+            metrics,
+            devices: Mutex::default(),
+            rates: Rates::default(),
+            account_limits,
+            guesses: Mutex::default(),
             readiness: tokio::sync::Mutex::default(),
         };
         shared.reload_catalogue().await?;
@@ -488,6 +519,11 @@ impl Shared {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// How many requests this process is relaying.
+    pub fn live_requests(&self) -> usize {
+        lock(&self.live).len()
+    }
+
     /// Whether this process is relaying a request right now.
     pub fn is_live(&self, request: &RequestId) -> bool {
         lock(&self.live).contains(request)
@@ -542,9 +578,19 @@ impl Shared {
         lock(&self.live).end(request);
     }
 
-    /// All connected providers, for people.
+    /// All connected providers, for people. In pages, so that no request waits for the whole fleet to be gone through.
     pub fn provider_views(&self) -> Vec<ProviderView> {
-        self.with_registry(|registry| registry.views(self.tier_min, self.mono(), clock::now()))
+        let mut views: Vec<ProviderView> = Vec::new();
+        loop {
+            let after = views.last().map(|view| view.provider);
+            let page =
+                lock(&self.registry).views_after(after.as_ref(), VIEWS_PAGE, self.tier_min, self.mono(), clock::now());
+            let is_last = page.len() < VIEWS_PAGE;
+            views.extend(page);
+            if is_last {
+                return views;
+            }
+        }
     }
 
     /// Changes the registry, tells the requests that the change made room for, and the providers whose models are wanted.
@@ -566,6 +612,24 @@ impl Shared {
             }
         }
         result
+    }
+
+    /// The rates that a key's requests count against: its own, and its account's.
+    pub fn limits(&self, key: &KeyRecord, account: AccountId) -> [(Spender, Limits); 2] {
+        let of_key = Limits {
+            requests: key.terms.requests_per_minute.map(PerMinute),
+            tokens: key.terms.tokens_per_minute.map(PerMinute),
+        };
+        [(Spender::Key(key.id), of_key), (Spender::Account(account), self.account_limits)]
+    }
+
+    /// Whether an account may try a code now: wrong or right, each counts.
+    pub fn guess(&self, account: AccountId) -> bool {
+        let (mut guesses, now) = (lock(&self.guesses), self.mono());
+        if guesses.len() >= GUESSERS {
+            guesses.retain(|_, turns| !turns.is_full(now));
+        }
+        guesses.entry(account).or_insert_with(|| Turns::full(now)).take(now, GUESS_EVERY, GUESSES)
     }
 
     /// An account's pseudonym towards one provider: prefixes are shared only within it.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use darkbloom_ledger::VoidCause;
 use darkbloom_store::SettleError;
-use darkbloom_types::RequestId;
+use darkbloom_types::{NanoDollars, RequestId};
 use darkbloom_wire::Challenge;
 
 use crate::provider_socket::trust;
@@ -15,7 +15,8 @@ use darkbloom_host::clock;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);
-/// How often it looks for receipt keys to remove: they are kept for a day, and few come in ten minutes.
+/// How often it looks for receipt keys to remove, and for earnings to let go of: both are kept for a day, and few come in ten
+/// minutes.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
 /// Runs until it is aborted.
@@ -26,6 +27,8 @@ pub async fn run(shared: Arc<Shared>) {
     loop {
         ticks.tick().await;
         challenge(&shared);
+        // Each by itself: a request that comes between them need not wait for all.
+        while shared.with_registry(|registry| registry.catch_up(shared.mono(), clock::now())) {}
         shared.with_registry(|registry| registry.tick(shared.mono(), clock::now()));
         shared.unfinished.retry(&shared.store, clock::now()).await;
         void_holds(&shared).await;
@@ -36,6 +39,7 @@ pub async fn run(shared: Arc<Shared>) {
         if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
             pruned = Some(Instant::now());
             prune_receipt_keys(&shared).await;
+            mature(&shared).await;
         }
     }
 }
@@ -95,6 +99,15 @@ async fn void(shared: &Shared, request: RequestId, cause: VoidCause, reason: &'s
             tracing::error!(%request, %error, "cannot void a hold yet");
             shared.unfinished.add(request, End::Void(cause, reason));
         }
+    }
+}
+
+/// What can be disputed no more may be paid out.
+async fn mature(shared: &Shared) {
+    match shared.store.earnings_mature(clock::now()).await {
+        Ok(NanoDollars::ZERO) => {}
+        Ok(amount) => tracing::info!(%amount, "earnings can be disputed no more and may be paid out"),
+        Err(error) => tracing::error!(%error, "cannot let go of earnings yet"),
     }
 }
 

@@ -17,7 +17,7 @@ use std::ptr::null;
 
 use p256::ecdsa::Signature;
 
-use crate::{Item, Keychain, KeychainError, Point, codes, verifies};
+use crate::{Item, Keychain, KeychainError, Point, Search, codes, verifies};
 use bindings::*;
 use objects::{Array, Data, Dictionary, Lent, Object, constant, made, number, text};
 
@@ -92,23 +92,33 @@ fn done(status: i32) -> Result<(), KeychainError> {
 /// What a key is looked for by.
 struct Query {
     tag: Data,
-    group: Object,
+    group: Option<Object>,
+    data_protection: bool,
+    enclave_only: bool,
 }
 
 impl Query {
     fn of(item: &Item) -> Result<Self, KeychainError> {
-        Ok(Self { tag: Data::new(item.label.as_bytes())?, group: text(&item.group)? })
+        let Search { data_protection, enclave_only, group } = item.search();
+        let (tag, group) = (Data::new(item.label.as_bytes())?, group.map(text).transpose()?);
+        Ok(Self { tag, group, data_protection, enclave_only })
     }
 
     fn dictionary(&self, more: &[(Lent, Lent)]) -> Result<Dictionary, KeychainError> {
-        let this = [
+        let mut this = vec![
             (constant!(kSecClass), constant!(kSecClassKey)),
             (constant!(kSecAttrKeyClass), constant!(kSecAttrKeyClassPrivate)),
-            (constant!(kSecAttrTokenID), constant!(kSecAttrTokenIDSecureEnclave)),
             (constant!(kSecAttrApplicationTag), self.tag.lent()),
-            (constant!(kSecAttrAccessGroup), self.group.lent()),
-            (constant!(kSecUseDataProtectionKeychain), constant!(kCFBooleanTrue)),
         ];
+        if self.enclave_only {
+            this.push((constant!(kSecAttrTokenID), constant!(kSecAttrTokenIDSecureEnclave)));
+        }
+        if let Some(group) = &self.group {
+            this.push((constant!(kSecAttrAccessGroup), group.lent()));
+        }
+        if self.data_protection {
+            this.push((constant!(kSecUseDataProtectionKeychain), constant!(kCFBooleanTrue)));
+        }
         Dictionary::new(&[&this, more].concat())
     }
 

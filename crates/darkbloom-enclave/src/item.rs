@@ -1,5 +1,7 @@
 //! Where a key is in the keychain: its label, and the programs that may use it.
 
+use darkbloom_types::armed;
+
 /// The team that signs releases, as Apple names it. A fork puts its own here and into
 /// `packaging/macos/darkbloom.entitlements`, which a test compares.
 pub const TEAM_ID: &str = "DARKBLOOM0";
@@ -21,6 +23,30 @@ pub struct Item {
     pub label: String,
     /// The access group.
     pub group: String,
+}
+
+/// What a key is looked for by, beside its label. All three are said with every search: each keeps out what somebody else put
+/// there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Search<'a> {
+    /// In the data-protection keychain: the legacy one knows no groups, and whoever is root can fill it.
+    pub data_protection: bool,
+    /// Among keys of the enclave: one that was imported passes for one of them otherwise.
+    pub enclave_only: bool,
+    /// In this access group: else in all that the program is signed for.
+    pub group: Option<&'a str>,
+}
+
+impl Item {
+    /// What its keys are looked for by.
+    #[must_use]
+    pub fn search(&self) -> Search<'_> {
+        Search {
+            data_protection: armed!("enclave_data_protection"),
+            enclave_only: armed!("enclave_token"),
+            group: armed!("enclave_group").then_some(&self.group),
+        }
+    }
 }
 
 /// A label that no key has, from 16 bytes of randomness.

@@ -35,7 +35,7 @@ extern crate self as darkbloom_enclave;
 pub mod codes;
 
 pub use error::{EnclaveError, KeychainError};
-pub use item::{ACCESS_GROUP, BUNDLE_ID, Item, PREVIOUS_LABEL, TEAM_ID, fresh_label, is_label};
+pub use item::{ACCESS_GROUP, BUNDLE_ID, Item, PREVIOUS_LABEL, Search, TEAM_ID, fresh_label, is_label};
 pub use machine::{Origin, load, load_or_create, verifies};
 
 use std::sync::Arc;

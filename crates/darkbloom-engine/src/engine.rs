@@ -12,7 +12,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use darkbloom_batch::{Decisions, Limits, LimitsError, Load, RowEvent, RowId, RowRequest, Scheduler, SubmitError};
+use darkbloom_batch::{
+    Decisions, Limits, LimitsError, Load, Pace, RowEvent, RowId, RowRequest, Scheduler, SubmitError,
+};
 use darkbloom_types::{MonoMillis, TokenId};
 
 use crate::{Capacity, ExecuteError, Executor};
@@ -222,6 +224,12 @@ impl EngineHandle {
     #[must_use]
     pub fn load(&self) -> Load {
         self.shared.lock().scheduler.load()
+    }
+
+    /// How fast it has been so far.
+    #[must_use]
+    pub fn pace(&self) -> Option<Pace> {
+        self.shared.lock().scheduler.pace()
     }
 
     /// The engine's clock, in which rows must start: time since its start.

@@ -107,8 +107,6 @@ fn software_availability(folder: &Path, config: &KeyConfig) -> Availability {
         key.test()?;
         Ok(if key.home() == KeyHome::SealedFile {
             format!("{shown} signs; it is encrypted, and whoever can read it and its secret can copy it")
-        } else if secret.is_some() {
-            format!("{shown} signs; it lies in the open until the next start encrypts it")
         } else {
             format!("{shown} signs; whoever can read it can copy it")
         })

@@ -31,12 +31,10 @@ pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     File::open(folder(path))?.sync_all()
 }
 
-/// Writes over the file that is there, which keeps its owner and its permissions; where a link leads to it, the file behind
-/// that.
+/// Writes over the file that is there, which keeps its owner and its permissions.
 pub fn replace_contents(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let path = fs::canonicalize(path)?;
-    let before = fs::metadata(&path)?;
-    let draft = draft(&path, contents)?;
+    let before = fs::metadata(path)?;
+    let draft = draft(path, contents)?;
     let like_before = || {
         let made = fs::metadata(&draft)?;
         if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
@@ -44,10 +42,10 @@ pub fn replace_contents(path: &Path, contents: &[u8]) -> io::Result<()> {
         }
         fs::set_permissions(&draft, before.permissions())?;
         File::open(&draft)?.sync_all()?;
-        fs::rename(&draft, &path)
+        fs::rename(&draft, path)
     };
     like_before().inspect_err(|_| drop(fs::remove_file(&draft)))?;
-    File::open(folder(&path))?.sync_all()
+    File::open(folder(path))?.sync_all()
 }
 
 /// Gives a file another name, over the file that has it.

@@ -280,24 +280,16 @@ pub(crate) fn finish(folder: &Path, config: &KeyConfig) -> Result<(), IdentityEr
             rename(&old, &file(folder, Place::Current, home))?;
         }
     }
-    tidy(folder, config);
+    tidy(folder);
     bury(folder, config)
 }
 
-/// Seals what else lies in the open, and removes drafts that a crash has left: a key file's has a key. What cannot be done now
-/// keeps nobody from starting.
-fn tidy(folder: &Path, config: &KeyConfig) {
+/// Removes drafts that a crash has left: a key file's has a key. What cannot be done now keeps nobody from starting.
+fn tidy(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         if name.to_str().is_some_and(|name| name.starts_with("identity.") && name.contains(".draft-")) {
             let _ = durable::remove(&entry.path());
-        }
-    }
-    let Ok(Some(secret)) = config.key_secret() else { return };
-    for place in [Place::Old, Place::Next] {
-        let path = file(folder, place, Home::Software);
-        if is_there(&path).unwrap_or(false) {
-            let _ = SoftwareKey::load_or_create_sealed(&path, Some(&secret));
         }
     }
 }

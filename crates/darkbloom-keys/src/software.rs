@@ -50,6 +50,18 @@ pub enum SoftwareKeyError {
         /// Which file.
         path: PathBuf,
     },
+    /// A link leads to it: whoever has the place behind the link has the key, and what removes it would remove the link.
+    #[error("the key file {path} is a link: move the file itself there", path = .path.display())]
+    Link {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It lies in the open although a secret is named: this program would have sealed it.
+    #[error("the key file {path} lies in the open, though a secret is named: somebody else may have put it there", path = .path.display())]
+    InTheOpen {
+        /// Which file.
+        path: PathBuf,
+    },
     /// It is sealed, and nobody said under what.
     #[error("the key file {path} is encrypted, and no secret is named", path = .path.display())]
     Sealed {
@@ -89,10 +101,17 @@ impl SoftwareKeyError {
     #[must_use]
     pub fn is_about_secret(&self) -> bool {
         match self {
-            Self::Sealed { .. } | Self::OtherSecret { .. } | Self::Secret { .. } | Self::SecretSize { .. } => true,
-            Self::File { .. } | Self::Permissions { .. } | Self::Damaged { .. } | Self::Randomness | Self::SelfTest => {
-                false
-            }
+            Self::InTheOpen { .. }
+            | Self::Sealed { .. }
+            | Self::OtherSecret { .. }
+            | Self::Secret { .. }
+            | Self::SecretSize { .. } => true,
+            Self::File { .. }
+            | Self::Permissions { .. }
+            | Self::Damaged { .. }
+            | Self::Link { .. }
+            | Self::Randomness
+            | Self::SelfTest => false,
         }
     }
 
@@ -100,6 +119,10 @@ impl SoftwareKeyError {
     #[must_use]
     pub fn next_step(&self) -> &'static str {
         match self {
+            Self::InTheOpen { .. } => {
+                "if it is this machine's own, encrypt it with `darkbloom key seal`, with the same `--key-secret` and its folder as `--data`; else restore the file from a backup"
+            }
+            Self::Link { .. } => "to keep keys on another disk, name a folder there with `--data`",
             Self::Sealed { .. } => "name the file with its secret as `key_secret` or with `--key-secret`",
             Self::OtherSecret { .. } => {
                 "name the secret that it was encrypted under as `key_secret` or with `--key-secret`, or restore the file from a backup"
@@ -137,43 +160,69 @@ impl SoftwareKey {
         Self::load_or_create_sealed(path, None)
     }
 
-    /// The key in this file; created only when there is no file. With a secret the file is sealed from then on, also one
-    /// that was not: what a disk keeps of overwritten files is not erased by that.
+    /// The key in this file; created only when there is no file, and sealed where there is a secret.
     ///
     /// # Errors
-    /// [`SoftwareKeyError`]: unreadable, open to others, damaged, sealed under another secret.
+    /// [`SoftwareKeyError`]: unreadable, open to others, damaged, a link, sealed under another secret, or not sealed.
     pub fn load_or_create_sealed(path: &Path, secret: Option<&KeySecret>) -> Result<Self, SoftwareKeyError> {
-        let found = match Self::open_sealed(path, secret) {
+        match Self::open_sealed(path, secret) {
             Err(SoftwareKeyError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Self::create(path, secret)?
+                Self::create(path, secret)
             }
-            other => other?,
-        };
-        match secret {
-            Some(secret) if found.home == KeyHome::SoftwareFile && armed!("key_file_sealed") => {
-                found.seal(path, secret)?;
-                Self::open_sealed(path, Some(secret))
-            }
-            _ => Ok(found),
+            other => other,
         }
+    }
+
+    /// Seals the key files of a folder that lie in the open, whatever they are for; returns which. What a disk keeps of
+    /// overwritten files is not erased by that. Whether they are whose they should be is for whoever asks for it to say.
+    ///
+    /// # Errors
+    /// [`SoftwareKeyError`]; those before the one that failed are sealed.
+    pub fn seal_all(folder: &Path, secret: &KeySecret) -> Result<Vec<PathBuf>, SoftwareKeyError> {
+        let failed = |source| SoftwareKeyError::File { action: "look for", path: folder.to_owned(), source };
+        let entries = std::fs::read_dir(folder).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let mut files: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "key"));
+        files.sort();
+        let mut done = Vec::new();
+        for path in files {
+            match Self::open_sealed(&path, None) {
+                Ok(found) => found.seal(&path, secret)?,
+                // Another program's key, or sealed: under this secret, or it would be said to be done and was not.
+                Err(SoftwareKeyError::Damaged { .. }) => continue,
+                Err(SoftwareKeyError::Sealed { .. }) => {
+                    Self::open_sealed(&path, Some(secret))?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            done.push(path);
+        }
+        Ok(done)
     }
 
     /// The key in this file.
     ///
     /// # Errors
-    /// [`SoftwareKeyError`]: not there, unreadable, open to others, damaged, sealed.
+    /// [`SoftwareKeyError`]: not there, unreadable, open to others, damaged, a link, sealed.
     pub fn open(path: &Path) -> Result<Self, SoftwareKeyError> {
         Self::open_sealed(path, None)
     }
 
-    /// The key in this file, which a secret may have sealed. Nothing is changed.
+    /// The key in this file, which a secret has sealed, if there is one. Nothing is changed.
     ///
     /// # Errors
-    /// [`SoftwareKeyError`]: not there, unreadable, open to others, damaged, sealed under another secret.
+    /// [`SoftwareKeyError`]: not there, unreadable, open to others, damaged, a link, sealed under another secret, or not sealed.
     pub fn open_sealed(path: &Path, secret: Option<&KeySecret>) -> Result<Self, SoftwareKeyError> {
         let failed = |source| SoftwareKeyError::File { action: "read", path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
-        let mode = file.metadata().map_err(failed)?.mode() & 0o777;
+        let file = File::open(path).map_err(|error| if is_link(path) { link(path) } else { failed(error) })?;
+        let found = file.metadata().map_err(failed)?;
+        // What was opened is what has this name, and not what a link of this name led to then.
+        let named = std::fs::symlink_metadata(path).map_err(failed)?;
+        if armed!("key_file_link") && (named.dev(), named.ino()) != (found.dev(), found.ino()) {
+            return Err(link(path));
+        }
+        let mode = found.mode() & 0o777;
         if armed!("key_file_mode") && mode & 0o077 != 0 {
             return Err(SoftwareKeyError::Permissions { path: path.to_owned(), mode });
         }
@@ -182,6 +231,9 @@ impl SoftwareKey {
         if !sealed::is_sealed(&text) {
             let damaged = || SoftwareKeyError::Damaged { path: path.to_owned() };
             let key = SecretPages.try_keep(|| parse(&text).ok_or_else(damaged))?;
+            if secret.is_some() && armed!("key_file_in_the_open") {
+                return Err(SoftwareKeyError::InTheOpen { path: path.to_owned() });
+            }
             return Ok(Self { key, home: KeyHome::SoftwareFile });
         }
         let secret = secret.ok_or_else(|| SoftwareKeyError::Sealed { path: path.to_owned() })?;
@@ -195,8 +247,11 @@ impl SoftwareKey {
     /// Removes a key file. One that is gone already is no failure.
     ///
     /// # Errors
-    /// [`SoftwareKeyError::File`].
+    /// [`SoftwareKeyError::File`]; [`SoftwareKeyError::Link`], since the key itself would stay.
     pub fn delete(path: &Path) -> Result<(), SoftwareKeyError> {
+        if is_link(path) {
+            return Err(link(path));
+        }
         durable::remove(path).map_err(|source| SoftwareKeyError::File {
             action: "remove",
             path: path.to_owned(),
@@ -235,6 +290,14 @@ impl SoftwareKey {
         let failed = |source| SoftwareKeyError::File { action: "encrypt", path: path.to_owned(), source };
         durable::replace_contents(path, line.as_bytes()).map_err(failed)
     }
+}
+
+fn is_link(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|named| named.is_symlink())
+}
+
+fn link(path: &Path) -> SoftwareKeyError {
+    SoftwareKeyError::Link { path: path.to_owned() }
 }
 
 fn scalar(key: &SigningKey) -> Zeroizing<[u8; 32]> {
@@ -412,23 +475,53 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_file_is_sealed_by_the_first_start_with_a_secret_and_by_nothing_else() {
+    fn a_plain_file_is_sealed_when_its_owner_says_so_and_refused_before() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, behind) = (folder.path().join("identity.key"), folder.path().join("disk/identity.key"));
+        let (path, kept) = (folder.path().join("identity.key"), folder.path().join("keys"));
         let secret = secret(folder.path(), 1);
-        let key = SoftwareKey::load_or_create(&behind).unwrap().public_point();
-        std::os::unix::fs::symlink(&behind, &path).unwrap();
-        fs::set_permissions(&behind, fs::Permissions::from_mode(0o400)).unwrap();
-        let plain = fs::read_to_string(&behind).unwrap();
-        let looked = SoftwareKey::open_sealed(&path, Some(&secret)).unwrap();
-        assert_eq!((looked.public_point(), looked.home()), (key, KeyHome::SoftwareFile));
-        assert_eq!(fs::read_to_string(&behind).unwrap(), plain, "who only looks changes nothing");
+        fs::create_dir(&kept).unwrap();
+        let (path, other) = (kept.join(path.file_name().unwrap()), kept.join("local.key"));
+        let key = SoftwareKey::load_or_create(&path).unwrap().public_point();
+        fs::write(&other, "another program's").unwrap();
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+        let plain = fs::read_to_string(&path).unwrap();
+        for refused in [SoftwareKey::open_sealed, SoftwareKey::load_or_create_sealed] {
+            let refused = refused(&path, Some(&secret)).map(drop);
+            assert!(matches!(refused, Err(SoftwareKeyError::InTheOpen { .. })), "{refused:?}");
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), plain, "nothing is changed by that");
+        assert_eq!(SoftwareKey::seal_all(&kept, &secret).unwrap(), std::slice::from_ref(&path));
+        assert_eq!(SoftwareKey::seal_all(&kept, &secret).unwrap(), [] as [PathBuf; 0], "it is done");
         let sealed = SoftwareKey::load_or_create_sealed(&path, Some(&secret)).unwrap();
         assert_eq!((sealed.public_point(), sealed.home()), (key, KeyHome::SealedFile));
-        assert!(fs::symlink_metadata(&path).unwrap().is_symlink(), "the file behind a link is what is sealed");
-        assert!(fs::read_to_string(&behind).unwrap().starts_with("darkbloom-p256-sealed-v1 "));
-        assert_eq!(fs::metadata(&behind).unwrap().permissions().mode() & 0o777, 0o400);
-        assert_eq!(fs::read_dir(behind.parent().unwrap()).unwrap().count(), 1, "no draft stays behind");
+        assert!(fs::read_to_string(&path).unwrap().starts_with("darkbloom-p256-sealed-v1 "));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o400);
+        assert_eq!(fs::read_to_string(&other).unwrap(), "another program's");
+        assert_eq!(fs::read_dir(&kept).unwrap().count(), 2, "no draft stays behind");
+        let wrong = self::secret(folder.path(), 2);
+        assert!(matches!(SoftwareKey::seal_all(&kept, &wrong), Err(SoftwareKeyError::OtherSecret { .. })));
+    }
+
+    #[test]
+    fn a_link_is_no_key_file_wherever_it_leads() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, behind) = (folder.path().join("identity.key"), folder.path().join("disk/identity.key"));
+        SoftwareKey::load_or_create(&behind).unwrap();
+        for behind in [&behind, &folder.path().join("nowhere")] {
+            std::os::unix::fs::symlink(behind, &path).unwrap();
+            let refused = [
+                SoftwareKey::load_or_create(&path).map(drop),
+                SoftwareKey::open(&path).map(drop),
+                SoftwareKey::seal_all(folder.path(), &secret(folder.path(), 1)).map(drop),
+                SoftwareKey::delete(&path),
+            ];
+            for refused in refused {
+                assert!(matches!(refused, Err(SoftwareKeyError::Link { .. })), "{refused:?}");
+            }
+            fs::remove_file(&path).unwrap();
+        }
+        assert!(SoftwareKey::open(&behind).is_ok(), "what is behind it is left alone");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use darkbloom_types::{AccountId, NanoDollars};
+use darkbloom_types::NanoDollars;
 
 use crate::book::Book;
 
@@ -23,15 +23,21 @@ pub enum AuditFinding {
         /// What stands in it.
         balance: NanoDollars,
     },
-    /// Held money and open holds differ.
-    #[error("account {account} holds {held}, its open holds are {open_holds} nano-dollars")]
-    HeldDiffers {
-        /// Whose.
-        account: AccountId,
-        /// What stands in the book.
-        held: NanoDollars,
-        /// What its open holds sum to.
-        open_holds: i128,
+    /// What stands in a book and what is behind it differ.
+    #[error("{book:?} stands at {balance}, what is behind it sums to {behind} nano-dollars")]
+    BackingDiffers {
+        /// Which book.
+        book: Book,
+        /// What stands in it.
+        balance: NanoDollars,
+        /// What its open holds, settlements, disputes or payouts sum to.
+        behind: i128,
+    },
+    /// What was counted of somebody's spending is not what was spent.
+    #[error("{count} budgets count something else than was held and charged")]
+    BudgetsDiffer {
+        /// How many.
+        count: u64,
     },
     /// A book's balance is not the sum of its legs.
     #[error("{book:?} stands at {balance}, its legs sum to {legs} nano-dollars")]
@@ -99,47 +105,54 @@ impl AuditReport {
     }
 }
 
-/// Counts books against each other and against the open holds.
+/// Counts books against each other, and against what is `behind` them: each open hold, with the book of held money; what each
+/// settlement still keeps, with the books of what was earned; each open dispute and each payout under way, with theirs.
 #[must_use]
 pub fn audit(
     books: impl IntoIterator<Item = (Book, NanoDollars)>,
-    open_holds: impl IntoIterator<Item = (AccountId, NanoDollars)>,
+    behind: impl IntoIterator<Item = (Book, NanoDollars)>,
 ) -> AuditReport {
     let mut report = AuditReport::default();
     let mut sum: i128 = 0;
-    let mut held: BTreeMap<AccountId, (NanoDollars, i128)> = BTreeMap::new();
+    let mut backed: BTreeMap<Book, (NanoDollars, i128)> = BTreeMap::new();
     for (book, balance) in books {
         report.books += 1;
         sum += i128::from(balance.0);
-        let in_order = match book {
-            Book::Available(_) | Book::Held(_) | Book::Earned(_) | Book::Platform => balance >= NanoDollars::ZERO,
-            Book::Deposits => balance <= NanoDollars::ZERO,
-        };
-        if !in_order {
+        if !book.may_stand(balance) {
             report.find(AuditFinding::WrongSign { book, balance });
         }
-        if let Book::Held(account) = book {
-            held.entry(account).or_default().0 = balance;
+        if is_backed(book) {
+            backed.entry(book).or_default().0 = balance;
         }
     }
     if sum != 0 {
         report.find(AuditFinding::BooksDoNotSumToZero { sum });
     }
-    for (account, amount) in open_holds {
-        report.open_holds += 1;
-        held.entry(account).or_default().1 += i128::from(amount.0);
+    for (book, amount) in behind {
+        report.open_holds += u64::from(matches!(book, Book::Held(_)));
+        backed.entry(book).or_default().1 += i128::from(amount.0);
     }
-    for (account, (held, open_holds)) in held {
-        if i128::from(held.0) != open_holds {
-            report.find(AuditFinding::HeldDiffers { account, held, open_holds });
+    for (book, (balance, behind)) in backed {
+        if i128::from(balance.0) != behind {
+            report.find(AuditFinding::BackingDiffers { book, balance, behind });
         }
     }
     report
 }
 
+/// Whether what stands in a book is always the sum of something else: of open holds, of what settlements still keep, of open
+/// disputes, of payouts under way.
+fn is_backed(book: Book) -> bool {
+    match book {
+        Book::Held(_) | Book::Earned(_) | Book::Referral(_) | Book::Disputed(_) | Book::Withdrawing(_) => true,
+        Book::Available(_) | Book::Withdrawable(_) | Book::Platform | Book::Deposits | Book::Withdrawals => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use darkbloom_types::{AccountId, ProviderId};
 
     const ACCOUNT: AccountId = AccountId(7);
 
@@ -150,22 +163,24 @@ mod tests {
             (Book::Available(ACCOUNT), NanoDollars(6)),
             (Book::Held(ACCOUNT), NanoDollars(4)),
         ];
-        let report = audit(books, [(ACCOUNT, NanoDollars(1)), (ACCOUNT, NanoDollars(3))]);
+        let held = Book::Held(ACCOUNT);
+        let report = audit(books, [(held, NanoDollars(1)), (held, NanoDollars(3))]);
         assert!(report.is_clean(), "{report:?}");
         assert_eq!((report.books, report.open_holds), (3, 2));
     }
 
     #[test]
     fn each_kind_of_disorder_is_found() {
-        let books = [(Book::Available(ACCOUNT), NanoDollars(-6)), (Book::Held(ACCOUNT), NanoDollars(4))];
-        let report = audit(books, [(ACCOUNT, NanoDollars(5)), (AccountId(8), NanoDollars(1))]);
+        let (held, earned) = (Book::Held(ACCOUNT), Book::Earned(ProviderId([1; 32])));
+        let books = [(Book::Available(ACCOUNT), NanoDollars(-6)), (held, NanoDollars(4))];
+        let report = audit(books, [(held, NanoDollars(5)), (earned, NanoDollars(1))]);
         assert_eq!(
             report.findings,
             [
                 AuditFinding::WrongSign { book: Book::Available(ACCOUNT), balance: NanoDollars(-6) },
                 AuditFinding::BooksDoNotSumToZero { sum: -2 },
-                AuditFinding::HeldDiffers { account: ACCOUNT, held: NanoDollars(4), open_holds: 5 },
-                AuditFinding::HeldDiffers { account: AccountId(8), held: NanoDollars(0), open_holds: 1 },
+                AuditFinding::BackingDiffers { book: held, balance: NanoDollars(4), behind: 5 },
+                AuditFinding::BackingDiffers { book: earned, balance: NanoDollars(0), behind: 1 },
             ]
         );
     }

@@ -9,12 +9,42 @@ pub enum Book {
     Available(AccountId),
     /// What an account's open holds keep aside; never negative, always the sum of those holds.
     Held(AccountId),
-    /// What a provider has earned; never negative.
+    /// What a provider has earned and its owner cannot have yet: always the sum of what its settlements still keep; never
+    /// negative.
     Earned(ProviderId),
     /// What the operator has earned in fees; never negative.
     Platform,
     /// The world outside, where deposits come from; never positive.
     Deposits,
+    /// What an account has earned, by its machines and by those whom it brought, and may have paid out; never negative.
+    Withdrawable(AccountId),
+    /// What an account gets of the fees of those whom it brought, and cannot have yet; never negative.
+    Referral(AccountId),
+    /// What an account says that it was charged too much, until that is decided; never negative.
+    Disputed(AccountId),
+    /// What is on its way to an account's owner; never negative, always the sum of the payouts under way.
+    Withdrawing(AccountId),
+    /// The world outside, where payouts went; never negative.
+    Withdrawals,
+}
+
+impl Book {
+    /// Whether an amount may stand in the book.
+    #[must_use]
+    pub fn may_stand(self, balance: NanoDollars) -> bool {
+        match self {
+            Self::Deposits => balance <= NanoDollars::ZERO,
+            Self::Available(_)
+            | Self::Held(_)
+            | Self::Earned(_)
+            | Self::Platform
+            | Self::Withdrawable(_)
+            | Self::Referral(_)
+            | Self::Disputed(_)
+            | Self::Withdrawing(_)
+            | Self::Withdrawals => balance >= NanoDollars::ZERO,
+        }
+    }
 }
 
 /// One side of a transfer: so much into a book, or out of it when negative.
@@ -55,6 +85,12 @@ impl Transfer {
         }
         legs.retain(|leg| leg.amount != NanoDollars::ZERO);
         Ok(Self { legs })
+    }
+
+    /// The transfer of legs that are known to balance, since the same amounts are taken and put.
+    pub(crate) fn balanced<const N: usize>(legs: [(Book, i64); N]) -> Self {
+        let legs = legs.into_iter().map(|(book, amount)| Leg { book, amount: NanoDollars(amount) }).collect();
+        Self::new(legs).expect("every caller takes from some books exactly what it puts into others")
     }
 
     /// The legs; none of them is zero and together they are.

@@ -61,40 +61,6 @@ pub fn charge(terms: &HoldTerms, delivered: &Delivered) -> Charge {
     Charge { input_tokens, output_tokens, amount }
 }
 
-/// A share in hundredths of a percent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct BasisPoints(u16);
-
-/// Why a number is not a share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} basis points are more than the whole, which is 10000")]
-pub struct BasisPointsError(pub u16);
-
-impl BasisPoints {
-    /// Nothing.
-    pub const ZERO: Self = Self(0);
-
-    /// The whole, in basis points.
-    const WHOLE: u16 = 10_000;
-
-    /// So many basis points.
-    ///
-    /// # Errors
-    /// [`BasisPointsError`] beyond the whole.
-    pub fn new(points: u16) -> Result<Self, BasisPointsError> {
-        if points > Self::WHOLE { Err(BasisPointsError(points)) } else { Ok(Self(points)) }
-    }
-}
-
-/// Divides a charge into the provider's payout and the operator's fee. A fee that is no whole nano-dollar is rounded
-/// down; the provider gets the rest, so the two always sum to the charge.
-#[must_use]
-pub fn divide(amount: NanoDollars, fee: BasisPoints) -> (NanoDollars, NanoDollars) {
-    let fee = i128::from(amount.0) * i128::from(fee.0) / i128::from(BasisPoints::WHOLE);
-    let fee = i64::try_from(fee).expect("a share of at most the whole is no larger than the amount");
-    (NanoDollars(amount.0 - fee), NanoDollars(fee))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,17 +106,6 @@ mod tests {
     #[test]
     fn input_is_capped_by_its_ceiling() {
         assert_eq!(charge(&terms(), &relayed(0, Some((u32::MAX, u32::MAX)))).amount, NanoDollars(300));
-    }
-
-    #[test]
-    fn the_fee_is_rounded_down_and_the_rest_is_the_providers() {
-        let fee = BasisPoints::new(333).unwrap();
-        assert_eq!(divide(NanoDollars(100), fee), (NanoDollars(97), NanoDollars(3)));
-        assert_eq!(
-            divide(NanoDollars(i64::MAX), BasisPoints::new(10_000).unwrap()),
-            (NanoDollars(0), NanoDollars(i64::MAX))
-        );
-        assert_eq!(BasisPoints::new(10_001), Err(BasisPointsError(10_001)));
     }
 
     proptest! {

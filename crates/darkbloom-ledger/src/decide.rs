@@ -1,9 +1,11 @@
 //! The decisions: given what stands in the books, what an event writes into them.
 
-use darkbloom_types::{AccountId, Millis, NanoDollars, ProviderId, RequestId, UnixMillis, armed};
+use darkbloom_types::{AccountId, Millis, NanoDollars, Price, ProviderId, RequestId, UnixMillis, armed};
 
-use crate::book::{Book, Leg, Transfer};
-use crate::charge::{BasisPoints, Charge, Delivered, charge, divide};
+use crate::agreement::{Agreement, Division};
+use crate::book::{Book, Transfer};
+use crate::budget::{Budget, Spender};
+use crate::charge::{Charge, Delivered, charge};
 use crate::hold::{HoldRecord, HoldRequest, HoldState, Settled, TermsError, VoidCause};
 
 /// How long after a void a receipt can still settle it. A provider that lost its connection presents its receipts again
@@ -35,7 +37,7 @@ pub fn deposit(account: AccountId, amount: NanoDollars, deposits: NanoDollars) -
         Ok(sum) if sum.0 > i64::MIN => {}
         Ok(_) | Err(_) => return Err(DepositRefusal::TooLarge),
     }
-    Ok(balanced([(Book::Deposits, -amount.0), (Book::Available(account), amount.0)]))
+    Ok(Transfer::balanced([(Book::Deposits, -amount.0), (Book::Available(account), amount.0)]))
 }
 
 /// What the books say about one account's operation.
@@ -58,6 +60,8 @@ pub struct PlaceView<'a> {
     pub operation: OperationView,
     /// The hold that the request says it supersedes, where there is one.
     pub superseded: Option<&'a HoldRecord>,
+    /// The budgets of its key and of its account, where they have any.
+    pub budgets: &'a [Budget],
 }
 
 /// Why a hold is refused. Nothing is written then; in particular a hold that was to be superseded stays as it is.
@@ -68,6 +72,16 @@ pub enum PlaceRefusal {
     InsufficientFunds {
         /// What the account may spend, with what a superseded hold would give back.
         available: NanoDollars,
+        /// The hold's amount.
+        needed: NanoDollars,
+    },
+    /// A budget does not cover it.
+    #[error("{left} is left of the budget, {needed} is needed")]
+    OverBudget {
+        /// Whose budget.
+        spender: Spender,
+        /// What is left, with what a superseded hold would give back.
+        left: NanoDollars,
         /// The hold's amount.
         needed: NanoDollars,
     },
@@ -149,8 +163,23 @@ pub fn place(request: &HoldRequest, view: &PlaceView<'_>) -> Result<Placement, P
     if available < terms.amount() {
         return Err(PlaceRefusal::InsufficientFunds { available, needed: terms.amount() });
     }
+    for budget in view.budgets {
+        let budget = budget.at(request.placed_at);
+        // An account's budget counts what a superseded hold gave back, as does the key's if it placed that hold.
+        let gives_back = match (budget.spender, view.superseded) {
+            (Spender::Account(_), _) => true,
+            (Spender::Key(key), Some(old)) => old.request.key == key,
+            (Spender::Key(_), None) => false,
+        };
+        let returned = NanoDollars(if gives_back { returned } else { 0 });
+        let left = budget.closed(returned, NanoDollars::ZERO, request.placed_at).left();
+        if left < terms.amount() && armed!("budget") {
+            return Err(PlaceRefusal::OverBudget { spender: budget.spender, left, needed: terms.amount() });
+        }
+    }
     let amount = terms.amount().0;
-    let transfer = balanced([(Book::Available(request.account), -amount), (Book::Held(request.account), amount)]);
+    let transfer =
+        Transfer::balanced([(Book::Available(request.account), -amount), (Book::Held(request.account), amount)]);
     Ok(Placement { superseded, transfer })
 }
 
@@ -167,7 +196,7 @@ pub fn settle(
     record: &HoldRecord,
     provider: ProviderId,
     delivered: &Delivered,
-    fee: BasisPoints,
+    agreement: &Agreement,
     at: UnixMillis,
 ) -> Result<Verdict, TermsError> {
     if let Some(closed) = record.closed {
@@ -177,14 +206,16 @@ pub fn settle(
         return Ok(void(record, VoidCause::NothingDelivered, at));
     }
     let terms = record.request.terms()?;
+    let terms = terms.at(agreement.price(terms.price()));
     let charge = charge(&terms, delivered);
-    let settled = settlement(record, provider, charge, charge.amount, fee, at);
+    let settled = settlement(record, provider, terms.price(), charge, charge.amount, agreement, at);
     let released = NanoDollars(terms.amount().0 - charge.amount.0);
     let account = record.request.account;
-    let transfer = balanced([
+    let transfer = Transfer::balanced([
         (Book::Held(account), -terms.amount().0),
         (Book::Earned(provider), settled.payout.0),
         (Book::Platform, settled.fee.0),
+        referral_leg(&settled),
         (Book::Available(account), released.0),
     ]);
     Ok(Verdict::Close(Closing { settled: Settled { released, ..settled }, transfer }))
@@ -198,7 +229,7 @@ pub fn void(record: &HoldRecord, cause: VoidCause, at: UnixMillis) -> Verdict {
     }
     let HoldRequest { account, amount, .. } = record.request;
     let settled = Settled { void: Some(cause), released: amount, ..nothing_charged(record, at) };
-    let transfer = balanced([(Book::Held(account), -amount.0), (Book::Available(account), amount.0)]);
+    let transfer = Transfer::balanced([(Book::Held(account), -amount.0), (Book::Available(account), amount.0)]);
     Verdict::Close(Closing { settled, transfer })
 }
 
@@ -241,18 +272,18 @@ pub fn settle_late(
     available: NanoDollars,
     provider: ProviderId,
     delivered: &Delivered,
-    fee: BasisPoints,
+    agreement: &Agreement,
     at: UnixMillis,
 ) -> Result<Verdict, LateRefusal> {
     let voided = match record.closed {
         Some(closed) if closed.state == HoldState::Voided => Some(closed),
-        Some(_) => return Ok(settle(record, provider, delivered, fee, at)?),
+        Some(_) => return Ok(settle(record, provider, delivered, agreement, at)?),
         None => None,
     };
     if record.accepted_by != Some(provider) {
         return Err(LateRefusal::NotAccepted);
     }
-    let Some(voided) = voided else { return Ok(settle(record, provider, delivered, fee, at)?) };
+    let Some(voided) = voided else { return Ok(settle(record, provider, delivered, agreement, at)?) };
     if record.superseded_by.is_some() {
         return Err(LateRefusal::Superseded);
     }
@@ -271,27 +302,39 @@ pub fn settle_late(
     if !delivered.content_relayed {
         return Ok(Verdict::Already(Settled { already: true, ..voided }));
     }
-    let charge = charge(&record.request.terms()?, delivered);
+    let terms = record.request.terms()?;
+    let terms = terms.at(agreement.price(terms.price()));
+    let charge = charge(&terms, delivered);
     let taken = charge.amount.min(available).max(NanoDollars::ZERO);
-    let settled = Settled { released: voided.released, ..settlement(record, provider, charge, taken, fee, at) };
-    let transfer = balanced([
+    let settled = settlement(record, provider, terms.price(), charge, taken, agreement, at);
+    let settled = Settled { released: voided.released, ..settled };
+    let transfer = Transfer::balanced([
         (Book::Available(record.request.account), -taken.0),
         (Book::Earned(provider), settled.payout.0),
         (Book::Platform, settled.fee.0),
+        referral_leg(&settled),
     ]);
     Ok(Verdict::Close(Closing { settled, transfer }))
+}
+
+/// The referrer's leg; of nothing where nobody brought the consumer.
+fn referral_leg(settled: &Settled) -> (Book, i64) {
+    settled.referrer.map_or((Book::Platform, 0), |account| (Book::Referral(account), settled.referral.0))
 }
 
 fn settlement(
     record: &HoldRecord,
     provider: ProviderId,
+    price: Price,
     charge: Charge,
     taken: NanoDollars,
-    fee: BasisPoints,
+    agreement: &Agreement,
     at: UnixMillis,
 ) -> Settled {
-    let (payout, fee) = divide(taken, fee);
+    let shares = agreement.shares();
+    let Division { payout, fee, referral } = shares.divide(taken);
     Settled {
+        price,
         provider: Some(provider),
         state: HoldState::Settled,
         input_tokens: charge.input_tokens,
@@ -300,6 +343,9 @@ fn settlement(
         unpaid: NanoDollars(charge.amount.0 - taken.0),
         payout,
         fee,
+        referral,
+        referrer: agreement.referral.map(|(account, _)| account),
+        shares,
         ..nothing_charged(record, at)
     }
 }
@@ -314,17 +360,16 @@ fn nothing_charged(record: &HoldRecord, at: UnixMillis) -> Settled {
         void: None,
         input_tokens: Default::default(),
         output_tokens: Default::default(),
+        price: record.request.price,
         charge: NanoDollars::ZERO,
         unpaid: NanoDollars::ZERO,
         released: NanoDollars::ZERO,
         payout: NanoDollars::ZERO,
         fee: NanoDollars::ZERO,
+        referral: NanoDollars::ZERO,
+        referrer: None,
+        shares: Default::default(),
         at,
         already: false,
     }
-}
-
-fn balanced<const N: usize>(legs: [(Book, i64); N]) -> Transfer {
-    let legs = legs.into_iter().map(|(book, amount)| Leg { book, amount: NanoDollars(amount) }).collect();
-    Transfer::new(legs).expect("every caller takes from one book exactly what it puts into others")
 }

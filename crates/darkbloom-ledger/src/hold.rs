@@ -5,6 +5,8 @@ use darkbloom_types::{
     UnixMillis,
 };
 
+use crate::agreement::Shares;
+
 /// Everything a hold is placed with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HoldRequest {
@@ -99,6 +101,12 @@ impl HoldTerms {
         Ok(Self { amount, price, input_ceiling, output_ceiling })
     }
 
+    /// The same terms at a price that is no higher.
+    pub(crate) fn at(self, price: Price) -> Self {
+        debug_assert!(price.is_within(&self.price), "a hold covers what was agreed to");
+        Self { price, ..self }
+    }
+
     /// How much is kept aside; never negative, never below the worst case.
     #[must_use]
     pub fn amount(&self) -> NanoDollars {
@@ -164,7 +172,9 @@ pub struct Settled {
     pub input_tokens: TokenCount,
     /// Output tokens charged.
     pub output_tokens: TokenCount,
-    /// What the account paid: `payout` and `fee` together.
+    /// The price that was charged by: what was agreed, or less.
+    pub price: Price,
+    /// What the account paid: `payout`, `fee` and `referral` together.
     pub charge: NanoDollars,
     /// What a late settlement could not take because the account had no more.
     pub unpaid: NanoDollars,
@@ -174,6 +184,12 @@ pub struct Settled {
     pub payout: NanoDollars,
     /// What the operator earned.
     pub fee: NanoDollars,
+    /// What whoever brought the consumer earned.
+    pub referral: NanoDollars,
+    /// Who that is.
+    pub referrer: Option<AccountId>,
+    /// How the charge was divided.
+    pub shares: Shares,
     /// When the hold ended.
     pub at: UnixMillis,
     /// Whether an earlier event had already ended the hold; this is then that event's result.
@@ -191,9 +207,26 @@ pub struct HoldRecord {
     pub superseded_by: Option<RequestId>,
     /// Whose answer was being relayed, as far as that was written down: the only one whose late receipt counts.
     pub accepted_by: Option<ProviderId>,
+    /// What of its payout and its referral cannot be paid out yet, and could still be taken back.
+    pub kept: Kept,
+}
+
+/// What a settlement keeps until it can be disputed no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// Of the provider's payout.
+    pub payout: NanoDollars,
+    /// Of the referrer's part.
+    pub referral: NanoDollars,
 }
 
 impl HoldRecord {
+    /// An open hold, as it is placed.
+    #[must_use]
+    pub fn open(request: HoldRequest) -> Self {
+        Self { request, closed: None, superseded_by: None, accepted_by: None, kept: Kept::default() }
+    }
+
     /// Where the hold is in its life.
     #[must_use]
     pub fn state(&self) -> HoldState {

@@ -26,22 +26,45 @@
 //! The first terminal event wins; every later one is answered with the first one's result. An operation belongs to
 //! the account that placed it: it has at most one open hold and is settled at most once, and the same operation id
 //! under another account is another operation.
+//!
+//! What a settlement pays stays where it can be taken back from for as long as its consumer may dispute it:
+//!
+//! ```text
+//! Earned, Referral ──24 h──▶ Withdrawable ──▶ Withdrawing ──▶ Withdrawals     or ──▶ Available, to be spent
+//!        │  ▲                                      │
+//!        ▼  │ for the provider                     └──▶ Withdrawable, if it did not arrive
+//!     Disputed ──▶ Available of the consumer
+//! ```
 
 #![forbid(unsafe_code)]
 
+mod agreement;
 mod audit;
 mod book;
+mod budget;
 mod charge;
 mod decide;
+mod dispute;
 mod hold;
+mod invite;
 mod model;
+mod payout;
 
+pub use agreement::{Agreement, BasisPoints, BasisPointsError, Division, Shares};
 pub use audit::{AuditFinding, AuditReport, audit};
 pub use book::{Book, Leg, Transfer, TransferError};
-pub use charge::{BasisPoints, BasisPointsError, Charge, Delivered, ReceiptUsage, charge, divide};
+pub use budget::{Budget, BudgetPeriod, Spender};
+pub use charge::{Charge, Delivered, ReceiptUsage, charge};
 pub use decide::{
     Closing, DepositRefusal, LATE_SETTLEMENT_WINDOW, LateRefusal, OperationView, PlaceRefusal, PlaceView, Placement,
     Verdict, deposit, place, settle, settle_late, void,
 };
-pub use hold::{Balance, HoldRecord, HoldRequest, HoldState, HoldTerms, Settled, TermsError, VoidCause, worst_case};
-pub use model::Model;
+pub use dispute::{
+    DISPUTE_WINDOW, Decision, DisputeRefusal, Matured, Recount, decide_dispute, dispute, mature, release,
+};
+pub use hold::{
+    Balance, HoldRecord, HoldRequest, HoldState, HoldTerms, Kept, Settled, TermsError, VoidCause, worst_case,
+};
+pub use invite::{Invite, InviteRefusal};
+pub use model::{Model, Payout};
+pub use payout::{PayoutRefusal, PayoutState, advance_payout, request_payout, spend_earnings};

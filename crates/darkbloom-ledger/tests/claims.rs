@@ -10,7 +10,6 @@ use darkbloom_ledger::{
 use darkbloom_types::{
     AccountId, CatalogueDigest, KeyId, NanoDollars, OperationId, Price, ProviderId, RequestId, TokenCount, UnixMillis,
 };
-use proptest::prelude::*;
 
 const PROVIDER: ProviderId = ProviderId([9; 32]);
 const PRICE: Price = Price { version: 1, input_nano_per_token: 2, output_nano_per_token: 5 };
@@ -261,86 +260,4 @@ fn deposits_are_positive_and_stay_in_range() {
     assert_eq!(model.deposit(account, NanoDollars(i64::MAX)), Err(DepositRefusal::TooLarge));
     model.deposit(account, NanoDollars(i64::MAX - 1)).unwrap();
     assert_eq!(standing(&model, account), (i64::MAX, 0));
-}
-
-#[derive(Debug, Clone)]
-enum Event {
-    Deposit { account: i64, amount: i64 },
-    Place(HoldRequest),
-    Settle { request: u8, delivered: Delivered, at: i64 },
-    Void { request: u8, at: i64 },
-    Late { request: u8, delivered: Delivered, at: i64 },
-}
-
-fn any_delivery() -> impl Strategy<Value = Delivered> {
-    (any::<bool>(), 0..30u32, proptest::option::of((0..30u32, 0..30u32))).prop_map(
-        |(content_relayed, relayed, receipt)| {
-            let receipt =
-                receipt.map(|(input, output)| ReceiptUsage { input: TokenCount(input), output: TokenCount(output) });
-            Delivered { content_relayed, relayed_output: TokenCount(relayed), receipt }
-        },
-    )
-}
-
-fn any_event() -> impl Strategy<Value = Event> {
-    let at = 0..3 * 24 * 3_600_000i64;
-    let place = (
-        prop_oneof![12 => Just(1), 4 => Just(2), 1 => Just(3)],
-        0..3u8,
-        0..8u8,
-        98..110i64,
-        proptest::option::of(0..8u8),
-    )
-        .prop_map(|(account, operation, request, amount, old)| {
-            Event::Place(HoldRequest {
-                amount: NanoDollars(amount),
-                supersedes: old.map(|old| RequestId([old; 16])),
-                ..hold(AccountId(account), operation, request)
-            })
-        });
-    prop_oneof![
-        2 => (1..3i64, -20..500i64).prop_map(|(account, amount)| Event::Deposit { account, amount }),
-        6 => place,
-        2 => (0..8u8, any_delivery(), at.clone()).prop_map(|(request, delivered, at)| Event::Settle { request, delivered, at }),
-        2 => (0..8u8, at.clone()).prop_map(|(request, at)| Event::Void { request, at }),
-        2 => (0..8u8, any_delivery(), at).prop_map(|(request, delivered, at)| Event::Late { request, delivered, at }),
-    ]
-}
-
-fn happen(model: &mut Model, event: Event) {
-    // Refusals are as good as successes here: whatever happens, the books must be in order afterwards.
-    match event {
-        Event::Deposit { account, amount } => drop(model.deposit(AccountId(account), NanoDollars(amount))),
-        Event::Place(request) => drop(model.hold_place(request)),
-        Event::Settle { request, delivered, at } => {
-            model.hold_settle(RequestId([request; 16]), PROVIDER, &delivered, UnixMillis(at));
-        }
-        Event::Void { request, at } => {
-            model.hold_void(RequestId([request; 16]), VoidCause::Silence, UnixMillis(at));
-        }
-        Event::Late { request, delivered, at } => {
-            model.late_settle(RequestId([request; 16]), PROVIDER, &delivered, UnixMillis(at));
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn books_are_in_order_after_whatever_happens(events in proptest::collection::vec(any_event(), 1..60)) {
-        let mut model = Model::new(BasisPoints::new(250).unwrap());
-        model.account_create();
-        model.account_create();
-        for event in events {
-            happen(&mut model, event);
-            let report = model.audit();
-            prop_assert!(report.is_clean(), "{report:?}");
-            let mut live = std::collections::BTreeSet::new();
-            for hold in model.holds().filter(|hold| hold.state() != HoldState::Voided) {
-                prop_assert!(live.insert((hold.request.account, hold.request.operation)), "two live holds of an operation");
-            }
-            let charged: i64 = model.holds().filter_map(|hold| hold.closed).map(|closed| closed.charge.0).sum();
-            let earned = model.book(Book::Earned(PROVIDER)).0 + model.book(Book::Platform).0;
-            prop_assert_eq!(charged, earned, "what consumers paid is what was earned");
-        }
-    }
 }

@@ -5,7 +5,7 @@
 
 use darkbloom_ledger::{
     AuditFinding, AuditReport, BasisPoints, Book, Delivered, HoldRequest, HoldState, LATE_SETTLEMENT_WINDOW,
-    LateRefusal, Model, ReceiptUsage, Settled, VoidCause, audit,
+    LateRefusal, Model, ReceiptUsage, Settled, Shares, VoidCause, audit,
 };
 use darkbloom_types::{
     AccountId, CatalogueDigest, KeyId, Millis, NanoDollars, OperationId, Price, ProviderId, RequestId, TokenCount,
@@ -16,6 +16,7 @@ const ACCOUNT: AccountId = AccountId(1);
 const PROVIDER: ProviderId = ProviderId([9; 32]);
 const REQUEST: RequestId = RequestId([1; 16]);
 const NOW: UnixMillis = UnixMillis(1_000);
+const PRICE: Price = Price { version: 1, input_nano_per_token: 2, output_nano_per_token: 5 };
 /// Five tokens in, four out: 5 × 2 + 4 × 5 = 30.
 const DELIVERED: Delivered = Delivered {
     content_relayed: true,
@@ -35,7 +36,7 @@ fn held() -> Model {
         key: KeyId(1),
         model: CatalogueDigest([3; 32]),
         amount: NanoDollars(100),
-        price: Price { version: 1, input_nano_per_token: 2, output_nano_per_token: 5 },
+        price: PRICE,
         input_ceiling: TokenCount(10),
         output_ceiling: TokenCount(16),
         placed_at: NOW,
@@ -64,11 +65,15 @@ fn charged(released: i64) -> Settled {
         void: None,
         input_tokens: TokenCount(5),
         output_tokens: TokenCount(4),
+        price: PRICE,
         charge: NanoDollars(30),
         unpaid: NanoDollars::ZERO,
         released: NanoDollars(released),
         payout: NanoDollars(27),
         fee: NanoDollars(3),
+        referral: NanoDollars::ZERO,
+        referrer: None,
+        shares: Shares { fee: BasisPoints::new(1_000).unwrap(), referral: BasisPoints::ZERO },
         at: NOW,
         already: false,
     }

@@ -8,14 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use darkbloom_attest::{CoordinatorError, verify_welcome};
+use darkbloom_batch::Pace;
 use darkbloom_harden::SecretPages;
 use darkbloom_keys::{KeyConfig, settle, unsettled as unsettled_keys};
 use darkbloom_seal::{Epoch, EpochRing};
 use darkbloom_store::ReceiptOutbox;
 use darkbloom_types::{CatalogueDigest, EpochId, NetworkId, ProviderId, SecretString, TokenCount, scrub_stack};
 use darkbloom_wire::{
-    CatalogueEntry, ChallengeProof, CoordinatorFrame, Dial, Hello, ModelLoad, Program, ProviderFrame, PublicKey,
-    Statement, Welcome, catalogue_digest, challenge_digest, limits,
+    CatalogueEntry, ChallengeProof, CoordinatorFrame, Dial, Hello, ModelLoad, ModelPace, Program, ProviderFrame,
+    PublicKey, Statement, Welcome, catalogue_digest, challenge_digest, limits,
 };
 use futures_util::SinkExt as _;
 use rand_core::Rng as _;
@@ -25,6 +26,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use crate::link::{Heard, Link, Socket, next_frame, told};
+use crate::machine;
 use crate::presenting::Presenting;
 use crate::shelf::{Shelf, Status};
 use crate::signatory::{Signatory, SignedStatement};
@@ -506,7 +508,7 @@ impl Agent {
             (unsigned, epoch, ring.current().receipt_key())
         };
         let digest = challenge_digest(&network, &welcome.nonce, &welcome.connection, &epoch);
-        let SignedStatement { bytes, worth, complete } = self.signatory.state(unsigned).await?;
+        let SignedStatement { bytes, worth, complete, rekeyed } = self.signatory.state(unsigned).await?;
         let (proof, presence) = self.signatory.prove(digest).await?;
         let epoch_proof = ChallengeProof { digest }.sign(&*receipt_key)?;
         scrub_stack();
@@ -518,8 +520,9 @@ impl Agent {
             capabilities: Vec::new().into(),
             epoch_proof,
             presence: presence.into(),
+            hardware: Some(machine::hardware()),
         };
-        Ok((hello, Stated { epoch, worth, complete }))
+        Ok((hello, Stated { epoch, worth, complete, rekeyed }))
     }
 }
 
@@ -550,9 +553,11 @@ fn statement_of(serving: &Serving, ring: &EpochRing) -> (Statement, EpochId) {
 /// Where its models are, and how busy.
 pub fn loads(serving: &Serving) -> Vec<ModelLoad> {
     let load = |(model, at): &(CatalogueDigest, usize)| {
-        let Status { residence, rows: (rows_max, row_tokens), busy: (rows_used, waiting) } =
+        let Status { residence, rows: (rows_max, row_tokens), busy: (rows_used, waiting), pace } =
             serving.shelf.status(*at)?;
-        Some(ModelLoad { model: *model, rows_max, rows_used, waiting, row_tokens: TokenCount(row_tokens), residence })
+        let pace = pace.map(|Pace { prefill_us, decode_us }| ModelPace { prefill_us, decode_us });
+        let row_tokens = TokenCount(row_tokens);
+        Some(ModelLoad { model: *model, rows_max, rows_used, waiting, row_tokens, residence, pace })
     };
     serving.models.iter().filter_map(load).collect()
 }

@@ -209,4 +209,7 @@ fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, StartError> {
 
 #[cfg(test)]
 #[cfg(target_os = "linux")]
+pub(crate) mod machine;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;

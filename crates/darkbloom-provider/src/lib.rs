@@ -54,7 +54,7 @@ pub use crate::local::{Local, LocalConfig, Said, local_key};
 pub use crate::model::{
     AdapterFile, CheckedModel, LoadError, LoadWatch, LoadedModel, ModelConfig, ModelOptions, weights_of_file,
 };
-pub use crate::owner::{Rotated, delete_key, go_back_key, rotate_key};
+pub use crate::owner::{Rotated, delete_key, go_back_key, rotate_key, seal_keys};
 
 /// The file of receipts that were not acknowledged yet, in a provider's folder. Whoever has it open has the folder.
 const OUTBOX_FILE: &str = "receipts.sqlite";

@@ -23,6 +23,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::agent::{Admission, Broken, Serving, loads, statement};
+use crate::machine;
 use crate::presenting::Presenting;
 use crate::pulse::Pulse;
 use crate::request::{self, Job};
@@ -277,7 +278,8 @@ impl Link {
     }
 
     async fn heartbeat(&self) -> Result<(), Broken> {
-        self.send(Heartbeat { models: loads(&self.serving).into(), draining: self.draining }).await
+        let machine = Some(machine::load());
+        self.send(Heartbeat { models: loads(&self.serving).into(), draining: self.draining, machine }).await
     }
 
     /// Begins the next epoch when it is time, and says so; also what could not be said at the introduction.
@@ -379,6 +381,7 @@ impl Link {
         }
         // A reason of the registry passes; after any other the coordinator closes the connection.
         tracing::warn!(reason = notice.reason, "not eligible: {}; {}", notice.sentence, notice.next_step);
+        self.stating.refused();
         if notice.reason == RefusalCode::ModelNotLoaded.name() {
             // The welcome named the model, so the entry was signed again or taken away since. Only a new welcome tells.
             tracing::warn!("connecting again to read the catalogue, once running answers have ended");

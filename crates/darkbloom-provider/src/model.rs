@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn attack_weights_are_patched_between_hash_and_load() {
+    fn weights_that_are_patched_between_hash_and_load_are_not_served() {
         type Change = fn(&Path, &Path);
         let changes: [(Change, bool); 3] = [
             (|_, _| {}, true),

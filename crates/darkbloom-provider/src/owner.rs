@@ -1,9 +1,11 @@
 //! What an owner does with the identity of a provider, which must not run meanwhile.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use darkbloom_host::clock;
-use darkbloom_keys::{Home, Identity, IdentityError, IdentityKey as _, KeyConfig, delete, go_back, reopen, rotate};
+use darkbloom_keys::{
+    Home, Identity, IdentityError, IdentityKey as _, KeyConfig, KeySecret, SoftwareKey, delete, go_back, reopen, rotate,
+};
 use darkbloom_store::ReceiptOutbox;
 use darkbloom_types::ProviderId;
 
@@ -52,6 +54,18 @@ pub fn delete_key(data: &Path, config: &KeyConfig) -> Result<(), StartError> {
     Ok(delete(data, config)?)
 }
 
+/// Encrypts the keys in the files of a folder that lie in the open, a coordinator's and an activator's too, under this secret;
+/// returns which.
+///
+/// # Errors
+/// [`StartError::Outbox`] while a provider runs there; [`StartError::Key`].
+pub fn seal_keys(data: &Path, secret: &Path) -> Result<Vec<PathBuf>, StartError> {
+    // Only a provider's folder has it, and no other should get it.
+    let _held = if data.join(OUTBOX_FILE).exists() { hold(data)? } else { None };
+    let sealed = KeySecret::read(secret).and_then(|secret| SoftwareKey::seal_all(data, &secret));
+    Ok(sealed.map_err(IdentityError::from)?)
+}
+
 /// Holds a folder as a running provider does; nothing where there is no folder.
 fn hold(data: &Path) -> Result<Option<impl Sized + use<>>, StartError> {
     if data.exists() { Ok(Some(ReceiptOutbox::hold(&data.join(OUTBOX_FILE))?)) } else { Ok(None) }
@@ -89,6 +103,8 @@ mod tests {
         std::fs::write(data.join("identity.draft-00"), "darkbloom-p256-v1 half of a key").unwrap();
         std::fs::write(data.join("secret"), [7; 32]).unwrap();
         let sealed = KeyConfig { secret: Some(data.join("secret")), ..plain };
+        assert!(Identity::open(data, &sealed).is_err(), "they may be anybody's");
+        assert_eq!(seal_keys(data, sealed.secret.as_ref().unwrap()).unwrap().len(), 2);
         drop(Identity::open(data, &sealed).unwrap());
         for name in ["identity.key", "identity.old.key"] {
             assert!(

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use darkbloom_batch::Pace;
 use darkbloom_engine::ExecuteError;
 use darkbloom_types::{Digest, MonoMillis};
 use darkbloom_wire::{LoadOutcome, Residence};
@@ -75,6 +76,8 @@ pub struct Status {
     pub rows: (u32, u32),
     /// Rows that run, and requests that wait.
     pub busy: (u32, u32),
+    /// How fast it has been since it was loaded.
+    pub pace: Option<Pace>,
 }
 
 /// What became of asking for a model.
@@ -214,12 +217,13 @@ impl Shelf {
             None | Some(Shelved::Embedder(_)) => {
                 let rows = (count(book.options.rows), count(book.options.row_tokens));
                 // No network has embedders, and nobody else asks how busy one is.
-                Status { residence, rows, busy: (0, 0) }
+                Status { residence, rows, busy: (0, 0), pace: None }
             }
             Some(Shelved::Model(model)) => {
                 let load = model.engine.load();
                 let busy = (count(load.running), count(load.waiting));
-                Status { residence, rows: (model.rows, model.row_tokens.0), busy }
+                let rows = (model.rows, model.row_tokens.0);
+                Status { residence, rows, busy, pace: model.engine.pace() }
             }
         })
     }

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ enum ActivationFailed {
 struct Word {
     /// Whom it is from: its address.
     from: String,
+    /// With which key.
+    by: [u8; 65],
     signed: Vec<u8>,
     made_at: UnixMillis,
     valid_until: UnixMillis,
@@ -65,7 +68,8 @@ impl Word {
         let claimed = Activation::peek(&signed).ok()?;
         let word = Activation::open(&signed, &PublicKey::P256(claimed.activator)).ok()?;
         let (made_at, valid_until) = (word.made_at, word.valid_until);
-        (made_at < valid_until).then(|| Self { from: from.to_owned(), signed, made_at, valid_until })
+        let by = claimed.activator;
+        (made_at < valid_until).then(|| Self { from: from.to_owned(), by, signed, made_at, valid_until })
     }
 
     fn is_about(&self, endorsement: &[u8], attestation_key: &[u8]) -> bool {
@@ -102,6 +106,10 @@ pub struct Signatory {
     file: PathBuf,
     words: Mutex<Vec<Word>>,
     fixed: Mutex<Option<Fixed>>,
+    /// How often an activator was found to have another key than before.
+    rekeyed: AtomicUsize,
+    /// How long evidence is waited for.
+    patience: Duration,
 }
 
 /// A signed statement, and whether it has all the evidence that this machine could give.
@@ -112,6 +120,8 @@ pub struct SignedStatement {
     pub worth: usize,
     /// Whether nothing is missing that may come later.
     pub complete: bool,
+    /// How often activators had had another key by then.
+    pub rekeyed: usize,
 }
 
 impl Signatory {
@@ -130,7 +140,8 @@ impl Signatory {
         let asks = identity.tpm().is_some() || platform.asks();
         let http = asks.then(client).transpose()?;
         let words = Mutex::new(read_words(&file));
-        Ok(Arc::new(Self { identity, http, platform, activators, file, words, fixed: Mutex::default() }))
+        let (fixed, rekeyed, patience) = (Mutex::default(), AtomicUsize::default(), EVIDENCE_WAIT);
+        Ok(Arc::new(Self { identity, http, platform, activators, file, words, fixed, rekeyed, patience }))
     }
 
     /// The identity's public key as an uncompressed SEC 1 point.
@@ -150,11 +161,12 @@ impl Signatory {
     pub async fn state(self: &Arc<Self>, mut statement: Statement) -> Result<SignedStatement, SignError> {
         let Statement { sealing_key, receipt_key, identity, not_before, .. } = &statement;
         let nonce = epoch_nonce(sealing_key, receipt_key, identity, *not_before);
+        let rekeyed = self.rekeyed();
         let (evidence, worth, complete) = self.evidence_in_time(nonce).await;
         statement.evidence = evidence.into();
         let signatory = Arc::clone(self);
         let bytes = blocking(move || statement.sign(&signatory.identity)).await?;
-        Ok(SignedStatement { bytes, worth, complete })
+        Ok(SignedStatement { bytes, worth, complete, rekeyed })
     }
 
     /// What evidence could stand in a statement now, as statements count it.
@@ -162,6 +174,11 @@ impl Signatory {
         let fixed = lock(&self.fixed).clone();
         let words = fixed.map_or(0, |fixed| self.usable_words(&fixed, clock::now()).len());
         words + usize::from(self.platform.is_confidential())
+    }
+
+    /// How often an activator was found to have another key: who believes that one alone does not believe older words.
+    pub fn rekeyed(&self) -> usize {
+        self.rekeyed.load(Ordering::Relaxed)
     }
 
     /// Whether somebody has to be asked before evidence is as good as it can be.
@@ -173,7 +190,7 @@ impl Signatory {
     async fn evidence_in_time(self: &Arc<Self>, nonce: Digest) -> (Vec<Evidence>, usize, bool) {
         let signatory = Arc::clone(self);
         let evidence = spawn_blocking(move || signatory.evidence(&nonce));
-        if let Ok(Ok(evidence)) = tokio::time::timeout(EVIDENCE_WAIT, evidence).await {
+        if let Ok(Ok(evidence)) = tokio::time::timeout(self.patience, evidence).await {
             return evidence;
         }
         self.platform.is_late();
@@ -256,15 +273,16 @@ impl Signatory {
         words
     }
 
-    /// Asks those whose word is missing or old. A failure is told in the log; another time is soon enough.
-    pub async fn renew(self: &Arc<Self>) {
+    /// Asks those whose word is missing or old, or all activators: one that started again may have another key. A failure is told
+    /// in the log; another time is soon enough.
+    pub async fn renew(self: &Arc<Self>, all: bool) {
         if let Some(http) = &self.http {
             self.platform.renew(http).await;
         }
-        self.renew_activations().await;
+        self.renew_activations(all).await;
     }
 
-    async fn renew_activations(self: &Arc<Self>) {
+    async fn renew_activations(self: &Arc<Self>, all: bool) {
         let signatory = Arc::clone(self);
         let fixed = blocking(move || match signatory.identity.tpm() {
             Some(key) => signatory.fixed(key).map(Some),
@@ -279,13 +297,16 @@ impl Signatory {
         for from in &self.activators {
             let now = clock::now();
             let words = self.usable_words(&fixed, now);
-            if words.iter().any(|word| word.from == *from && !word.half_over(now)) {
+            if words.iter().any(|word| word.from == *from && !word.half_over(now) && !all) {
                 continue;
             }
             match self.activate(from, &fixed).await {
                 Ok(word) => {
                     tracing::info!(activator = from, "an activator vouches for this machine's TPM");
                     let mut words = lock(&self.words);
+                    if words.iter().any(|known| known.from == *from && known.by != word.by) {
+                        self.rekeyed.fetch_add(1, Ordering::Relaxed);
+                    }
                     words.retain(|known| known.from != *from);
                     words.push(word);
                     changed = true;
@@ -400,5 +421,61 @@ fn write_words(file: &PathBuf, words: &[Word]) {
     let draft = file.with_extension("draft");
     if let Err(error) = fs::write(&draft, lines).and_then(|()| fs::rename(&draft, file)) {
         tracing::warn!(%error, "cannot keep activators' words: they will be asked for again");
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use darkbloom_keys::SoftwareKey;
+    use darkbloom_seal::Epoch;
+    use darkbloom_types::NetworkId;
+    use darkbloom_wire::PublicKey;
+
+    use super::*;
+    use crate::evidence::machine::{Kernel, platform};
+
+    /// A host that keeps its guest waiting must not keep the coordinator waiting, which would give the provider up.
+    #[tokio::test]
+    async fn evidence_that_comes_too_late_is_left_out_and_what_it_belongs_to_goes_without() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let identity = SoftwareKey::in_memory().unwrap();
+        let point = identity.public_point();
+        let (answers, waits) = mpsc::channel::<()>();
+        let (waits, asked) = (Mutex::new(waits), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&asked);
+        let kernel = Kernel::of("sev_guest", move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let _ = lock(&waits).recv();
+            Vec::new()
+        });
+        let platform = platform(folder.path().to_owned(), kernel, |_| ());
+        let (identity, words) = (Identity::Software(identity), folder.path().join("words"));
+        let mut signatory = Signatory::new(identity, platform, Vec::new(), words).unwrap();
+        Arc::get_mut(&mut signatory).unwrap().patience = Duration::from_millis(200);
+        assert_eq!(signatory.worth(), 1, "as far as is known");
+        let digest = Digest([7; 32]);
+        // Far more than it is to wait, and far less than the host would.
+        let soon = Duration::from_secs(20);
+        let (proof, presence) = tokio::time::timeout(soon, signatory.prove(digest)).await.unwrap().unwrap();
+        assert_eq!(ChallengeProof::open(&proof, &PublicKey::P256(point)).unwrap().digest, digest);
+        assert_eq!(presence, []);
+        assert_eq!((signatory.worth(), asked.load(Ordering::SeqCst)), (0, 1));
+        // Nor is it asked again at once.
+        let epoch = Epoch::begin(point, clock::now(), &mut clock::rng());
+        let statement = epoch.statement(NetworkId([1; 32]), Vec::new(), Vec::new(), "test");
+        let stated = tokio::time::timeout(soon, signatory.state(statement)).await.unwrap().unwrap();
+        let statement = Statement::open_self_signed(&stated.bytes).unwrap();
+        assert_eq!((statement.evidence.0, stated.worth), (Vec::new(), 0));
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        drop(answers);
+        // Whoever still asks must find his files, or he waits for them for good.
+        while Arc::strong_count(&signatory) > 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }

@@ -28,6 +28,15 @@ pub struct Stated {
     pub worth: usize,
     /// Whether all evidence that this machine could give was.
     pub complete: bool,
+    /// How often activators had had another key by then.
+    pub rekeyed: usize,
+}
+
+impl Stated {
+    /// Whether a statement of this epoch could not say more now.
+    fn says_all(&self, epoch: EpochId, worth: usize, rekeyed: usize) -> bool {
+        self.epoch == epoch && worth <= self.worth && rekeyed == self.rekeyed
+    }
 }
 
 /// What is to be signed.
@@ -36,6 +45,20 @@ enum Task {
     State(EpochId, Box<Statement>),
     /// A proof of presence, over what this makes of the epoch that was stated last.
     Prove(Box<dyn FnOnce(&EpochId) -> Digest + Send>),
+    /// The coordinator gives no work, so that the next statement may have to say something else.
+    Refused,
+}
+
+/// Whether the coordinator gave no work on this connection to a statement with evidence. One that started again may have another
+/// key as an activator, and takes no word of the older one: then all activators are asked again, once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// It did not.
+    No,
+    /// Nobody was asked since.
+    Lately,
+    /// They were asked.
+    Before,
 }
 
 /// One connection's signatures. The task ends with it.
@@ -60,6 +83,11 @@ impl Stating {
         self.queue(Task::Prove(Box::new(digest)));
     }
 
+    /// The coordinator says that it gives no work.
+    pub fn refused(&self) {
+        self.queue(Task::Refused);
+    }
+
     fn queue(&self, task: Task) {
         if let Err(TrySendError::Full(Task::Prove(_))) = self.0.try_send(task) {
             tracing::warn!("a challenge is not answered: too much waits to be signed");
@@ -77,6 +105,7 @@ async fn work(
     let (renewed, mut renewals) = mpsc::channel::<()>(1);
     // More evidence is looked for at once: who is connected now may be asked for it.
     let mut again_at = Instant::now();
+    let mut refused = Refused::No;
     let mut last: Option<(EpochId, Statement)> = None;
     loop {
         let task = tokio::select! {
@@ -88,19 +117,29 @@ async fn work(
         };
         let frame = match task {
             None => return,
+            Some(Task::Refused) => {
+                // A statement without a word says so by itself, and is not complete.
+                if refused == Refused::No && stated.worth > 0 {
+                    refused = Refused::Lately;
+                }
+                continue;
+            }
             Some(Task::Prove(digest)) => proof(&signatory, digest(&stated.epoch)).await,
             Some(Task::State(epoch, statement)) => {
-                if (!stated.complete || signatory.is_due()) && Instant::now() >= again_at {
+                let due = (!stated.complete || signatory.is_due()) && Instant::now() >= again_at;
+                let all = refused == Refused::Lately;
+                if due || all {
                     again_at = Instant::now() + AGAIN;
+                    refused = if all { Refused::Before } else { refused };
                     let (asking, renewed) = (Arc::clone(&signatory), renewed.clone());
                     tokio::spawn(async move {
-                        asking.renew().await;
+                        asking.renew(all).await;
                         // One that waits stands for this one too.
                         let _ = renewed.try_send(());
                     });
                 }
                 last = Some((epoch, (*statement).clone()));
-                if stated.epoch == epoch && signatory.worth() <= stated.worth {
+                if stated.says_all(epoch, signatory.worth(), signatory.rekeyed()) {
                     continue;
                 }
                 next_statement(&signatory, &mut stated, epoch, *statement).await
@@ -129,12 +168,12 @@ async fn next_statement(
     // The next heartbeat tries again where this fails.
     let signed = signatory.state(statement).await;
     let signed = signed.inspect_err(|error| tracing::error!(%error, "cannot sign the epoch's statement")).ok()?;
-    let SignedStatement { bytes, worth, complete } = signed;
-    if stated.epoch == epoch && worth <= stated.worth {
+    let SignedStatement { bytes, worth, complete, rekeyed } = signed;
+    if stated.says_all(epoch, worth, rekeyed) {
         stated.complete = complete;
         return None;
     }
-    *stated = Stated { epoch, worth, complete };
+    *stated = Stated { epoch, worth, complete, rekeyed };
     Some(ProviderFrame::from(EpochUpdate { statement: bytes }))
 }
 
@@ -162,7 +201,7 @@ mod tests {
         .unwrap();
         let epoch = || Epoch::begin(point, clock::now(), &mut clock::rng());
         let (first, second) = (epoch(), epoch());
-        let stated = Stated { epoch: first.id(), worth: 0, complete: true };
+        let stated = Stated { epoch: first.id(), worth: 0, complete: true, rekeyed: 0 };
         let (out, mut sent) = mpsc::channel(8);
         let stating = Stating::new(signatory, stated, out);
         let digest = |epoch: &EpochId| Digest::of(&[b"test", epoch.as_bytes()]);

@@ -2,6 +2,7 @@
 
 use darkbloom_types::{CatalogueDigest, Distrust, Gate, MonoMillis, RefusalCode, Standing, Tier, UnixMillis, armed};
 
+use crate::health::Blocked;
 use crate::provider::{Provider, times};
 
 /// Why a provider gets no work. The name, sentence and next step reach the provider's owner.
@@ -23,6 +24,10 @@ pub enum Ineligible {
     EpochOver,
     /// Too many failures in a row; it is tried again after a pause.
     Failing,
+    /// Too many failures in a row with this model; it is tried again after a pause.
+    ModelFailing,
+    /// It has failed, and one request tries whether it has recovered.
+    Probing,
     /// It does not serve this model, or does not have it in memory now.
     ModelNotLoaded,
     /// Less is proven about it than the request demands.
@@ -31,7 +36,7 @@ pub enum Ineligible {
 
 impl Ineligible {
     /// Every reason.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Untrusted(Distrust::TooManyEpochs),
         Self::Policy(Gate::Tier),
         Self::Policy(Gate::Version),
@@ -46,6 +51,8 @@ impl Ineligible {
         Self::ChallengeMissed,
         Self::EpochOver,
         Self::Failing,
+        Self::ModelFailing,
+        Self::Probing,
         Self::ModelNotLoaded,
         Self::TierTooLow,
     ];
@@ -62,6 +69,8 @@ impl Ineligible {
             Self::ChallengeMissed => "challenge_missed",
             Self::EpochOver => "epoch_over",
             Self::Failing => "failing",
+            Self::ModelFailing => "model_failing",
+            Self::Probing => "probing",
             Self::ModelNotLoaded => "model_not_loaded",
             Self::TierTooLow => "tier_too_low",
         }
@@ -79,6 +88,8 @@ impl Ineligible {
             Self::ChallengeMissed => "the provider did not answer the last challenge in time",
             Self::EpochOver => "the provider's sealing key has expired and no next one came",
             Self::Failing => "the provider failed several requests in a row",
+            Self::ModelFailing => "the provider failed several requests in a row with the only models that it serves",
+            Self::Probing => "the provider failed, and one request tries whether it has recovered",
             Self::ModelNotLoaded => "the provider serves no model of this network's catalogue",
             Self::TierTooLow => "less is proven about the provider than the network demands",
         }
@@ -95,7 +106,11 @@ impl Ineligible {
             Self::Silent => "check the machine's load and its network",
             Self::ChallengeMissed => "check that the identity key is usable; it recovers with the next answer",
             Self::EpochOver => "check the machine's clock; it recovers with the next statement",
-            Self::Failing => "look at the provider's log; it is tried again within a minute",
+            Self::Failing => "look at the provider's log; it is tried again within ten minutes",
+            Self::ModelFailing => {
+                "look at the provider's log and check the model's file; it is tried again within ten minutes"
+            }
+            Self::Probing => "nothing to do while the request runs; if it fails too, look at the provider's log",
             Self::ModelNotLoaded => "start it with a model file that the operator's catalogue names",
             Self::TierTooLow => {
                 "prove more about this machine, or ask the operator to lower the coordinator's `tier_min`"
@@ -104,10 +119,22 @@ impl Ineligible {
     }
 }
 
-/// Whether the provider may get a request for the model at this tier. Room is not asked here: it comes and goes.
+/// What a provider is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work<'m> {
+    /// Any model that it serves, in memory or not.
+    Any,
+    /// This model, which it has in memory.
+    Loaded(&'m CatalogueDigest),
+    /// This model, which it may have to load first.
+    Served(&'m CatalogueDigest),
+}
+
+/// Whether the provider may get work of this kind at this tier: what routing, candidate lists, the queue, a provider's own
+/// verdict and its operator's view all ask. Room is not asked here: it comes and goes.
 pub(crate) fn eligible(
     provider: &Provider,
-    model: Option<&CatalogueDigest>,
+    work: Work<'_>,
     tier_min: Tier,
     now: MonoMillis,
     wall: UnixMillis,
@@ -134,20 +161,34 @@ pub(crate) fn eligible(
     if wall >= provider.registration.stated.use_until {
         return Err(Ineligible::EpochOver);
     }
-    if provider.record.suspended_until.is_some_and(|until| now < until) {
-        return Err(Ineligible::Failing);
-    }
-    let loaded = match model {
-        Some(model) => provider.rows_max(model).is_some(),
-        None => !provider.registration.models.is_empty(),
-    };
-    if !loaded {
-        return Err(Ineligible::ModelNotLoaded);
-    }
+    provider.record.health.check(now).map_err(|blocked| match blocked {
+        Blocked::Pausing => Ineligible::Failing,
+        Blocked::Probing => Ineligible::Probing,
+    })?;
+    with_model(provider, work, now)?;
     if provider.registration.stated.tier < tier_min {
         return Err(Ineligible::TierTooLow);
     }
     Ok(())
+}
+
+fn with_model(provider: &Provider, work: Work<'_>, now: MonoMillis) -> Result<(), Ineligible> {
+    let healthy = |model: &CatalogueDigest| {
+        provider.record.health_of(model).check(now).map_err(|blocked| match blocked {
+            Blocked::Pausing => Ineligible::ModelFailing,
+            Blocked::Probing => Ineligible::Probing,
+        })
+    };
+    match work {
+        Work::Any => {
+            let mut each = provider.registration.models.iter().map(|load| healthy(&load.model));
+            let first = each.next().unwrap_or(Err(Ineligible::ModelNotLoaded));
+            if first.is_ok() || each.any(|one| one.is_ok()) { Ok(()) } else { first }
+        }
+        Work::Loaded(model) if provider.rows_max(model).is_some() => healthy(model),
+        Work::Served(model) if provider.rows_max(model).is_some() || provider.could_load(model, now) => healthy(model),
+        Work::Loaded(_) | Work::Served(_) => Err(Ineligible::ModelNotLoaded),
+    }
 }
 
 #[cfg(test)]

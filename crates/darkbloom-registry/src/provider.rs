@@ -1,12 +1,17 @@
 //! One connected provider.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use darkbloom_types::{
-    CatalogueDigest, ConnectionId, EpochId, Gate, MonoMillis, ProviderId, Standing, Tier, TokenCount, Turns,
-    UnixMillis, armed,
+    CatalogueDigest, ConnectionId, EpochId, Gate, Millis, MonoMillis, ProviderId, RequestId, Standing, Tier,
+    TokenCount, Turns, UnixMillis, armed,
 };
 use darkbloom_wire::{LoadOutcome, ModelLoad, Residence};
+
+use crate::cost;
+use crate::health::{Fault, Health, Outcome};
+use crate::pace::Pace;
 
 /// How long things may take.
 pub mod times {
@@ -24,10 +29,21 @@ pub mod times {
     pub const INTRODUCED_MAX: usize = 64;
     /// Providers that are remembered while they are away.
     pub const AWAY_MAX: usize = 10_000;
-    /// Failures in a row after which a provider pauses.
+    /// Failures in a row with one model after which a provider pauses with it.
     pub const FAULTS_MAX: u32 = 3;
-    /// How long it pauses; then one request may try.
+    /// Failures in a row with whatever model after which it pauses altogether.
+    pub const FAULTS_IN_ALL_MAX: u32 = 5;
+    /// How long it pauses; then one request may try. Each pause in a row is twice as long.
     pub const PAUSE: Millis = Millis::from_secs(30);
+    /// The longest pause.
+    pub const PAUSE_MAX: Millis = Millis::from_minutes(10);
+    /// A request that tries whether a provider has recovered is over by then, as any is.
+    pub const PROBE: Millis = darkbloom_wire::limits::HOLD_LIFE;
+    /// Providers that are looked at again, because of time alone, before a list is made or a request refused; the rest is for
+    /// the next tick.
+    pub const LOOKED_AT: usize = 32;
+    /// Requests that a provider has answered when it is no newcomer any more.
+    pub const NEWCOMER: u32 = 16;
     /// How long others are preferred to a provider that called a request wrong which another answered. As short as a pause:
     /// a consumer and a provider that answers anything could make any other look so, at the price of the answers.
     pub const DOUBT: Millis = PAUSE;
@@ -41,13 +57,17 @@ pub mod times {
     pub const LOAD: Millis = darkbloom_wire::limits::LOAD_WAIT;
     /// How long a provider is not asked again for a model that it could not load.
     pub const LOAD_PAUSE: Millis = Millis::from_secs(30);
+    /// How long a model that was loaded stays before demand for another may take its place.
+    pub const DWELL: Millis = Millis::from_minutes(5);
+    /// How often demand is looked at.
+    pub const DEMAND: Millis = Millis::from_secs(10);
 }
 
 /// A provider's signed statement of one epoch, as it was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stated {
-    /// The signed statement, for candidates.
-    pub statement: Vec<u8>,
+    /// The signed statement, for candidates: shared, so that naming it copies nothing.
+    pub statement: Arc<[u8]>,
     /// The epoch.
     pub epoch: EpochId,
     /// What is proven in it.
@@ -81,29 +101,120 @@ pub struct Registration {
     pub models: Vec<ModelLoad>,
     /// What is held against the identity since longer than this process runs.
     pub standing: Standing,
+    /// What kind of machine it says that it is, for those that have not been measured yet.
+    pub hardware: Option<String>,
 }
 
 /// Rows that a provider is believed to have: no engine of today has more, and a boast must not draw all work.
 const ROWS_MAX: u32 = 256;
 
 /// What is held against an identity, whichever connection it has.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Record {
     /// What failed checks and the operator have to say.
     pub standing: Standing,
-    /// Failures in a row.
-    pub faults: u32,
-    /// When its pause ends, since its last failure of too many.
-    pub suspended_until: Option<MonoMillis>,
+    /// Whether it may be asked at all.
+    pub health: Health,
+    /// Whether it may be asked for a model; models with which nothing is wrong are left out.
+    pub models: Vec<(CatalogueDigest, Health)>,
     /// Until when others are preferred to it.
     pub doubted_until: Option<MonoMillis>,
+    /// Of its latest requests, how many it declined or failed, in parts of a thousand.
+    pub declined_permille: u16,
+    /// Requests that it has answered.
+    pub served: u32,
+    /// The connection whose end was counted as a failure.
+    pub broken: Option<ConnectionId>,
 }
 
 impl Record {
-    pub fn fault(&mut self, now: MonoMillis) {
-        self.faults = self.faults.saturating_add(1);
-        if self.faults >= times::FAULTS_MAX {
-            self.suspended_until = Some(now.after(times::PAUSE));
+    /// How it stands with a model.
+    pub fn health_of(&self, model: &CatalogueDigest) -> Health {
+        self.models.iter().find(|(known, _)| known == model).map(|(_, health)| *health).unwrap_or_default()
+    }
+
+    fn change<T>(&mut self, model: &CatalogueDigest, change: impl FnOnce(&mut Health) -> T) -> T {
+        let at = self.models.iter().position(|(known, _)| known == model).unwrap_or_else(|| {
+            self.models.push((*model, Health::default()));
+            self.models.len() - 1
+        });
+        let result = change(&mut self.models[at].1);
+        if self.models[at].1.is_clean() {
+            self.models.swap_remove(at);
+        }
+        result
+    }
+
+    /// Whether the next request to it tries whether it has recovered.
+    pub fn wants_probe(&self, model: &CatalogueDigest, now: MonoMillis) -> bool {
+        self.health.wants_probe(now) || self.health_of(model).wants_probe(now)
+    }
+
+    /// A request got a row.
+    pub fn given(&mut self, model: &CatalogueDigest, request: RequestId, now: MonoMillis) {
+        self.health.given(request, now);
+        if !self.models.is_empty() {
+            self.change(model, |health| health.given(request, now));
+        }
+    }
+
+    /// A load failed.
+    pub fn load_failed(&mut self, model: &CatalogueDigest, now: MonoMillis) {
+        self.failed(model, RequestId([0; 16]), now);
+    }
+
+    fn failed(&mut self, model: &CatalogueDigest, request: RequestId, now: MonoMillis) {
+        self.health.failed(request, times::FAULTS_IN_ALL_MAX, now);
+        if self.models.len() < darkbloom_wire::limits::MODELS_PER_PROVIDER_MAX || !self.health_of(model).is_clean() {
+            self.change(model, |health| health.failed(request, times::FAULTS_MAX, now));
+        }
+    }
+
+    /// A row came back. Whether that opened what was shut: all that were idle may then be used.
+    pub fn ended(
+        &mut self,
+        model: &CatalogueDigest,
+        request: RequestId,
+        on: &ConnectionId,
+        outcome: Outcome,
+        now: MonoMillis,
+    ) -> bool {
+        let learn = |known: u16, of: u32| ((u32::from(known) * 7 + of) / 8) as u16;
+        let counts = match outcome {
+            Outcome::Served(_) => {
+                self.served = self.served.saturating_add(1);
+                self.declined_permille = learn(self.declined_permille, 0);
+                let opened = self.health.served();
+                return !self.models.is_empty() && self.change(model, Health::served) || opened;
+            }
+            // All answers on a connection break with it.
+            Outcome::Failed(Fault::Broken) => self.broken.replace(*on) != Some(*on),
+            Outcome::Failed(Fault::Error | Fault::Silence | Fault::Lie) => true,
+            Outcome::Declined | Outcome::Unused => false,
+        };
+        if counts || outcome == Outcome::Declined {
+            self.declined_permille = learn(self.declined_permille, 1_000);
+        }
+        if counts {
+            self.failed(model, request, now);
+            return false;
+        }
+        self.health.said_nothing(request, now);
+        if !self.models.is_empty() {
+            self.change(model, |health| health.said_nothing(request, now));
+        }
+        false
+    }
+
+    /// What is held against an identity that this one took over from.
+    pub fn inherit(&mut self, old: Self) {
+        if self.health.failures() < old.health.failures() {
+            self.health = old.health;
+        }
+        for (model, health) in old.models {
+            if self.health_of(&model).failures() < health.failures() {
+                self.change(&model, |own| *own = health);
+            }
         }
     }
 
@@ -219,6 +330,43 @@ pub(crate) struct Provider {
     pub loading: Vec<Load>,
     /// Models that it could not load, and until when it is not asked again.
     pub unloadable: Vec<(CatalogueDigest, MonoMillis)>,
+    /// When it was last seen loading a model.
+    pub loaded_at: Option<MonoMillis>,
+    /// How full and how warm it is.
+    pub machine: Machine,
+    /// Its kind of hardware, as the registry numbers them.
+    pub hardware: u16,
+    /// How fast it was seen to be, a model each.
+    pub paces: Vec<(CatalogueDigest, Pace)>,
+    /// Rows that others than this coordinator's requests have, a model each, as of the last heartbeat.
+    pub elsewhere: Vec<(CatalogueDigest, u32)>,
+    /// The shortest time there and back.
+    pub round_trip: Millis,
+    /// The models in whose index it stands.
+    pub indexed: Vec<CatalogueDigest>,
+    /// How it was counted.
+    pub counted: Counted,
+    /// When it is looked at again.
+    pub timer: Option<MonoMillis>,
+}
+
+/// How full and how warm a machine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Machine {
+    /// Memory in use, in parts of a thousand.
+    pub memory_permille: u16,
+    /// 0 nominal, 1 fair, 2 serious, 3 critical.
+    pub thermal: u16,
+}
+
+/// As what a provider counts in [`crate::Counts`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counted {
+    /// At which tier it gets work, if it does.
+    pub routable: Option<Tier>,
+    pub untrusted: bool,
+    /// Models that it was asked to load.
+    pub loading: usize,
 }
 
 /// A model that a provider was asked to load.
@@ -229,6 +377,8 @@ pub(crate) struct Load {
     pub until: MonoMillis,
     /// Whether it said that it has begun: before that, others are in the way, which is nobody's fault.
     pub begun: bool,
+    /// Since when.
+    pub asked: MonoMillis,
 }
 
 impl Provider {
@@ -242,7 +392,7 @@ impl Provider {
             && self.challenges.first().is_some_and(|open| now.since(open.sent) >= times::CHALLENGE_ANSWER)
     }
 
-    fn served(&self, model: &CatalogueDigest) -> Option<&ModelLoad> {
+    pub fn served(&self, model: &CatalogueDigest) -> Option<&ModelLoad> {
         self.registration.models.iter().find(|load| load.model == *model)
     }
 
@@ -272,8 +422,8 @@ impl Provider {
     /// waited for it.
     pub fn give_up_loading(&mut self, now: MonoMillis) {
         let late: Vec<_> = self.loading.extract_if(.., |load| now >= load.until).collect();
-        if late.iter().any(|load| load.begun) {
-            self.record.fault(now);
+        for load in late.iter().filter(|load| load.begun) {
+            self.record.load_failed(&load.model, now);
         }
         for load in late {
             self.load_ended(&load.model, LoadOutcome::Unusable, now);
@@ -282,8 +432,8 @@ impl Provider {
 
     /// Its connection is gone. Loads that it had begun are a failure: else it could make requests wait and never answer.
     pub fn abandon_loading(&mut self, now: MonoMillis) {
-        if std::mem::take(&mut self.loading).iter().any(|load| load.begun) {
-            self.record.fault(now);
+        for load in std::mem::take(&mut self.loading).iter().filter(|load| load.begun) {
+            self.record.load_failed(&load.model, now);
         }
     }
 
@@ -305,6 +455,7 @@ impl Provider {
             }
         } else if let Some(load) = self.registration.models.iter_mut().find(|load| load.model == *model) {
             load.residence = Residence::Loaded;
+            self.loaded_at = Some(now);
         }
     }
 
@@ -339,6 +490,58 @@ impl Provider {
         }
     }
 
+    /// Rows at work: those that this coordinator gave out, and those that others had at the last heartbeat.
+    pub fn running(&self, model: &CatalogueDigest) -> u32 {
+        let others = self.elsewhere.iter().find(|(known, _)| known == model).map_or(0, |(_, rows)| *rows);
+        self.rows_reserved(model).saturating_add(others)
+    }
+
+    /// What is known of it and a model, for the cost of a request there.
+    pub fn cost_load(&self, model: &CatalogueDigest, pace: Pace, now: MonoMillis) -> cost::Load {
+        let said = self.served(model);
+        let loading = self.loading.iter().find(|load| load.model == *model && now < load.until);
+        let ready = match (self.rows_max(model), loading) {
+            (Some(_), _) => cost::Ready::Loaded,
+            (None, Some(load)) => cost::Ready::Loading(now.since(load.asked)),
+            (None, None) => {
+                let dwelling = self.loaded_at.is_some_and(|at| now.since(at) < times::DWELL);
+                cost::Ready::Stored { dwelling }
+            }
+        };
+        cost::Load {
+            ready,
+            running: self.running(model),
+            rows: said.map_or(1, |load| load.rows_max.min(ROWS_MAX)),
+            waiting: said.map_or(0, |load| load.waiting),
+            prefill_us: pace.prefill_us,
+            decode_us: pace.decode_us,
+            memory_permille: self.machine.memory_permille,
+            thermal: self.machine.thermal,
+            round_trip: self.round_trip,
+            declined_permille: self.record.declined_permille,
+        }
+    }
+
+    /// When time alone changes what becomes of it next; nothing where it never does.
+    pub fn changes_at(&self, now: MonoMillis, wall: UnixMillis) -> Option<MonoMillis> {
+        let record = &self.record;
+        let healths = record.models.iter().map(|(_, health)| health).chain([&record.health]);
+        let stated = &self.registration.stated;
+        [
+            Some(self.heard.after(times::SILENCE)),
+            self.challenges.first().map(|open| open.sent.after(times::CHALLENGE_ANSWER)),
+            (wall < stated.use_until).then(|| now.after(stated.use_until.since(wall))),
+            record.doubted_until,
+        ]
+        .into_iter()
+        .flatten()
+        .chain(healths.filter_map(Health::changes_at))
+        .chain(self.unloadable.iter().map(|(_, until)| *until))
+        .chain(self.loading.iter().map(|load| load.until))
+        .filter(|at| *at > now)
+        .min()
+    }
+
     /// Whether a request sealed to this epoch can still be opened there.
     pub fn opens(&self, epoch: &EpochId, wall: UnixMillis) -> bool {
         self.registration.stated.epoch == *epoch
@@ -351,6 +554,11 @@ impl Provider {
         let said = models.len();
         models.retain(|load| self.registration.stated.models.contains(&load.model));
         let ignored = said - models.len();
+        let others = |load: &ModelLoad| {
+            let rows = load.rows_used.min(ROWS_MAX).saturating_sub(self.rows_reserved(&load.model));
+            (rows > 0).then_some((load.model, rows))
+        };
+        self.elsewhere = models.iter().filter_map(others).collect();
         self.registration.models = models;
         let loaded = |model: &CatalogueDigest| self.rows_max(model).is_some();
         let arrived: Vec<_> = self.loading.iter().map(|load| load.model).filter(loaded).collect();

@@ -1,18 +1,23 @@
-//! How many holds a second the store places and settles, durably, with so many callers at once.
+//! How many holds a second the store places and settles, durably, with so many callers at once: on SQLite and on a
+//! Postgres of this machine, reached by a socket, in turns.
 //!
 //! `cargo run --release -p darkbloom-store --example store_bench [FOLDER]`: the disk under the folder decides; without
 //! one, the system's temporary folder is used.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+#[path = "../tests/store/server.rs"]
+#[allow(dead_code)]
+mod server;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use darkbloom_ledger::{Delivered, HoldRequest, ReceiptUsage};
-use darkbloom_store::{Settlement, Store};
+use darkbloom_store::{PostgresUrl, Settlement, Store, StoreLocation, StoreOptions};
 use darkbloom_types::{
-    AccountId, CatalogueDigest, Digest, KeyId, NanoDollars, OperationId, Price, ProviderId, RequestId, TokenCount,
-    UnixMillis,
+    AccountId, CatalogueDigest, Digest, KeyId, NanoDollars, OperationId, Price, ProviderId, RequestId, SecretString,
+    TokenCount, UnixMillis,
 };
 
 const ROUND: Duration = Duration::from_secs(3);
@@ -22,19 +27,36 @@ const NOW: UnixMillis = UnixMillis(1_000);
 #[tokio::main]
 async fn main() {
     let parent = std::env::args_os().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
-    let folder = tempfile::tempdir_in(parent).unwrap();
-    let store = Store::open(folder.path()).unwrap();
-    let account = store.account_create("bench").await.unwrap();
-    store.deposit(account, NanoDollars(i64::MAX / 2), "bench", NOW).await.unwrap();
-    println!("{:>10} {:>12} {:>12} {:>12} {:>12}", "callers", "holds/s", "settles/s", "hold p50", "hold p99");
+    let folder = tempfile::tempdir_in(&parent).unwrap();
+    let server = server::Server::start_in(&parent);
+    let url = PostgresUrl::new(&SecretString::from(server.url("public"))).unwrap();
+    let places =
+        [("sqlite", StoreLocation::Folder(folder.path().to_owned())), ("postgres", StoreLocation::Postgres(url))];
+    let mut stores = Vec::new();
+    for (name, location) in places {
+        let store = Store::open_at(&location, StoreOptions::default()).unwrap();
+        let account = store.account_create("bench").await.unwrap();
+        store.deposit(account, NanoDollars(i64::MAX / 2), "bench", NOW).await.unwrap();
+        stores.push((name, store, account));
+    }
+    println!(
+        "{:>10} {:>10} {:>12} {:>12} {:>12} {:>12}",
+        "store", "callers", "holds/s", "settles/s", "hold p50", "hold p99"
+    );
     for round in 0..ROUNDS {
         for callers in [1, 32, 128] {
-            measure(&store, account, round, callers).await;
+            for (name, store, account) in &stores {
+                print!("{name:>10} ");
+                measure(store, *account, round, callers).await;
+            }
         }
     }
-    let start = Instant::now();
-    let report = store.audit().await.unwrap();
-    println!("audit of {} transfers: {:?}, {} findings", report.transfers, start.elapsed(), report.findings_total);
+    for (name, store, _) in &stores {
+        let start = Instant::now();
+        let report = store.audit().await.unwrap();
+        let (transfers, findings) = (report.transfers, report.findings_total);
+        println!("{name}: audit of {transfers} transfers: {:?}, {findings} findings", start.elapsed());
+    }
 }
 
 async fn measure(store: &Store, account: AccountId, round: usize, callers: usize) {

@@ -46,6 +46,17 @@ impl Cache {
         Self { keys: RwLock::new(keys), providers: RwLock::new(providers), identities: RwLock::new(identities) }
     }
 
+    /// Puts what was read from the database anew in place of what was known.
+    pub(crate) fn refill(&self, read: Self) {
+        fn put<T>(into: &RwLock<T>, from: RwLock<T>) {
+            *into.write().unwrap_or_else(PoisonError::into_inner) =
+                from.into_inner().unwrap_or_else(PoisonError::into_inner);
+        }
+        put(&self.keys, read.keys);
+        put(&self.providers, read.providers);
+        put(&self.identities, read.identities);
+    }
+
     pub(crate) fn key(&self, digest: &Digest) -> Option<KeyRecord> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
     }
@@ -54,8 +65,15 @@ impl Cache {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    pub(crate) fn key_created(&self, digest: Digest, record: KeyRecord) {
+    pub(crate) fn key_put(&self, digest: Digest, record: KeyRecord) {
         self.keys.write().unwrap_or_else(PoisonError::into_inner).insert(digest, record);
+    }
+
+    pub(crate) fn key_moved(&self, before: &Digest, after: Digest) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(record) = keys.remove(before) {
+            keys.insert(after, record);
+        }
     }
 
     pub(crate) fn key_revoked(&self, digest: &Digest, id: KeyId) {

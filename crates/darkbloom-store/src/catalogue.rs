@@ -1,10 +1,10 @@
 //! The catalogue: which models the network offers, as the operator signed them, and the files that go with them.
 
 use darkbloom_types::{CatalogueDigest, Digest};
-use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::accounts::NAME_BYTES_MAX;
 use crate::error::{StoreError, at_most};
+use crate::sql::{Connection, values};
 use crate::store::Store;
 
 /// Largest catalogue entry, in bytes; it names files by digest and holds none.
@@ -82,8 +82,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn blob_load(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(move |connection| {
-            let mut statement = connection.prepare_cached("SELECT bytes FROM blob WHERE digest = ?1")?;
-            Ok(statement.query_row([digest.0], |row| row.get(0)).optional()?)
+            connection.row("SELECT bytes FROM blob WHERE digest = ?1", values![&digest.0], |row| row.get(0))
         })
         .await
     }
@@ -91,25 +90,20 @@ impl Store {
 
 fn put(connection: &Connection, row: &CatalogueRow) -> Result<(), StoreError> {
     if row.active {
-        connection
-            .prepare_cached("UPDATE catalogue SET active = 0 WHERE name = ?1 AND active = 1")?
-            .execute([&row.name])?;
+        connection.execute("UPDATE catalogue SET active = 0 WHERE name = ?1 AND active = 1", values![&row.name])?;
     }
-    connection
-        .prepare_cached(
-            "INSERT INTO catalogue (digest, name, entry, text_pack, active) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (digest) DO UPDATE SET
-             name = excluded.name, entry = excluded.entry, text_pack = excluded.text_pack, active = excluded.active",
-        )?
-        .execute(params![row.digest.0, row.name, row.entry, row.text_pack.0, row.active])?;
+    connection.execute(
+        "INSERT INTO catalogue (digest, name, entry, text_pack, active) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (digest) DO UPDATE SET
+         name = excluded.name, entry = excluded.entry, text_pack = excluded.text_pack, active = excluded.active",
+        values![&row.digest.0, &row.name, &row.entry, &row.text_pack.0, row.active],
+    )?;
     Ok(())
 }
 
 fn list(connection: &Connection) -> Result<Vec<CatalogueRow>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT digest, name, entry, text_pack, active FROM catalogue ORDER BY name, active DESC, digest",
-    )?;
-    let rows = statement.query_map([], |row| {
+    let sql = "SELECT digest, name, entry, text_pack, active FROM catalogue ORDER BY name, active DESC, digest";
+    connection.rows(sql, &[], |row| {
         Ok(CatalogueRow {
             digest: CatalogueDigest(row.get(0)?),
             name: row.get(1)?,
@@ -117,13 +111,13 @@ fn list(connection: &Connection) -> Result<Vec<CatalogueRow>, StoreError> {
             text_pack: Digest(row.get(3)?),
             active: row.get(4)?,
         })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    })
 }
 
 fn put_blob(connection: &Connection, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
-    connection
-        .prepare_cached("INSERT INTO blob (digest, bytes) VALUES (?1, ?2) ON CONFLICT (digest) DO NOTHING")?
-        .execute(params![digest.0, bytes])?;
+    connection.execute(
+        "INSERT INTO blob (digest, bytes) VALUES (?1, ?2) ON CONFLICT (digest) DO NOTHING",
+        values![&digest.0, bytes],
+    )?;
     Ok(())
 }

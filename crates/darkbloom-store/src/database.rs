@@ -5,13 +5,18 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::OpenStoreError;
-use crate::migrate::{Schema, migrate};
+use crate::migrate::{Older, Schema, check, migrate};
 
 /// Distinct statements kept prepared on a connection; more than there are in this crate.
 const PREPARED_STATEMENTS_MAX: usize = 128;
 
-/// Opens the database as its only writer and brings it to the newest schema.
-pub(crate) fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, OpenStoreError> {
+/// Opens the database as its only writer. One that is empty gets the newest schema. Answers the schema that
+/// there was and the one that there is, too.
+pub(crate) fn open_writer(
+    path: &Path,
+    schema: &Schema,
+    older: Older,
+) -> Result<(Connection, i64, i64), OpenStoreError> {
     let mut connection = connect(path)?;
     let set_up = |connection: &Connection| -> rusqlite::Result<()> {
         // FULL: the write-ahead log is flushed at every commit, which is what "durable" means here.
@@ -22,7 +27,14 @@ pub(crate) fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, Op
         )
     };
     // The application id is judged first: journal_mode would already write into somebody else's database.
-    migrate(&mut connection, path, schema, set_up)?;
+    let (from, to) = migrate(&mut connection, path, schema, older, set_up)?;
+    Ok((connection, from, to))
+}
+
+/// Opens a database that may be used by another process, to read only. One that is empty or of another schema is refused.
+pub(crate) fn open_checked(path: &Path, schema: &Schema) -> Result<Connection, OpenStoreError> {
+    let connection = open_reader(path)?;
+    check(&connection, path, schema)?;
     Ok(connection)
 }
 
@@ -47,9 +59,9 @@ fn connect(path: &Path) -> Result<Connection, OpenStoreError> {
 
 /// Says what is wrong with a database that does not open.
 pub(crate) fn opening_failed(path: &Path, error: &rusqlite::Error) -> OpenStoreError {
-    let (path, detail) = (path.to_owned(), error.to_string());
+    let (place, detail) = (path.to_owned().into(), error.to_string());
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenStoreError::Locked { path },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenStoreError::Locked { place },
         Some(
             ErrorCode::CannotOpen
             | ErrorCode::ReadOnly
@@ -57,8 +69,8 @@ pub(crate) fn opening_failed(path: &Path, error: &rusqlite::Error) -> OpenStoreE
             | ErrorCode::DiskFull
             | ErrorCode::SystemIoFailure
             | ErrorCode::NoLargeFileSupport,
-        ) => OpenStoreError::Unwritable { path, detail },
-        Some(_) | None => OpenStoreError::Corrupt { path, detail },
+        ) => OpenStoreError::Unwritable { place, detail },
+        Some(_) | None => OpenStoreError::Corrupt { place, detail },
     }
 }
 
@@ -73,7 +85,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("database");
         std::fs::write(&path, "").unwrap();
-        let connection = open_writer(&path, &STORE).unwrap();
+        let (connection, ..) = open_writer(&path, &STORE, Older::Refuse).unwrap();
         let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
         let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
         const FULL: i64 = 2;

@@ -27,7 +27,7 @@ impl FileLock {
                 Err(TryLockError::Error(error)) => return Err(unwritable(lock_file, &error)),
             }
         }
-        Err(OpenStoreError::Locked { path: path.to_owned() })
+        Err(OpenStoreError::Locked { place: path.to_owned().into() })
     }
 }
 
@@ -60,7 +60,7 @@ fn open_private(path: &Path) -> std::io::Result<File> {
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> OpenStoreError {
-    OpenStoreError::Unwritable { path: path.to_owned(), detail: error.to_string() }
+    OpenStoreError::Unwritable { place: path.to_owned().into(), detail: error.to_string() }
 }
 
 /// The same path with something after its last name.

@@ -1,21 +1,34 @@
 //! Holds and their ends: loads what the decision needs, asks the ledger, writes what it answers.
 
+pub(crate) mod agreement;
 pub(crate) mod books;
+pub(crate) mod budgets;
+mod disputes;
+mod earnings;
+mod flows;
 pub(crate) mod holds;
+mod invites;
+mod payouts;
 
 use darkbloom_ledger::{
-    BasisPoints, Book, Closing, Delivered, HoldRecord, HoldRequest, HoldState, LateRefusal, PlaceRefusal, PlaceView,
-    Settled, TermsError, Verdict, VoidCause,
+    Book, Closing, Delivered, HoldRecord, HoldRequest, HoldState, LateRefusal, PlaceRefusal, PlaceView, Settled,
+    Spender, TermsError, Verdict, VoidCause,
 };
 use darkbloom_types::{
     AccountId, CatalogueDigest, KeyId, NanoDollars, OperationId, ProviderId, ReceiptId, RequestId, TokenCount,
     UnixMillis,
 };
-use rusqlite::{Connection, params};
 
 use self::books::TransferKind;
 use crate::error::{StoreError, at_most};
-use crate::store::Store;
+use crate::sql::{Connection, values};
+use crate::store::{Store, StoreOptions};
+
+pub use self::disputes::{DisputeError, DisputeRow};
+pub use self::earnings::{Earnings, JobRow, MachineRow};
+pub use self::flows::{Flow, Flows, Moved, Movement, book_name};
+pub use self::invites::{InviteRow, RedeemError, Redeemed};
+pub use self::payouts::{PayoutError, PayoutRow};
 
 /// Largest receipt, in bytes; a signed receipt is about 500.
 pub(crate) const RECEIPT_BYTES_MAX: usize = 16 << 10;
@@ -63,6 +76,8 @@ pub struct UsageRow {
     pub input_tokens: TokenCount,
     /// Output tokens charged.
     pub output_tokens: TokenCount,
+    /// The edition of the price list that was charged by.
+    pub price_version: u32,
     /// What was paid.
     pub charge: NanoDollars,
     /// Who delivered.
@@ -77,6 +92,16 @@ pub enum PlaceHoldError {
     InsufficientFunds {
         /// What the account may spend, with what a superseded hold would give back.
         available: NanoDollars,
+        /// The hold's amount.
+        needed: NanoDollars,
+    },
+    /// A budget does not cover it.
+    #[error("{left} is left of the budget, {needed} is needed")]
+    OverBudget {
+        /// Whose budget.
+        spender: Spender,
+        /// What is left, with what a superseded hold would give back.
+        left: NanoDollars,
         /// The hold's amount.
         needed: NanoDollars,
     },
@@ -107,6 +132,7 @@ impl From<PlaceRefusal> for PlaceHoldError {
     fn from(refusal: PlaceRefusal) -> Self {
         match refusal {
             PlaceRefusal::InsufficientFunds { available, needed } => Self::InsufficientFunds { available, needed },
+            PlaceRefusal::OverBudget { spender, left, needed } => Self::OverBudget { spender, left, needed },
             PlaceRefusal::AlreadyCompleted => Self::AlreadyCompleted,
             PlaceRefusal::InProgress => Self::InProgress,
             PlaceRefusal::UnknownAccount => Self::UnknownAccount,
@@ -148,8 +174,8 @@ impl Store {
     /// [`SettleError`].
     pub async fn hold_settle(&self, settlement: Settlement) -> Result<Settled, SettleError> {
         check_receipt(&settlement)?;
-        let fee = self.inner.options.platform_fee;
-        self.write(move |connection| settle(connection, &settlement, fee)).await
+        let options = self.inner.options;
+        self.write(move |connection| settle(connection, &settlement, options)).await
     }
 
     /// Ends a hold without a delivery; idempotent as [`Store::hold_settle`]. The reason is for the operator, and never
@@ -184,8 +210,8 @@ impl Store {
     /// [`SettleError`].
     pub async fn late_settle(&self, settlement: Settlement) -> Result<Settled, SettleError> {
         check_receipt(&settlement)?;
-        let fee = self.inner.options.platform_fee;
-        self.write(move |connection| settle_late(connection, &settlement, fee)).await
+        let options = self.inner.options;
+        self.write(move |connection| settle_late(connection, &settlement, options)).await
     }
 
     /// A hold, whatever its state.
@@ -238,40 +264,53 @@ fn place(connection: &Connection, request: &HoldRequest) -> Result<(), PlaceHold
         Some(old) => holds::load(connection, old)?,
         None => None,
     };
+    let budgets = budgets::of(connection, request)?;
     let view = PlaceView {
         available: books::book(connection, Book::Available(request.account))?,
         request_known: holds::exists(connection, request.request)?,
         operation: holds::operation(connection, request.account, request.operation)?,
         superseded: superseded.as_ref(),
+        budgets: &budgets,
     };
     let placement = darkbloom_ledger::place(request, &view)?;
-    if let Some(closing) = placement.superseded {
-        write_closing(connection, TransferKind::Void, &closing, Some("superseded"))?;
+    if let Some((closing, old)) = placement.superseded.as_ref().zip(superseded.as_ref()) {
+        write_closing(connection, TransferKind::Void, old, closing, Some("superseded"))?;
     }
     if let Some(old) = request.supersedes {
         // Also a hold that was voided before: it can no longer be settled late.
         holds::supersede(connection, old, request.request)?;
     }
     holds::insert(connection, request)?;
+    if !budgets.is_empty() {
+        // The superseded hold may have changed them.
+        budgets::opened(connection, &budgets::of(connection, request)?, request)?;
+    }
     books::post(connection, TransferKind::Hold, Some(request.request), request.placed_at, &placement.transfer)?;
     Ok(())
 }
 
-fn settle(connection: &Connection, settlement: &Settlement, fee: BasisPoints) -> Result<Settled, SettleError> {
+fn settle(connection: &Connection, settlement: &Settlement, options: StoreOptions) -> Result<Settled, SettleError> {
     let record = holds::load(connection, settlement.request)?.ok_or(SettleError::UnknownRequest)?;
-    let verdict = darkbloom_ledger::settle(&record, settlement.provider, &settlement.delivered, fee, settlement.at)
+    let Settlement { provider, delivered, at, .. } = settlement;
+    let agreement = agreement::load(connection, &record.request, *provider, options)?;
+    let verdict = darkbloom_ledger::settle(&record, *provider, delivered, &agreement, *at)
         .map_err(|_| StoreError::ImpossibleRow { what: "hold terms" })?;
-    carry_out(connection, TransferKind::Settlement, verdict, settlement)
+    carry_out(connection, TransferKind::Settlement, &record, verdict, settlement)
 }
 
-fn settle_late(connection: &Connection, settlement: &Settlement, fee: BasisPoints) -> Result<Settled, SettleError> {
+fn settle_late(
+    connection: &Connection,
+    settlement: &Settlement,
+    options: StoreOptions,
+) -> Result<Settled, SettleError> {
     let record = holds::load(connection, settlement.request)?.ok_or(SettleError::UnknownRequest)?;
     let HoldRequest { account, operation, .. } = record.request;
     let operation = holds::operation(connection, account, operation)?;
     let available = books::book(connection, Book::Available(account))?
         .ok_or(StoreError::ImpossibleRow { what: "hold without an account" })?;
     let Settlement { provider, delivered, at, .. } = settlement;
-    let verdict = darkbloom_ledger::settle_late(&record, &operation, available, *provider, delivered, fee, *at)
+    let agreement = agreement::load(connection, &record.request, *provider, options)?;
+    let verdict = darkbloom_ledger::settle_late(&record, &operation, available, *provider, delivered, &agreement, *at)
         .map_err(|refusal| match refusal {
             LateRefusal::Terms(_) => SettleError::Store(StoreError::ImpossibleRow { what: "hold terms" }),
             refusal @ (LateRefusal::WindowPassed
@@ -285,7 +324,7 @@ fn settle_late(connection: &Connection, settlement: &Settlement, fee: BasisPoint
         HoldState::Open => TransferKind::Settlement,
         HoldState::Voided | HoldState::Settled => TransferKind::LateSettlement,
     };
-    carry_out(connection, kind, verdict, settlement)
+    carry_out(connection, kind, &record, verdict, settlement)
 }
 
 fn void(
@@ -299,7 +338,7 @@ fn void(
     match darkbloom_ledger::void(&record, cause, at) {
         Verdict::Already(settled) => Ok(settled),
         Verdict::Close(closing) => {
-            write_closing(connection, TransferKind::Void, &closing, Some(reason))?;
+            write_closing(connection, TransferKind::Void, &record, &closing, Some(reason))?;
             Ok(closing.settled)
         }
     }
@@ -308,6 +347,7 @@ fn void(
 fn carry_out(
     connection: &Connection,
     kind: TransferKind,
+    record: &HoldRecord,
     verdict: Verdict,
     settlement: &Settlement,
 ) -> Result<Settled, SettleError> {
@@ -316,10 +356,10 @@ fn carry_out(
         Verdict::Close(closing) => closing,
     };
     if closing.settled.state == HoldState::Voided {
-        write_closing(connection, TransferKind::Void, &closing, Some("nothing was relayed"))?;
+        write_closing(connection, TransferKind::Void, record, &closing, Some("nothing was relayed"))?;
         return Ok(closing.settled);
     }
-    write_closing(connection, kind, &closing, None)?;
+    write_closing(connection, kind, record, &closing, None)?;
     if settlement.receipt.is_some() || settlement.receipt_id.is_some() {
         insert_receipt(connection, settlement)?;
     }
@@ -329,18 +369,24 @@ fn carry_out(
 fn write_closing(
     connection: &Connection,
     kind: TransferKind,
+    record: &HoldRecord,
     closing: &Closing,
     reason: Option<&str>,
 ) -> Result<(), StoreError> {
-    holds::close(connection, &closing.settled, reason)?;
+    let settled = &closing.settled;
+    holds::close(connection, settled, reason)?;
+    // What a void gave back is free already when a receipt comes late.
+    let held = if record.closed.is_none() { record.request.amount } else { NanoDollars::ZERO };
+    budgets::closed(connection, &record.request, held, settled.charge, settled.at)?;
     books::post(connection, kind, Some(closing.settled.request), closing.settled.at, &closing.transfer)?;
     Ok(())
 }
 
 fn insert_receipt(connection: &Connection, settlement: &Settlement) -> Result<(), StoreError> {
-    connection
-        .prepare_cached("INSERT INTO receipt (request, receipt_id, bytes) VALUES (?1, ?2, ?3)")?
-        .execute(params![settlement.request.0, settlement.receipt_id.map(|id| id.0), settlement.receipt])?;
+    connection.execute(
+        "INSERT INTO receipt (request, receipt_id, bytes) VALUES (?1, ?2, ?3)",
+        values![&settlement.request.0, settlement.receipt_id.as_ref().map(|id| &id.0), settlement.receipt.as_deref()],
+    )?;
     Ok(())
 }
 
@@ -355,6 +401,7 @@ fn usage(connection: &Connection, account: AccountId, limit: u32) -> Result<Vec<
             at: settled.at,
             input_tokens: settled.input_tokens,
             output_tokens: settled.output_tokens,
+            price_version: settled.price.version,
             charge: settled.charge,
             provider: settled.provider.ok_or(StoreError::ImpossibleRow { what: "settlement without a provider" })?,
         })

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use darkbloom_types::{ReceiptId, UnixMillis};
-use rusqlite::{Connection, params};
 
 use crate::database::open_writer;
 use crate::error::{OpenStoreError, StoreError, at_most};
 use crate::folder::{FileLock, create_private_file, create_private_folder, with_suffix};
 use crate::ledger::RECEIPT_BYTES_MAX;
-use crate::migrate::OUTBOX;
+use crate::migrate::{OUTBOX, Older};
+use crate::sql::{Connection, values};
 use crate::writer::Writer;
 
 /// Receipts that are kept: several hours of work of a busy machine without any coordinator. Beyond it the oldest are
@@ -49,10 +49,12 @@ impl ReceiptOutbox {
         }
         let lock = FileLock::take(&with_suffix(file, ".lock"), file)?;
         create_private_file(file)?;
-        let connection = open_writer(file, &OUTBOX)?;
-        let writer = Writer::start(connection, "receipt-outbox").map_err(|error| OpenStoreError::Unwritable {
-            path: file.to_owned(),
-            detail: format!("no thread could be started: {error}"),
+        let (connection, ..) = open_writer(file, &OUTBOX, Older::Migrate)?;
+        let writer = Writer::start(Connection::Sqlite(connection), "receipt-outbox", |_| Ok(())).map_err(|error| {
+            OpenStoreError::Unwritable {
+                place: file.to_owned().into(),
+                detail: format!("no thread could be started: {error}"),
+            }
         })?;
         Ok(Self { writer, _lock: lock })
     }
@@ -73,9 +75,8 @@ impl ReceiptOutbox {
     pub async fn unacknowledged(&self, limit: u32) -> Result<Vec<(ReceiptId, Vec<u8>)>, StoreError> {
         self.writer
             .write(move |connection| {
-                let mut statement = connection.prepare_cached("SELECT id, bytes FROM receipt ORDER BY seq LIMIT ?1")?;
-                let rows = statement.query_map([limit], |row| Ok((ReceiptId(row.get(0)?), row.get(1)?)))?;
-                Ok(rows.collect::<Result<_, _>>()?)
+                let sql = "SELECT id, bytes FROM receipt ORDER BY seq LIMIT ?1";
+                connection.rows(sql, values![limit], |row| Ok((ReceiptId(row.get(0)?), row.get(1)?)))
             })
             .await
     }
@@ -86,9 +87,7 @@ impl ReceiptOutbox {
     /// [`StoreError`].
     pub async fn acknowledge(&self, id: ReceiptId) -> Result<bool, StoreError> {
         self.writer
-            .write(move |connection| {
-                Ok(connection.prepare_cached("DELETE FROM receipt WHERE id = ?1")?.execute([id.0])? > 0)
-            })
+            .write(move |connection| Ok(connection.execute("DELETE FROM receipt WHERE id = ?1", values![&id.0])? > 0))
             .await
     }
 
@@ -97,9 +96,7 @@ impl ReceiptOutbox {
     /// # Errors
     /// [`StoreError`].
     pub async fn dropped_total(&self) -> Result<u64, StoreError> {
-        let count = |connection: &Connection| -> Result<i64, StoreError> {
-            Ok(connection.prepare_cached("SELECT count FROM dropped")?.query_row([], |row| row.get(0))?)
-        };
+        let count = |connection: &Connection| connection.only::<i64>("SELECT count FROM dropped", &[]);
         Ok(self.writer.write(count).await?.unsigned_abs())
     }
 }
@@ -111,18 +108,18 @@ impl std::fmt::Debug for ReceiptOutbox {
 }
 
 fn put(connection: &Connection, id: &ReceiptId, bytes: &[u8], at: UnixMillis) -> Result<OutboxPut, StoreError> {
-    connection
-        .prepare_cached("INSERT INTO receipt (id, bytes, at) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO NOTHING")?
-        .execute(params![id.0, bytes, at.0])?;
-    let dropped = connection
-        .prepare_cached(
-            "DELETE FROM receipt WHERE seq IN (
-                 SELECT seq FROM receipt ORDER BY seq LIMIT max(0, (SELECT count(*) FROM receipt) - ?1))",
-        )?
-        .execute([RECEIPTS_MAX])?;
+    connection.execute(
+        "INSERT INTO receipt (id, bytes, at) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO NOTHING",
+        values![&id.0, bytes, at.0],
+    )?;
+    let dropped = connection.execute(
+        "DELETE FROM receipt WHERE seq IN (
+             SELECT seq FROM receipt ORDER BY seq LIMIT max(0, (SELECT count(*) FROM receipt) - ?1))",
+        values![RECEIPTS_MAX],
+    )?;
     if dropped > 0 {
-        let dropped = i64::try_from(dropped).unwrap_or(i64::MAX);
-        connection.prepare_cached("UPDATE dropped SET count = count + ?1")?.execute([dropped])?;
+        let count = i64::try_from(dropped).unwrap_or(i64::MAX);
+        connection.execute("UPDATE dropped SET count = count + ?1", values![count])?;
     }
-    Ok(OutboxPut { dropped: u64::try_from(dropped).unwrap_or(u64::MAX) })
+    Ok(OutboxPut { dropped })
 }

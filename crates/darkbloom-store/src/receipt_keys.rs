@@ -3,9 +3,9 @@
 
 use darkbloom_ledger::LATE_SETTLEMENT_WINDOW;
 use darkbloom_types::{EpochId, Millis, ProviderId, UnixMillis};
-use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::error::StoreError;
+use crate::sql::{Connection, values};
 use crate::store::Store;
 
 /// Keys of one provider: what one epoch in five minutes makes in the 25 hours and 45 minutes for which one is kept, and
@@ -36,9 +36,8 @@ impl Store {
     /// [`StoreError`].
     pub async fn receipt_key(&self, provider: ProviderId, epoch: EpochId) -> Result<Option<[u8; 32]>, StoreError> {
         self.read(move |connection| {
-            let mut statement =
-                connection.prepare_cached("SELECT key FROM receipt_key WHERE provider = ?1 AND epoch = ?2")?;
-            Ok(statement.query_row(params![provider.0, epoch.0], |row| row.get(0)).optional()?)
+            let sql = "SELECT key FROM receipt_key WHERE provider = ?1 AND epoch = ?2";
+            connection.row(sql, values![&provider.0, &epoch.0], |row| row.get(0))
         })
         .await
     }
@@ -61,34 +60,32 @@ fn put(
     key: [u8; 32],
     open_until: UnixMillis,
 ) -> Result<(), StoreError> {
-    connection
-        .prepare_cached(
-            "INSERT INTO receipt_key (provider, epoch, key, open_until) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (provider, epoch) DO UPDATE SET key = excluded.key, open_until = excluded.open_until",
-        )?
-        .execute(params![provider.0, epoch.0, key, open_until.0])?;
-    connection
-        .prepare_cached(
-            "DELETE FROM receipt_key WHERE provider = ?1 AND epoch IN (
-                 SELECT epoch FROM receipt_key WHERE provider = ?1 ORDER BY open_until DESC LIMIT -1 OFFSET ?2)",
-        )?
-        .execute(params![provider.0, KEYS_PER_PROVIDER_MAX])?;
+    connection.execute(
+        "INSERT INTO receipt_key (provider, epoch, key, open_until) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (provider, epoch) DO UPDATE SET key = excluded.key, open_until = excluded.open_until",
+        values![&provider.0, &epoch.0, &key, open_until.0],
+    )?;
+    // The limit is the greatest number that there is: SQLite takes no OFFSET without one.
+    connection.execute(
+        "DELETE FROM receipt_key WHERE provider = ?1 AND epoch IN (
+             SELECT epoch FROM receipt_key WHERE provider = ?1 ORDER BY open_until DESC
+             LIMIT 9223372036854775807 OFFSET ?2)",
+        values![&provider.0, KEYS_PER_PROVIDER_MAX],
+    )?;
     Ok(())
 }
 
 fn prune(connection: &Connection, now: UnixMillis, hold_life: Millis) -> Result<u64, StoreError> {
     let window = i64::try_from(LATE_SETTLEMENT_WINDOW.0).unwrap_or(i64::MAX);
     let kept = window.saturating_add_unsigned(hold_life.0);
-    let removed = connection
-        .prepare_cached(
-            "DELETE FROM receipt_key WHERE (provider, epoch) IN (
-                 SELECT provider, epoch FROM receipt_key AS old
-                 WHERE open_until < ?1
-                 AND NOT EXISTS (SELECT 1 FROM hold WHERE state = 0 AND accepted_by = old.provider)
-                 AND NOT EXISTS (SELECT 1 FROM hold
-                     WHERE state = 2 AND void = 1 AND accepted_by = old.provider AND closed_at >= ?2)
-                 LIMIT ?3)",
-        )?
-        .execute(params![now.0.saturating_sub(kept), now.0.saturating_sub(window), PRUNED_MAX])?;
-    Ok(u64::try_from(removed).unwrap_or(u64::MAX))
+    connection.execute(
+        "DELETE FROM receipt_key WHERE (provider, epoch) IN (
+             SELECT provider, epoch FROM receipt_key AS old
+             WHERE open_until < ?1
+             AND NOT EXISTS (SELECT 1 FROM hold WHERE state = 0 AND accepted_by = old.provider)
+             AND NOT EXISTS (SELECT 1 FROM hold
+                 WHERE state = 2 AND void = 1 AND accepted_by = old.provider AND closed_at >= ?2)
+             LIMIT ?3)",
+        values![now.0.saturating_sub(kept), now.0.saturating_sub(window), PRUNED_MAX],
+    )
 }

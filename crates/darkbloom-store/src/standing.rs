@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use darkbloom_types::{Distrust, Failed, ProviderId, Standing, UnixMillis, armed};
-use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::cache::PROVIDERS_MAX;
 use crate::error::{StoreError, at_most};
+use crate::sql::{Connection, Row, values};
 use crate::store::Store;
 
 /// Longest word of an operator about an identity, in bytes: a sentence.
@@ -189,7 +189,7 @@ impl Store {
             if !known(connection, new)? {
                 at_most("the number of providers", for_work.providers_len() + 1, PROVIDERS_MAX)?;
             }
-            succeed(connection, old, new, &signed, at).map_err(StoreError::from)?;
+            succeed(connection, old, new, &signed, at)?;
             let both = if armed!("succession_standing") { standing.with(heir) } else { heir };
             Ok(put(connection, new, both, at, None)?)
         };
@@ -206,42 +206,39 @@ fn put(
     note: Option<&str>,
 ) -> Result<Standing, StoreError> {
     let of_failed = |failed: Failed| (Some(failed.reason.name()), Some(failed.until.0), Some(failed.times));
-    let (state, (reason, until, times)) = match standing {
+    let (state, (reason, until, times)): (i64, _) = match standing {
         Standing::Clean => {
             let gone = "DELETE FROM standing WHERE provider = ?1 AND state <> 3";
-            connection.prepare_cached(gone)?.execute([provider.0])?;
+            connection.execute(gone, values![&provider.0])?;
             return find(connection, provider);
         }
         Standing::Distrusted(failed) => (1, of_failed(failed)),
         Standing::Recovered(failed) => (2, of_failed(failed)),
         Standing::Revoked => (3, (None, None, None)),
     };
-    connection
-        .prepare_cached(
-            "INSERT INTO standing (provider, state, reason, until, times, since, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-             ON CONFLICT (provider) DO UPDATE SET state = excluded.state, reason = excluded.reason,
-                 until = excluded.until, times = excluded.times, since = excluded.since, note = excluded.note
-             WHERE standing.state <> 3",
-        )?
-        .execute(params![provider.0, state, reason, until, times, at.0, note])?;
+    connection.execute(
+        "INSERT INTO standing (provider, state, reason, until, times, since, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (provider) DO UPDATE SET state = excluded.state, reason = excluded.reason,
+             until = excluded.until, times = excluded.times, since = excluded.since, note = excluded.note
+         WHERE standing.state <> 3",
+        values![&provider.0, state, reason, until, times, at.0, note],
+    )?;
     find(connection, provider)
 }
 
 fn find(connection: &Connection, provider: ProviderId) -> Result<Standing, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT provider, state, reason, until, times, since, note FROM standing WHERE provider = ?1",
-    )?;
-    let row = statement.query_row([provider.0], |row| Ok(standing(row))).optional()?;
-    row.map_or(Ok(Standing::Clean), |row| row.map(|row| row.standing))
+    let sql = "SELECT provider, state, reason, until, times, since, note FROM standing WHERE provider = ?1";
+    let row = connection.row(sql, values![&provider.0], standing)?;
+    Ok(row.map_or(Standing::Clean, |row| row.standing))
 }
 
 fn standing(row: &Row<'_>) -> Result<StandingRow, StoreError> {
     let impossible = || StoreError::ImpossibleRow { what: "standing" };
     let failed = || -> Result<Failed, StoreError> {
-        let reason = Distrust::from_name(&row.get::<_, String>(2)?).ok_or_else(impossible)?;
+        let reason = Distrust::from_name(&row.get::<String>(2)?).ok_or_else(impossible)?;
         Ok(Failed { reason, until: UnixMillis(row.get(3)?), times: row.get(4)? })
     };
-    let held = match row.get(1)? {
+    let held = match row.get::<i64>(1)? {
         1 => Standing::Distrusted(failed()?),
         2 => Standing::Recovered(failed()?),
         3 => Standing::Revoked,
@@ -256,26 +253,19 @@ fn standing(row: &Row<'_>) -> Result<StandingRow, StoreError> {
 }
 
 fn list(connection: &Connection, limit: u32) -> Result<Vec<StandingRow>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT provider, state, reason, until, times, since, note FROM standing ORDER BY provider LIMIT ?1",
-    )?;
-    let mut rows = statement.query([limit])?;
-    let mut standings = Vec::new();
-    while let Some(row) = rows.next()? {
-        standings.push(standing(row)?);
-    }
-    Ok(standings)
+    let sql = "SELECT provider, state, reason, until, times, since, note FROM standing ORDER BY provider LIMIT ?1";
+    connection.rows(sql, values![limit], standing)
 }
 
 const OLDER: &str = "SELECT old FROM succession WHERE new = ?1";
 const NEWER: &str = "SELECT new FROM succession WHERE old = ?1";
 
 fn step(connection: &Connection, sql: &str, from: ProviderId) -> Result<Option<ProviderId>, StoreError> {
-    Ok(connection.prepare_cached(sql)?.query_row([from.0], |row| row.get(0)).optional()?.map(ProviderId))
+    connection.row(sql, values![&from.0], |row| Ok(ProviderId(row.get(0)?)))
 }
 
 fn known(connection: &Connection, provider: ProviderId) -> Result<bool, StoreError> {
-    Ok(connection.prepare_cached("SELECT 1 FROM provider WHERE id = ?1")?.exists([provider.0])?)
+    connection.exists("SELECT 1 FROM provider WHERE id = ?1", values![&provider.0])
 }
 
 /// An identity, those before it and those after it.
@@ -297,17 +287,18 @@ fn succeed(
     new: ProviderId,
     signed: &[u8],
     at: UnixMillis,
-) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("INSERT INTO succession (old, new, signed, at) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![old.0, new.0, signed, at.0])?;
-    connection
-        .prepare_cached(
-            "INSERT INTO provider (id, joined_with, first_seen, last_seen)
-             SELECT ?2, joined_with, first_seen, ?3 FROM provider WHERE id = ?1
-             ON CONFLICT (id) DO UPDATE SET first_seen = min(first_seen, excluded.first_seen)",
-        )?
-        .execute(params![old.0, new.0, at.0])?;
+) -> Result<(), StoreError> {
+    connection.execute(
+        "INSERT INTO succession (old, new, signed, at) VALUES (?1, ?2, ?3, ?4)",
+        values![&old.0, &new.0, signed, at.0],
+    )?;
+    connection.execute(
+        "INSERT INTO provider (id, joined_with, first_seen, last_seen)
+         SELECT ?2, joined_with, first_seen, ?3 FROM provider WHERE id = ?1
+         ON CONFLICT (id) DO UPDATE SET first_seen = CASE
+             WHEN excluded.first_seen < provider.first_seen THEN excluded.first_seen ELSE provider.first_seen END",
+        values![&old.0, &new.0, at.0],
+    )?;
     Ok(())
 }
 
@@ -319,7 +310,6 @@ pub(crate) fn load(connection: &Connection) -> Result<HashMap<ProviderId, Standi
 
 /// Which identity took over from which, older first, for the cache.
 pub(crate) fn load_successions(connection: &Connection) -> Result<Vec<(ProviderId, ProviderId)>, StoreError> {
-    let mut statement = connection.prepare("SELECT old, new FROM succession")?;
-    let rows = statement.query_map([], |row| Ok((ProviderId(row.get(0)?), ProviderId(row.get(1)?))))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let sql = "SELECT old, new FROM succession";
+    connection.rows(sql, &[], |row| Ok((ProviderId(row.get(0)?), ProviderId(row.get(1)?))))
 }

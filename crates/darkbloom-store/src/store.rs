@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use darkbloom_ledger::BasisPoints;
-use rusqlite::Connection;
 
 use crate::cache::Cache;
 use crate::database::{open_reader, open_writer};
 use crate::error::{OpenStoreError, StoreError};
 use crate::folder::{FileLock, create_private_file, create_private_folder};
-use crate::migrate::STORE;
+use crate::location::{PostgresUrl, StoreLocation};
+use crate::migrate::{Older, STORE, migrate_postgres};
 use crate::reader::Reader;
+use crate::sql::Connection;
+use crate::sql::postgres::{Postgres, Purpose};
 use crate::writer::Writer;
 use crate::{keys, network, standing};
 
-const DATABASE_NAME: &str = "darkbloom.sqlite";
+pub(crate) const DATABASE_NAME: &str = "darkbloom.sqlite";
 const LOCK_NAME: &str = "darkbloom.lock";
 
 /// What an operator can choose about a store.
@@ -24,10 +26,13 @@ const LOCK_NAME: &str = "darkbloom.lock";
 pub struct StoreOptions {
     /// The operator's share of every charge from now on; none by default.
     pub platform_fee: BasisPoints,
+    /// The share of that fee that is whose who brought the consumer; none by default.
+    pub referral_share: BasisPoints,
 }
 
-/// A coordinator's store: one folder, one process, one writer. Clones share it; dropping the last one finishes what is
-/// queued, waits for it, and lets go of the folder.
+/// A coordinator's store: one folder or database, one process, one writer. Clones share it; dropping the last one finishes what is
+/// queued, waits for it, and lets go of
+/// the place.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) inner: Arc<Inner>,
@@ -38,11 +43,28 @@ pub(crate) struct Inner {
     pub(crate) writer: Writer,
     reader: Reader,
     pub(crate) cache: Arc<Cache>,
-    pub(crate) database: PathBuf,
     pub(crate) options: StoreOptions,
     /// Whether an audit or a backup runs.
     pub(crate) maintenance: Arc<AtomicBool>,
-    pub(crate) lock: Arc<FileLock>,
+    pub(crate) home: Home,
+}
+
+/// Where the database is, and what keeps others out of it.
+#[derive(Clone)]
+pub(crate) enum Home {
+    /// The operating system's lock, held by a file beside the database.
+    Folder { database: PathBuf, _lock: Arc<FileLock> },
+    /// The server's lock, held by the session that writes.
+    Server(PostgresUrl),
+}
+
+/// What a migration came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Migrated {
+    /// The schema that there was; 0 for none.
+    pub from: i64,
+    /// The schema that there is.
+    pub to: i64,
 }
 
 impl Store {
@@ -59,26 +81,60 @@ impl Store {
     /// # Errors
     /// [`OpenStoreError`].
     pub fn open_with(folder: &Path, options: StoreOptions) -> Result<Self, OpenStoreError> {
-        create_private_folder(folder)?;
-        let lock = FileLock::take(&folder.join(LOCK_NAME), folder)?;
-        let database = folder.join(DATABASE_NAME);
-        create_private_file(&database)?;
-        let writing = open_writer(&database, &STORE)?;
-        let reading = open_reader(&database)?;
-        let cache = load_cache(&reading, &database)?;
+        Self::open_at(&StoreLocation::Folder(folder.to_owned()), options)
+    }
+
+    /// Opens the store wherever it is, making it where there is none. Blocks for as long as disk and network take.
+    ///
+    /// # Errors
+    /// [`OpenStoreError`].
+    pub fn open_at(location: &StoreLocation, options: StoreOptions) -> Result<Self, OpenStoreError> {
+        // On a thread of its own: a session drives a runtime, which cannot be done within another.
+        on_own_thread(|| {
+            let (writing, _, _, home) = open_writing(location, Purpose::Write, Older::Refuse)?;
+            let reading = home.open_reading(Purpose::Read)?;
+            Self::start(writing, reading, home, options, location)
+        })
+    }
+
+    /// Brings the database to the newest schema. Nobody may use it meanwhile; whoever has no backup should make one before.
+    ///
+    /// # Errors
+    /// [`OpenStoreError`].
+    pub fn migrate(location: &StoreLocation) -> Result<Migrated, OpenStoreError> {
+        on_own_thread(|| {
+            let (_, from, to, _) = open_writing(location, Purpose::Migrate, Older::Migrate)?;
+            Ok(Migrated { from, to })
+        })
+    }
+
+    fn start(
+        writing: Connection,
+        reading: Connection,
+        home: Home,
+        options: StoreOptions,
+        location: &StoreLocation,
+    ) -> Result<Self, OpenStoreError> {
         let unwritable = |error: std::io::Error| OpenStoreError::Unwritable {
-            path: folder.to_owned(),
+            place: location.place(),
             detail: format!("no thread could be started: {error}"),
+        };
+        let cache = load_cache(&writing)
+            .map_err(|error| OpenStoreError::Corrupt { place: location.place(), detail: error.to_string() })?;
+        let cache = Arc::new(cache);
+        let stale = Arc::clone(&cache);
+        let renewed = move |connection: &Connection| {
+            stale.refill(load_cache(connection)?);
+            Ok(())
         };
         Ok(Self {
             inner: Arc::new(Inner {
-                writer: Writer::start(writing, "store-writer").map_err(unwritable)?,
+                writer: Writer::start(writing, "store-writer", renewed).map_err(unwritable)?,
                 reader: Reader::start(reading, "store-reader").map_err(unwritable)?,
-                cache: Arc::new(cache),
-                database,
+                cache,
                 options,
                 maintenance: Arc::default(),
-                lock: Arc::new(lock),
+                home,
             }),
         })
     }
@@ -110,15 +166,59 @@ impl Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("database", &self.inner.database).finish_non_exhaustive()
+        f.debug_struct("Store").field("home", &self.inner.home).finish_non_exhaustive()
     }
 }
 
-fn load_cache(connection: &Connection, database: &Path) -> Result<Cache, OpenStoreError> {
-    let load = || -> Result<Cache, StoreError> {
-        let standings = standing::load(connection)?;
-        let successions = standing::load_successions(connection)?;
-        Ok(Cache::new(keys::load(connection)?, network::load(connection)?, standings, successions))
-    };
-    load().map_err(|error| OpenStoreError::Corrupt { path: database.to_owned(), detail: error.to_string() })
+impl std::fmt::Debug for Home {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Folder { database, .. } => database.fmt(f),
+            Self::Server(url) => url.fmt(f),
+        }
+    }
+}
+
+impl Home {
+    /// Another connection to the same database, on the thread that is to use it.
+    pub(crate) fn open_reading(&self, purpose: Purpose) -> Result<Connection, OpenStoreError> {
+        match self {
+            Self::Folder { database, .. } => Ok(Connection::Sqlite(open_reader(database)?)),
+            Self::Server(url) => Ok(Connection::Postgres(Box::new(Postgres::connect(url, purpose)?))),
+        }
+    }
+}
+
+/// Opens the database as its only writer. Answers the schema that there was and the one that there is, too.
+fn open_writing(
+    location: &StoreLocation,
+    purpose: Purpose,
+    older: Older,
+) -> Result<(Connection, i64, i64, Home), OpenStoreError> {
+    match location {
+        StoreLocation::Folder(folder) => {
+            create_private_folder(folder)?;
+            let lock = FileLock::take(&folder.join(LOCK_NAME), folder)?;
+            let database = folder.join(DATABASE_NAME);
+            create_private_file(&database)?;
+            let (connection, from, to) = open_writer(&database, &STORE, older)?;
+            Ok((Connection::Sqlite(connection), from, to, Home::Folder { database, _lock: Arc::new(lock) }))
+        }
+        StoreLocation::Postgres(url) => {
+            let session = Postgres::connect(url, purpose)?;
+            let (from, to) = migrate_postgres(&session, &url.place(), older)?;
+            Ok((Connection::Postgres(Box::new(session)), from, to, Home::Server(url.clone())))
+        }
+    }
+}
+
+fn load_cache(connection: &Connection) -> Result<Cache, StoreError> {
+    let standings = standing::load(connection)?;
+    let successions = standing::load_successions(connection)?;
+    Ok(Cache::new(keys::load(connection)?, network::load(connection)?, standings, successions))
+}
+
+/// Does this on another thread, and waits for it.
+pub(crate) fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

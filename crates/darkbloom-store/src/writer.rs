@@ -3,10 +3,10 @@
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::error::StoreError;
+use crate::sql::Connection;
 
 /// Jobs that may wait. At ten thousand jobs a second, a modest disk's pace, the last of them waits under half a second;
 /// a caller beyond that is better told at once.
@@ -22,12 +22,17 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread.
-    pub(crate) fn start(connection: Connection, thread_name: &str) -> std::io::Result<Self> {
+    /// Starts the thread. `renewed` is called, on it, with a connection that was lost and made anew: others may have
+    /// written meanwhile, and what was last committed may or may not be there.
+    pub(crate) fn start(
+        mut connection: Connection,
+        thread_name: &str,
+        renewed: impl Fn(&Connection) -> Result<(), StoreError> + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let thread = std::thread::Builder::new()
             .name(thread_name.to_owned())
-            .spawn(move || while run_group(&connection, &jobs).is_some() {})?;
+            .spawn(move || while run_group(&mut connection, &jobs, &renewed).is_some() {})?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
@@ -122,17 +127,16 @@ fn in_savepoint<T, E: From<StoreError>>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> Result<T, E>,
 ) -> Result<T, E> {
-    execute(connection, "SAVEPOINT job")?;
+    connection.begin_job()?;
     match work(connection) {
         Ok(value) => {
-            execute(connection, "RELEASE job")?;
+            connection.keep_job()?;
             Ok(value)
         }
         Err(error) => {
-            // A failure that made SQLite roll the whole transaction back leaves no savepoint; `run_group` notices that.
-            if !connection.is_autocommit() {
-                execute(connection, "ROLLBACK TO job")?;
-                execute(connection, "RELEASE job")?;
+            // A failure that made the database give the whole transaction up leaves no savepoint; `run_group` notices that.
+            if !connection.transaction_is_gone() {
+                connection.undo_job()?;
             }
             Err(error)
         }
@@ -140,16 +144,20 @@ fn in_savepoint<T, E: From<StoreError>>(
 }
 
 /// Waits for a job, runs it and what else is there in one transaction, commits, answers. `None` when no more can come.
-fn run_group(connection: &Connection, jobs: &Receiver<Box<dyn Job>>) -> Option<()> {
+fn run_group(
+    connection: &mut Connection,
+    jobs: &Receiver<Box<dyn Job>>,
+    renewed: impl Fn(&Connection) -> Result<(), StoreError>,
+) -> Option<()> {
     let first = jobs.recv().ok()?;
     let mut group = Vec::new();
-    let mut outcome = execute(connection, "BEGIN IMMEDIATE");
+    let mut outcome = begin(connection, renewed);
     let mut next = Some(first);
     while let Some(mut job) = next {
         if outcome.is_ok() {
             job.run(connection);
-            // Full disks and failing ones make SQLite abandon the transaction, and with it the jobs before this one.
-            if connection.is_autocommit() {
+            // Full disks, failing ones and lost servers end the transaction, and with it the jobs before this one.
+            if !connection.in_transaction() {
                 outcome = Err(StoreError::Database { detail: "the transaction was rolled back".to_owned() });
             }
         }
@@ -157,11 +165,11 @@ fn run_group(connection: &Connection, jobs: &Receiver<Box<dyn Job>>) -> Option<(
         next = if outcome.is_ok() && group.len() < GROUP_MAX { jobs.try_recv().ok() } else { None };
     }
     if outcome.is_ok() {
-        outcome = execute(connection, "COMMIT");
+        outcome = connection.commit();
     }
-    if outcome.is_err() && !connection.is_autocommit() {
+    if outcome.is_err() && !connection.transaction_is_gone() {
         // The failure that led here is the one to report.
-        drop(execute(connection, "ROLLBACK"));
+        drop(connection.roll_back());
     }
     for job in group {
         job.finish(outcome.clone());
@@ -169,9 +177,19 @@ fn run_group(connection: &Connection, jobs: &Receiver<Box<dyn Job>>) -> Option<(
     Some(())
 }
 
-fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {
-    connection.prepare_cached(sql)?.execute([])?;
-    Ok(())
+/// Begins a group's transaction. As nothing was asked yet, a connection that turns out to be lost is made anew first.
+fn begin(
+    connection: &mut Connection,
+    renewed: impl Fn(&Connection) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    match connection.begin() {
+        Err(_) if connection.is_lost() => {
+            connection.renew()?;
+            renewed(connection)?;
+            connection.begin()
+        }
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -180,20 +198,22 @@ mod tests {
     use std::sync::Barrier;
 
     fn writer_with_table() -> (Writer, std::sync::Arc<Barrier>) {
-        let connection = Connection::open_in_memory().unwrap();
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
         connection.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY) STRICT").unwrap();
-        (Writer::start(connection, "test").unwrap(), std::sync::Arc::new(Barrier::new(2)))
+        let writer = Writer::start(Connection::Sqlite(connection), "test", |_| Ok(())).unwrap();
+        (writer, std::sync::Arc::new(Barrier::new(2)))
     }
 
-    fn insert(n: i64) -> impl FnOnce(&Connection) -> Result<usize, StoreError> + Send {
-        move |connection| Ok(connection.execute("INSERT INTO t VALUES (?1)", [n])?)
+    fn insert(n: i64) -> impl FnOnce(&Connection) -> Result<u64, StoreError> + Send {
+        move |connection| connection.execute("INSERT INTO t VALUES (?1)", crate::sql::values![n])
     }
 
     async fn rows(writer: &Writer) -> i64 {
-        let count = |connection: &Connection| -> Result<i64, StoreError> {
-            Ok(connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?)
-        };
-        writer.write(count).await.unwrap()
+        writer
+            .write(|connection| connection.only("SELECT count(*) FROM t", &[]))
+            .await
+            .map_err(|error: StoreError| error)
+            .unwrap()
     }
 
     #[tokio::test]
@@ -226,7 +246,7 @@ mod tests {
             insert(1)(connection)
         });
         let lose = writer.write(|connection| {
-            connection.execute_batch("ROLLBACK")?;
+            connection.roll_back()?;
             Err::<(), _>(StoreError::Closed)
         });
         let open = async { barrier.wait() };

@@ -295,7 +295,10 @@ fn coordinator_config(folder: &Path, listen: SocketAddr) -> CoordinatorConfig {
         data: folder.join("coordinator"),
         tier_min: Tier::None,
         tpm_roots: Roots::default(),
+        database: None,
         key_secret: None,
+        terms: darkbloom_coordinator::Terms::default(),
+        metrics: None,
     }
 }
 

@@ -78,7 +78,10 @@ fn introductions() -> Result<(), Box<dyn std::error::Error>> {
         data: folder.path().to_owned(),
         tier_min: Tier::None,
         tpm_roots: Roots::default(),
+        database: None,
         key_secret: None,
+        terms: darkbloom_coordinator::Terms::default(),
+        metrics: None,
     };
     runtime.block_on(async {
         let coordinator = Coordinator::start(config).await?;
@@ -111,6 +114,7 @@ fn introductions() -> Result<(), Box<dyn std::error::Error>> {
                 capabilities: Vec::new().into(),
                 epoch_proof: ChallengeProof { digest }.sign(&*epoch.receipt_key())?,
                 presence: Vec::new().into(),
+                hardware: None,
             };
             socket.send(Message::binary(ProviderFrame::from(hello).encode())).await?;
             while !matches!(next(&mut socket).await?, CoordinatorFrame::VerdictNotice(_)) {}

@@ -101,7 +101,10 @@ impl Network {
             data: folder.path().join("coordinator"),
             tier_min: Tier::None,
             tpm_roots: Roots::default(),
+            database: None,
             key_secret: None,
+            terms: darkbloom_coordinator::Terms::default(),
+            metrics: None,
         })
         .await?;
         let url = format!("http://{}", coordinator.address);

@@ -35,6 +35,7 @@ mod gate;
 mod id;
 mod kept;
 mod money;
+mod rate;
 mod refusal;
 mod secret;
 mod standing;
@@ -49,6 +50,7 @@ pub use id::{
 };
 pub use kept::{Keeper, Kept, OnHeap, scrub_stack};
 pub use money::{MoneyError, NanoDollars, Price, TokenCount};
+pub use rate::{Meter, PerMinute, RateLeft};
 pub use refusal::{Refusal, RefusalClass, RefusalCode, error_type};
 pub use secret::{SecretBytes, SecretString, SecretTokens, SecretVector, TokenId};
 pub use standing::{Distrust, Failed, Standing};

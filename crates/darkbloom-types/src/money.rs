@@ -80,6 +80,13 @@ pub struct Price {
 }
 
 impl Price {
+    /// Whether neither kind of token costs more than by another price.
+    #[must_use]
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.input_nano_per_token <= other.input_nano_per_token
+            && self.output_nano_per_token <= other.output_nano_per_token
+    }
+
     /// What so many tokens cost. Cannot overflow: 2 × (2³² − 1)² would, so the sum is checked.
     ///
     /// # Errors

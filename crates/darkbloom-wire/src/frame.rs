@@ -133,6 +133,28 @@ record! {
         5 row_tokens: TokenCount,
         /// Where it is.
         6 residence: Residence,
+        /// How fast it runs there, once that was measured.
+        7 pace: Option<ModelPace>,
+    }
+}
+
+record! {
+    /// How fast a machine runs a model, as it measured itself. A hint: what a coordinator sees counts more.
+    ModelPace {
+        /// Microseconds for a token of a prompt, with nothing else at work.
+        1 prefill_us: u32,
+        /// Microseconds for a token of an answer of one row alone.
+        2 decode_us: u32,
+    }
+}
+
+record! {
+    /// How full and how warm a machine is.
+    MachineLoad {
+        /// Memory in use, in parts of a thousand of what the machine has.
+        1 memory_permille: u16,
+        /// Thermal state: 0 nominal or unknown, 1 fair, 2 serious, 3 critical.
+        2 thermal: u16,
     }
 }
 
@@ -153,6 +175,8 @@ record! {
         6 epoch_proof: Vec<u8> [RECEIPT_BYTES_MAX],
         /// Hardware evidence about the same proof, [`crate::presence_nonce`], in the formats of the statement's.
         7 presence: List<Evidence> [EVIDENCE_MAX],
+        /// What kind of machine it is: those of one kind are expected to be about as fast, until each was measured.
+        8 hardware: Option<String> [TEXT_BYTES_MAX],
     }
 }
 
@@ -173,6 +197,8 @@ record! {
         1 models: List<ModelLoad> [MODELS_PER_PROVIDER_MAX],
         /// The provider takes no new work.
         2 draining: bool,
+        /// Its machine.
+        3 machine: Option<MachineLoad>,
     }
 }
 
@@ -287,7 +313,7 @@ record! {
         4 ciphertext: Vec<u8> [WRAP_BYTES],
     }
 }
-nested!(Wrap ModelLoad AttemptRecord CoordinatorTiming CandidateNow CandidateUpdate);
+nested!(Wrap ModelLoad ModelPace MachineLoad AttemptRecord CoordinatorTiming CandidateNow CandidateUpdate);
 
 record! {
     /// A sealed request and all of its wraps.

@@ -2,7 +2,7 @@
 
 use darkbloom_types::{
     CatalogueDigest, Digest, EpochId, NanoDollars, NetworkId, OperationId, ProviderId, RequestId, Tier, TokenCount,
-    UnixMillis,
+    UnixMillis, armed,
 };
 
 use crate::cbor::{DecodeError, Reader, Unknown, Writer};
@@ -26,6 +26,7 @@ impl Field for Suite {
         let key = from.key();
         match from.uint()? {
             1 => Ok(Self::XWingAes256Gcm),
+            _ if !armed!("seal_suite") => Ok(Self::XWingAes256Gcm),
             _ => Err(DecodeError::BadValue { key }),
         }
     }

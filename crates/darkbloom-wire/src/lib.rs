@@ -35,8 +35,9 @@ pub use cose::{Algorithm, Domain, PublicKey, SignError, Signer, VerifyError, ope
 pub use frame::{
     Accepted, AttemptOutcome, AttemptRecord, Cancel, CancelAck, CandidateNow, CandidateUpdate, Challenge,
     ChallengeAnswer, ClientFrame, CoordinatorFrame, CoordinatorTiming, Data, Decoded, Dial, EpochUpdate, Final,
-    Heartbeat, Hello, KeepAlive, LoadModel, LoadReport, ModelLoad, Offer, ProviderFrame, ReceiptAck, Receipts, Refused,
-    Relayed, RelayedAccepted, RelayedData, RelayedFinal, RelayedRefused, Reseal, Submit, VerdictNotice, Welcome, Wrap,
+    Heartbeat, Hello, KeepAlive, LoadModel, LoadReport, MachineLoad, ModelLoad, ModelPace, Offer, ProviderFrame,
+    ReceiptAck, Receipts, Refused, Relayed, RelayedAccepted, RelayedData, RelayedFinal, RelayedRefused, Reseal, Submit,
+    VerdictNotice, Welcome, Wrap,
 };
 pub use header::{RequestKind, SealedHeader, Suite, recipient_list_digest};
 pub use loading::{LoadOutcome, Residence};

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::{Accounts, AccountsAction, AdminOptions, Catalogue, CatalogueAction, KeyKind, Keys, KeysAction};
 use crate::error::{Failure, say};
+use crate::operator::{budget_of, text};
 
 /// Where an administrator's key comes from and where it goes.
 const KEY_HINT: &str =
@@ -20,6 +21,8 @@ pub struct Admin {
     http: reqwest::Client,
     coordinator: String,
     key: SecretString,
+    /// Where such a key comes from.
+    key_hint: &'static str,
 }
 
 /// A model's file as the catalogue names it.
@@ -67,13 +70,40 @@ impl ModelFile {
 impl Admin {
     /// A connection with this key.
     pub fn new(coordinator: &str, key: SecretString) -> Result<Self, Failure> {
+        Self::with(coordinator, key, KEY_HINT)
+    }
+
+    /// A connection with an account's key.
+    pub fn of_account(coordinator: &str, key: SecretString) -> Result<Self, Failure> {
+        Self::with(coordinator, key, crate::account::KEY_HINT)
+    }
+
+    fn with(coordinator: &str, key: SecretString, key_hint: &'static str) -> Result<Self, Failure> {
         check_address(coordinator)?;
-        let http = reqwest::Client::builder().timeout(std::time::Duration::from_secs(60)).build();
-        let http = http.map_err(|error| Failure::new(error.to_string(), ""))?;
-        Ok(Self { http, coordinator: coordinator.trim_end_matches('/').to_owned(), key })
+        Ok(Self { http: http()?, coordinator: coordinator.trim_end_matches('/').to_owned(), key, key_hint })
+    }
+
+    /// Sends a form as anybody, and returns what came, be it an error in the words of OAuth.
+    pub async fn form(coordinator: &str, path: &str, form: &[(&str, &str)]) -> Result<Value, Failure> {
+        check_address(coordinator)?;
+        let coordinator = coordinator.trim_end_matches('/');
+        let body = serde_urlencoded::to_string(form).map_err(|error| Failure::new(error.to_string(), ""))?;
+        let sent = http()?
+            .post(format!("{coordinator}{path}"))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(body);
+        let sent = sent.send().await;
+        let answer = sent.map_err(|_| unreachable(coordinator))?.bytes().await;
+        let answer = answer.map_err(|_| unreachable(coordinator))?;
+        serde_json::from_slice(&answer).map_err(|_| Failure::new("the answer is not a coordinator's", ""))
     }
 
     async fn call(&self, method: reqwest::Method, path: &str, body: Option<Body>) -> Result<Value, Failure> {
+        let bytes = self.bytes(method, path, body).await?;
+        Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    async fn bytes(&self, method: reqwest::Method, path: &str, body: Option<Body>) -> Result<Vec<u8>, Failure> {
         let mut request =
             self.http.request(method, format!("{}{path}", self.coordinator)).bearer_auth(self.key.expose());
         request = match body {
@@ -81,28 +111,39 @@ impl Admin {
             Some(Body::Bytes(bytes)) => request.body(bytes),
             None => request,
         };
-        let unreachable = |_| {
-            Failure::new(
-                format!("cannot reach the coordinator at {}", self.coordinator),
-                "check `--coordinator` and that it runs",
-            )
-        };
+        let unreachable = |_| unreachable(&self.coordinator);
         let response = request.send().await.map_err(unreachable)?;
         let ok = response.status().is_success();
         let bytes = response.bytes().await.map_err(unreachable)?;
-        let value: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         if ok {
-            return Ok(value);
+            return Ok(bytes.to_vec());
         }
+        let value: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         let message = value["error"]["message"].as_str().unwrap_or("the coordinator refused").to_owned();
         let code = value["error"]["code"].as_str();
-        let hint = if matches!(code, Some("invalid_api_key" | "forbidden")) { KEY_HINT } else { "" };
+        let hint = if matches!(code, Some("invalid_api_key" | "forbidden")) { self.key_hint } else { "" };
         Err(Failure::new(message, hint))
     }
 
     /// Asks for something.
     pub async fn get(&self, path: &str) -> Result<Value, Failure> {
         self.call(reqwest::Method::GET, path, None).await
+    }
+
+    /// Asks for a text.
+    pub async fn get_text(&self, path: &str) -> Result<String, Failure> {
+        let bytes = self.bytes(reqwest::Method::GET, path, None).await?;
+        String::from_utf8(bytes).map_err(|_| Failure::new("the answer is not text", ""))
+    }
+
+    /// Changes a part of something.
+    pub async fn patch(&self, path: &str, body: Value) -> Result<Value, Failure> {
+        self.call(reqwest::Method::PATCH, path, Some(Body::Json(body))).await
+    }
+
+    /// Ends something.
+    pub async fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.call(reqwest::Method::DELETE, path, None).await
     }
 
     /// Makes something.
@@ -155,6 +196,15 @@ impl Admin {
     }
 }
 
+fn http() -> Result<reqwest::Client, Failure> {
+    let http = reqwest::Client::builder().timeout(std::time::Duration::from_secs(60)).build();
+    http.map_err(|error| Failure::new(error.to_string(), ""))
+}
+
+fn unreachable(coordinator: &str) -> Failure {
+    Failure::new(format!("cannot reach the coordinator at {coordinator}"), "check `--coordinator` and that it runs")
+}
+
 enum Body {
     Json(Value),
     Bytes(Vec<u8>),
@@ -175,6 +225,7 @@ pub async fn keys(options: Keys) -> Result<(), Failure> {
                 KeyKind::Consumer => "consumer",
                 KeyKind::Admin => "admin",
                 KeyKind::Join => "join",
+                KeyKind::Account => "account",
             };
             let admin = admin(at)?;
             match (admin.create_key(kind, account.as_deref(), &name).await, account) {
@@ -197,6 +248,29 @@ pub async fn keys(options: Keys) -> Result<(), Failure> {
             }
             Ok(())
         }
+        KeysAction::Edit { id, name, budget, limits, admin: at } => {
+            let mut body = json!({});
+            if let Some(name) = name {
+                body["name"] = name.into();
+            }
+            if let Some(budget) = budget {
+                body["budget"] = budget_of(&budget)?;
+            }
+            if let Some(limits) = limits {
+                let wrong = |error: serde_json::Error| {
+                    Failure::new(
+                        format!("the limits are no JSON: {error}"),
+                        r#"give them as '{"tokens_per_minute": 10000}'"#,
+                    )
+                };
+                body["limits"] = serde_json::from_str(&limits).map_err(wrong)?;
+            }
+            let answer = admin(at)?.patch(&format!("/admin/v1/keys/{id}"), body).await?;
+            say(format!("key {id} `{}`", text(&answer["name"])))
+        }
+        KeysAction::Rotate { id, admin: at } => {
+            say(text(&admin(at)?.post(&format!("/admin/v1/keys/{id}/rotate"), json!({})).await?["key"]))
+        }
         KeysAction::Revoke { id, admin: at } => {
             admin(at)?.call(reqwest::Method::DELETE, &format!("/admin/v1/keys/{id}"), None).await?;
             say(format!("key {id} opens nothing any more"))
@@ -212,13 +286,7 @@ pub async fn accounts(options: Accounts) -> Result<(), Failure> {
             say(format!("account {} `{name}`", answer["account"]))
         }
         AccountsAction::Credit { name, dollars, reference, admin: at } => {
-            let amount = parse_dollars(&dollars).ok_or_else(|| {
-                Failure::new(
-                    format!("`{dollars}` is not an amount"),
-                    "give dollars with up to nine decimal places, such as 2.50",
-                )
-            })?;
-            let body = json!({"account": name, "amount_nano_usd": amount, "reference": reference});
+            let body = json!({"account": name, "amount_nano_usd": dollars_of(&dollars)?, "reference": reference});
             let admin = admin(at)?;
             let answer = match admin.post("/admin/v1/deposits", body).await {
                 Ok(answer) => answer,
@@ -262,6 +330,16 @@ pub async fn catalogue(options: Catalogue) -> Result<(), Failure> {
     let offer = Offer { name: &name, quantisation: &quantisation, price_version, input_price, output_price };
     let digest = admin.offer_model(&file, &offer).await?;
     say(format!("`{name}` is on offer as {digest}"))
+}
+
+/// An amount that somebody gave in dollars.
+pub fn dollars_of(dollars: &str) -> Result<NanoDollars, Failure> {
+    parse_dollars(dollars).ok_or_else(|| {
+        Failure::new(
+            format!("`{dollars}` is not an amount"),
+            "give dollars with up to nine decimal places, such as 2.50",
+        )
+    })
 }
 
 /// Dollars with up to nine decimal places, exactly.

@@ -1,7 +1,9 @@
-//! Reading files that people name: never more of them than is stated, whatever their length says.
+//! Files that people name: never more of them is read than is stated, whatever their length says, and what is written with a
+//! secret in it is new and its owner's alone.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// The contents of a file of at most so many bytes, or why there are none.
@@ -20,6 +22,13 @@ pub fn read_text(path: &Path, most: u64) -> Result<String, String> {
     String::from_utf8(read(path, most)?).map_err(|_| "it is not text in UTF-8".to_owned())
 }
 
+/// Writes a file that was not there, and that its owner alone may read.
+pub fn write_new_private(path: &Path, contents: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(contents)?;
+    file.sync_all()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,5 +45,16 @@ mod tests {
         std::fs::write(&path, [0xff]).unwrap();
         assert!(read_text(&path, 5).unwrap_err().contains("UTF-8"));
         assert!(read(&folder.path().join("none"), 5).is_err());
+    }
+
+    #[test]
+    fn a_secret_is_written_to_a_new_file_of_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        write_new_private(&path, b"secret").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(write_new_private(&path, b"other").is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"secret");
     }
 }

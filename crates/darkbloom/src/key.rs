@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use darkbloom_provider::keys::{
     Availability, Check, Home, Identity, IdentityKey as _, KeyConfig, Unsettled, availability, unsettled,
 };
-use darkbloom_provider::{Rotated, StartError, delete_key, go_back_key, rotate_key};
+use darkbloom_provider::{Rotated, StartError, delete_key, go_back_key, rotate_key, seal_keys};
 use darkbloom_types::ProviderId;
 use serde_json::{Value, json};
 
@@ -23,6 +23,7 @@ pub fn run(options: Key, settings: ProviderSettings) -> Result<(), Failure> {
             let place = Place::of(place, settings)?;
             if back { go_back(&place) } else { replace(&place, to) }
         }
+        KeyAction::Seal(place) => seal(&Place::of(place, settings)?),
         KeyAction::Delete { place, yes } => forget(&Place::of(place, settings)?, yes),
     }
 }
@@ -148,6 +149,21 @@ fn forget(place: &Place, yes: bool) -> Result<(), Failure> {
     }
     delete_key(&place.data, &place.config).map_err(failed)?;
     if place.json { say(json!({"deleted": true}).to_string()) } else { say("there is no identity here any more") }
+}
+
+fn seal(place: &Place) -> Result<(), Failure> {
+    let secret = place.config.secret.as_deref().ok_or_else(|| {
+        Failure::new("there is nothing to encrypt keys under", "name a file with a secret with `--key-secret`")
+    })?;
+    let sealed = seal_keys(&place.data, secret).map_err(failed)?;
+    if place.json {
+        return say(json!({"sealed": sealed}).to_string());
+    }
+    if sealed.is_empty() {
+        return say(format!("no key lies in the open in {}", place.data.display()));
+    }
+    sealed.iter().try_for_each(|path| say(format!("encrypted   {}", path.display())))?;
+    say("a disk and its backups may still hold what was in these files before")
 }
 
 /// What `doctor` says about keys: each home, and three things apart.

@@ -31,7 +31,7 @@ impl Engine for LocalEngine {
             timing.parse(operation.parse);
             let Operation { model, request, max_output_tokens, .. } = operation;
             let said = self.0.answer(&model, request, max_output_tokens).await;
-            let said = said.map_err(|refusal| Box::new(Failed { refusal, timing }))?;
+            let said = said.map_err(|refusal| Box::new(Failed::new(refusal, timing)))?;
             let (out, parts) = mpsc::channel(PARTS_MAX);
             tokio::spawn(hand_on(said, out, timing));
             Ok(parts)
@@ -45,7 +45,7 @@ impl Engine for LocalEngine {
 
 /// Hands an answer on as a surface takes it. When nobody takes it any more, dropping what is said ends it.
 async fn hand_on(mut said: mpsc::Receiver<Said>, out: mpsc::Sender<Part>, timing: Timing) {
-    let failed = |refusal: Refusal| Part::Failed(Box::new(Failed { refusal, timing }));
+    let failed = |refusal: Refusal| Part::Failed(Box::new(Failed::new(refusal, timing)));
     let mut name = SecretString::default();
     loop {
         let next = tokio::select! {

@@ -5,6 +5,7 @@
 // The attack suite's second build is of libraries alone: no program has switches.
 const _: () = assert!(!darkbloom_types::WEAKENED);
 
+mod account;
 mod admin;
 mod arguments;
 mod benchmark;
@@ -16,11 +17,13 @@ mod files;
 mod key;
 mod local;
 mod models;
+mod operator;
 mod policy;
 mod providers;
 mod roles;
 mod settings;
 mod status;
+mod store;
 mod supervisor;
 mod trust;
 mod verify;
@@ -73,10 +76,11 @@ fn holds_secrets(command: &Command) -> bool {
         Command::Dev(_) | Command::Coordinator(_) | Command::Activator(_) | Command::Gateway(_) | Command::Proxy(_) => {
             true
         }
-        Command::Start(_) | Command::Key(_) | Command::Benchmark(_) => true,
+        Command::Start(_) | Command::Key(_) | Command::Benchmark(_) | Command::Store(_) => true,
         Command::Doctor(_) | Command::Status(_) | Command::Keys(_) | Command::Providers(_) | Command::Policy(_) => {
             false
         }
+        Command::Admin(_) | Command::Account(_) | Command::Login(_) => false,
         Command::Accounts(_) | Command::Catalogue(_) | Command::Verify(_) | Command::Models(_) => false,
     }
 }
@@ -122,11 +126,15 @@ async fn run(command: Command, settings: Settings, hardening: &Report) -> Result
         Command::Benchmark(options) => benchmark::run(options).await,
         Command::Start(options) => roles::provider(*options, settings.provider, hardening).await,
         Command::Keys(options) => admin::keys(options).await,
+        Command::Admin(options) => operator::run(options).await,
+        Command::Account(options) => account::run(options).await,
+        Command::Login(options) => account::login(options).await,
         Command::Providers(options) => providers::run(options).await,
         Command::Policy(options) => policy::run(options).await,
         Command::Accounts(options) => admin::accounts(options).await,
         Command::Catalogue(options) => admin::catalogue(options).await,
         Command::Verify(options) => verify::run(options, settings.proxy).await,
+        Command::Store(options) => store::run(options, settings.coordinator),
         Command::Models(options) => models::run(options, settings.provider).await,
     }
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use darkbloom_client::{
     CANDIDATES_DEFAULT, Client, Config as ClientConfig, HardwareTrust, Role, Surface, SurfaceConfig, printable,
 };
-use darkbloom_coordinator::{ActivatorConfig, Config as CoordinatorConfig, Coordinator, StandaloneActivator};
+use darkbloom_coordinator::{
+    ActivatorConfig, BasisPoints, Config as CoordinatorConfig, Coordinator, StandaloneActivator, Terms,
+};
 use darkbloom_harden::{Measure, Report};
 use darkbloom_provider::keys::Enclave;
 use darkbloom_provider::{
@@ -28,7 +30,7 @@ use crate::settings::{
     AcceleratorPolicy, ActivatorSettings, Adapter, ClientSettings, CoordinatorSettings, ProviderSettings,
 };
 use crate::trust::{self, ActivatorKey};
-use crate::{local, supervisor};
+use crate::{local, store, supervisor};
 
 /// Where roles listen by default.
 const COORDINATOR_LISTEN: &str = "127.0.0.1:7701";
@@ -162,18 +164,33 @@ pub fn default_data(role: &str) -> PathBuf {
     base.join("darkbloom").join(role)
 }
 
+/// A share that somebody gave, none where he did not.
+fn share(points: Option<u16>, name: &str) -> Result<BasisPoints, Failure> {
+    BasisPoints::new(points.unwrap_or(0))
+        .map_err(|error| Failure::new(format!("{name}: {error}"), "give hundredths of a percent, 0 to 10000"))
+}
+
 /// `darkbloom coordinator`.
 pub async fn coordinator(options: arguments::Coordinator, settings: CoordinatorSettings) -> Result<(), Failure> {
     let tier_min = match options.tier_min {
         Some(tier) => tier,
         None => parsed(settings.tier_min, "tier_min")?.unwrap_or(Tier::None),
     };
+    let database = store::database(options.database_url_file, settings.database_url_file)?;
     let config = CoordinatorConfig {
         listen: options.listen.or(settings.listen).unwrap_or_else(|| default_address(COORDINATOR_LISTEN)),
         data: options.data.or(settings.data).unwrap_or_else(|| default_data("coordinator")),
+        database,
         tier_min,
         tpm_roots: trust::roots(&either(options.tpm_roots, settings.tpm_roots))?,
         key_secret: options.key_secret.or(settings.key_secret),
+        terms: Terms {
+            platform_fee: share(options.platform_fee.or(settings.platform_fee), "platform_fee")?,
+            referral_share: share(options.referral_share.or(settings.referral_share), "referral_share")?,
+            requests_per_minute: options.requests_per_minute.or(settings.requests_per_minute),
+            tokens_per_minute: options.tokens_per_minute.or(settings.tokens_per_minute),
+        },
+        metrics: options.metrics.or(settings.metrics),
     };
     let data = config.data.clone();
     let mut stop = Stop::listen(&options.run)?;
@@ -187,6 +204,9 @@ pub async fn coordinator(options: arguments::Coordinator, settings: CoordinatorS
         say(format!("pin           --coordinator-key {}", running.network))?;
         if let Some(activator) = running.activator {
             say(format!("activator     --pin-activator {}", hex::encode(activator)))?;
+        }
+        if let Some(metrics) = running.metrics {
+            say(format!("metrics       http://{metrics}/metrics"))?;
         }
         say(format!("data          {}", data.display()))?;
         if let Some(key) = &running.admin_key {

@@ -40,12 +40,24 @@ pub struct CoordinatorSettings {
     pub listen: Option<SocketAddr>,
     /// The folder of database and key.
     pub data: Option<PathBuf>,
+    /// A file with the URL of a Postgres database.
+    pub database_url_file: Option<PathBuf>,
     /// Least tier of providers that get work.
     pub tier_min: Option<String>,
     /// Files with roots of makers of TPMs.
     pub tpm_roots: Vec<PathBuf>,
     /// A file whose bytes encrypt its key.
     pub key_secret: Option<PathBuf>,
+    /// The operator's share of each charge, in hundredths of a percent.
+    pub platform_fee: Option<u16>,
+    /// The referrer's share of that fee, in hundredths of a percent.
+    pub referral_share: Option<u16>,
+    /// Requests that an account may begin in a minute.
+    pub requests_per_minute: Option<u32>,
+    /// Tokens that an account may ask for in a minute.
+    pub tokens_per_minute: Option<u32>,
+    /// Where to say what it counts, for Prometheus.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// `[activator]`.
@@ -247,7 +259,12 @@ fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::
 }
 
 /// Every key that the file may have, for suggestions.
-const KEYS: [&str; 36] = [
+const KEYS: [&str; 42] = [
+    "platform_fee",
+    "referral_share",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "metrics",
     "coordinator",
     "activator",
     "gateway",
@@ -255,6 +272,7 @@ const KEYS: [&str; 36] = [
     "provider",
     "listen",
     "data",
+    "database_url_file",
     "tier_min",
     "coordinator_key",
     "pin_providers",

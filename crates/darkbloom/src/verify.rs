@@ -15,7 +15,7 @@ use crate::roles::{self, Demanded};
 use crate::settings::ClientSettings;
 
 /// The exit status when something does not hold: what was asked was done, and the answer is no.
-const DOES_NOT_HOLD: u8 = 3;
+pub const DOES_NOT_HOLD: u8 = 3;
 /// Largest bundle that is read: one list.
 const BUNDLE_BYTES_MAX: u64 = 2 << 20;
 

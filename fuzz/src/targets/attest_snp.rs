@@ -9,7 +9,7 @@ use darkbloom_attest::{BootLog, HardwareTrust, Measurements, SnpError, verify_sn
 use darkbloom_fuzz::{Input, memory, text};
 use darkbloom_keys::parse_boot_log;
 use darkbloom_types::{Digest, UnixMillis};
-use darkbloom_wire::{SNP_REPORT_BYTES, SnpEvidence};
+use darkbloom_wire::SnpEvidence;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -36,12 +36,7 @@ fn verify(evidence: &SnpEvidence, time: UnixMillis) -> Option<SnpError> {
 fn changed(input: &mut Input<'_>) {
     let (real, time) = &REAL[usize::from(input.byte()) % REAL.len()];
     let mut evidence = real.clone();
-    let (at, with) = (usize::from(u16::from_le_bytes([input.byte(), input.byte()])), input.byte());
-    let place = at % (SNP_REPORT_BYTES + evidence.chip.len());
-    match evidence.report.get_mut(place) {
-        Some(byte) => *byte ^= with,
-        None => evidence.chip[place - SNP_REPORT_BYTES] ^= with,
-    }
+    let (place, with) = input.change(&mut [&mut evidence.report, &mut evidence.chip]);
     let genuine = verify(&evidence, *time) == Some(SnpError::OtherSubject);
     assert!(!genuine || evidence == *real, "byte {place} may be changed by {with:#x}");
 }

@@ -41,7 +41,7 @@ fn connect(registry: &mut Registry, connection: u8, epoch: u8, now: MonoMillis) 
 /// Connects, with these gates of the policy shut.
 fn connect_behind(registry: &mut Registry, connection: u8, epoch: u8, now: MonoMillis, shut: Vec<Gate>) {
     let stated = Stated {
-        statement: Vec::new(),
+        statement: Vec::new().into(),
         epoch: EpochId([epoch; 16]),
         tier: Tier::Hardware,
         shut,
@@ -58,6 +58,7 @@ fn connect_behind(registry: &mut Registry, connection: u8, epoch: u8, now: MonoM
         waiting: 0,
         row_tokens: TokenCount(100),
         residence: Residence::Loaded,
+        pace: None,
     };
     let registration = Registration {
         provider: PROVIDER,
@@ -66,6 +67,7 @@ fn connect_behind(registry: &mut Registry, connection: u8, epoch: u8, now: MonoM
         stated,
         models: vec![load],
         standing: Standing::Clean,
+        hardware: None,
     };
     registry.register(registration, now, NOW, &mut Numbers(0)).unwrap();
 }

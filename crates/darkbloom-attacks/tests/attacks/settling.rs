@@ -1,7 +1,10 @@
 //! Attacks on money: receipts and bills that say more than was agreed or done.
 
 use darkbloom_attacks::attacks;
-use darkbloom_ledger::{Delivered, HoldRequest, HoldTerms, OperationView, PlaceView, ReceiptUsage, charge, place};
+use darkbloom_ledger::{
+    Budget, BudgetPeriod, Delivered, HoldRequest, HoldTerms, OperationView, PlaceView, ReceiptUsage, Spender, charge,
+    place,
+};
 use darkbloom_seal::{BillExpectation, ReceiptExpectation, ReceiptKey, check_bill, check_receipt};
 use darkbloom_types::{
     AccountId, CatalogueDigest, Digest, EpochId, KeyId, NanoDollars, OperationId, Price, RequestId, TokenCount,
@@ -68,6 +71,30 @@ fn charged(input: u32, relayed: u32, output: u32) -> (u32, u32) {
     (charge.input_tokens.0, charge.output_tokens.0)
 }
 
+/// Whether a hold of 35 is placed for an operation of which this is known, by a key with this budget.
+fn placed(operation: OperationView, limit: NanoDollars) -> bool {
+    let request = HoldRequest {
+        request: RequestId([2; 16]),
+        operation: OperationId([1; 16]),
+        account: AccountId(1),
+        key: KeyId(1),
+        model: CatalogueDigest([4; 32]),
+        amount: NanoDollars(35),
+        price: PRICE,
+        input_ceiling: TokenCount(10),
+        output_ceiling: TokenCount(5),
+        placed_at: UnixMillis(NOW.0),
+        expires_at: minutes(35),
+        supersedes: None,
+    };
+    let nothing = NanoDollars::ZERO;
+    let (spender, period) = (Spender::Key(KeyId(1)), BudgetPeriod::Total);
+    let budget = Budget { spender, period, limit, window: 0, spent: nothing, held: nothing };
+    let available = Some(NanoDollars(1_000));
+    let view = PlaceView { available, request_known: false, operation, superseded: None, budgets: &[budget] };
+    place(&request, &view).is_ok()
+}
+
 attacks! {
     attack_a_receipt_claims_more_than_arrived against "receipt_output": || received(|it| it.output_tokens = TokenCount(9_999));
     attack_a_receipt_is_for_another_stream against "receipt_transcript": || received(|it| it.transcript = Digest([9; 32]));
@@ -79,27 +106,10 @@ attacks! {
     attack_a_provider_is_paid_for_what_nobody_got against "charge_relayed": || charged(10, 3, 5).1 > 3;
     attack_a_provider_is_paid_beyond_the_ceiling against "charge_ceiling": || charged(1_000, 3, 3).0 > 10;
     attack_an_operation_is_paid_for_twice against "operation_settled_once": || {
-        let request = HoldRequest {
-            request: RequestId([2; 16]),
-            operation: OperationId([1; 16]),
-            account: AccountId(1),
-            key: KeyId(1),
-            model: CatalogueDigest([4; 32]),
-            amount: NanoDollars(35),
-            price: PRICE,
-            input_ceiling: TokenCount(10),
-            output_ceiling: TokenCount(5),
-            placed_at: UnixMillis(NOW.0),
-            expires_at: minutes(35),
-            supersedes: None,
-        };
-        let view = PlaceView {
-            available: Some(NanoDollars(1_000)),
-            request_known: false,
-            operation: OperationView { settled: true, open: None },
-            superseded: None,
-        };
-        place(&request, &view).is_ok()
+        placed(OperationView { settled: true, open: None }, NanoDollars(1_000))
+    };
+    attack_a_key_spends_more_than_its_budget against "budget": || {
+        placed(OperationView { settled: false, open: None }, NanoDollars(34))
     };
 }
 
@@ -107,4 +117,5 @@ attacks! {
 fn receipts_and_bills_are_good_when_nobody_touches_them() {
     assert!(received(|_| {}) && billed(|_| {}));
     assert_eq!(charged(4, 3, 3), (4, 3));
+    assert!(placed(OperationView::default(), NanoDollars(35)));
 }

@@ -57,7 +57,40 @@ fn introduce(hostile: &mut Hostile) -> bool {
     gets_work(&mut hostile.line)
 }
 
+/// Whether somebody gets work who shows another's statement, and proves what he can with his own keys.
+fn passes_for(liar: &mut Hostile, owner: &Hostile) -> bool {
+    let (welcome, epoch) = (&liar.line.welcome, owner.ring.current().id());
+    let digest = challenge_digest(&liar.line.network(), &welcome.nonce, &welcome.connection, &epoch);
+    let hello = Hello {
+        statement: owner.statement(),
+        proof: liar.line.proof(&liar.key, &epoch),
+        // The owner's epoch, and the liar's own keys: he has no others.
+        epoch_proof: ChallengeProof { digest }.sign(&*liar.ring.current().receipt_key()).unwrap(),
+        ..liar.hello(None, 8)
+    };
+    liar.line.send(hello);
+    gets_work(&mut liar.line)
+}
+
 attacks! {
+    attack_an_untrusted_provider_revives_itself_over_a_socket against "failures_count": || {
+        let coordinator = Coordinator::start();
+        let mut hostile = joined(&coordinator);
+        fail(&mut hostile);
+        gets_work(&mut hostile.reconnect(&coordinator).line)
+    };
+    /// Who shows a victim's statement on a connection of his own, and then fails a check there on purpose.
+    attack_another_provider_is_distrusted_for_what_it_did_not_do against "signature": || {
+        let coordinator = Coordinator::start();
+        let victim = joined(&coordinator);
+        let mut liar = Hostile::new(&coordinator);
+        if !passes_for(&mut liar, &victim) {
+            return false;
+        }
+        liar.line.send(EpochUpdate { statement: Vec::new() });
+        liar.line.closed();
+        !gets_work(&mut victim.reconnect(&coordinator).line)
+    };
     attack_a_restart_of_the_coordinator_revives_an_untrusted_provider against "standing_stored": || {
         let mut coordinator = Coordinator::start();
         let mut hostile = joined(&coordinator);
@@ -87,18 +120,7 @@ attacks! {
     attack_a_thief_connects_with_the_owners_statement against "signature": || {
         let coordinator = Coordinator::start();
         let (owner, copy) = copied(&coordinator);
-        let mut thief = Hostile::with_key(&coordinator, copy);
-        let (welcome, epoch) = (&thief.line.welcome, owner.ring.current().id());
-        let digest = challenge_digest(&thief.line.network(), &welcome.nonce, &welcome.connection, &epoch);
-        let hello = Hello {
-            statement: owner.statement(),
-            proof: thief.line.proof(&thief.key, &epoch),
-            // The owner's epoch, and the thief's own keys: he has no others.
-            epoch_proof: ChallengeProof { digest }.sign(&*thief.ring.current().receipt_key()).unwrap(),
-            ..thief.hello(None, 8)
-        };
-        thief.line.send(hello);
-        gets_work(&mut thief.line)
+        passes_for(&mut Hostile::with_key(&coordinator, copy), &owner)
     };
     /// A new identity joins by itself, and only then says that it took over from one that is distrusted, whose pins would count.
     attack_what_is_held_against_an_identity_is_shed_with_its_key against "succession_standing": || {

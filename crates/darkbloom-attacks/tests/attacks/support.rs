@@ -87,7 +87,10 @@ pub mod network {
 
     fn begin(runtime: &Runtime, folder: &std::path::Path) -> darkbloom_coordinator::Coordinator {
         let config = Config {
+            database: None,
             key_secret: None,
+            terms: darkbloom_coordinator::Terms::default(),
+            metrics: None,
             listen: ([127, 0, 0, 1], 0).into(),
             data: folder.to_owned(),
             tier_min: Tier::None,

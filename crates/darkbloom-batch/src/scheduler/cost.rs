@@ -10,6 +10,9 @@ const WEIGHT: f64 = 0.25;
 /// last ones say most.
 const WEIGHT_BESIDE: f64 = 0.5;
 
+/// Tokens of a prompt's piece where nothing else is at work: as many as a usual prompt has.
+const PIECE: f64 = 256.0;
+
 /// How far off one measurement may be from what is remembered; more is taken for a pause of the whole machine.
 const OUTLIER: f64 = 4.0;
 
@@ -86,6 +89,11 @@ impl StepCost {
             (None, Some((_, high_us))) => Some(high_us),
             (None, None) => None,
         }
+    }
+
+    /// What a prompt's token takes, its part of the pass of a usual piece included, and an answer's token of one row alone.
+    pub(crate) fn pace(&self) -> Option<(f64, f64)> {
+        Some((self.alone.or(self.beside)? + self.pass() / PIECE, self.of_decoding(1)?))
     }
 
     /// What a prompt's token takes beyond the pass over the weights, best known beside rows that decode.

@@ -161,6 +161,7 @@ impl Call {
             catalogue: sealing.candidates.digest,
             attempts: [&*self.attempts, &*live.accepted.attempts.0].concat(),
             timing: self.timing,
+            rates: self.rates.clone(),
         })
     }
 }

@@ -4,7 +4,7 @@ use darkbloom_content::{AnswerEvent, FinishReason};
 use darkbloom_host::clock;
 use darkbloom_seal::{Opened, RequestSeal, seal_refusal, seal_request};
 use darkbloom_text::Recounted;
-use darkbloom_types::{Digest, Price, SecretBytes};
+use darkbloom_types::{Price, SecretBytes};
 use darkbloom_wire::{Bill, RelayedRefused, RequestKind, SealedHeader, Suite};
 
 use super::opening::check_reason;
@@ -282,4 +282,23 @@ fn a_reason_that_the_answer_contradicts_is_a_lie() {
         let lied = checked.as_ref().is_err_and(|refusal| refusal.code == RefusalCode::VerificationFailed);
         assert_eq!((checked.is_ok(), lied), (holds, !holds), "{reason:?}, {over}, {tokens}");
     }
+}
+
+#[test]
+fn turns_of_a_conversation_have_one_name_and_others_have_others() {
+    let secret = |n| PrefixSecret::new([n; 32]);
+    let said =
+        |words: &[(Role, &str)]| -> Vec<_> { words.iter().map(|(role, text)| Message::new(*role, *text)).collect() };
+    let first = said(&[(Role::System, "be brief"), (Role::User, "who was it?")]);
+    let next =
+        said(&[(Role::System, "be brief"), (Role::User, "who was it?"), (Role::Assistant, "he"), (Role::User, "why?")]);
+    let name = conversation_tag(&secret(1), &first);
+    assert_eq!(conversation_tag(&secret(1), &next), name);
+    let others = [
+        conversation_tag(&secret(2), &first),
+        conversation_tag(&secret(1), &first[1..]),
+        conversation_tag(&secret(1), &said(&[(Role::System, "be brief"), (Role::User, "who was she?")])),
+        conversation_tag(&secret(1), &said(&[(Role::System, "be briefuser:who was it?")])),
+    ];
+    assert!(others.iter().all(|other| *other != name));
 }

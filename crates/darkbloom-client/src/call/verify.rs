@@ -170,6 +170,7 @@ impl Call {
         if let Some(timing) = &frame.timing {
             self.timing = self.timing_before.with_coordinator(timing);
         }
+        self.retry_after = frame.retry_after;
         let recipients = sealing.candidates.usable.iter().map(|usable| (usable.verdict.provider, usable.verdict.epoch));
         let words = refused::refusal_of(frame, &sealing.seal, recipients);
         let arrived = live.map_or(0, |live| live.tokens);

@@ -18,8 +18,11 @@ use darkbloom_wire::AttemptRecord;
 use self::calls::CallIds;
 use super::engine::Begun;
 use super::{BODY_BYTES_MAX, Failure, HINTS, Shared, Vouching, accepted_key, put};
+use crate::rates::RateHeaders;
 use crate::{AnswerMeta, Failed, Operation, Part, Timing};
 
+/// Longest time after which a caller is told to try again: a program that was told a day would sleep through all of it.
+const RETRY_AFTER_S_MAX: u64 = 3_600;
 /// Longest idempotency key.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
@@ -44,12 +47,13 @@ pub async fn completions(State(shared): State<Arc<Shared>>, headers: HeaderMap, 
 struct Wrong {
     error: ApiError,
     timing: Timing,
+    rates: RateHeaders,
 }
 
 impl From<Refusal> for Wrong {
     /// Nothing was begun.
     fn from(refusal: Refusal) -> Self {
-        Self { error: ApiError::from_refusal(&refusal), timing: Timing::default() }
+        Self { error: ApiError::from_refusal(&refusal), timing: Timing::default(), rates: RateHeaders::default() }
     }
 }
 
@@ -57,7 +61,26 @@ impl Wrong {
     fn into_response(self, id: String) -> Response {
         let mut response = Failure { error: self.error, id }.into_response();
         put(response.headers_mut(), "x-timing", &timing_json(&self.timing));
+        put_rates(response.headers_mut(), &self.rates);
         response
+    }
+}
+
+impl From<Failed> for Wrong {
+    fn from(failed: Failed) -> Self {
+        let Failed { refusal, timing, rates, retry_after } = failed;
+        let mut error = ApiError::from_refusal(&refusal);
+        if let Some(after) = retry_after.filter(|_| error.retry_after_s.is_some()) {
+            // The coordinator knows better, within reason.
+            error.retry_after_s = Some(after.0.div_ceil(1_000).clamp(1, RETRY_AFTER_S_MAX));
+        }
+        Self { error, timing, rates }
+    }
+}
+
+fn put_rates(headers: &mut HeaderMap, rates: &RateHeaders) {
+    for (name, value) in rates.iter() {
+        put(headers, name, value);
     }
 }
 
@@ -74,7 +97,7 @@ async fn answer(shared: &Arc<Shared>, headers: &HeaderMap, body: Body, request_i
     let call = parsed.map_err(|error| {
         let mut timing = Timing::default();
         timing.parse(parse);
-        Wrong { error, timing }
+        Wrong { error, timing, rates: RateHeaders::default() }
     })?;
     let about = Call {
         id: format!("chatcmpl-{}", request_id.trim_start_matches("req_")),
@@ -98,7 +121,7 @@ async fn answer(shared: &Arc<Shared>, headers: &HeaderMap, body: Body, request_i
     let answer = shared.backend.answer(operation).await;
     let answer = answer.map_err(|failed| {
         shared.keys.refused(&key, failed.refusal.code);
-        Wrong { error: ApiError::from_refusal(&failed.refusal), timing: failed.timing }
+        Wrong::from(*failed)
     })?;
     if streams {
         let headers = stream_headers(&about, &answer);
@@ -137,6 +160,7 @@ fn meta_headers(about: &Call, meta: Option<&AnswerMeta>) -> HeaderMap {
         put(&mut headers, "x-darkbloom-epoch", &meta.epoch.to_string());
         put(&mut headers, "x-darkbloom-catalogue", &meta.catalogue.to_string());
         put(&mut headers, "x-darkbloom-attempts", &attempts(&meta.attempts));
+        put_rates(&mut headers, &meta.rates);
     }
     if !about.hints.is_empty() {
         put(&mut headers, HINTS, &about.hints.join(", "));
@@ -177,6 +201,7 @@ async fn whole(about: &Call, mut answer: Begun) -> Result<Response, Wrong> {
     let completed = completed.map_err(|failed| Wrong {
         error: ApiError::midway(&failed.refusal, answer.charged()),
         timing: failed.timing,
+        rates: failed.rates,
     })?;
     let mut headers = meta_headers(about, answer.meta.as_ref());
     headers.insert(header::CONTENT_TYPE, axum::http::HeaderValue::from_static("application/json"));
@@ -191,7 +216,7 @@ async fn whole(about: &Call, mut answer: Begun) -> Result<Response, Wrong> {
 
 /// How an answer ends whose call went away without a word.
 fn lost(answer: &Begun) -> Box<Failed> {
-    Box::new(Failed { refusal: RefusalCode::Internal.into(), timing: answer.timing })
+    Box::new(Failed::new(RefusalCode::Internal.into(), answer.timing))
 }
 
 fn stream_headers(about: &Call, answer: &Begun) -> HeaderMap {
@@ -227,7 +252,7 @@ mod tests {
     pub fn cut() -> Part {
         let mut timing = Timing::default();
         timing.parse(std::time::Duration::from_micros(7));
-        Part::Failed(Box::new(Failed { refusal: RefusalCode::AnswerCut.into(), timing }))
+        Part::Failed(Box::new(Failed::new(RefusalCode::AnswerCut.into(), timing)))
     }
 
     /// An answer that thinks, says something, and calls twice.

@@ -1,8 +1,9 @@
 //! What an administrator asks for, in JSON: pure, so that it can be fuzzed as it stands.
 
-use darkbloom_types::{Digest, Price, TokenCount};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use darkbloom_ledger::BudgetPeriod;
+use darkbloom_types::{Digest, NanoDollars, Price, Tier, TokenCount};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 
 /// Reads a body. An error names its fields and places: an administrator's body holds no secrets.
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
@@ -15,12 +16,13 @@ pub struct NewAccount {
     pub name: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Clone, Copy)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     Consumer,
     Admin,
     Join,
+    Account,
 }
 
 #[derive(Deserialize)]
@@ -30,6 +32,66 @@ pub struct NewKey {
     #[serde(default)]
     pub account: Option<String>,
     pub name: String,
+    #[serde(default)]
+    pub limits: KeyLimits,
+    #[serde(default)]
+    pub budget: Option<NewBudget>,
+}
+
+/// What a key may do beyond its kind.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct KeyLimits {
+    #[serde(default)]
+    pub expires_at: Option<i64>,
+    #[serde(default)]
+    pub models: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "tier")]
+    pub tier_min: Option<Tier>,
+    #[serde(default)]
+    pub requests_per_minute: Option<u32>,
+    #[serde(default)]
+    pub tokens_per_minute: Option<u32>,
+}
+
+/// What changes about a key: what is not named stays.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EditKey {
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default)]
+    pub limits: Option<KeyLimits>,
+    #[serde(default, deserialize_with = "named")]
+    pub budget: Option<Option<NewBudget>>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(deny_unknown_fields)]
+pub struct NewBudget {
+    #[serde(deserialize_with = "period")]
+    pub period: BudgetPeriod,
+    pub limit_nano_usd: i64,
+}
+
+impl NewBudget {
+    /// As the ledger has it.
+    pub fn checked(self) -> Result<(BudgetPeriod, NanoDollars), &'static str> {
+        if self.limit_nano_usd < 0 {
+            return Err("limit_nano_usd: must not be negative");
+        }
+        Ok((self.period, NanoDollars(self.limit_nano_usd)))
+    }
+}
+
+/// What changes about an account: what is not named stays, and null takes away.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EditAccount {
+    #[serde(default, deserialize_with = "named")]
+    pub fee_basis_points: Option<Option<u16>>,
+    #[serde(default, deserialize_with = "named")]
+    pub budget: Option<Option<NewBudget>>,
 }
 
 #[derive(Deserialize)]
@@ -38,6 +100,122 @@ pub struct NewDeposit {
     pub account: String,
     pub amount_nano_usd: i64,
     pub reference: String,
+    #[serde(default)]
+    pub source: Option<String>,
+    #[serde(default)]
+    pub state: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewInvite {
+    pub name: String,
+    pub amount_nano_usd: i64,
+    pub uses: u32,
+    pub expires_at: i64,
+}
+
+/// A code that somebody has.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Code {
+    pub code: String,
+}
+
+/// What one account or one provider pays or asks for a model; without numbers, what everybody does.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnPrice {
+    pub model: String,
+    #[serde(default)]
+    pub account: Option<String>,
+    #[serde(default)]
+    pub provider: Option<String>,
+    #[serde(default)]
+    pub price: Option<PriceNumbers>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(deny_unknown_fields)]
+pub struct PriceNumbers {
+    pub input_nano_per_token: u32,
+    pub output_nano_per_token: u32,
+}
+
+/// Whose a machine is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewOwner {
+    pub account: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPayout {
+    pub amount_nano_usd: i64,
+    pub reference: String,
+    pub goes_to: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EditPayout {
+    pub state: String,
+    #[serde(default)]
+    pub outside: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spend {
+    pub amount_nano_usd: i64,
+    pub reference: String,
+}
+
+/// What a consumer counted itself.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDispute {
+    pub request: String,
+    pub input_tokens: u32,
+    pub output_tokens: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    Consumer,
+    Provider,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecideDispute {
+    pub decision: Side,
+}
+
+/// Somebody decides about a machine's code.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecideDevice {
+    pub user_code: String,
+    #[serde(default)]
+    pub approve: Option<bool>,
+}
+
+fn tier<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Tier>, D::Error> {
+    let name = Option::<String>::deserialize(from)?;
+    name.map(|name| name.parse().map_err(D::Error::custom)).transpose()
+}
+
+fn period<'de, D: Deserializer<'de>>(from: D) -> Result<BudgetPeriod, D::Error> {
+    let name = String::deserialize(from)?;
+    BudgetPeriod::from_name(&name).ok_or_else(|| D::Error::custom("the periods are total, day and month"))
+}
+
+/// A field that is named, be it with null.
+fn named<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(from).map(Some)
 }
 
 #[derive(Deserialize, Clone, Copy)]

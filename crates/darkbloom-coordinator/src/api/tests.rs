@@ -3,16 +3,21 @@
 use super::*;
 
 use darkbloom_keys::SoftwareKey;
-use darkbloom_store::Store;
+use darkbloom_store::{KeyTerms, Store};
 use darkbloom_types::{AccountId, KeyId, NetworkId, Tier, UnixMillis};
 
 use crate::activation::Activation;
 use crate::live::LIVE_PER_ACCOUNT_MAX;
+use crate::rates::Limits;
 
 async fn coordinator(folder: &tempfile::TempDir) -> Arc<Shared> {
     let store = Store::open(folder.path()).unwrap();
     let identity = Box::new(SoftwareKey::in_memory().unwrap());
-    Arc::new(Shared::new(store, identity, NetworkId([8; 32]), Tier::None, Activation::none()).await.unwrap())
+    Arc::new(
+        Shared::new(store, identity, NetworkId([8; 32]), Tier::None, Activation::none(), Limits::default())
+            .await
+            .unwrap(),
+    )
 }
 
 fn key(account: i64) -> KeyRecord {
@@ -20,7 +25,7 @@ fn key(account: i64) -> KeyRecord {
         id: KeyId(1),
         account: Some(AccountId(account)),
         kind: KeyKind::Consumer,
-        name: "k".to_owned(),
+        terms: KeyTerms::named("k"),
         created_at: UnixMillis(0),
         revoked: false,
     }
@@ -31,8 +36,12 @@ fn silent() -> Body {
     Body::from_stream(stream::pending::<Result<Bytes, std::convert::Infallible>>())
 }
 
+async fn take(shared: Arc<Shared>, account: i64, body: Body) -> Result<mpsc::Receiver<Bytes>, Turned> {
+    submitted(shared, key(account), body, &mut Left::default()).await
+}
+
 async fn refused(shared: &Arc<Shared>, account: i64, body: Body) -> RefusalCode {
-    submitted(Arc::clone(shared), key(account), body).await.unwrap_err().code
+    take(Arc::clone(shared), account, body).await.unwrap_err().refusal.code
 }
 
 #[tokio::test]
@@ -40,7 +49,7 @@ async fn bodies_that_are_being_read_count_as_requests_of_their_account() {
     let folder = tempfile::tempdir().unwrap();
     let shared = coordinator(&folder).await;
     let reading: Vec<_> =
-        (0..LIVE_PER_ACCOUNT_MAX).map(|_| tokio::spawn(submitted(Arc::clone(&shared), key(1), silent()))).collect();
+        (0..LIVE_PER_ACCOUNT_MAX).map(|_| tokio::spawn(take(Arc::clone(&shared), 1, silent()))).collect();
     while shared.bodies.available_permits() > BODIES_MAX - LIVE_PER_ACCOUNT_MAX {
         tokio::task::yield_now().await;
     }
@@ -59,8 +68,8 @@ async fn no_more_bodies_are_read_at_once_than_is_stated() {
     let folder = tempfile::tempdir().unwrap();
     let shared = coordinator(&folder).await;
     let all = Arc::clone(&shared.bodies).try_acquire_many_owned(u32::try_from(BODIES_MAX).unwrap()).unwrap();
-    let refusal = submitted(Arc::clone(&shared), key(1), silent()).await.unwrap_err();
-    let answer = refused_frame(&refusal);
+    let refusal = take(Arc::clone(&shared), 1, silent()).await.unwrap_err();
+    let answer = turned_frame(&refusal);
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.headers().contains_key(header::RETRY_AFTER));
     drop(all);

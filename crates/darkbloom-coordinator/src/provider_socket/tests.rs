@@ -2,7 +2,7 @@
 
 use super::*;
 
-use darkbloom_attest::{HardwareTrust, Policy};
+use darkbloom_attest::{HardwareTrust, OpenedStatement, Policy};
 use darkbloom_keys::{IdentityKey as _, SoftwareKey};
 use darkbloom_seal::Epoch;
 use darkbloom_store::Store;
@@ -31,7 +31,29 @@ async fn shared(folder: &std::path::Path) -> Shared {
 async fn believing(folder: &std::path::Path, trust: HardwareTrust) -> Shared {
     let store = Store::open(folder).unwrap();
     let identity = Box::new(SoftwareKey::in_memory().unwrap());
-    Shared::new(store, identity, NetworkId([8; 32]), Tier::None, Activation::believing(trust)).await.unwrap()
+    Shared::new(
+        store,
+        identity,
+        NetworkId([8; 32]),
+        Tier::None,
+        Activation::believing(trust),
+        crate::rates::Limits::default(),
+    )
+    .await
+    .unwrap()
+}
+
+/// A coordinator that accepts a chip's guest, and what that chip says about a nonce.
+async fn believing_a_chip(folder: &std::path::Path) -> (Shared, impl Fn(&Digest) -> Vec<Evidence>) {
+    let chip = Chip::new();
+    let trust = HardwareTrust { amd_roots: chip.roots().into(), ..HardwareTrust::default() };
+    let shared = believing(folder, trust).await;
+    shared.set_policy(policy());
+    let said = move |nonce: &Digest| {
+        let bytes = chip.evidence(Chip::report(&Chip::asked(nonce))).encode();
+        vec![Evidence { format: SNP_EVIDENCE.to_owned(), bytes }]
+    };
+    (shared, said)
 }
 
 /// A provider that is connected and was challenged; what it is to sign, and with what.
@@ -60,6 +82,7 @@ async fn challenged_with(
         stated: stated(shared, statement, &verdict),
         models: Vec::new(),
         standing: Standing::Clean,
+        hardware: None,
     };
     let later = shared.mono().after(Millis::from_minutes(7));
     shared.with_registry(|registry| {
@@ -87,7 +110,7 @@ fn bare(proof: Vec<u8>) -> ChallengeAnswer {
 }
 
 #[tokio::test]
-async fn attack_a_challenge_that_is_answered_wrong_is_held_against_the_identity() {
+async fn a_challenge_that_is_answered_wrong_is_held_against_the_identity() {
     let folder = tempfile::tempdir().unwrap();
     let shared = shared(folder.path()).await;
     let (connection, key, proof) = challenged(&shared).await;
@@ -124,14 +147,7 @@ async fn a_challenge_that_is_answered_right_is_held_against_nobody() {
 #[tokio::test]
 async fn hardware_counts_as_long_as_it_answers() {
     let folder = tempfile::tempdir().unwrap();
-    let chip = Chip::new();
-    let trust = HardwareTrust { amd_roots: chip.roots().into(), ..HardwareTrust::default() };
-    let shared = believing(folder.path(), trust).await;
-    shared.set_policy(policy());
-    let said = |nonce: &Digest| {
-        let bytes = chip.evidence(Chip::report(&Chip::asked(nonce))).encode();
-        vec![Evidence { format: SNP_EVIDENCE.to_owned(), bytes }]
-    };
+    let (shared, said) = believing_a_chip(folder.path()).await;
     let (connection, key, proof) = challenged_with(&shared, &said).await;
     let stands = || shared.provider_views()[0].tier;
     let nothing = Tier::SelfSigned;
@@ -159,14 +175,7 @@ async fn hardware_counts_as_long_as_it_answers() {
 #[tokio::test]
 async fn hardware_is_asked_at_the_door() {
     let folder = tempfile::tempdir().unwrap();
-    let chip = Chip::new();
-    let trust = HardwareTrust { amd_roots: chip.roots().into(), ..HardwareTrust::default() };
-    let shared = believing(folder.path(), trust).await;
-    shared.set_policy(policy());
-    let said = |nonce: &Digest| {
-        let bytes = chip.evidence(Chip::report(&Chip::asked(nonce))).encode();
-        vec![Evidence { format: SNP_EVIDENCE.to_owned(), bytes }]
-    };
+    let (shared, said) = believing_a_chip(folder.path()).await;
     let key = SoftwareKey::in_memory().unwrap();
     let epoch = Epoch::begin(key.public_point(), clock::now(), &mut clock::rng());
     let mut statement = epoch.statement(shared.network, Vec::new(), Vec::new(), "test");
@@ -184,8 +193,10 @@ async fn hardware_is_asked_at_the_door() {
             capabilities: Vec::new().into(),
             epoch_proof: ChallengeProof { digest }.sign(&*epoch.receipt_key()).unwrap(),
             presence: presence(&digest).into(),
+            hardware: None,
         };
-        let verdict = trust::introduced(&shared, &connection, &statement, &hello, &nonce).unwrap();
+        let opened = OpenedStatement::open(&hello.statement).unwrap();
+        let verdict = trust::introduced(&shared, &connection, opened, &hello, &nonce).unwrap();
         shared.add_connection(Arc::clone(&connection));
         shared.with_registry(|registry| {
             let registration = Registration {
@@ -195,6 +206,7 @@ async fn hardware_is_asked_at_the_door() {
                 stated: stated(&shared, hello.statement, &verdict),
                 models: Vec::new(),
                 standing: Standing::Clean,
+                hardware: None,
             };
             registry.register(registration, shared.mono(), clock::now(), &mut clock::rng()).unwrap();
         });
@@ -220,16 +232,16 @@ async fn a_new_connection_knows_the_epochs_of_the_one_it_replaces() {
         tier: Tier::None,
         shut: Vec::new(),
         shadow: Vec::new(),
-        statement: Vec::new(),
+        statement: Vec::new().into(),
         epoch: epoch(8).id,
         use_until: until,
         open_until: until,
         models: Vec::new(),
         known_at: clock::now(),
     };
-    let (models, standing) = (Vec::new(), Standing::Clean);
-    let registration =
-        Registration { provider: PROVIDER, connection: old.id, number: old.number, stated, models, standing };
+    let (models, standing, hardware) = (Vec::new(), Standing::Clean, None);
+    let (connection, number) = (old.id, old.number);
+    let registration = Registration { provider: PROVIDER, connection, number, stated, models, standing, hardware };
     shared.add_connection(Arc::clone(&old));
     shared.with_registry(|registry| {
         registry.register(registration, shared.mono(), clock::now(), &mut clock::rng()).unwrap();

@@ -1,8 +1,8 @@
 //! Who is admitted, what is verified, and what is held against whom when it does not hold.
 
 use darkbloom_attest::{
-    Assessment, StatementError, TrustPolicy, Verdict, verify_challenge, verify_epoch_proof, verify_presence,
-    verify_statement,
+    Assessment, OpenedStatement, StatementError, TrustPolicy, Verdict, verify_challenge, verify_epoch_proof,
+    verify_opened, verify_presence,
 };
 use darkbloom_host::clock;
 use darkbloom_store::{KeyKind, KeyRecord, SuccessionError, SuccessionRefusal};
@@ -27,18 +27,26 @@ pub fn refusal(error: &StatementError) -> Refusal {
 }
 
 /// What a statement proves. The coordinator pins nobody: its verdict is what evidence proves.
-pub fn verify(shared: &Shared, statement: &[u8]) -> Result<Verdict, StatementError> {
+fn verify(shared: &Shared, statement: OpenedStatement) -> Result<Verdict, StatementError> {
     let policy = TrustPolicy {
         network: shared.network,
         tier_min: Tier::None,
         pinned: std::collections::BTreeSet::new(),
         hardware: shared.activation.trust(),
     };
-    verify_statement(statement, &policy, clock::now())
+    verify_opened(statement, &policy, clock::now())
 }
 
 /// The same on a connection, with what the provider's hardware said there when it was asked last.
 pub fn verify_on(shared: &Shared, connection: &Connection, statement: &[u8]) -> Result<Verdict, StatementError> {
+    verify_opened_on(shared, connection, OpenedStatement::open(statement)?)
+}
+
+fn verify_opened_on(
+    shared: &Shared,
+    connection: &Connection,
+    statement: OpenedStatement,
+) -> Result<Verdict, StatementError> {
     let mut verdict = verify(shared, statement)?;
     verdict.presence = Some(connection.presence());
     Ok(verdict)
@@ -48,15 +56,15 @@ pub fn verify_on(shared: &Shared, connection: &Connection, statement: &[u8]) -> 
 pub fn introduced(
     shared: &Shared,
     connection: &Connection,
-    statement: &Statement,
+    statement: OpenedStatement,
     hello: &Hello,
     nonce: &[u8; 32],
 ) -> Result<Verdict, StatementError> {
     // His key first: evidence takes longest, and is looked at for whoever has that.
-    verify_challenge(&hello.proof, statement, &[*nonce], &connection.id)?;
-    let mut verdict = verify(shared, &hello.statement)?;
-    verify_epoch_proof(&hello.epoch_proof, statement, nonce, &connection.id)?;
-    present(shared, connection, statement, nonce, &hello.presence.0);
+    verify_challenge(&hello.proof, statement.said(), &[*nonce], &connection.id)?;
+    let mut verdict = verify(shared, statement)?;
+    verify_epoch_proof(&hello.epoch_proof, &verdict.statement, nonce, &connection.id)?;
+    present(shared, connection, &verdict.statement, nonce, &hello.presence.0);
     verdict.presence = Some(connection.presence());
     Ok(verdict)
 }
@@ -95,14 +103,15 @@ pub fn revoked(shared: &Shared, provider: ProviderId) -> Refusal {
     })
 }
 
-fn opened(statement: &[u8]) -> Result<Statement, Refusal> {
-    Statement::open_self_signed(statement).map_err(|error| refusal(&StatementError::Signature(error)))
+fn opened(statement: &[u8]) -> Result<OpenedStatement, Refusal> {
+    OpenedStatement::open(statement).map_err(|error| refusal(&error))
 }
 
 /// Whether somebody could be admitted at all: nobody without a name or a token has chains of certificates followed for him. The
 /// statement, of which nothing but its signature was looked at.
-pub fn may_join(shared: &Shared, hello: &Hello) -> Result<Statement, Refusal> {
-    let statement = opened(&hello.statement)?;
+pub fn may_join(shared: &Shared, hello: &Hello) -> Result<OpenedStatement, Refusal> {
+    let opened = opened(&hello.statement)?;
+    let statement = opened.said();
     let known = |point: &[u8; 65]| shared.store.provider_known(ProviderId::of_public_key(point));
     let heir = || {
         let words = statement.successions.0.iter().filter_map(|word| Succession::open_self_signed(word).ok());
@@ -112,7 +121,7 @@ pub fn may_join(shared: &Shared, hello: &Hello) -> Result<Statement, Refusal> {
         join_token(shared, hello)?;
     }
     // Said by its name: what it proves is about its own network, and would not hold here.
-    if statement.network == shared.network { Ok(statement) } else { Err(refusal(&StatementError::OtherNetwork)) }
+    if statement.network == shared.network { Ok(opened) } else { Err(refusal(&StatementError::OtherNetwork)) }
 }
 
 fn join_token(shared: &Shared, hello: &Hello) -> Result<KeyRecord, Refusal> {
@@ -195,11 +204,11 @@ pub async fn challenge_answer(
         return Err(Refusal::new(RefusalCode::InvalidRequest, "an answer without a challenge"));
     };
     let said = opened(&statement)?;
-    match verify_challenge(&answer.proof, &said, &known, &connection.id) {
+    match verify_challenge(&answer.proof, said.said(), &known, &connection.id) {
         Ok(nonce) => {
-            present(shared, connection, &said, &nonce, &answer.presence.0);
+            present(shared, connection, said.said(), &nonce, &answer.presence.0);
             // It held when it came, so what fails now is its time.
-            let verdict = verify_on(shared, connection, &statement).map_err(|error| refusal(&error))?;
+            let verdict = verify_opened_on(shared, connection, said).map_err(|error| refusal(&error))?;
             let (now, wall) = (shared.mono(), clock::now());
             let changed = shared.with_registry(|registry| {
                 // What held when it came need not hold now: an activator's word has an end.
@@ -253,6 +262,9 @@ pub fn ask_again(shared: &Shared, connection: &Connection, verdict: &Verdict) {
 }
 
 async fn failed(shared: &Shared, connection: &Connection, reason: Distrust) {
+    if !armed!("failures_count") {
+        return;
+    }
     let (now, wall) = (shared.mono(), clock::now());
     let changed = shared.with_registry(|registry| registry.failed_check(&connection.id, reason, now, wall));
     if let Some(provider) = changed {

@@ -23,7 +23,7 @@ pub fn candidate_list(shared: &Shared, item: &Item) -> Result<Vec<u8>, SignError
     let candidates: Vec<_> = found
         .into_iter()
         .map(|view| Candidate {
-            statement: view.statement,
+            statement: view.statement.to_vec(),
             rows_free: view.rows_free,
             waiting: view.waiting,
             row_tokens: view.row_tokens,
@@ -47,7 +47,7 @@ impl Relay {
         let as_of = since(self.request.submit.candidates_as_of?, now)?;
         let model = self.request.header.model;
         // The price may have changed while the answer ran; a model that is no longer offered has none.
-        let price = self.shared.catalogue().by_digest(&model)?.price;
+        let price = self.shared.catalogue().by_digest_for(&model, self.request.account)?.price;
         let found = self
             .shared
             .with_registry(|registry| registry.candidates(&model, self.shared.mono(), now, &mut clock::rng()));
@@ -76,7 +76,7 @@ fn update(found: Vec<CandidateView>, price: Price, as_of: UnixMillis, now: UnixM
             rows_free: view.rows_free,
             waiting: view.waiting,
             row_tokens: view.row_tokens,
-            statement: tell.then_some(view.statement),
+            statement: tell.then(|| view.statement.to_vec()),
         }
     };
     let candidates: Vec<_> = found.into_iter().map(&mut candidate).collect();
@@ -96,7 +96,7 @@ mod tests {
         CandidateView {
             provider: ProviderId([n; 32]),
             epoch: EpochId([n; 16]),
-            statement: vec![n; limits::STATEMENT_BYTES_MAX],
+            statement: vec![n; limits::STATEMENT_BYTES_MAX].into(),
             known_at: UnixMillis(known_at),
             rows_free: u32::from(n),
             waiting: 1,

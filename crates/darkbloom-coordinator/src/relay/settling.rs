@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use darkbloom_ledger::{Delivered, HoldRequest, ReceiptUsage, VoidCause, worst_case};
+use darkbloom_ledger::{Delivered, HoldRequest, ReceiptUsage, Settled, Spender, VoidCause, worst_case};
 use darkbloom_session::RelayEvent;
 use darkbloom_store::{PlaceHoldError, SettleError, Settlement, StoreError};
-use darkbloom_types::{NanoDollars, ReceiptId, Refusal, RefusalCode, TokenCount};
+use darkbloom_types::{NanoDollars, ReceiptId, Refusal, RefusalCode};
 use darkbloom_wire::{Bill, Receipt, ReceiptAck, RelayedFinal, Reseal, SignError, receipt_id};
 
 use super::candidates::candidate_list;
@@ -91,6 +91,7 @@ impl Relay {
         });
         let placed = placed.await;
         self.clocks.reserve = began.elapsed();
+        self.shared.metrics.reserve.observe(self.clocks.reserve.as_secs_f64());
         match placed {
             Ok(()) => {
                 self.hold = HoldLife::placed(amount);
@@ -130,7 +131,13 @@ impl Relay {
             receipt_id: id,
             at: clock::now(),
         };
+        let header = &self.request.header;
+        if usage.is_some_and(|used| used.input > header.input_ceiling || used.output > header.output_ceiling) {
+            self.shared.metrics.clamped();
+        }
+        let began = Instant::now();
         let settled = self.shared.store.hold_settle(settlement.clone()).await;
+        self.shared.metrics.settle.observe(began.elapsed().as_secs_f64());
         self.hold.open = false;
         match settled {
             Ok(settled) if settled.already && settled.void.is_some() => {
@@ -150,7 +157,9 @@ impl Relay {
                 if let Some(kept) = &mut self.receipt {
                     kept.acknowledge();
                 }
-                match self.bill(settled.charge, settled.input_tokens, settled.output_tokens, id) {
+                self.shared.metrics.charged(settled.input_tokens.0, settled.output_tokens.0);
+                self.used = settled.input_tokens.0.saturating_add(settled.output_tokens.0);
+                match self.bill(&settled, id) {
                     Ok(bill) => self.bill = Some(bill),
                     Err(error) => tracing::error!(%error, "cannot sign a bill"),
                 }
@@ -166,22 +175,16 @@ impl Relay {
         RelayEvent::Settled
     }
 
-    fn bill(
-        &self,
-        charge: NanoDollars,
-        input_tokens: TokenCount,
-        output_tokens: TokenCount,
-        receipt: Option<ReceiptId>,
-    ) -> Result<Vec<u8>, SignError> {
+    fn bill(&self, settled: &Settled, receipt: Option<ReceiptId>) -> Result<Vec<u8>, SignError> {
         let bill = Bill {
             operation: self.request.header.operation,
             request: self.request.header.request,
             receipt,
-            price: self.request.item.price,
+            price: settled.price,
             hold: self.hold.amount,
-            charge,
-            input_tokens,
-            output_tokens,
+            charge: settled.charge,
+            input_tokens: settled.input_tokens,
+            output_tokens: settled.output_tokens,
             settled_at: clock::now(),
         };
         bill.sign(&*self.shared.key)
@@ -192,6 +195,7 @@ impl Relay {
             (Some(receipt), Some(bill)) => {
                 let update = self.candidate_update();
                 self.send(RelayedFinal { receipt, bill, update }).await;
+                self.outcome = Some("settled");
             }
             // The ledger or the key failed; the answer is whole, but nothing proves what it cost.
             _ => self.refuse(RefusalCode::Internal.into()).await,
@@ -229,6 +233,7 @@ impl Relay {
                 self.hold.open = false;
                 let attempts = self.session.attempts().to_vec().into();
                 self.send(Reseal { candidates, code: code.number(), attempts, timing: self.timing() }).await;
+                self.outcome = Some("resealed");
             }
             Err(error) => {
                 tracing::error!(%error, "cannot sign a candidate list");
@@ -243,6 +248,14 @@ fn hold_refusal(error: PlaceHoldError) -> Refusal {
     match error {
         PlaceHoldError::InsufficientFunds { available, needed } => {
             Refusal::new(RefusalCode::InsufficientQuota, format!("{available} is available, {needed} may be needed"))
+        }
+        PlaceHoldError::OverBudget { spender, left, needed } => {
+            let whose = match spender {
+                Spender::Key(_) => "key",
+                Spender::Account(_) => "account",
+            };
+            let detail = format!("{left} is left of this {whose}'s budget, {needed} may be needed");
+            Refusal::new(RefusalCode::InsufficientQuota, detail)
         }
         PlaceHoldError::AlreadyCompleted => RefusalCode::AlreadyCompleted.into(),
         PlaceHoldError::InProgress => RefusalCode::OperationInProgress.into(),

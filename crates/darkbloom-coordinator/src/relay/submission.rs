@@ -1,11 +1,12 @@
 //! Reading a submission: everything that can be refused before any money moves.
 
-use darkbloom_ledger::worst_case;
+use darkbloom_ledger::{Spender, worst_case};
 use darkbloom_store::KeyRecord;
-use darkbloom_types::{AccountId, Refusal, RefusalCode};
+use darkbloom_types::{AccountId, Refusal, RefusalCode, Tier};
 use darkbloom_wire::{ClientFrame, Decoded, LengthPrefixed, SealedHeader, Submit, limits, recipient_list_digest};
 
 use crate::catalogue::Item;
+use crate::rates::Limits;
 use crate::state::Shared;
 use darkbloom_host::clock;
 
@@ -16,6 +17,23 @@ pub struct Request {
     pub item: Item,
     pub account: AccountId,
     pub key: KeyRecord,
+}
+
+impl Request {
+    /// The rates that it counts against.
+    pub fn limits(&self, shared: &Shared) -> [(Spender, Limits); 2] {
+        shared.limits(&self.key, self.account)
+    }
+
+    /// The least tier of who may answer it: what it asks for itself, what its key demands, what the network does.
+    pub fn tier_min(&self, network: Tier) -> Tier {
+        network.max(self.header.tier_min).max(self.key.terms.tier_min.unwrap_or(Tier::None))
+    }
+
+    /// Tokens that it may use.
+    pub fn tokens(&self) -> u32 {
+        self.header.input_ceiling.0.saturating_add(self.header.output_ceiling.0)
+    }
 }
 
 /// Reads a submission and compares it with what this network offers. Nothing is trusted but the key.
@@ -45,8 +63,12 @@ pub fn read(shared: &Shared, key: KeyRecord, body: &[u8]) -> Result<Request, Ref
     if wraps.is_empty() || recipient_list_digest(wraps.iter().map(|w| (&w.provider, &w.epoch))) != header.recipients {
         return Err(invalid("the wraps are not those of the header's recipient list".to_owned()));
     }
-    let catalogue = shared.catalogue();
-    let item = catalogue.by_digest(&header.model).ok_or_else(|| Refusal::from(RefusalCode::ModelNotFound))?.clone();
+    let account = key.account.ok_or_else(|| Refusal::new(RefusalCode::Forbidden, "the key has no account"))?;
+    let item = shared.catalogue().by_digest_for(&header.model, account);
+    let item = item.ok_or_else(|| Refusal::from(RefusalCode::ModelNotFound))?;
+    if !key.terms.allows_model(&item.entry.name) {
+        return Err(Refusal::new(RefusalCode::Forbidden, "this key may not ask that model"));
+    }
     let asked = u64::from(header.input_ceiling.0) + u64::from(header.output_ceiling.0);
     if header.output_ceiling.0 == 0 || header.output_ceiling > item.entry.context {
         let detail = format!("an answer has 1 to {} tokens", item.entry.context);
@@ -63,6 +85,5 @@ pub fn read(shared: &Shared, key: KeyRecord, body: &[u8]) -> Result<Request, Ref
         let detail = format!("version {} is current, and the worst case costs {worst}", item.price.version);
         return Err(Refusal::new(RefusalCode::PriceChanged, detail));
     }
-    let account = key.account.ok_or_else(|| Refusal::new(RefusalCode::Forbidden, "the key has no account"))?;
     Ok(Request { header, submit, item, account, key })
 }

@@ -55,7 +55,11 @@ impl World {
         };
         store.hold_place(hold).await.unwrap();
         let identity = Box::new(SoftwareKey::in_memory().unwrap());
-        let shared = Arc::new(Shared::new(store, identity, NETWORK, Tier::None, Activation::none()).await.unwrap());
+        let shared = Arc::new(
+            Shared::new(store, identity, NETWORK, Tier::None, Activation::none(), crate::rates::Limits::default())
+                .await
+                .unwrap(),
+        );
         Self { shared, account, _folder: folder }
     }
 
@@ -83,6 +87,9 @@ impl World {
             transcript: None,
             salt: [0; 32],
             last_data: None,
+            gone: false,
+            declined: false,
+            seen: Moments::default(),
         });
         (relay, to_client, to_provider)
     }
@@ -151,7 +158,7 @@ fn request(account: AccountId) -> Request {
             id: KeyId(1),
             account: Some(account),
             kind: KeyKind::Consumer,
-            name: "k".to_owned(),
+            terms: darkbloom_store::KeyTerms::named("k"),
             created_at: UnixMillis(0),
             revoked: false,
         },

@@ -63,7 +63,10 @@ impl Unfinished {
                     return tracing::warn!(%error, "the store still cannot end holds");
                 }
                 // It fails for this hold alone, and always will.
-                Err(SettleError::Store(error @ (StoreError::ImpossibleRow { .. } | StoreError::TooLarge { .. }))) => {
+                Err(SettleError::Store(
+                    error
+                    @ (StoreError::ImpossibleRow { .. } | StoreError::ZeroCharacter | StoreError::TooLarge { .. }),
+                )) => {
                     tracing::error!(%request, %error, "a hold cannot be ended");
                 }
                 // It was never placed.

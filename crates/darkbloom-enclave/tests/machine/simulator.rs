@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use darkbloom_enclave::{ACCESS_GROUP, Item, Keychain, KeychainError, Point, codes};
+use darkbloom_enclave::{ACCESS_GROUP, Item, Keychain, KeychainError, Point, Search, codes};
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{Signature, SigningKey};
 
@@ -34,8 +34,8 @@ pub struct Query {
 
 impl From<&Item> for Query {
     fn from(item: &Item) -> Self {
-        let (label, group) = (item.label.clone(), Some(item.group.clone()));
-        Self { label, group, data_protection: true, enclave_only: true }
+        let Search { data_protection, enclave_only, group } = item.search();
+        Self { label: item.label.clone(), group: group.map(str::to_owned), data_protection, enclave_only }
     }
 }
 

@@ -1,9 +1,10 @@
 //! The commands of a TPM that identity and attestation need, each as one function (part 3 of the library names them).
 
+use darkbloom_types::{Digest, armed};
 use tpm2_protocol::basic::{TpmHandle, TpmInt32, TpmUint16, TpmUint32};
 use tpm2_protocol::data::{
     Tpm2bAuth, Tpm2bData, Tpm2bDigest, Tpm2bEccParameter, Tpm2bEncryptedSecret, Tpm2bIdObject, Tpm2bNonce, Tpm2bPublic,
-    Tpm2bSensitiveCreate, TpmAlgId, TpmCap, TpmEccCurve, TpmRh, TpmSe, TpmSt, TpmaObject, TpmaSession,
+    Tpm2bSensitiveCreate, TpmAlgId, TpmCap, TpmCc, TpmEccCurve, TpmRh, TpmSe, TpmSt, TpmaObject, TpmaSession,
     TpmlPcrSelection, TpmsAuthCommand, TpmsEccParms, TpmsEccPoint, TpmsPcrSelect, TpmsPcrSelection, TpmsSchemeHash,
     TpmtEccScheme, TpmtKdfScheme, TpmtPublic, TpmtSigScheme, TpmtSignature, TpmtSymDefObject, TpmtTkHashcheck,
     TpmuAsymScheme, TpmuCapabilities, TpmuPublicId, TpmuPublicParms, TpmuSignature,
@@ -101,11 +102,10 @@ fn ecdsa(signature: &TpmtSignature) -> Option<[u8; 64]> {
 /// What a signing key on P-256 must be. Primary keys are derived from the hierarchy's seed and this: the same salt is the
 /// same key, as long as nobody clears the TPM.
 pub fn signing_template(salt: &[u8; 32], restricted: bool, policy: Option<&[u8; 32]>) -> Tpm2bPublic {
-    let mut attributes = TpmaObject::FIXED_TPM
-        | TpmaObject::FIXED_PARENT
-        | TpmaObject::SENSITIVE_DATA_ORIGIN
-        | TpmaObject::NO_DA
-        | TpmaObject::SIGN_ENCRYPT;
+    let mut attributes = TpmaObject::SENSITIVE_DATA_ORIGIN | TpmaObject::NO_DA | TpmaObject::SIGN_ENCRYPT;
+    if armed!("tpm_template_fixed") {
+        attributes |= TpmaObject::FIXED_TPM | TpmaObject::FIXED_PARENT;
+    }
     if restricted {
         attributes |= TpmaObject::RESTRICTED;
     }
@@ -113,6 +113,11 @@ pub fn signing_template(salt: &[u8; 32], restricted: bool, policy: Option<&[u8; 
     if policy.is_none() {
         attributes |= TpmaObject::USER_WITH_AUTH;
     }
+    let policy = match policy {
+        Some(policy) => Tpm2bDigest::try_from(&policy[..]).expect(FITS),
+        None if armed!("tpm_template_fixed") => Tpm2bDigest::default(),
+        None => Tpm2bDigest::try_from(&may_be_duplicated()[..]).expect(FITS),
+    };
     let scheme = TpmtEccScheme {
         scheme: TpmAlgId::Ecdsa,
         details: TpmuAsymScheme::Hash(TpmsSchemeHash { hash_alg: TpmAlgId::Sha256 }),
@@ -130,12 +135,18 @@ pub fn signing_template(salt: &[u8; 32], restricted: bool, policy: Option<&[u8; 
             object_type: TpmAlgId::Ecc,
             name_alg: TpmAlgId::Sha256,
             object_attributes: attributes,
-            auth_policy: policy
-                .map_or_else(Tpm2bDigest::default, |policy| Tpm2bDigest::try_from(&policy[..]).expect(FITS)),
+            auth_policy: policy,
             parameters: TpmuPublicParms::Ecc(parameters),
             unique: TpmuPublicId::Ecc(unique),
         },
     }
+}
+
+/// The policy of a key that anybody may duplicate, which the attack suite's second build alone gives one: TPM2_PolicyCommandCode
+/// of TPM2_Duplicate (TPM 2.0 part 3, section 23.11).
+fn may_be_duplicated() -> [u8; 32] {
+    let [policy, duplicate] = [TpmCc::PolicyCommandCode, TpmCc::Duplicate].map(|code| (code as u32).to_be_bytes());
+    Digest::of(&[&[0; 32], &policy, &duplicate]).0
 }
 
 /// The registers of the SHA-256 bank.

@@ -1,13 +1,11 @@
 //! The kernel's side of a request, played with pipes: who writes into `inblob` is answered in `outblob`, and not before.
 
-use std::os::unix::fs::FileTypeExt as _;
 use std::thread::JoinHandle;
 
+use super::machine::{answer, files};
+use super::*;
 use darkbloom_attest::verify_snp;
 use darkbloom_types::UnixMillis;
-use rustix::fs::{CWD, FileType, Mode, mknodat};
-
-use super::*;
 
 #[allow(dead_code, reason = "other tests need more of it")]
 #[path = "../../../darkbloom-attest/tests/shared/chip.rs"]
@@ -32,19 +30,11 @@ impl Kernel {
     }
 }
 
-fn pipe(path: &Path) {
-    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    assert!(std::fs::metadata(path).unwrap().file_type().is_fifo());
-}
-
 /// Answers one request with the reports of a chip.
 fn kernel(folder: &Path, says: Kernel) -> (PathBuf, JoinHandle<Chip>) {
     let request = folder.join("request");
     std::fs::create_dir(&request).unwrap();
-    for name in ["inblob", "outblob", "generation"] {
-        pipe(&request.join(name));
-    }
-    std::fs::write(request.join("provider"), format!("{}\n", says.provider)).unwrap();
+    files(&request, says.provider);
     let chip = Chip::new();
     if let Some(table) = says.auxiliary {
         let table = if table.is_empty() { chip.table() } else { table };
@@ -52,12 +42,10 @@ fn kernel(folder: &Path, says: Kernel) -> (PathBuf, JoinHandle<Chip>) {
     }
     let at = request.clone();
     let answering = std::thread::spawn(move || {
-        let mut asked: [u8; 64] = std::fs::read(request.join("inblob")).unwrap().try_into().unwrap();
-        asked[0] ^= says.changes;
-        std::fs::write(request.join("generation"), says.generation[0]).unwrap();
-        let report = chip.sign(Chip::report(&asked));
-        std::fs::write(request.join("outblob"), report).unwrap();
-        std::fs::write(request.join("generation"), says.generation[1]).unwrap();
+        answer(&request, says.generation[0], says.generation[1], |mut asked| {
+            asked[0] ^= says.changes;
+            chip.sign(Chip::report(&asked))
+        });
         chip
     });
     (at, answering)

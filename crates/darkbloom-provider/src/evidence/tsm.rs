@@ -73,12 +73,21 @@ pub struct Report {
 
 /// The kernel's folder for requests.
 #[derive(Debug)]
-pub struct Tsm(PathBuf);
+pub struct Tsm {
+    folder: PathBuf,
+    /// The kernel's files are there as soon as a request is. Tests play that.
+    #[cfg(all(test, target_os = "linux"))]
+    pub kernel: super::machine::Kernel,
+}
 
 impl Tsm {
     /// Finds it: nothing on a machine that is not encrypted.
     pub fn find(folder: &Path) -> Option<Self> {
-        folder.is_dir().then(|| Self(folder.to_owned()))
+        folder.is_dir().then(|| Self {
+            folder: folder.to_owned(),
+            #[cfg(all(test, target_os = "linux"))]
+            kernel: super::machine::Kernel::default(),
+        })
     }
 
     /// Asks for a report about these bytes.
@@ -86,8 +95,10 @@ impl Tsm {
         // A request of nobody else's: other containers may have the same folder, and the same process numbers.
         let mut own = [0; 8];
         clock::rng().fill_bytes(&mut own);
-        let request = self.0.join(format!("darkbloom-{:016x}", u64::from_be_bytes(own)));
+        let request = self.folder.join(format!("darkbloom-{:016x}", u64::from_be_bytes(own)));
         fs::create_dir(&request).map_err(|source| TsmError::Io { path: request.clone(), source })?;
+        #[cfg(all(test, target_os = "linux"))]
+        self.kernel.appears(&request);
         let report = Request(&request).ask(asked);
         // The kernel keeps nothing in it that anybody needs.
         let _ = fs::remove_dir(&request);

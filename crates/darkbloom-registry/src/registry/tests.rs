@@ -1,9 +1,12 @@
 //! Who gets a request, who waits and is woken, and what takes a provider out of the choice.
 
 use super::*;
-use darkbloom_wire::{LoadOutcome, Residence};
+use crate::health::{Fault, Outcome};
+use darkbloom_wire::{LoadOutcome, Residence, limits};
 
+mod admission;
 mod loading;
+mod reference;
 mod shown;
 mod trust;
 
@@ -37,6 +40,24 @@ const T0: MonoMillis = MonoMillis(1_000_000_000);
 const WALL: UnixMillis = UnixMillis(1_700_000_000_000);
 const MODEL: CatalogueDigest = CatalogueDigest([7; 32]);
 
+/// A request for a usual answer, of an account.
+const ASKED: RouteRequest<'static> = RouteRequest {
+    request: RequestId([0; 16]),
+    model: MODEL,
+    tier_min: Tier::None,
+    recipients: &[],
+    tried: &[],
+    account: AccountId(1),
+    affinity: [0; 16],
+    input: TokenCount(100),
+    output: TokenCount(256),
+};
+
+/// A row of one provider.
+fn row(n: u8, connection: ConnectionId) -> Row {
+    Row { provider: provider(n), connection, model: MODEL, request: RequestId([0; 16]) }
+}
+
 fn provider(n: u8) -> ProviderId {
     ProviderId([n; 32])
 }
@@ -53,15 +74,17 @@ fn registration(n: u8, rows: u32) -> Registration {
             waiting: 0,
             row_tokens: TokenCount(64),
             residence: Residence::Loaded,
+            pace: None,
         }],
         number: 0,
         standing: Standing::Clean,
+        hardware: None,
     }
 }
 
 fn stated(provider: u8, epoch: u8) -> Stated {
     Stated {
-        statement: vec![provider, epoch],
+        statement: vec![provider, epoch].into(),
         epoch: EpochId([epoch; 16]),
         tier: Tier::SelfSigned,
         shut: Vec::new(),
@@ -95,19 +118,14 @@ fn route(
 ) -> Result<ProviderId, RouteError> {
     let recipients: Vec<_> = recipients.iter().map(|n| (provider(*n), EpochId([*n; 16]))).collect();
     let tried: Vec<_> = tried.iter().map(|n| provider(*n)).collect();
-    let request = RouteRequest {
-        request: RequestId([request; 16]),
-        model: MODEL,
-        tier_min: Tier::None,
-        recipients: &recipients,
-        tried: &tried,
-    };
+    let (request, affinity) = (RequestId([request; 16]), [request; 16]);
+    let request = RouteRequest { request, affinity, recipients: &recipients, tried: &tried, ..ASKED };
     registry.route(&request, now, wall(now))
 }
 
 /// A provider's row is free again, after a success.
 fn release(registry: &mut Registry, n: u8, now: MonoMillis) {
-    registry.release(&provider(n), &ConnectionId([n; 16]), &MODEL, Some(false), now, wall(now));
+    registry.release(&row(n, ConnectionId([n; 16])), Outcome::Served(None), now, wall(now));
 }
 
 /// The latest open challenge of a connection is answered.
@@ -145,7 +163,7 @@ fn a_freed_row_wakes_the_first_in_the_queue() {
     assert_eq!(route(&mut registry, 2, &[1], &[], T0), Err(RouteError::Queued));
     assert_eq!(route(&mut registry, 3, &[1], &[], T0), Err(RouteError::Queued));
     assert!(registry.take_wakes().is_empty());
-    registry.release(&provider(1), &ConnectionId([1; 16]), &MODEL, Some(false), T0, WALL);
+    registry.release(&row(1, ConnectionId([1; 16])), Outcome::Served(None), T0, WALL);
     assert_eq!(registry.take_wakes(), [RequestId([2; 16])]);
 }
 
@@ -166,7 +184,7 @@ fn a_woken_request_that_leaves_passes_its_chance_on() {
     for request in [2, 3] {
         assert_eq!(route(&mut registry, request, &[1], &[], T0), Err(RouteError::Queued));
     }
-    registry.release(&provider(1), &ConnectionId([1; 16]), &MODEL, Some(false), T0, WALL);
+    registry.release(&row(1, ConnectionId([1; 16])), Outcome::Served(None), T0, WALL);
     assert_eq!(registry.take_wakes(), [RequestId([2; 16])]);
     registry.leave_queue(&MODEL, &RequestId([2; 16]), T0, WALL);
     assert_eq!(registry.take_wakes(), [RequestId([3; 16])]);
@@ -230,7 +248,7 @@ fn a_free_row_wakes_nobody_who_was_tried_there_or_demands_more() {
         model: MODEL,
         tier_min: Tier::Hardware,
         recipients: &recipients,
-        tried: &[],
+        ..ASKED
     };
     assert_eq!(registry.route(&demanding, T0, WALL), Err(RouteError::Queued));
     queue(&mut registry, 4, &[1]);
@@ -295,7 +313,7 @@ fn a_chance_that_is_used_elsewhere_is_passed_on() {
 fn the_end_of_a_pause_wakes_who_can_use_its_rows() {
     let mut registry = full();
     for _ in 0..times::FAULTS_MAX {
-        registry.release(&provider(1), &ConnectionId([1; 16]), &MODEL, Some(true), T0, WALL);
+        registry.release(&row(1, ConnectionId([1; 16])), Outcome::Failed(Fault::Error), T0, WALL);
     }
     queue(&mut registry, 1, &[2]);
     queue(&mut registry, 2, &[1, 2]);
@@ -314,7 +332,7 @@ fn a_success_that_ends_a_pause_opens_all_idle_rows() {
         assert_eq!(route(&mut registry, request, &[n], &[], T0), Ok(provider(n)));
     }
     for _ in 0..times::FAULTS_MAX {
-        registry.release(&provider(1), &ConnectionId([1; 16]), &MODEL, Some(true), T0, WALL);
+        registry.release(&row(1, ConnectionId([1; 16])), Outcome::Failed(Fault::Error), T0, WALL);
     }
     for request in 1..=5 {
         queue(&mut registry, request, &[1, 2]);
@@ -345,7 +363,7 @@ fn whoever_is_heard_again_or_answers_its_challenge_wakes_the_queue() {
     assert_eq!(route(&mut registry, 1, &[1, 2], &[], missed), Ok(provider(1)));
     let silent = missed.after(times::SILENCE);
     registry.heard(&second, silent);
-    registry.release(&provider(1), &first, &MODEL, None, silent, wall(silent));
+    registry.release(&row(1, first), Outcome::Unused, silent, wall(silent));
     assert_eq!(woken(&mut registry), [], "it is silent again");
     registry.heard(&first, silent);
     registry.tick(silent, wall(silent));
@@ -389,7 +407,7 @@ fn a_boasted_number_of_rows_neither_overflows_nor_draws_all_work() {
     // The honest row is busy, so that a request waits and the rooms are summed.
     assert_eq!(route(&mut registry, 1, &[2], &[], T0), Ok(provider(2)));
     assert_eq!(route(&mut registry, 2, &[2], &[], T0), Err(RouteError::Queued));
-    registry.release(&provider(2), &ConnectionId([2; 16]), &MODEL, Some(false), T0, WALL);
+    registry.release(&row(2, ConnectionId([2; 16])), Outcome::Served(None), T0, WALL);
     assert_eq!(registry.take_wakes(), [RequestId([2; 16])]);
     let boasted = registry.candidates(&MODEL, T0, WALL, &mut Numbers(1))[0].rows_free;
     assert!(boasted <= 256, "{boasted} rows are believed");
@@ -401,10 +419,10 @@ fn failures_of_a_provider_that_is_gone_count_when_it_comes_back() {
     let gone = ConnectionId([1; 16]);
     registry.disconnected(&gone, T0, WALL);
     for _ in 0..times::FAULTS_MAX {
-        registry.release(&provider(1), &gone, &MODEL, Some(true), T0, WALL);
+        registry.release(&row(1, gone), Outcome::Failed(Fault::Error), T0, WALL);
     }
     registry.register(registration(1, 4), T0, WALL, &mut Numbers(1)).unwrap();
-    assert_eq!(registry.verdict(&provider(1), Tier::None, T0, wall(T0)), Some(Err(Ineligible::Failing)));
+    assert_eq!(registry.verdict(&provider(1), Tier::None, T0, wall(T0)), Some(Err(Ineligible::ModelFailing)));
 }
 
 #[test]
@@ -463,14 +481,14 @@ fn a_missed_challenge_is_not_excused_by_heartbeats_or_a_second_challenge() {
 fn faults_pause_a_provider_and_follow_it_across_connections() {
     let mut registry = registry(&[1]);
     for _ in 0..times::FAULTS_MAX {
-        registry.release(&provider(1), &ConnectionId([1; 16]), &MODEL, Some(true), T0, WALL);
+        registry.release(&row(1, ConnectionId([1; 16])), Outcome::Failed(Fault::Error), T0, WALL);
     }
-    assert_eq!(registry.verdict(&provider(1), Tier::None, T0, wall(T0)), Some(Err(Ineligible::Failing)));
+    assert_eq!(registry.verdict(&provider(1), Tier::None, T0, wall(T0)), Some(Err(Ineligible::ModelFailing)));
     let mut again = registration(1, 1);
     again.connection = ConnectionId([99; 16]);
     let replaced = registry.register(again, T0, WALL, &mut Numbers(1)).unwrap().replaced;
     assert_eq!(replaced, Some(Replaced { connection: ConnectionId([1; 16]), given_up: true }));
-    assert_eq!(registry.verdict(&provider(1), Tier::None, T0, wall(T0)), Some(Err(Ineligible::Failing)));
+    assert_eq!(registry.verdict(&provider(1), Tier::None, T0, wall(T0)), Some(Err(Ineligible::ModelFailing)));
     assert_eq!(
         registry.verdict(&provider(1), Tier::None, T0.after(times::PAUSE), wall(T0.after(times::PAUSE))),
         Some(Ok(()))
@@ -561,20 +579,25 @@ fn models_that_the_statement_does_not_name_are_ignored() {
         waiting: 0,
         row_tokens: TokenCount(64),
         residence: Residence::Loaded,
+        pace: None,
     };
     let connection = ConnectionId([1; 16]);
-    let candidates = |registry: &Registry, model| registry.candidates(&model, T0, WALL, &mut Numbers(1)).len();
+    let candidates = |registry: &mut Registry, model| registry.candidates(&model, T0, WALL, &mut Numbers(1)).len();
     let mut registry = Registry::default();
     let mut hello = registration(1, 4);
     hello.models.push(load(OTHER));
     registry.register(hello, T0, WALL, &mut Numbers(1)).unwrap();
-    assert_eq!((candidates(&registry, MODEL), candidates(&registry, OTHER)), (1, 0));
+    assert_eq!((candidates(&mut registry, MODEL), candidates(&mut registry, OTHER)), (1, 0));
     assert_eq!(registry.heartbeat(&connection, vec![load(MODEL), load(OTHER)], false, T0, WALL), 1);
-    assert_eq!((candidates(&registry, MODEL), candidates(&registry, OTHER)), (1, 0));
+    assert_eq!((candidates(&mut registry, MODEL), candidates(&mut registry, OTHER)), (1, 0));
     registry.next_epoch(&connection, Stated { models: vec![OTHER], ..stated(1, 50) }, T0, WALL).unwrap();
-    assert_eq!((candidates(&registry, MODEL), candidates(&registry, OTHER)), (0, 0), "what is no longer named is gone");
+    assert_eq!(
+        (candidates(&mut registry, MODEL), candidates(&mut registry, OTHER)),
+        (0, 0),
+        "what is no longer named is gone"
+    );
     assert_eq!(registry.heartbeat(&connection, vec![load(MODEL), load(OTHER)], false, T0, WALL), 1);
-    assert_eq!((candidates(&registry, MODEL), candidates(&registry, OTHER)), (0, 1));
+    assert_eq!((candidates(&mut registry, MODEL), candidates(&mut registry, OTHER)), (0, 1));
 }
 
 #[test]
@@ -595,9 +618,9 @@ fn a_jump_of_the_wall_clock_silences_and_excuses_nobody() {
     let back = UnixMillis(WALL.0 - 3_600_000);
     assert_eq!(registry.verdict(&provider(1), Tier::None, silent, back), Some(Err(Ineligible::Silent)));
     for _ in 0..times::FAULTS_MAX {
-        registry.release(&provider(1), &ConnectionId([1; 16]), &MODEL, Some(true), T0, WALL);
+        registry.release(&row(1, ConnectionId([1; 16])), Outcome::Failed(Fault::Error), T0, WALL);
     }
-    assert_eq!(registry.verdict(&provider(1), Tier::None, T0, forward), Some(Err(Ineligible::Failing)));
+    assert_eq!(registry.verdict(&provider(1), Tier::None, T0, forward), Some(Err(Ineligible::ModelFailing)));
     assert_eq!(
         registry.verdict(&provider(1), Tier::None, T0.after(Millis(1)), forward.after(Millis::from_minutes(60))),
         Some(Err(Ineligible::EpochOver)),
@@ -606,34 +629,41 @@ fn a_jump_of_the_wall_clock_silences_and_excuses_nobody() {
 }
 
 #[test]
-fn candidates_are_eligible_bounded_and_roomiest_first() {
+fn candidates_are_eligible_bounded_and_drawn_and_the_roomiest_of_them_first() {
     let mut registry = Registry::default();
     for n in 1..=40 {
         registry.register(registration(n, u32::from(n)), T0, WALL, &mut Numbers(1)).unwrap();
     }
     registry.heartbeat(&ConnectionId([40; 16]), registration(40, 40).models, true, T0, WALL);
-    let list = registry.candidates(&MODEL, T0, WALL, &mut Numbers(5));
-    assert_eq!(list.len(), limits::CANDIDATES_MAX);
-    assert_eq!(list[0].provider, provider(39), "the draining one is left out");
-    assert!(list.windows(2).all(|pair| pair[0].rows_free >= pair[1].rows_free));
+    let mut named = BTreeSet::new();
+    for seed in 0..50 {
+        let list = registry.candidates(&MODEL, T0, WALL, &mut Numbers(seed));
+        assert_eq!(list.len(), limits::CANDIDATES_MAX);
+        let free: Vec<_> = list.iter().map(|one| one.rows_free.min(16)).collect();
+        assert!(free.is_sorted_by(|one, next| one >= next), "more than sixteen free rows make nobody better");
+        let different: BTreeSet<_> = list.iter().map(|one| one.provider).collect();
+        assert_eq!(different.len(), list.len());
+        named.extend(different);
+    }
+    assert_eq!(named.len(), 39, "all are drawn at times, and the draining one is left out");
 }
 
 #[test]
 fn others_are_preferred_to_a_provider_that_called_a_request_wrong() {
     let mut registry = registry(&[8, 1]);
-    let first = |registry: &Registry, now| registry.candidates(&MODEL, now, wall(now), &mut Numbers(1))[0].provider;
-    assert_eq!(first(&registry, T0), provider(1), "it has most room");
+    let first = |registry: &mut Registry, now| registry.candidates(&MODEL, now, wall(now), &mut Numbers(1))[0].provider;
+    assert_eq!(first(&mut registry, T0), provider(1), "it has most room");
     registry.doubt(&provider(1), T0);
-    assert_eq!(first(&registry, T0), provider(2));
+    assert_eq!(first(&mut registry, T0), provider(2));
     assert_eq!(route(&mut registry, 1, &[1, 2], &[], T0), Ok(provider(2)), "though the other is first among equals");
     assert_eq!(route(&mut registry, 2, &[1, 2], &[], T0), Ok(provider(1)), "where others have no room it serves");
     assert_eq!(registry.verdict(&provider(1), Tier::None, T0, WALL), Some(Ok(())), "it stays eligible");
-    assert_eq!(first(&registry, T0.after(times::DOUBT)), provider(1));
+    assert_eq!(first(&mut registry, T0.after(times::DOUBT)), provider(1));
     registry.disconnected(&ConnectionId([1; 16]), T0, WALL);
     registry.register(registration(1, 8), T0, WALL, &mut Numbers(1)).unwrap();
-    assert_eq!(first(&registry, T0), provider(2), "reconnecting cleans nobody");
+    assert_eq!(first(&mut registry, T0), provider(2), "reconnecting cleans nobody");
     registry.disconnected(&ConnectionId([1; 16]), T0.after(times::DOUBT), WALL);
     registry.doubt(&provider(1), T0);
     registry.register(registration(1, 8), T0, WALL, &mut Numbers(1)).unwrap();
-    assert_eq!(first(&registry, T0), provider(2), "nor does being away");
+    assert_eq!(first(&mut registry, T0), provider(2), "nor does being away");
 }

@@ -2,6 +2,7 @@
 
 use darkbloom_types::{ConnectionId, Distrust, Gate, Millis, MonoMillis, ProviderId, Standing, Tier, UnixMillis};
 use rand_core::CryptoRng;
+use std::sync::Arc;
 
 use super::Registry;
 use crate::provider::{Challenged, Provider, Record, times};
@@ -10,11 +11,13 @@ impl Registry {
     /// Providers whose challenge is due, each with the fresh nonce that it is to be sent.
     pub fn challenges_due(&mut self, now: MonoMillis, rng: &mut impl CryptoRng) -> Vec<(ConnectionId, [u8; 32])> {
         let mut due = Vec::new();
-        for provider in self.providers.values_mut() {
-            if now < provider.challenge_at {
-                continue;
-            }
+        let mut asked = Vec::new();
+        while let Some((at, id)) = self.challenges_at.first().copied().filter(|(at, _)| *at <= now) {
+            self.challenges_at.remove(&(at, id));
+            let Some(provider) = self.providers.get_mut(&id) else { continue };
             provider.challenge_at = next_challenge(now, rng);
+            self.challenges_at.insert((provider.challenge_at, id));
+            asked.push((id, now.after(times::CHALLENGE_ANSWER)));
             // An unanswered challenge stays open, so that asking again does not excuse the silence; and each that was sent may
             // still be answered, so none gives way to another: where too many are open the last one is sent again.
             if let Some(last) = provider.challenges.get_mut(times::CHALLENGES_OPEN_MAX - 1) {
@@ -27,13 +30,19 @@ impl Registry {
             provider.challenges.push(Challenged { nonce, sent: now, times: 1 });
             due.push((provider.registration.connection, nonce));
         }
+        for (id, late) in asked {
+            self.look_at(&id, late);
+        }
         due
     }
 
     /// Has the provider on a connection challenged as soon as anybody looks, unless it has one to answer anyway.
     pub fn challenge_soon(&mut self, connection: &ConnectionId, now: MonoMillis) {
         if let Some(provider) = self.on(connection).filter(|provider| provider.challenges.is_empty()) {
-            provider.challenge_at = provider.challenge_at.min(now);
+            let (before, id) = (provider.challenge_at, provider.registration.provider);
+            provider.challenge_at = before.min(now);
+            self.challenges_at.remove(&(before, id));
+            self.challenges_at.insert((before.min(now), id));
         }
     }
 
@@ -90,19 +99,19 @@ impl Registry {
         let standing = provider.record.standing.answered(wall);
         provider.record.standing = standing.unwrap_or(provider.record.standing);
         let id = provider.registration.provider;
+        self.refresh(&id, now, wall);
         self.wake_all_at(&id, now, wall);
         standing.map(|_| id)
     }
 
     /// Whoever may now have more, or less, to wait for learns it.
     pub(super) fn standing_changed(&mut self, id: &ProviderId, now: MonoMillis, wall: UnixMillis) {
+        self.refresh(id, now, wall);
         let Some(provider) = self.providers.get(id) else { return };
         if provider.record.standing.is_trusted() {
             self.wake_all_at(id, now, wall);
-            return;
-        }
-        for model in provider.models() {
-            self.wake_hopeless_for(id, &model, now, wall);
+        } else {
+            self.wake_hopeless_at(id, now, wall);
         }
     }
 
@@ -143,24 +152,23 @@ impl Registry {
         let stated = &mut provider.registration.stated;
         let unchanged = (stated.tier, &stated.shut, &stated.shadow) == (tier, &shut, &shadow);
         // It may have made another statement meanwhile, which was looked at by itself.
-        if unchanged || stated.statement != statement {
+        if unchanged || *stated.statement != *statement {
             return;
         }
         (stated.tier, stated.shut, stated.shadow) = (tier, shut, shadow);
         let id = provider.registration.provider;
+        self.refresh(&id, now, wall);
         self.wake_all_at(&id, now, wall);
-        for model in self.providers.get(&id).map(Provider::models).unwrap_or_default() {
-            self.wake_hopeless_for(&id, &model, now, wall);
-        }
+        self.wake_hopeless_at(&id, now, wall);
     }
 
     /// The connections of all providers, each with its statement.
     #[must_use]
-    pub fn all_statements(&self) -> Vec<(ConnectionId, ProviderId, Vec<u8>)> {
+    pub fn all_statements(&self) -> Vec<(ConnectionId, ProviderId, Arc<[u8]>)> {
         let one = |(id, provider): (&ProviderId, &Provider)| {
-            (provider.registration.connection, *id, provider.registration.stated.statement.clone())
+            (provider.registration.connection, *id, Arc::clone(&provider.registration.stated.statement))
         };
-        self.providers.iter().map(one).collect()
+        self.providers.after(None).map(one).collect()
     }
 
     /// A check failed of whoever is on this connection, which it has introduced itself on. Returns the provider where that
@@ -190,7 +198,7 @@ impl Registry {
         now: MonoMillis,
         wall: UnixMillis,
     ) -> Option<ConnectionId> {
-        let known = self.providers.get(old).map(|provider| provider.record);
+        let known = self.providers.get(old).map(|provider| provider.record.clone());
         let mut record = known.or_else(|| self.gone.take(old).map(|gone| gone.record)).unwrap_or_default();
         if record.standing == Standing::Revoked {
             // It was heard before, and there is nothing of its own left to pass on.
@@ -199,7 +207,7 @@ impl Registry {
         record.standing = record.standing.with(stored);
         if let Some(heir) = self.providers.get_mut(new) {
             heir.record.standing = heir.record.standing.with(record.standing);
-            heir.record.faults = heir.record.faults.max(record.faults);
+            heir.record.inherit(record);
             self.standing_changed(new, now, wall);
         } else {
             let mut heir = self.gone.take(new).unwrap_or_default();

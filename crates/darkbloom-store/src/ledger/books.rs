@@ -2,9 +2,9 @@
 
 use darkbloom_ledger::{Balance, Book, Transfer};
 use darkbloom_types::{AccountId, NanoDollars, ProviderId, RequestId, UnixMillis};
-use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::error::StoreError;
+use crate::sql::{Connection, Value, values};
 
 /// Why a transfer was made.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +14,12 @@ pub(crate) enum TransferKind {
     Settlement,
     Void,
     LateSettlement,
+    Maturing,
+    Dispute,
+    DisputeDecided,
+    Payout,
+    PayoutEnded,
+    EarningsSpent,
 }
 
 impl TransferKind {
@@ -24,6 +30,12 @@ impl TransferKind {
             Self::Settlement => 2,
             Self::Void => 3,
             Self::LateSettlement => 4,
+            Self::Maturing => 5,
+            Self::Dispute => 6,
+            Self::DisputeDecided => 7,
+            Self::Payout => 8,
+            Self::PayoutEnded => 9,
+            Self::EarningsSpent => 10,
         }
     }
 }
@@ -39,24 +51,19 @@ pub(crate) fn open_account(connection: &Connection, account: AccountId) -> Resul
 /// What stands in a book; `None` when nothing was ever written into it.
 pub(crate) fn book(connection: &Connection, book: Book) -> Result<Option<NanoDollars>, StoreError> {
     let (kind, owner) = columns(book);
-    let mut statement = connection.prepare_cached("SELECT balance FROM book WHERE kind = ?1 AND owner = ?2")?;
-    Ok(statement.query_row(params![kind, owner], |row| row.get(0)).optional()?.map(NanoDollars))
+    let sql = "SELECT balance FROM book WHERE kind = ?1 AND owner = ?2";
+    connection.row(sql, values![kind, &owner], |row| Ok(NanoDollars(row.get(0)?)))
 }
 
 /// What an account has; `None` when there is no such account.
 pub(crate) fn balance(connection: &Connection, account: AccountId) -> Result<Option<Balance>, StoreError> {
     let (_, owner) = columns(Book::Available(account));
     // One statement, so that both numbers are of the same moment.
-    let mut statement = connection
-        .prepare_cached("SELECT kind, balance FROM book WHERE kind IN (0, 1) AND owner = ?1 ORDER BY kind")?;
-    let mut rows = statement.query([owner])?;
-    let mut next = || -> Result<Option<NanoDollars>, StoreError> {
-        Ok(rows.next()?.map(|row| row.get(1)).transpose()?.map(NanoDollars))
-    };
-    match (next()?, next()?) {
-        (Some(available), Some(held)) => Ok(Some(Balance { available, held })),
-        (None, _) => Ok(None),
-        (Some(_), None) => Err(StoreError::ImpossibleRow { what: "account with one book" }),
+    let sql = "SELECT kind, balance FROM book WHERE kind IN (0, 1) AND owner = ?1 ORDER BY kind";
+    match connection.rows(sql, values![&owner], |row| Ok(NanoDollars(row.get(1)?)))?[..] {
+        [available, held] => Ok(Some(Balance { available, held })),
+        [] => Ok(None),
+        _ => Err(StoreError::ImpossibleRow { what: "account with one book" }),
     }
 }
 
@@ -68,31 +75,36 @@ pub(crate) fn post(
     at: UnixMillis,
     transfer: &Transfer,
 ) -> Result<i64, StoreError> {
-    connection.prepare_cached("INSERT INTO transfer (kind, request, at) VALUES (?1, ?2, ?3)")?.execute(params![
-        kind.code(),
-        request.map(|request| request.0),
-        at.0
-    ])?;
-    let number = connection.last_insert_rowid();
-    let mut insert_leg = connection
-        .prepare_cached("INSERT INTO leg (transfer, ordinal, kind, owner, amount) VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    let mut update_book =
-        connection.prepare_cached("UPDATE book SET balance = balance + ?3 WHERE kind = ?1 AND owner = ?2")?;
-    for (ordinal, leg) in (0i64..).zip(transfer.legs()) {
-        let (kind, owner) = columns(leg.book);
-        insert_leg.execute(params![number, ordinal, kind, owner, leg.amount.0])?;
-        if update_book.execute(params![kind, owner, leg.amount.0])? == 0 {
+    let number: i64 = connection.only(
+        "INSERT INTO transfer (kind, request, at) VALUES (?1, ?2, ?3) RETURNING id",
+        values![kind.code(), request.as_ref().map(|request| &request.0), at.0],
+    )?;
+    let legs: Vec<_> = (0i64..).zip(transfer.legs()).map(|(ordinal, leg)| (ordinal, leg, columns(leg.book))).collect();
+    let lines: Vec<([Value<'_>; 5], [Value<'_>; 3])> = legs
+        .iter()
+        .map(|(ordinal, leg, (kind, owner))| {
+            let (kind, owner, amount) = (Value::from(*kind), Value::from(owner), Value::from(leg.amount.0));
+            ([Value::from(number), Value::from(*ordinal), kind, owner, amount], [kind, owner, amount])
+        })
+        .collect();
+    let statements: Vec<(&str, &[Value<'_>])> =
+        lines.iter().flat_map(|(leg, book)| [(INSERT_LEG, &leg[..]), (MOVE, &book[..])]).collect();
+    let changed = connection.execute_all(&statements)?;
+    for ((_, leg, _), moved) in legs.iter().zip(changed.iter().skip(1).step_by(2)) {
+        if *moved == 0 {
             insert_book(connection, leg.book, leg.amount)?;
         }
     }
     Ok(number)
 }
 
+const INSERT_LEG: &str = "INSERT INTO leg (transfer, ordinal, kind, owner, amount) VALUES (?1, ?2, ?3, ?4, ?5)";
+const MOVE: &str = "UPDATE book SET balance = balance + ?3 WHERE kind = ?1 AND owner = ?2";
+
 fn insert_book(connection: &Connection, book: Book, balance: NanoDollars) -> Result<(), StoreError> {
     let (kind, owner) = columns(book);
-    connection
-        .prepare_cached("INSERT INTO book (kind, owner, balance) VALUES (?1, ?2, ?3)")?
-        .execute(params![kind, owner, balance.0])?;
+    let sql = "INSERT INTO book (kind, owner, balance) VALUES (?1, ?2, ?3)";
+    connection.execute(sql, values![kind, &owner, balance.0])?;
     Ok(())
 }
 
@@ -103,7 +115,18 @@ fn columns(book: Book) -> (i64, Vec<u8>) {
         Book::Earned(provider) => (2, provider.0.to_vec()),
         Book::Platform => (3, Vec::new()),
         Book::Deposits => (4, Vec::new()),
+        Book::Withdrawable(account) => (5, account.0.to_be_bytes().to_vec()),
+        Book::Referral(account) => (6, account.0.to_be_bytes().to_vec()),
+        Book::Disputed(account) => (7, account.0.to_be_bytes().to_vec()),
+        Book::Withdrawing(account) => (8, account.0.to_be_bytes().to_vec()),
+        Book::Withdrawals => (9, Vec::new()),
     }
+}
+
+/// The name of a kind of book.
+pub(crate) fn kind_name(kind: i64) -> Result<&'static str, StoreError> {
+    let owner = if kind == 2 { vec![0; 32] } else { vec![0; 8] };
+    from_columns(kind, &owner).map(super::flows::book_name)
 }
 
 /// The book of a row's kind and owner.
@@ -116,6 +139,11 @@ pub(crate) fn from_columns(kind: i64, owner: &[u8]) -> Result<Book, StoreError> 
         2 => Book::Earned(ProviderId::try_from(owner).map_err(|_| impossible)?),
         3 => Book::Platform,
         4 => Book::Deposits,
+        5 => Book::Withdrawable(account()?),
+        6 => Book::Referral(account()?),
+        7 => Book::Disputed(account()?),
+        8 => Book::Withdrawing(account()?),
+        9 => Book::Withdrawals,
         _ => return Err(impossible),
     })
 }

@@ -7,7 +7,7 @@ use darkbloom_store::{BackupError, OpenStoreError, Store};
 fn a_second_opening_of_the_same_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    let locked = OpenStoreError::Locked { path: folder.path().to_owned() };
+    let locked = OpenStoreError::Locked { place: folder.path().to_owned().into() };
     assert_eq!(Store::open(folder.path()).unwrap_err(), locked);
     let clone = store.clone();
     drop(store);
@@ -53,7 +53,7 @@ fn a_newer_programs_database_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(Store::open(folder.path()).unwrap());
     change(folder.path(), "PRAGMA user_version = 99");
-    assert_eq!(Store::open(folder.path()).unwrap_err(), OpenStoreError::NewerSchema { found: 99, known: 3 });
+    assert_eq!(Store::open(folder.path()).unwrap_err(), OpenStoreError::NewerSchema { found: 99, known: 4 });
 }
 
 #[test]

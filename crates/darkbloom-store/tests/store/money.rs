@@ -1,22 +1,34 @@
 //! Money in the store: parallel callers, one settlement an operation, deposits once, lists, the audit.
 
-use crate::support::{NOW, PROVIDER, assert_clean, delivered, funded, hold, id16, settlement};
+use crate::support::{Home, NOW, PROVIDER, assert_clean, delivered, funded, hold, id16, settlement};
 use darkbloom_ledger::{
     AuditFinding, Balance, BasisPoints, Book, HoldRequest, HoldState, LateRefusal, Settled, VoidCause,
 };
 use darkbloom_store::{
-    CreateAccountError, DepositError, PlaceHoldError, SettleError, Settlement, Store, StoreError, StoreOptions,
+    CreateAccountError, DepositError, PlaceHoldError, SettleError, Settlement, StoreError, StoreOptions,
 };
 use darkbloom_types::{AccountId, NanoDollars, ReceiptId, RequestId, TokenCount, UnixMillis};
+
+on_both_stores! {
+    of_parallel_holds_against_money_for_one_exactly_one_is_placed,
+    of_parallel_settlements_exactly_one_moves_money,
+    an_operation_is_settled_once_also_when_it_is_sealed_again,
+    a_void_gives_everything_back_and_a_late_receipt_still_settles_it,
+    unknown_requests_and_accounts_are_named_as_such,
+    a_deposit_is_made_once_for_each_reference,
+    accounts_have_names_of_their_own,
+    open_and_expired_holds_are_listed_until_they_end,
+    usage_lists_the_newest_settlements_of_one_account,
+    a_receipt_over_its_limit_is_refused,
+    the_audit_finds_what_was_tampered_with,
+}
 
 fn balance(available: i64, held: i64) -> Option<Balance> {
     Some(Balance { available: NanoDollars(available), held: NanoDollars(held) })
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_parallel_holds_against_money_for_one_exactly_one_is_placed() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn of_parallel_holds_against_money_for_one_exactly_one_is_placed(home: Home) {
+    let store = home.open();
     let account = funded(&store, "a", 199).await;
     let place = |number| {
         let store = store.clone();
@@ -38,10 +50,8 @@ async fn of_parallel_holds_against_money_for_one_exactly_one_is_placed() {
     assert_clean(&store).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_parallel_settlements_exactly_one_moves_money() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn of_parallel_settlements_exactly_one_moves_money(home: Home) {
+    let store = home.open();
     let account = funded(&store, "a", 100).await;
     store.hold_place(hold(account, 1, 1)).await.unwrap();
     let settle = |output| {
@@ -60,10 +70,8 @@ async fn of_parallel_settlements_exactly_one_moves_money() {
     assert_clean(&store).await;
 }
 
-#[tokio::test]
-async fn an_operation_is_settled_once_also_when_it_is_sealed_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn an_operation_is_settled_once_also_when_it_is_sealed_again(home: Home) {
+    let store = home.open();
     let account = funded(&store, "a", 100).await;
     store.hold_place(hold(account, 1, 1)).await.unwrap();
     assert_eq!(store.hold_place(hold(account, 1, 2)).await, Err(PlaceHoldError::InProgress));
@@ -82,11 +90,9 @@ async fn an_operation_is_settled_once_also_when_it_is_sealed_again() {
     assert_clean(&store).await;
 }
 
-#[tokio::test]
-async fn a_void_gives_everything_back_and_a_late_receipt_still_settles_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let options = StoreOptions { platform_fee: BasisPoints::new(1_000).unwrap() };
-    let store = Store::open_with(folder.path(), options).unwrap();
+async fn a_void_gives_everything_back_and_a_late_receipt_still_settles_it(home: Home) {
+    let options = StoreOptions { platform_fee: BasisPoints::new(1_000).unwrap(), ..StoreOptions::default() };
+    let store = home.open_with(options);
     let account = funded(&store, "a", 100).await;
     store.hold_place(hold(account, 1, 1)).await.unwrap();
     store.hold_accepted(RequestId(id16(1)), PROVIDER).await.unwrap();
@@ -109,10 +115,8 @@ async fn a_void_gives_everything_back_and_a_late_receipt_still_settles_it() {
     assert_clean(&store).await;
 }
 
-#[tokio::test]
-async fn unknown_requests_and_accounts_are_named_as_such() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn unknown_requests_and_accounts_are_named_as_such(home: Home) {
+    let store = home.open();
     assert_eq!(store.hold_place(hold(AccountId(4), 1, 1)).await, Err(PlaceHoldError::UnknownAccount));
     assert_eq!(store.hold_settle(settlement(1, delivered(1, 1))).await, Err(SettleError::UnknownRequest));
     assert_eq!(store.late_settle(settlement(1, delivered(1, 1))).await, Err(SettleError::UnknownRequest));
@@ -125,10 +129,8 @@ async fn unknown_requests_and_accounts_are_named_as_such() {
     assert_eq!(deposit, Err(DepositError::UnknownAccount));
 }
 
-#[tokio::test]
-async fn a_deposit_is_made_once_for_each_reference() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn a_deposit_is_made_once_for_each_reference(home: Home) {
+    let store = home.open();
     let account = store.account_create("a").await.unwrap();
     assert!(!store.deposit(account, NanoDollars(5), "invoice 1", NOW).await.unwrap().already);
     let again = store.deposit(account, NanoDollars(5), "invoice 1", NOW).await.unwrap();
@@ -141,10 +143,8 @@ async fn a_deposit_is_made_once_for_each_reference() {
     assert_clean(&store).await;
 }
 
-#[tokio::test]
-async fn accounts_have_names_of_their_own() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn accounts_have_names_of_their_own(home: Home) {
+    let store = home.open();
     let account = funded(&store, "a", 5).await;
     assert_eq!(store.account_create("a").await, Err(CreateAccountError::NameTaken));
     assert_eq!(store.account_create("").await, Err(CreateAccountError::NameEmpty));
@@ -154,10 +154,8 @@ async fn accounts_have_names_of_their_own() {
     assert_eq!(list.iter().map(|row| (row.name.as_str(), row.balance.available.0)).collect::<Vec<_>>(), [("a", 5)]);
 }
 
-#[tokio::test]
-async fn open_and_expired_holds_are_listed_until_they_end() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn open_and_expired_holds_are_listed_until_they_end(home: Home) {
+    let store = home.open();
     let account = funded(&store, "a", 1_000).await;
     for number in 1..=3 {
         let expires_at = UnixMillis(2_000 - i64::try_from(number).unwrap());
@@ -165,7 +163,7 @@ async fn open_and_expired_holds_are_listed_until_they_end() {
     }
     store.hold_settle(settlement(2, delivered(1, 1))).await.unwrap();
     drop(store);
-    let store = Store::open(folder.path()).unwrap();
+    let store = home.open();
     let open = store.holds_open().await.unwrap();
     assert_eq!(open.iter().map(|hold| hold.request).collect::<Vec<_>>(), [RequestId(id16(3)), RequestId(id16(1))]);
     assert_eq!(open[1], HoldRequest { expires_at: UnixMillis(1_999), ..hold(account, 1, 1) });
@@ -173,10 +171,8 @@ async fn open_and_expired_holds_are_listed_until_they_end() {
     assert_eq!(store.holds_expired(UnixMillis(1_996)).await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn usage_lists_the_newest_settlements_of_one_account() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn usage_lists_the_newest_settlements_of_one_account(home: Home) {
+    let store = home.open();
     let (account, other) = (funded(&store, "a", 1_000).await, funded(&store, "b", 1_000).await);
     for (number, account) in [(1, account), (2, other), (3, account), (4, account)] {
         store.hold_place(hold(account, number, number)).await.unwrap();
@@ -188,37 +184,29 @@ async fn usage_lists_the_newest_settlements_of_one_account() {
     assert_eq!((usage[0].charge, usage[0].input_tokens, usage[0].at), (NanoDollars(12), TokenCount(1), UnixMillis(4)));
 }
 
-#[tokio::test]
-async fn a_receipt_over_its_limit_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn a_receipt_over_its_limit_is_refused(home: Home) {
+    let store = home.open();
     let large = Settlement { receipt: Some(vec![0; (16 << 10) + 1]), ..settlement(1, delivered(1, 1)) };
     let result = store.hold_settle(large).await;
     assert!(matches!(result, Err(SettleError::Store(StoreError::TooLarge { .. }))), "{result:?}");
 }
 
-#[tokio::test]
-async fn the_audit_finds_what_was_tampered_with() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn the_audit_finds_what_was_tampered_with(home: Home) {
+    let store = home.open();
     let account = funded(&store, "a", 1_000).await;
     store.hold_place(hold(account, 1, 1)).await.unwrap();
     store.hold_place(hold(account, 2, 2)).await.unwrap();
     store.hold_settle(settlement(2, delivered(1, 1))).await.unwrap();
     assert_clean(&store).await;
     drop(store);
-    let database = rusqlite::Connection::open(folder.path().join("darkbloom.sqlite")).unwrap();
-    database
-        .execute_batch(
-            "UPDATE book SET balance = balance + 7 WHERE kind = 0; UPDATE hold SET amount = 90 WHERE state = 0;
-             UPDATE hold SET charge = charge + 1 WHERE state = 1; UPDATE leg SET amount = 11 WHERE amount = 7;",
-        )
-        .unwrap();
-    drop(database);
-    let findings = Store::open(folder.path()).unwrap().audit().await.unwrap().findings;
+    home.change(
+        "UPDATE book SET balance = balance + 7 WHERE kind = 0; UPDATE hold SET amount = 90 WHERE state = 0;
+         UPDATE hold SET charge = charge + 1 WHERE state = 1; UPDATE leg SET amount = 11 WHERE amount = 7;",
+    );
+    let findings = home.open().audit().await.unwrap().findings;
     let has = |wanted: fn(&AuditFinding) -> bool| assert!(findings.iter().any(wanted), "{findings:?}");
     has(|finding| matches!(finding, AuditFinding::BooksDoNotSumToZero { sum: 7 }));
-    has(|finding| matches!(finding, AuditFinding::HeldDiffers { open_holds: 90, .. }));
+    has(|finding| matches!(finding, AuditFinding::BackingDiffers { book: Book::Held(_), behind: 90, .. }));
     has(|finding| matches!(finding, AuditFinding::BookDiffersFromLegs { book: Book::Available(_), .. }));
     has(|finding| matches!(finding, AuditFinding::TransferUnbalanced { sum: 4, .. }));
     has(|finding| matches!(finding, AuditFinding::HoldsInconsistent { count: 1 }));

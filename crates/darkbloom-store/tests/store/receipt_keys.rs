@@ -1,45 +1,47 @@
 //! Receipt keys are there for as long as a receipt may need them, and no longer.
 
 use darkbloom_ledger::{LATE_SETTLEMENT_WINDOW, VoidCause};
-use darkbloom_store::Store;
+use darkbloom_store::{Store, StoreLocation};
 use darkbloom_types::{EpochId, Millis, ProviderId, RequestId, UnixMillis};
 
-use crate::support::{NOW, PROVIDER, funded, hold, id16};
+use crate::support::{Home, NOW, PROVIDER, funded, hold, id16};
+
+on_both_stores! {
+    a_key_is_its_providers_and_survives_a_restart,
+    a_key_is_kept_until_no_late_receipt_can_settle,
+    a_hold_that_could_still_be_settled_keeps_the_keys_of_its_provider_alone,
+    a_hold_voided_because_nothing_came_keeps_no_key,
+    a_provider_keeps_512_keys_and_loses_its_oldest,
+}
 
 const LIFE: Millis = Millis(1_000);
 const OPEN_UNTIL: UnixMillis = UnixMillis(2_000);
 const EPOCH: EpochId = EpochId([4; 16]);
 
-async fn with_key(folder: &std::path::Path) -> Store {
-    let store = Store::open(folder).unwrap();
+async fn with_key(home: &Home) -> Store {
+    let store = home.open();
     store.receipt_key_put(PROVIDER, EPOCH, [5; 32], OPEN_UNTIL).await.unwrap();
     store
 }
 
-#[tokio::test]
-async fn a_key_is_its_providers_and_survives_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    drop(with_key(folder.path()).await);
-    let store = Store::open(folder.path()).unwrap();
+async fn a_key_is_its_providers_and_survives_a_restart(home: Home) {
+    drop(with_key(&home).await);
+    let store = home.open();
     assert_eq!(store.receipt_key(PROVIDER, EPOCH).await, Ok(Some([5; 32])));
     assert_eq!(store.receipt_key(ProviderId([1; 32]), EPOCH).await, Ok(None));
     assert_eq!(store.receipt_key(PROVIDER, EpochId([1; 16])).await, Ok(None));
 }
 
-#[tokio::test]
-async fn a_key_is_kept_until_no_late_receipt_can_settle() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = with_key(folder.path()).await;
+async fn a_key_is_kept_until_no_late_receipt_can_settle(home: Home) {
+    let store = with_key(&home).await;
     let last = OPEN_UNTIL.after(LIFE).after(LATE_SETTLEMENT_WINDOW);
     assert_eq!(store.receipt_keys_prune(last, LIFE).await, Ok(0));
     assert_eq!(store.receipt_keys_prune(last.after(Millis(1)), LIFE).await, Ok(1));
     assert_eq!(store.receipt_key(PROVIDER, EPOCH).await, Ok(None));
 }
 
-#[tokio::test]
-async fn a_hold_that_could_still_be_settled_keeps_the_keys_of_its_provider_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = with_key(folder.path()).await;
+async fn a_hold_that_could_still_be_settled_keeps_the_keys_of_its_provider_alone(home: Home) {
+    let store = with_key(&home).await;
     let other = ProviderId([1; 32]);
     store.receipt_key_put(other, EPOCH, [6; 32], OPEN_UNTIL).await.unwrap();
     let account = funded(&store, "a", 1_000).await;
@@ -56,10 +58,8 @@ async fn a_hold_that_could_still_be_settled_keeps_the_keys_of_its_provider_alone
     assert_eq!(store.receipt_keys_prune(last.after(Millis(1)), LIFE).await, Ok(1));
 }
 
-#[tokio::test]
-async fn a_hold_voided_because_nothing_came_keeps_no_key() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = with_key(folder.path()).await;
+async fn a_hold_voided_because_nothing_came_keeps_no_key(home: Home) {
+    let store = with_key(&home).await;
     let account = funded(&store, "a", 1_000).await;
     store.hold_place(hold(account, 1, 1)).await.unwrap();
     store.hold_accepted(RequestId(id16(1)), PROVIDER).await.unwrap();
@@ -68,10 +68,8 @@ async fn a_hold_voided_because_nothing_came_keeps_no_key() {
     assert_eq!(store.receipt_keys_prune(back, LIFE).await, Ok(1));
 }
 
-#[tokio::test]
-async fn a_provider_keeps_512_keys_and_loses_its_oldest() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = with_key(folder.path()).await;
+async fn a_provider_keeps_512_keys_and_loses_its_oldest(home: Home) {
+    let store = with_key(&home).await;
     let other = ProviderId([1; 32]);
     store.receipt_key_put(other, EPOCH, [6; 32], OPEN_UNTIL).await.unwrap();
     let later = |n: u64| store.receipt_key_put(PROVIDER, EpochId(id16(n)), [7; 32], OPEN_UNTIL.after(Millis(n)));
@@ -88,14 +86,17 @@ async fn a_provider_keeps_512_keys_and_loses_its_oldest() {
 #[tokio::test]
 async fn keys_that_stood_among_the_settings_are_moved() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
     let name = format!("receipt_key/{EPOCH}");
-    store.meta_put(name.clone(), [PROVIDER.0, [5; 32]].concat()).await.unwrap();
-    store.meta_put("receipt_key/no epoch", vec![1]).await.unwrap();
-    store.meta_put("other", vec![2]).await.unwrap();
-    drop(store);
-    let old = "DROP TABLE standing; DROP TABLE succession; DROP TABLE receipt_key; DROP INDEX hold_silent; PRAGMA user_version = 1;";
-    rusqlite::Connection::open(folder.path().join("darkbloom.sqlite")).unwrap().execute_batch(old).unwrap();
+    let old = rusqlite::Connection::open(folder.path().join("darkbloom.sqlite")).unwrap();
+    old.execute_batch(include_str!("../../src/migrations/store_0001.sql")).unwrap();
+    old.execute_batch("PRAGMA application_id = 1145205620; PRAGMA user_version = 1;").unwrap();
+    for (name, value) in
+        [(name.as_str(), [PROVIDER.0, [5; 32]].concat()), ("receipt_key/no epoch", vec![1]), ("other", vec![2])]
+    {
+        old.execute("INSERT INTO meta VALUES (?1, ?2)", rusqlite::params![name, value]).unwrap();
+    }
+    drop(old);
+    Store::migrate(&StoreLocation::Folder(folder.path().to_owned())).unwrap();
 
     let store = Store::open(folder.path()).unwrap();
     assert_eq!(store.receipt_key(PROVIDER, EPOCH).await, Ok(Some([5; 32])));

@@ -1,20 +1,30 @@
 //! Keys, catalogue, blobs, prices, providers, settings, and a provider's outbox.
 
-use crate::support::{NOW, funded};
+use crate::support::{Home, NOW, funded};
 use darkbloom_store::{
-    CatalogueRow, CreateKeyError, KeyKind, KeyRecord, NewKey, OpenStoreError, OutboxPut, PriceRow, PutBlobError,
-    PutPriceError, ReceiptOutbox, Store, StoreError,
+    CatalogueRow, CreateKeyError, KeyKind, KeyRecord, KeyTerms, NewKey, OpenStoreError, OutboxPut, PriceRow,
+    PriceScope, PutBlobError, PutPriceError, ReceiptOutbox, StoreError,
 };
-use darkbloom_types::{AccountId, CatalogueDigest, Digest, KeyId, Price, ProviderId, ReceiptId};
+use darkbloom_types::{AccountId, CatalogueDigest, Digest, KeyId, Price, ProviderId, ReceiptId, Tier, UnixMillis};
 
-fn new_key(account: Option<AccountId>, kind: KeyKind, secret: &[u8]) -> NewKey {
-    NewKey { account, kind, name: "laptop".to_owned(), digest: Digest::of(&[secret]), created_at: NOW }
+on_both_stores! {
+    a_key_is_found_by_its_digest_until_it_is_revoked_and_after_a_restart,
+    keys_that_make_no_sense_are_refused,
+    a_key_is_edited_and_rotated_at_once,
+    a_price_of_somebodys_own_is_an_edition_like_others,
+    a_model_name_means_one_active_entry,
+    a_blob_is_stored_under_its_own_digest_only,
+    price_versions_only_go_up,
+    a_provider_once_seen_is_known_for_good,
+    settings_are_kept_and_replaced,
 }
 
-#[tokio::test]
-async fn a_key_is_found_by_its_digest_until_it_is_revoked_and_after_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+fn new_key(account: Option<AccountId>, kind: KeyKind, secret: &[u8]) -> NewKey {
+    NewKey { account, kind, terms: KeyTerms::named("laptop"), digest: Digest::of(&[secret]), created_at: NOW }
+}
+
+async fn a_key_is_found_by_its_digest_until_it_is_revoked_and_after_a_restart(home: Home) {
+    let store = home.open();
     let account = funded(&store, "a", 1).await;
     let digest = Digest::of(&[b"secret"]);
     assert_eq!(store.key_by_digest(digest), None);
@@ -23,7 +33,7 @@ async fn a_key_is_found_by_its_digest_until_it_is_revoked_and_after_a_restart() 
         id,
         account: Some(account),
         kind: KeyKind::Consumer,
-        name: "laptop".to_owned(),
+        terms: KeyTerms::named("laptop"),
         created_at: NOW,
         revoked: false,
     };
@@ -34,13 +44,58 @@ async fn a_key_is_found_by_its_digest_until_it_is_revoked_and_after_a_restart() 
     let revoked = KeyRecord { revoked: true, ..record };
     assert_eq!(store.key_by_digest(digest), Some(revoked.clone()));
     drop(store);
-    assert_eq!(Store::open(folder.path()).unwrap().key_by_digest(digest), Some(revoked));
+    assert_eq!(home.open().key_by_digest(digest), Some(revoked));
 }
 
-#[tokio::test]
-async fn keys_that_make_no_sense_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn a_key_is_edited_and_rotated_at_once(home: Home) {
+    let store = home.open();
+    let account = funded(&store, "a", 1).await;
+    let id = store.key_create(new_key(Some(account), KeyKind::Consumer, b"secret")).await.unwrap();
+    let terms = KeyTerms {
+        name: "desk".to_owned(),
+        expires_at: Some(UnixMillis(5_000)),
+        models: Some(vec!["small".to_owned(), "lab/large".to_owned()]),
+        tier_min: Some(Tier::Hardware),
+        requests_per_minute: Some(60),
+        tokens_per_minute: Some(u32::MAX),
+    };
+    assert_eq!(store.key_edit(id, terms.clone()).await, Ok(true));
+    assert_eq!(store.key_edit(KeyId(99), terms.clone()).await, Ok(false));
+    assert_eq!(store.key_by_digest(Digest::of(&[b"secret"])).unwrap().terms, terms);
+    assert!(terms.allows_model("small") && !terms.allows_model("smal"));
+    let fresh = Digest::of(&[b"fresh"]);
+    assert_eq!(store.key_rotate(id, Digest::of(&[b"secret"])).await, Err(CreateKeyError::DigestTaken));
+    assert_eq!(store.key_rotate(id, fresh).await, Ok(true));
+    assert_eq!(store.key_by_digest(Digest::of(&[b"secret"])), None, "the secret before opens nothing");
+    drop(store);
+    let store = home.open();
+    assert_eq!(store.key_by_digest(fresh).map(|key| (key.id, key.terms)), Some((id, terms)));
+    store.key_revoke(id).await.unwrap();
+    assert_eq!(store.key_rotate(id, Digest::of(&[b"third"])).await, Ok(false));
+}
+
+async fn a_price_of_somebodys_own_is_an_edition_like_others(home: Home) {
+    let store = home.open();
+    let (account, provider) = (PriceScope::Account(AccountId(1)), PriceScope::Provider(ProviderId([4; 32])));
+    assert_eq!(store.price_of("small", account, Some((1, 1))).await, Err(PutPriceError::UnknownModel));
+    store.price_put("small", Price { version: 4, input_nano_per_token: 2, output_nano_per_token: 5 }).await.unwrap();
+    let edition = |version, input, output| {
+        Ok(Some(Price { version, input_nano_per_token: input, output_nano_per_token: output }))
+    };
+    assert_eq!(store.price_of("small", account, Some((9, 9))).await, edition(5, 9, 9));
+    assert_eq!(store.price_of("small", provider, Some((3, 1))).await, Err(PutPriceError::TooHigh));
+    assert_eq!(store.price_of("small", provider, Some((2, 1))).await, edition(6, 2, 1));
+    assert_eq!(store.price_of("small", provider, Some((2, 1))).await, edition(6, 2, 1), "the same again is no new one");
+    let next = Price { version: 6, input_nano_per_token: 1, output_nano_per_token: 1 };
+    assert_eq!(store.price_put("small", next).await, Err(PutPriceError::VersionNotNew { current: 6 }));
+    assert_eq!(store.price_of("small", account, None).await, Ok(None));
+    let current: Vec<_> =
+        store.price_list().await.unwrap().into_iter().filter(|row| row.current).map(|row| row.scope).collect();
+    assert_eq!(current, [provider, PriceScope::Network]);
+}
+
+async fn keys_that_make_no_sense_are_refused(home: Home) {
+    let store = home.open();
     store.key_create(new_key(None, KeyKind::Admin, b"1")).await.unwrap();
     assert_eq!(store.key_create(new_key(None, KeyKind::Join, b"1")).await, Err(CreateKeyError::DigestTaken));
     assert_eq!(store.key_create(new_key(None, KeyKind::Consumer, b"2")).await, Err(CreateKeyError::AccountMissing));
@@ -49,10 +104,8 @@ async fn keys_that_make_no_sense_are_refused() {
     assert_eq!(store.key_by_digest(Digest::of(&[b"2"])), None);
 }
 
-#[tokio::test]
-async fn a_model_name_means_one_active_entry() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn a_model_name_means_one_active_entry(home: Home) {
+    let store = home.open();
     let row = |number: u8| CatalogueRow {
         digest: CatalogueDigest([number; 32]),
         name: "small".to_owned(),
@@ -69,10 +122,8 @@ async fn a_model_name_means_one_active_entry() {
     assert!(matches!(store.catalogue_put(large).await, Err(StoreError::TooLarge { .. })));
 }
 
-#[tokio::test]
-async fn a_blob_is_stored_under_its_own_digest_only() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn a_blob_is_stored_under_its_own_digest_only(home: Home) {
+    let store = home.open();
     let bytes = vec![7; 3 << 20];
     let digest = Digest::of(&[&bytes]);
     store.blob_put(digest, bytes.clone()).await.unwrap();
@@ -85,10 +136,8 @@ async fn a_blob_is_stored_under_its_own_digest_only() {
     assert!(matches!(large, Err(PutBlobError::Store(StoreError::TooLarge { .. }))), "{large:?}");
 }
 
-#[tokio::test]
-async fn price_versions_only_go_up() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn price_versions_only_go_up(home: Home) {
+    let store = home.open();
     let price = |version, output| Price { version, input_nano_per_token: 1, output_nano_per_token: output };
     assert_eq!(store.price_current("small").await.unwrap(), None);
     store.price_put("small", price(1, 5)).await.unwrap();
@@ -99,28 +148,25 @@ async fn price_versions_only_go_up() {
         assert_eq!(store.price_put("small", stale).await, Err(PutPriceError::VersionNotNew { current: 3 }));
     }
     assert_eq!(store.price_current("small").await.unwrap(), Some(price(3, 6)));
-    let row = |model: &str, price, current| PriceRow { model: model.to_owned(), price, current };
+    let row =
+        |model: &str, price, current| PriceRow { model: model.to_owned(), scope: PriceScope::Network, price, current };
     let expected = [row("other", price(2, 9), true), row("small", price(3, 6), true), row("small", price(1, 5), false)];
     assert_eq!(store.price_list().await.unwrap(), expected);
 }
 
-#[tokio::test]
-async fn a_provider_once_seen_is_known_for_good() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn a_provider_once_seen_is_known_for_good(home: Home) {
+    let store = home.open();
     let provider = ProviderId([4; 32]);
     assert!(!store.provider_known(provider));
     store.provider_seen(provider, KeyId(1), NOW).await.unwrap();
     store.provider_seen(provider, KeyId(2), NOW).await.unwrap();
     assert!(store.provider_known(provider));
     drop(store);
-    assert!(Store::open(folder.path()).unwrap().provider_known(provider));
+    assert!(home.open().provider_known(provider));
 }
 
-#[tokio::test]
-async fn settings_are_kept_and_replaced() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn settings_are_kept_and_replaced(home: Home) {
+    let store = home.open();
     assert_eq!(store.meta_get("a").await.unwrap(), None);
     store.meta_put("a", vec![1]).await.unwrap();
     store.meta_put("a", vec![2]).await.unwrap();
@@ -137,7 +183,7 @@ async fn the_outbox_keeps_receipts_until_they_are_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("provider").join("outbox.sqlite");
     let outbox = ReceiptOutbox::open(&file).unwrap();
-    assert_eq!(ReceiptOutbox::open(&file).unwrap_err(), OpenStoreError::Locked { path: file.clone() });
+    assert_eq!(ReceiptOutbox::open(&file).unwrap_err(), OpenStoreError::Locked { place: file.clone().into() });
     for number in [1, 2, 3, 2] {
         let put = outbox.put(receipt_id(number), vec![u8::try_from(number).unwrap()], NOW).await;
         assert_eq!(put, Ok(OutboxPut { dropped: 0 }));

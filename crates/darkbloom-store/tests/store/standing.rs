@@ -3,6 +3,17 @@
 use darkbloom_store::{Store, SuccessionError, SuccessionRefusal};
 use darkbloom_types::{Distrust, Failed, KeyId, ProviderId, Standing, UnixMillis};
 
+use crate::support::Home;
+
+on_both_stores! {
+    what_is_held_against_an_identity_is_there_after_a_restart,
+    nothing_undoes_a_revocation,
+    an_identity_takes_over_from_one_and_has_its_history,
+    who_may_not_take_over_does_not,
+    an_heir_that_was_here_before_has_the_worse_of_both,
+    a_revocation_and_a_succession_at_the_same_moment_leave_nobody_trusted,
+}
+
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
 fn provider(n: u8) -> ProviderId {
@@ -25,10 +36,8 @@ async fn succeed(store: &Store, old: u8, new: u8) -> Result<(), SuccessionRefusa
     }
 }
 
-#[tokio::test]
-async fn what_is_held_against_an_identity_is_there_after_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn what_is_held_against_an_identity_is_there_after_a_restart(home: Home) {
+    let store = home.open();
     let held = distrusted(Distrust::ChallengeFailed);
     assert_eq!(store.standing(provider(1)), Standing::Clean);
     assert_eq!(store.standing_put(provider(1), held, NOW, None).await, Ok(held));
@@ -41,14 +50,12 @@ async fn what_is_held_against_an_identity_is_there_after_a_restart() {
         assert_eq!(listed, [(provider(1), held, None), (provider(2), Standing::Revoked, Some("sold"))]);
     }
     drop(store);
-    let store = Store::open(folder.path()).unwrap();
+    let store = home.open();
     assert_eq!([1, 2, 3].map(|n| store.standing(provider(n))), [held, Standing::Revoked, Standing::Clean]);
 }
 
-#[tokio::test]
-async fn nothing_undoes_a_revocation() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn nothing_undoes_a_revocation(home: Home) {
+    let store = home.open();
     store.revoke(provider(1), NOW, None).await.unwrap();
     for standing in [Standing::Clean, distrusted(Distrust::StatementFailed)] {
         assert_eq!(store.standing_put(provider(1), standing, NOW, None).await, Ok(Standing::Revoked));
@@ -56,10 +63,8 @@ async fn nothing_undoes_a_revocation() {
     }
 }
 
-#[tokio::test]
-async fn an_identity_takes_over_from_one_and_has_its_history() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn an_identity_takes_over_from_one_and_has_its_history(home: Home) {
+    let store = home.open();
     joined(&store, 1).await;
     let held = distrusted(Distrust::ChallengeFailed);
     store.standing_put(provider(1), held, NOW, None).await.unwrap();
@@ -67,7 +72,7 @@ async fn an_identity_takes_over_from_one_and_has_its_history() {
     assert_eq!(succeed(&store, 1, 2).await, Ok(()), "again is no other");
     assert_eq!(succeed(&store, 2, 3).await, Ok(()));
     drop(store);
-    let store = Store::open(folder.path()).unwrap();
+    let store = home.open();
     assert!(store.provider_known(provider(3)), "it needs no join token");
     assert_eq!(store.standing(provider(3)), held);
     assert_eq!(store.ancestors(provider(3)), [provider(2), provider(1)]);
@@ -79,10 +84,8 @@ async fn an_identity_takes_over_from_one_and_has_its_history() {
     assert_eq!(succeed(&store, 3, 4).await, Err(SuccessionRefusal::Revoked));
 }
 
-#[tokio::test]
-async fn who_may_not_take_over_does_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn who_may_not_take_over_does_not(home: Home) {
+    let store = home.open();
     for n in [1, 2, 5] {
         joined(&store, n).await;
     }
@@ -100,10 +103,8 @@ async fn who_may_not_take_over_does_not() {
     assert_eq!(succeed(&store, 2, 5).await, Err(SuccessionRefusal::Shared), "nor is anything added to it");
 }
 
-#[tokio::test]
-async fn an_heir_that_was_here_before_has_the_worse_of_both() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn an_heir_that_was_here_before_has_the_worse_of_both(home: Home) {
+    let store = home.open();
     let held = distrusted(Distrust::ChallengeFailed);
     for (old, new, of_old, of_new) in [(1, 2, held, Standing::Clean), (3, 4, Standing::Clean, held), (5, 6, held, held)]
     {
@@ -116,10 +117,8 @@ async fn an_heir_that_was_here_before_has_the_worse_of_both() {
     }
 }
 
-#[tokio::test]
-async fn a_revocation_and_a_succession_at_the_same_moment_leave_nobody_trusted() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
+async fn a_revocation_and_a_succession_at_the_same_moment_leave_nobody_trusted(home: Home) {
+    let store = home.open();
     for round in 0..20u8 {
         let (old, new) = (100 + round, 200 + round);
         joined(&store, old).await;

@@ -1,13 +1,72 @@
 //! What the tests of the store share.
 
 use darkbloom_ledger::{Delivered, HoldRequest, ReceiptUsage};
-use darkbloom_store::{Settlement, Store};
+use darkbloom_store::{PostgresUrl, Settlement, Store, StoreLocation, StoreOptions};
 use darkbloom_types::{
-    AccountId, CatalogueDigest, KeyId, NanoDollars, OperationId, Price, ProviderId, RequestId, TokenCount, UnixMillis,
+    AccountId, CatalogueDigest, KeyId, NanoDollars, OperationId, Price, ProviderId, RequestId, SecretString,
+    TokenCount, UnixMillis,
 };
+use tempfile::TempDir;
+
+use crate::server::Server;
 
 pub const PROVIDER: ProviderId = ProviderId([9; 32]);
 pub const NOW: UnixMillis = UnixMillis(1_000);
+
+/// Where a test's store is.
+pub enum Home {
+    Sqlite(TempDir),
+    Postgres { server: Server, schema: String },
+}
+
+impl Home {
+    pub fn sqlite() -> Self {
+        Self::Sqlite(tempfile::tempdir().unwrap())
+    }
+
+    pub fn postgres() -> Self {
+        Self::Postgres { server: Server::start(), schema: "public".to_owned() }
+    }
+
+    /// The same place with nothing in it.
+    pub fn emptied(self, number: usize) -> Self {
+        match self {
+            Self::Sqlite(_) => Self::sqlite(),
+            Self::Postgres { server, .. } => {
+                let schema = format!("empty_{number}");
+                server.query(&format!("CREATE SCHEMA {schema}")).unwrap();
+                Self::Postgres { server, schema }
+            }
+        }
+    }
+
+    pub fn location(&self) -> StoreLocation {
+        match self {
+            Self::Sqlite(folder) => StoreLocation::Folder(folder.path().to_owned()),
+            Self::Postgres { server, schema } => {
+                StoreLocation::Postgres(PostgresUrl::new(&SecretString::from(server.url(schema))).unwrap())
+            }
+        }
+    }
+
+    pub fn open(&self) -> Store {
+        self.open_with(StoreOptions::default())
+    }
+
+    pub fn open_with(&self, options: StoreOptions) -> Store {
+        Store::open_at(&self.location(), options).unwrap()
+    }
+
+    /// Changes the database behind the store's back.
+    pub fn change(&self, sql: &str) {
+        match self {
+            Self::Sqlite(folder) => {
+                rusqlite::Connection::open(folder.path().join("darkbloom.sqlite")).unwrap().execute_batch(sql).unwrap();
+            }
+            Self::Postgres { server, .. } => server.query(sql).unwrap(),
+        }
+    }
+}
 
 /// An id that spells a number.
 pub fn id16(number: u64) -> [u8; 16] {

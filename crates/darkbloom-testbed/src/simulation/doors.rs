@@ -169,6 +169,7 @@ impl World {
             waiting: 0,
             row_tokens,
             residence: self.residence(p, number),
+            pace: None,
         };
         (0..MODELS).filter(|number| provider.models[*number]).map(load).collect()
     }
@@ -177,7 +178,7 @@ impl World {
         let told = if self.bug(Planted::EpochEndIgnored) { use_until.after(u64::from(u32::MAX)) } else { use_until };
         let models = (0..MODELS).filter(|number| self.providers[provider as usize].models[*number]).map(model);
         Stated {
-            statement: Vec::new(),
+            statement: Vec::new().into(),
             epoch,
             tier: Tier::SelfSigned,
             shut: Vec::new(),
@@ -199,6 +200,7 @@ impl World {
             stated: self.stated(provider, epoch, use_until),
             models: self.loads(provider),
             standing: Standing::Clean,
+            hardware: None,
         };
         let (now, wall) = (self.now.into(), self.now.into());
         let registered = self.coordinator.registry.register(registration, now, wall, &mut self.chance);

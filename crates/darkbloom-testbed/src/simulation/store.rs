@@ -125,7 +125,7 @@ impl World {
 
     fn place(&mut self, request: HoldRequest) -> Result<(), RefusalCode> {
         self.ledger.hold_place(request).map_err(|refusal| match refusal {
-            PlaceRefusal::InsufficientFunds { .. } => RefusalCode::InsufficientQuota,
+            PlaceRefusal::InsufficientFunds { .. } | PlaceRefusal::OverBudget { .. } => RefusalCode::InsufficientQuota,
             PlaceRefusal::AlreadyCompleted => RefusalCode::AlreadyCompleted,
             PlaceRefusal::InProgress => RefusalCode::OperationInProgress,
             PlaceRefusal::UnknownAccount => RefusalCode::Forbidden,

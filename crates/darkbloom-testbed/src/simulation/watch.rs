@@ -34,6 +34,54 @@ pub struct Finding {
     pub what: String,
 }
 
+/// What is held against somebody, as plainly as it can be said: failures in a row, the pause that they brought, and who
+/// tries whether it has recovered.
+#[derive(Debug, Clone, Copy, Default)]
+struct Blame {
+    faults: u32,
+    pauses: u32,
+    until: Option<Now>,
+    probe: Option<(u32, Now)>,
+}
+
+impl Blame {
+    fn pauses(&self, now: Now) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    fn is_probed(&self, now: Now) -> bool {
+        self.probe.is_some_and(|(_, since)| now.since(since) < times::PROBE.0)
+    }
+
+    fn given(&mut self, s: u32, now: Now) {
+        if self.until.is_some() {
+            self.probe = Some((s, now));
+        }
+    }
+
+    fn failed(&mut self, s: Option<u32>, limit: u32, now: Now) {
+        self.faults += 1;
+        let was_open = self.until.is_some();
+        if !was_open && self.faults < limit {
+            return;
+        }
+        let probed = self.probe.take().is_some_and(|(probe, _)| Some(probe) == s);
+        self.pauses += u32::from(!was_open || probed);
+        let pause = (times::PAUSE.0 << (self.pauses - 1).min(10)).min(times::PAUSE_MAX.0);
+        self.until = Some(now.after(pause));
+    }
+
+    /// Whoever tried says nothing.
+    fn ended(&mut self, s: u32, now: Now) {
+        if self.probe.is_some_and(|(probe, _)| probe == s) {
+            (self.probe, self.until) = (None, Some(now));
+        }
+    }
+}
+
+/// That one request tries whether a provider has recovered, which is worth waiting for.
+const PROBED: &str = "being tried by another request";
+
 /// What the watch believes the registry must believe of one provider: its own, plainer book.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shadow {
@@ -45,8 +93,11 @@ pub(super) struct Shadow {
     epoch: Option<EpochId>,
     /// The epoch before, and until when it is opened.
     before: Option<(EpochId, Now)>,
-    faults: u32,
-    suspended_until: Option<Now>,
+    /// What is held against it, and against it with each model.
+    blame: Blame,
+    blames: [Blame; MODELS],
+    /// The connection whose end was counted.
+    broken: Option<u32>,
     believed: u32,
     reserved: [u32; MODELS],
     /// Which models it serves, which of them it has in memory, which it was asked for, and which it could not load.
@@ -64,18 +115,16 @@ impl Shadow {
         self.epoch == Some(epoch) || self.before.is_some_and(|(before, until)| before == epoch && now < until)
     }
 
-    /// It failed.
-    fn fault(&mut self, now: Now) {
-        self.faults += 1;
-        if self.faults >= times::FAULTS_MAX {
-            self.suspended_until = Some(now.after(times::PAUSE.0));
-        }
+    /// It failed with a model.
+    fn fault(&mut self, number: usize, s: Option<u32>, now: Now) {
+        self.blame.failed(s, times::FAULTS_IN_ALL_MAX, now);
+        self.blames[number].failed(s, times::FAULTS_MAX, now);
     }
 
     /// Its connection is gone, or another one's.
     fn abandon_loading(&mut self, now: Now) {
-        if self.begun.contains(&true) {
-            self.fault(now);
+        for number in (0..MODELS).filter(|number| self.begun[*number]).collect::<Vec<_>>() {
+            self.fault(number, None, now);
         }
         (self.asked, self.begun) = ([None; MODELS], [false; MODELS]);
     }
@@ -85,8 +134,13 @@ impl Shadow {
         self.loaded[number] || self.asked[number].is_some_and(|at| now.since(at) < times::LOAD.0)
     }
 
-    /// Why it must get no work, if it must not.
-    fn barred(&self, now: Now) -> Option<&'static str> {
+    /// Whether it has a model, or would load it when it is asked.
+    fn could_bring(&self, number: usize, now: Now) -> bool {
+        self.loaded[number] || self.has[number] && self.unloadable[number].is_none_or(|until| now >= until)
+    }
+
+    /// Why it must get no work with a model, if it must not.
+    fn barred(&self, number: usize, now: Now) -> Option<&'static str> {
         if self.link.is_none() {
             return Some("gone");
         }
@@ -102,10 +156,12 @@ impl Shadow {
         if now >= self.use_until {
             return Some("at the end of its epoch");
         }
-        if self.suspended_until.is_some_and(|until| now < until) {
-            return Some("suspended");
-        }
-        None
+        // The provider first, and then its model: as it is told why.
+        [self.blame, self.blames[number]].iter().find_map(|blame| match (blame.pauses(now), blame.is_probed(now)) {
+            (true, _) => Some("suspended"),
+            (false, true) => Some(PROBED),
+            (false, false) => None,
+        })
     }
 }
 
@@ -176,8 +232,9 @@ impl World {
             link: Some(link),
             heard: now,
             use_until,
-            faults: shadow.faults,
-            suspended_until: shadow.suspended_until,
+            blame: shadow.blame,
+            blames: shadow.blames,
+            broken: shadow.broken,
             believed: claims.min(BELIEVED_ROWS_MAX),
             ..Shadow::default()
         };
@@ -240,6 +297,8 @@ impl World {
         let mut others = self.coordinator.live.values().copied().filter(waits);
         others.find(|t| {
             self.operation_of(*t).model == number
+                // Accounts take turns.
+                && self.operation_of(*t).account == self.operation_of(s).account
                 && since(*t).is_some_and(|at| at < came)
                 && !rows.is_empty()
                 && rows.iter().all(|row| self.able_with_room(*t).any(|theirs| theirs == *row))
@@ -269,12 +328,14 @@ impl World {
         if epoch.is_none_or(|epoch| !shadow.opens(epoch, now)) {
             wrong.push(format!("provider {provider} gets an offer that it cannot open"));
         }
-        if let Some(why) = shadow.barred(now) {
+        if let Some(why) = shadow.barred(number, now) {
             wrong.push(format!("provider {provider} gets an offer although it is {why}"));
         }
         if !shadow.loaded[number] {
             wrong.push(format!("provider {provider} gets an offer for a model that it does not have in memory"));
         }
+        shadow.blame.given(s, now);
+        shadow.blames[number].given(s, now);
         shadow.reserved[number] += 1;
         if shadow.reserved[number] > shadow.believed {
             wrong.push(format!(
@@ -307,10 +368,18 @@ impl World {
         }
         let shadow = &mut self.watch.shadows[current.provider as usize];
         match released {
-            Released::Failed => shadow.fault(now),
+            // All answers on a connection break with it: that is one failure.
+            Released::Failed if !current.gone || shadow.broken.replace(current.link) != Some(current.link) => {
+                shadow.fault(number, Some(s), now);
+            }
             // Who is gone is not there to be cleared.
-            Released::Served if shadow.link.is_some() => (shadow.faults, shadow.suspended_until) = (0, None),
-            Released::Served | Released::Unused => {}
+            Released::Served if shadow.link.is_some() => {
+                (shadow.blame, shadow.blames[number]) = (Blame::default(), Blame::default());
+            }
+            Released::Served | Released::Unused | Released::Failed => {
+                shadow.blame.ended(s, now);
+                shadow.blames[number].ended(s, now);
+            }
         }
         // Honest or not: its row is busy until it hears of it, unless its own last word was that it is free.
         let link = &self.links[current.link as usize];
@@ -504,17 +573,29 @@ impl World {
     /// Whether somebody could take this request if there were room, or when its model is there.
     fn could_take(&self, s: u32) -> Option<u32> {
         let (number, now) = (self.operation_of(s).model, self.now);
-        self.able(s).find(|(_, shadow)| shadow.brings(number, now)).map(|(place, _)| place)
+        let brings = |shadow: &Shadow| match shadow.barred(number, now) {
+            Some(_) => shadow.blame.is_probed(now) || shadow.could_bring(number, now),
+            None => shadow.brings(number, now),
+        };
+        self.hoped(s).find(|(_, shadow)| brings(shadow)).map(|(place, _)| place)
     }
 
     /// Who could take this request, but for room.
     fn able(&self, s: u32) -> impl Iterator<Item = (u32, &Shadow)> {
+        let (number, now) = (self.operation_of(s).model, self.now);
+        self.hoped(s).filter(move |(_, shadow)| shadow.barred(number, now).is_none())
+    }
+
+    /// The same, and those whom another request tries.
+    fn hoped(&self, s: u32) -> impl Iterator<Item = (u32, &Shadow)> {
+        let number = self.operation_of(s).model;
         let (submission, now) = (&self.submissions[s as usize], self.now);
         let truth = &self.submissions[submission_of(&submission.request) as usize].truth;
         submission.recipients.iter().filter_map(move |(id, epoch)| {
             let place = place_of(id);
             let shadow = &self.watch.shadows[place as usize];
-            let may = !truth.offered.contains(&place) && shadow.barred(now).is_none() && shadow.opens(*epoch, now);
+            let may = shadow.barred(number, now).is_none_or(|why| why == PROBED) && shadow.opens(*epoch, now);
+            let may = may && !truth.offered.contains(&place);
             may.then_some((place, shadow))
         })
     }

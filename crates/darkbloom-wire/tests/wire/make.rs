@@ -173,10 +173,12 @@ made_records! {
     VerdictNotice { eligible reason sentence next_step }
     LoadModel { model }
     LoadReport { model outcome }
-    ModelLoad { model rows_max rows_used waiting row_tokens residence }
-    Hello { statement proof join_token models capabilities epoch_proof presence }
+    ModelLoad { model rows_max rows_used waiting row_tokens residence pace }
+    ModelPace { prefill_us decode_us }
+    MachineLoad { memory_permille thermal }
+    Hello { statement proof join_token models capabilities epoch_proof presence hardware }
     ChallengeAnswer { proof presence }
-    Heartbeat { models draining }
+    Heartbeat { models draining machine }
     Accepted { stream attempt epoch salt }
     Refused { stream code detail sealed }
     Data { stream sequence tokens end ciphertext }

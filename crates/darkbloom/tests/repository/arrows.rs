@@ -19,7 +19,7 @@ pub const PURE: [&str; 11] = [
     "darkbloom-batch",
 ];
 /// What would give them sockets, files, clocks, threads or global randomness.
-const IMPURE: [&str; 17] = [
+const IMPURE: [&str; 18] = [
     "tokio",
     "mio",
     "socket2",
@@ -30,6 +30,7 @@ const IMPURE: [&str; 17] = [
     "tokio-tungstenite",
     "rustls",
     "rusqlite",
+    "tokio-postgres",
     "getrandom",
     "rand",
     "fastrand",

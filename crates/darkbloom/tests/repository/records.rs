@@ -149,9 +149,9 @@ fn in_cbor(of: &str, limits: &[String]) -> String {
             "outcome: 1 started, 2 succeeded, 3 too large, 4 busy, 5 unusable, 6 declined, 7 waiting".to_owned()
         }
         "RequestKind" => "kind of request: 1, chat".to_owned(),
-        record @ ("Wrap" | "ModelLoad" | "AttemptRecord" | "CoordinatorTiming" | "Evidence" | "Candidate"
-        | "CandidateNow" | "CandidateUpdate" | "Pcr" | "BootEvent" | "Program" | "ListedProvider"
-        | "ActivationAnswer") => {
+        record @ ("Wrap" | "ModelLoad" | "ModelPace" | "MachineLoad" | "AttemptRecord" | "CoordinatorTiming"
+        | "Evidence" | "Candidate" | "CandidateNow" | "CandidateUpdate" | "Pcr" | "BootEvent" | "Program"
+        | "ListedProvider" | "ActivationAnswer") => {
             format!("[{record}](#{})", record.to_lowercase())
         }
         other => panic!("say in this test what a `{other}` is in CBOR"),

@@ -53,7 +53,8 @@ fn register() -> Register {
     toml::from_str(&read("docs/threats.toml")).unwrap_or_else(|error| panic!("docs/threats.toml: {error}"))
 }
 
-/// The names of all tests: functions under `#[test]` or `#[tokio::test]`, and attacks of the suite.
+/// The names of all tests: functions under `#[test]` or `#[tokio::test]`, and attacks of the suite. Each of the latter names the
+/// check that stops it; what is not of the suite is called no attack.
 fn tests() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for path in files(&root().join("crates"), "rs") {
@@ -65,7 +66,9 @@ fn tests() -> BTreeSet<String> {
             if let Some(function) = function
                 && std::mem::take(&mut is_test)
             {
-                names.insert(function.split(['(', '<']).next().unwrap().to_owned());
+                let name = function.split(['(', '<']).next().unwrap();
+                assert!(!name.starts_with("attack_"), "`{name}` is against no check that could be switched off");
+                names.insert(name.to_owned());
             }
             if let Some((attack, _)) = line.split_once(" against \"") {
                 names.insert(attack.to_owned());

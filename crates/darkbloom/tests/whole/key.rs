@@ -46,7 +46,7 @@ fn a_software_key_is_shown_tested_and_deleted() {
 }
 
 #[test]
-fn a_key_file_is_encrypted_by_the_first_start_with_a_secret_and_useless_without_it() {
+fn a_key_file_is_encrypted_when_its_owner_says_so_and_useless_without_the_secret() {
     let mut network = Network::start();
     let (data, id) = (network.providers[0].data.clone(), network.providers[0].id.clone());
     let file = data.join("identity.key");
@@ -61,6 +61,14 @@ fn a_key_file_is_encrypted_by_the_first_start_with_a_secret_and_useless_without_
         });
         network.coordinator.eligible(1);
     };
+    let software = ["--key-home", "software"];
+    let sealed = ["--key-home", "software", "--key-secret", secret];
+    let mut plain = Provider::command(&network.coordinator.url, &network.coordinator.pin, &data, &network.model);
+    run(plain.args(sealed))
+        .failed_saying(&["lies in the open, though a secret is named", "hint: if it is this machine's own"]);
+    key("seal", &data, &software).failed_saying(&["nothing to encrypt keys under", "hint: name a file with a secret"]);
+    assert_eq!(json(&key("seal", &data, &[&sealed[..], &["--json"]].concat()))["sealed"].as_array().unwrap().len(), 1);
+    assert!(key("seal", &data, &sealed).stdout.contains("no key lies in the open"));
     start(&mut network, &["--key-secret", secret]);
     assert_eq!(network.providers[0].id, id);
     assert!(fs::read_to_string(&file).unwrap().starts_with("darkbloom-p256-sealed-v1 "));
@@ -73,8 +81,6 @@ fn a_key_file_is_encrypted_by_the_first_start_with_a_secret_and_useless_without_
     assert!(network.providers[0].process.stop().success());
 
     let kept = fs::read(&file).unwrap();
-    let software = ["--key-home", "software"];
-    let sealed = ["--key-home", "software", "--key-secret", secret];
     assert_eq!(json(&key("show", &data, &[&sealed[..], &["--json"]].concat()))["home"], "software_file_sealed");
     assert!(key("test", &data, &sealed).stdout.contains("software key in an encrypted file"));
     let doctor = |more: &[&str]| json(&run(command(&["doctor", "keys", "--json", "--data"]).arg(&data).args(more)));
@@ -126,6 +132,9 @@ fn keys_of_coordinators_and_activators_are_encrypted_too() {
         let sealed = ["--key-secret", secret.to_str().unwrap()];
         let (mut open, before) = Process::role(&mut role(name, &[])).unwrap();
         assert!(open.stop().success());
+        run(&mut role(name, &sealed)).failed_saying(&["lies in the open", "hint: if it is this machine's own"]);
+        let done = key("seal", &data.join(name), &sealed);
+        assert!(done.stdout.contains("encrypted   "), "{done:?}");
         let (mut process, after) = Process::role(&mut role(name, &sealed)).unwrap();
         assert!(process.stop().success());
         assert_eq!((&after["network"], &after["activator"]), (&before["network"], &before["activator"]));

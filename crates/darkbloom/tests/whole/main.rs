@@ -41,10 +41,14 @@ mod restart;
 mod roles;
 mod rotation;
 mod secrecy;
+#[allow(dead_code, reason = "the store's own tests use all of it")]
+#[path = "../../../darkbloom-store/tests/store/server.rs"]
+mod server;
 mod settling;
 mod several;
 mod sockets;
 mod status;
+mod store;
 mod support;
 #[allow(dead_code, reason = "the tests of keys use all of it")]
 #[path = "../../../darkbloom-keys/tests/tpm/swtpm.rs"]

@@ -104,7 +104,8 @@ impl ByHand {
         let epoch_proof = ChallengeProof { digest }.sign(&*epoch.receipt_key()).unwrap();
         let (models, join_token) = (self.loaded(), Some(SecretString::from(&*self.join_token)));
         let (models, capabilities, presence) = (models.into(), Vec::new().into(), Vec::new().into());
-        self.send(Hello { statement, proof, join_token, models, capabilities, epoch_proof, presence });
+        let hardware = None;
+        self.send(Hello { statement, proof, join_token, models, capabilities, epoch_proof, presence, hardware });
     }
 
     fn catalogue(&self) -> Vec<CatalogueDigest> {
@@ -119,6 +120,7 @@ impl ByHand {
             waiting: 0,
             row_tokens: TokenCount(1_024),
             residence: Residence::Loaded,
+            pace: None,
         };
         self.catalogue().into_iter().map(load).collect()
     }
@@ -170,7 +172,7 @@ fn a_model_that_the_statement_does_not_name_is_not_served() {
     network.coordinator.eligible(2);
     for _ in 0..2 {
         let models = provider.loaded();
-        provider.send(Heartbeat { models: models.into(), draining: false });
+        provider.send(Heartbeat { models: models.into(), draining: false, machine: None });
     }
     network.coordinator.process.logged("models that its statement does not name are ignored");
     let id = ProviderId::of_public_key(&provider.key.public_point()).to_string();

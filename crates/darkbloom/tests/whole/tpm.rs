@@ -98,6 +98,24 @@ fn a_tpm_earns_work_and_trust_without_being_pinned() {
     network.coordinator.books_close(&network.key, CREDIT);
 }
 
+/// Its word lasts for a month, and nobody believes an older key's.
+#[test]
+fn an_activator_with_another_key_is_noticed_when_it_is_back() {
+    let mut network = Believing::new();
+    let tpm = Swtpm::start("a");
+    let _provider = network.provider(&tpm, "provider");
+    network.coordinator.eligible(1);
+    assert!(network.coordinator.process.stop().success());
+    fs::remove_file(network.coordinator.data.join("activator.key")).unwrap();
+    let roots = network.roots.clone();
+    let ready = network.coordinator.again_changed(&|command| {
+        command.args(["--tier-min", "hardware"]).arg("--tpm-roots").arg(&roots);
+    });
+    assert_ne!(ready["activator"], network.activator.as_str());
+    network.coordinator.eligible(1);
+    assert_eq!(network.coordinator.providers()[0]["tier"], "hardware");
+}
+
 #[test]
 fn who_believes_another_maker_or_none_is_not_sealed_for() {
     let network = Believing::new();

@@ -67,6 +67,8 @@ fn call(operator: &Operator, provider: &Provider) -> Call {
         started: Instant::now(),
         session: ClientSession::submitted(MonoMillis::default()),
         charge: Arc::default(),
+        rates: crate::RateHeaders::default(),
+        retry_after: None,
     }
 }
 

@@ -43,10 +43,16 @@ impl World {
         let account = store.account_create("a").await.unwrap();
         store.deposit(account, NanoDollars(1_000), "first".to_owned(), clock::now()).await.unwrap();
         let identity = Box::new(SoftwareKey::in_memory().unwrap());
-        let shared =
-            Shared::new(store, identity, NetworkId([8; 32]), Tier::None, crate::activation::Activation::none())
-                .await
-                .unwrap();
+        let shared = Shared::new(
+            store,
+            identity,
+            NetworkId([8; 32]),
+            Tier::None,
+            crate::activation::Activation::none(),
+            crate::rates::Limits::default(),
+        )
+        .await
+        .unwrap();
         let (connection, sent) = Connection::new(ConnectionId([5; 16]));
         connection.learn_epoch(KnownEpoch { id: EPOCH, receipt_key: key().verifying_key().to_bytes() });
         Self { shared, account, connection, sent, _folder: folder }

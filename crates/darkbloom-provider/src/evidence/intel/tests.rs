@@ -4,14 +4,28 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use darkbloom_attest::{HardwareTrust, TdxError, verify_tdx};
-use darkbloom_types::{Digest, UnixMillis};
+use darkbloom_host::clock;
+use darkbloom_keys::{Identity, IdentityKey as _, SoftwareKey};
+use darkbloom_seal::Epoch;
+use darkbloom_types::{Digest, NetworkId, UnixMillis};
+use darkbloom_wire::{Decoded, ProviderFrame, Statement, epoch_nonce};
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use super::*;
+use crate::evidence::machine::{self, Kernel};
 use crate::evidence::tests::base64;
+use crate::signatory::Signatory;
+use crate::stating::{Stated, Stating};
+
+#[allow(dead_code, reason = "other tests need more of it")]
+#[path = "../../../../darkbloom-attest/tests/shared/platform.rs"]
+mod platform;
 
 /// A real quote, what it was asked about, when it counted, and what Intel said.
 struct Real {
@@ -30,27 +44,31 @@ fn real() -> Real {
     let real = file["real"][0].take();
     let text = |name: &str| real[name].as_str().unwrap().to_owned();
     let bytes = |name: &str| hex::decode(text(name)).unwrap();
-    let said = |name: &str| String::from_utf8(bytes(name)).unwrap();
-    let signed = |what: &str, name: &str| {
-        format!("{{\"{what}\":{},\"signature\":\"{}\"}}", said(name), text(&format!("{name}_signature"))).into_bytes()
-    };
-    // The last certificate of the quote is the root, and the service says the chain: who signed, then the root.
-    let chain = format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", base64(&bytes("signer")));
-    let chain = chain.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let answers = [
-        ("/tdx/certification/v4/tcb?fmspc=B0C06F000000", signed("tcbInfo", "tcb_info"), Some(chain)),
-        ("/tdx/certification/v4/qe/identity", signed("enclaveIdentity", "qe_identity"), None),
-        ("/sgx/certification/v4/pckcrl?ca=platform&encoding=der", bytes("platform_crl"), None),
-        ("/sgx/certification/v4/rootcacrl", text("root_crl").into_bytes(), None),
-    ];
+    let signature = |name: &str| bytes(name).try_into().unwrap();
     let quote = bytes("quote");
-    let asked = quote[48 + 520..48 + 584].try_into().unwrap();
-    let answers = answers.map(|(path, body, chain)| (path.to_owned(), (body, chain))).into();
+    let word = TdxEvidence {
+        quote: Vec::new(),
+        tcb_info: bytes("tcb_info"),
+        tcb_info_signature: signature("tcb_info_signature"),
+        qe_identity: bytes("qe_identity"),
+        qe_identity_signature: signature("qe_identity_signature"),
+        signer: bytes("signer"),
+        platform_crl: bytes("platform_crl"),
+        // As a cache writes it.
+        root_crl: text("root_crl").into_bytes(),
+    };
+    let (answers, asked) = (said(&word), quote[48 + 520..48 + 584].try_into().unwrap());
     Real { quote, asked, time: UnixMillis(real["time"].as_i64().unwrap()), answers }
 }
 
 /// A service that gives so many answers, and then what it was asked for.
 fn service(answers: Answers, times: usize) -> (Intel, JoinHandle<Vec<String>>) {
+    let (url, answering) = serve(answers, times);
+    (Intel::new(url), answering)
+}
+
+/// The same, by its address.
+fn serve(answers: Answers, times: usize) -> (Url, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
     let answering = std::thread::spawn(move || {
@@ -74,7 +92,7 @@ fn service(answers: Answers, times: usize) -> (Intel, JoinHandle<Vec<String>>) {
         };
         (0..times).map(answer).collect()
     });
-    (Intel::new(url), answering)
+    (url, answering)
 }
 
 fn http() -> reqwest::Client {
@@ -141,6 +159,69 @@ async fn what_a_service_does_not_say_is_not_made_up() {
     assert_eq!(unsigned, "the key that signs levels: the service's answer is not usable");
     let garbled = refused(4, &|answers| answers.get_mut(levels).unwrap().1 = Some("%2".to_owned())).await;
     assert_eq!(garbled, "the key that signs levels: the service's answer is not usable");
+}
+
+/// What Intel says of a platform of the tests' own, until long after this year, by path.
+fn said(word: &TdxEvidence) -> Answers {
+    let signed = |what: &str, text: &[u8], signature: &[u8; 64]| {
+        let text = String::from_utf8_lossy(text);
+        format!("{{\"{what}\":{text},\"signature\":\"{}\"}}", hex::encode(signature)).into_bytes()
+    };
+    let chain = format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", base64(&word.signer));
+    let chain = chain.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let levels = signed("tcbInfo", &word.tcb_info, &word.tcb_info_signature);
+    let enclave = signed("enclaveIdentity", &word.qe_identity, &word.qe_identity_signature);
+    let answers = [
+        ("/tdx/certification/v4/tcb?fmspc=B0C06F000000", levels, Some(chain)),
+        ("/tdx/certification/v4/qe/identity", enclave, None),
+        ("/sgx/certification/v4/pckcrl?ca=platform&encoding=der", word.platform_crl.clone(), None),
+        ("/sgx/certification/v4/rootcacrl", word.root_crl.clone(), None),
+    ];
+    answers.map(|(path, body, chain)| (path.to_owned(), (body, chain))).into()
+}
+
+/// The first quote, for the introduction, failed, so nothing seemed to be missing; a challenge had the next one made, which needs
+/// Intel's word: the epoch's statement says more as soon as that is there, and the next epoch need not come first.
+#[tokio::test]
+async fn intel_is_asked_within_an_epoch_whose_first_quote_failed() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let folder = tempfile::tempdir().unwrap();
+    let platform = Arc::new(platform::Platform::new());
+    let draft = |asked: &[u8; 64]| {
+        let mut draft = platform::Draft::about(asked);
+        draft.levels = draft.levels.replace("2029", "2044");
+        draft.enclaves = draft.enclaves.replace("2029", "2044");
+        draft.year = 2042;
+        draft
+    };
+    let (url, service) = serve(said(&platform.evidence(&draft(&[0; 64]))), 4);
+    let machine = Arc::clone(&platform);
+    let kernel = Kernel::of("tdx_guest", move |asked| machine.evidence(&draft(&asked)).quote);
+    let found = machine::platform(folder.path().to_owned(), kernel, |config| config.tdx_collateral = url);
+    let identity = SoftwareKey::in_memory().unwrap();
+    let point = identity.public_point();
+    let (identity, words) = (Identity::Software(identity), folder.path().join("words"));
+    let signatory = Signatory::new(identity, found, Vec::new(), words).unwrap();
+    let epoch = Epoch::begin(point, clock::now(), &mut clock::rng());
+    let (out, mut sent) = mpsc::channel(8);
+    let stating = Stating::new(signatory, Stated { epoch: epoch.id(), worth: 0, complete: true, rekeyed: 0 }, out);
+    let mut said = async || {
+        let frame = tokio::time::timeout(Duration::from_secs(20), sent.recv()).await.expect("something is said");
+        let Ok(Decoded::Known(frame, _)) = ProviderFrame::decode(&frame.unwrap()) else { panic!("no frame") };
+        frame
+    };
+    stating.prove(|_| Digest([7; 32]));
+    let ProviderFrame::ChallengeAnswer(answer) = said().await else { panic!("it is a proof") };
+    assert_eq!(answer.presence.0, [], "Intel's word is not there yet");
+    stating.state(epoch.id(), epoch.statement(NetworkId([1; 32]), Vec::new(), Vec::new(), "test"));
+    let ProviderFrame::EpochUpdate(update) = said().await else { panic!("it is a statement") };
+    let statement = Statement::open_self_signed(&update.statement).unwrap();
+    assert_eq!(statement.epoch(), epoch.id());
+    let Statement { sealing_key, receipt_key, identity, not_before, evidence, .. } = statement;
+    let nonce = epoch_nonce(&sealing_key, &receipt_key, &identity, not_before);
+    let middle = UnixMillis(2_290_000_000_000);
+    verify_tdx(&evidence.0[0].bytes, &nonce, &platform.roots(), middle).unwrap();
+    assert_eq!(service.join().unwrap().len(), 4);
 }
 
 #[test]

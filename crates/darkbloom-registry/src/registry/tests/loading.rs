@@ -102,7 +102,11 @@ fn a_load_that_never_ends_counts_as_a_failure() {
         registry.tick(late, wall(late));
         assert_eq!(woken(&mut registry), [1]);
         assert_eq!(route(&mut registry, 1, &[1], &[], late), Err(RouteError::NoMemory));
-        assert_eq!(registry.providers[&provider(1)].record.faults, faults, "waiting for others is nobody's fault");
+        assert_eq!(
+            registry.providers[&provider(1)].record.health.failures(),
+            faults,
+            "waiting for others is nobody's fault"
+        );
     }
 }
 
@@ -118,7 +122,7 @@ fn a_provider_that_leaves_while_it_loads_has_failed() {
             registry.disconnected(&connection(1), T0, WALL);
             registry.register(registration(1, 4), T0, WALL, &mut Numbers(1)).unwrap();
         }
-        assert_eq!(registry.providers[&provider(1)].record.faults, 1);
+        assert_eq!(registry.providers[&provider(1)].record.health.failures(), 1);
     }
 }
 

@@ -12,6 +12,7 @@ fn load(model: CatalogueDigest, rows_max: u32, waiting: u32, row_tokens: u32) ->
         waiting,
         row_tokens: TokenCount(row_tokens),
         residence: Residence::Loaded,
+        pace: None,
     }
 }
 
@@ -28,7 +29,7 @@ fn people_see_what_is_reserved_and_why_a_provider_gets_no_work() {
     assert_eq!(demanding[0].eligible, Err(Ineligible::TierTooLow));
     let exact = registry.views(Tier::SelfSigned, T0, WALL);
     assert_eq!(exact[0].eligible, Ok(()), "as much as is demanded is enough");
-    let sentences: std::collections::BTreeSet<_> = Ineligible::ALL.iter().map(|reason| reason.sentence()).collect();
+    let sentences: BTreeSet<_> = Ineligible::ALL.iter().map(|reason| reason.sentence()).collect();
     assert_eq!(sentences.len(), Ineligible::ALL.len());
     assert!(sentences.iter().all(|sentence| sentence.starts_with("the provider") || sentence.contains("provider")));
 }
@@ -39,10 +40,10 @@ fn a_connection_and_its_provider_find_each_other() {
     let (first, second) = (ConnectionId([1; 16]), ConnectionId([2; 16]));
     assert_eq!(registry.on_connection(&second), Some(provider(2)));
     assert_eq!(registry.connection_of(&provider(2)), Some(second));
-    assert_eq!(registry.statement(&second), Some(vec![2, 2]));
+    assert_eq!(registry.statement(&second), Some([2, 2].into()));
     assert_eq!(registry.disconnected(&second, T0, WALL), Some(provider(2)));
     assert_eq!((registry.on_connection(&second), registry.connection_of(&provider(2))), (None, None));
-    assert_eq!((registry.statement(&second), registry.statement(&first)), (None, Some(vec![1, 1])));
+    assert_eq!((registry.statement(&second), registry.statement(&first)), (None, Some([1, 1].into())));
 }
 
 #[test]
@@ -52,7 +53,7 @@ fn candidates_say_what_waits_and_what_a_row_holds_of_the_model_that_is_asked_for
     hello.stated.models.push(OTHER);
     hello.models = vec![load(MODEL, 4, 3, 100), load(OTHER, 2, 5, 200)];
     registry.register(hello, T0, WALL, &mut Numbers(1)).unwrap();
-    let said = |model| {
+    let mut said = |model| {
         let found = registry.candidates(&model, T0, WALL, &mut Numbers(1));
         (found[0].rows_free, found[0].waiting, found[0].row_tokens.0)
     };
@@ -82,7 +83,7 @@ fn who_is_refused_is_told_how_long_the_queue_is() {
 #[test]
 fn challenges_come_at_a_drawn_moment_between_two_and_six_minutes() {
     let (least, most) = times::CHALLENGE_AFTER;
-    let mut moments = std::collections::BTreeSet::new();
+    let mut moments = BTreeSet::new();
     for seed in 0..50 {
         let mut registry = Registry::default();
         registry.register(registration(1, 1), T0, WALL, &mut Numbers(seed)).unwrap();
@@ -118,7 +119,7 @@ fn faults_are_remembered_of_who_is_gone_and_no_more_than_there_were() {
     let gone = ConnectionId([1; 16]);
     let after = |faults_before: u32, faults_gone: u32| {
         let mut registry = registry(&[4]);
-        let fault = |registry: &mut Registry| registry.release(&provider(1), &gone, &MODEL, Some(true), T0, WALL);
+        let fault = |registry: &mut Registry| registry.release(&row(1, gone), Outcome::Failed(Fault::Error), T0, WALL);
         (0..faults_before).for_each(|_| fault(&mut registry));
         registry.disconnected(&gone, T0, WALL);
         (0..faults_gone).for_each(|_| fault(&mut registry));
@@ -141,7 +142,7 @@ fn faults_are_remembered_of_who_is_gone_and_no_more_than_there_were() {
     }
     assert_eq!(away.standing(&id(0)), None, "where there is no room the one that went first is forgotten");
     assert!((1..=times::AWAY_MAX).all(|n| away.standing(&id(n)).is_some()), "and nobody else");
-    let failing = Err(Ineligible::Failing);
+    let failing = Err(Ineligible::ModelFailing);
     assert_eq!([after(0, 2), after(2, 0), after(1, 1)], [Ok(()); 3]);
     assert_eq!([after(0, 3), after(3, 0), after(2, 1), after(1, 2), after(4, 0)], [failing; 5]);
 }
@@ -155,7 +156,7 @@ fn who_demands_just_what_a_provider_proves_is_woken_for_its_row() {
             model: MODEL,
             tier_min,
             recipients: &[(provider(1), EpochId([1; 16]))],
-            tried: &[],
+            ..ASKED
         };
         let expected = if tier_min == Tier::SelfSigned { RouteError::Queued } else { RouteError::Nobody };
         assert_eq!(registry.route(&request, T0, WALL), Err(expected));

@@ -62,16 +62,14 @@ impl World {
     pub fn watch_loads(&mut self) {
         let now = self.now;
         for shadow in &mut self.watch.shadows {
-            let mut failed = false;
             for number in 0..MODELS {
                 if shadow.asked[number].is_some_and(|at| now.since(at) >= times::LOAD.0) {
-                    failed |= std::mem::take(&mut shadow.begun[number]);
                     shadow.asked[number] = None;
                     shadow.unloadable[number] = Some(now.after(times::LOAD_PAUSE.0));
+                    if std::mem::take(&mut shadow.begun[number]) {
+                        shadow.fault(number, None, now);
+                    }
                 }
-            }
-            if failed {
-                shadow.fault(now);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use darkbloom_ledger::HoldRequest;
-use darkbloom_registry::{RouteError, RouteRequest};
+use darkbloom_registry::{Fault, Outcome, RouteError, RouteRequest, Row};
 use darkbloom_session::{Delivered, RelayAction, RelayEvent, Released, RouteFailure};
 use darkbloom_types::{AttemptNumber, KeyId, ProviderId, Refusal, RefusalCode, StreamId, Tier, TokenCount};
 use darkbloom_wire::{CoordinatorTiming, RelayedAccepted, RelayedFinal, RelayedRefused, Reseal, limits};
@@ -113,13 +113,18 @@ impl World {
         if self.bug(Planted::TriedAgain) {
             tried.clear();
         }
-        let number = self.operation_of(s).model;
+        let operation = self.operation_of(s);
+        let number = operation.model;
         let request = RouteRequest {
             request: submission.request,
             model: model(number),
             tier_min: Tier::None,
             recipients: &submission.recipients,
             tried: &tried,
+            account: operation.account,
+            affinity: operation.id.0,
+            input: TokenCount(operation.input_ceiling),
+            output: TokenCount(operation.output_ceiling),
         };
         let routed = self.coordinator.registry.route(&request, self.now.into(), self.now.into());
         self.pass_news();
@@ -133,7 +138,9 @@ impl World {
                 RelayEvent::NotRouted(RouteFailure::Loading)
             }
             Err(RouteError::Queued) => RelayEvent::NotRouted(RouteFailure::Busy),
-            Err(RouteError::QueueFull | RouteError::NoMemory) => RelayEvent::NotRouted(RouteFailure::QueueFull),
+            Err(RouteError::QueueFull | RouteError::WaitTooLong | RouteError::NoMemory) => {
+                RelayEvent::NotRouted(RouteFailure::QueueFull)
+            }
             Err(error @ RouteError::OthersCould) => RelayEvent::NotRouted(RouteFailure::OthersCould(error.code())),
             Err(error @ RouteError::Nobody) => RelayEvent::NotRouted(RouteFailure::Nobody(error.code())),
         }
@@ -178,22 +185,25 @@ impl World {
         let Some(current) = relay.current.take() else { return };
         let number = self.operation_of(s).model;
         self.watch_release(s, &current, number, released);
-        let fault = match released {
-            Released::Served => Some(false),
-            Released::Failed if self.bug(Planted::FaultsNotCounted) => None,
-            Released::Failed => Some(true),
-            Released::Unused => None,
+        let outcome = match released {
+            Released::Served => Outcome::Served(None),
+            Released::Failed if self.bug(Planted::FaultsNotCounted) => Outcome::Unused,
+            Released::Failed if current.gone => Outcome::Failed(Fault::Broken),
+            Released::Failed => Outcome::Failed(Fault::Error),
+            Released::Unused => Outcome::Unused,
         };
         relay.answered_by = Some((provider, current.link));
         self.close_stream(&current);
         if released == Released::Unused && self.bug(Planted::RowKeptAfterRefusal) {
             return;
         }
-        let (id, connection) = (provider_id(provider), connection_id(current.link));
+        let (provider, connection) = (provider_id(provider), connection_id(current.link));
+        let request = self.submissions[s as usize].request;
+        let row = Row { provider, connection, model: model(number), request };
         let times = if self.bug(Planted::RowReleasedTwice) { 2 } else { 1 };
         for _ in 0..times {
             let (now, wall) = (self.now.into(), self.now.into());
-            self.coordinator.registry.release(&id, &connection, &model(number), fault, now, wall);
+            self.coordinator.registry.release(&row, outcome, now, wall);
         }
         self.pass_news();
     }

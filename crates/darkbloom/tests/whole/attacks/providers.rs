@@ -107,13 +107,14 @@ fn statements_of_other_times_and_networks_are_refused() {
 fn what_is_no_introduction_closes_the_connection() {
     let scene = Scene::start();
     let mut line = Line::dial(&scene.coordinator);
-    line.send(Heartbeat { models: Vec::new().into(), draining: false });
+    line.send(Heartbeat { models: Vec::new().into(), draining: false, machine: None });
     assert_eq!(line.closed(), ["invalid_request"]);
     let mut line = Line::dial(&scene.coordinator);
     line.send(Dial { nonce: random() });
     assert_eq!(line.closed(), ["invalid_request"], "one question a connection");
     let hello = Hostile::new(&scene.coordinator).hello(None, 8);
-    let first = [Heartbeat { models: Vec::new().into(), draining: false }.into(), ProviderFrame::from(hello)];
+    let first =
+        [Heartbeat { models: Vec::new().into(), draining: false, machine: None }.into(), ProviderFrame::from(hello)];
     let first = first.map(|frame| frame.encode()).into_iter().chain([vec![], vec![0xff; 100], vec![0xa0]]);
     for bytes in first {
         let said = instead_of_a_dial(&scene.coordinator, Message::binary(bytes));
@@ -376,9 +377,10 @@ fn boasted_rows_break_nothing_and_starve_nobody_who_did_not_ask_for_them() {
             waiting,
             row_tokens,
             residence: Residence::Loaded,
+            pace: None,
         };
         let everything = vec![load(u32::MAX, u32::MAX, u32::MAX), load(0, u32::MAX, 0), load(u32::MAX, 0, u32::MAX)];
-        boast.line.send(Heartbeat { models: everything.into(), draining: false });
+        boast.line.send(Heartbeat { models: everything.into(), draining: false, machine: None });
         boast.present(Vec::new());
     }
     let consumer = scene.consumer();

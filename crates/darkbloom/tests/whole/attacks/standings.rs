@@ -50,7 +50,7 @@ fn fail(hostile: &mut Hostile) {
 }
 
 #[test]
-fn attack_an_untrusted_provider_does_not_revive_itself() {
+fn an_untrusted_provider_does_not_revive_itself() {
     let mut scene = Scene::start();
     let mut hostile = scene.hostile();
     fail(&mut hostile);
@@ -85,7 +85,7 @@ fn attack_an_untrusted_provider_does_not_revive_itself() {
 }
 
 #[test]
-fn attack_nobody_has_another_provider_distrusted() {
+fn nobody_has_another_provider_distrusted() {
     let scene = Scene::start();
     let mut victim = scene.hostile();
     let known = victim.hello(None, 8);
@@ -124,7 +124,7 @@ fn back(hostile: &mut Hostile, coordinator: &Coordinator) {
 }
 
 #[test]
-fn attack_a_copied_key_in_a_second_process_is_noticed_and_neither_gets_work() {
+fn a_copied_key_in_a_second_process_is_noticed_and_neither_gets_work() {
     let scene = Scene::start();
     let (mut owner, copy) = copied(&scene.coordinator);
     // The thief takes over: so far the owner may have started again.
@@ -148,7 +148,7 @@ fn attack_a_copied_key_in_a_second_process_is_noticed_and_neither_gets_work() {
 
 /// Statements are public: with a copy of the key a thief shows the owner's as his own, so that nobody sees a second epoch.
 #[test]
-fn attack_a_copied_key_does_not_pass_for_the_process_whose_statement_it_shows() {
+fn a_copied_key_does_not_pass_for_the_process_whose_statement_it_shows() {
     let scene = Scene::start();
     let (mut owner, copy) = copied(&scene.coordinator);
     let mut line = Line::dial(&scene.coordinator);
@@ -167,7 +167,7 @@ fn attack_a_copied_key_does_not_pass_for_the_process_whose_statement_it_shows() 
 
 /// A new identity joins by itself, and only then says that it took over from one that is distrusted, whose pins would count.
 #[test]
-fn attack_a_join_token_does_not_shed_what_is_held_against_an_older_identity() {
+fn a_join_token_does_not_shed_what_is_held_against_an_older_identity() {
     for (fails, restarts) in [(true, false), (true, true), (false, false)] {
         let mut scene = Scene::start();
         let mut older = scene.hostile();
@@ -218,7 +218,7 @@ fn a_process_that_takes_over_lets_the_older_one_finish_its_answer() {
 }
 
 #[test]
-fn attack_a_revoked_identity_stays_refused() {
+fn a_revoked_identity_stays_refused() {
     let mut scene = Scene::start();
     let mut hostile = scene.hostile();
     let id = hostile.id.to_string();

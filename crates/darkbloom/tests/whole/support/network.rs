@@ -131,9 +131,17 @@ impl Coordinator {
 
     /// Starts it again at the same address with the same data.
     pub fn again(&mut self) {
-        let (process, ready) = Self::launch(&self.data, &self.address).unwrap();
+        self.again_changed(&|_: &mut std::process::Command| {});
+    }
+
+    /// The same with something changed about its process, and what it says when it is ready.
+    pub fn again_changed(&mut self, change: &impl Fn(&mut std::process::Command)) -> Value {
+        let mut command = Self::command(&self.data, &self.address);
+        change(&mut command);
+        let (process, ready) = Process::role(&mut command).unwrap();
         assert_eq!(ready["network"], self.pin.as_str(), "it is the same network");
         self.process = process;
+        ready
     }
 
     pub fn call(&self, method: &str, path: &str, key: &str, body: &[u8]) -> Response {

@@ -231,6 +231,7 @@ impl Hostile {
             waiting: 0,
             row_tokens: self.entry.context,
             residence: Residence::Loaded,
+            pace: None,
         }
     }
 
@@ -243,12 +244,13 @@ impl Hostile {
             capabilities: Vec::new().into(),
             epoch_proof: self.line.epoch_proof(self.ring.current()),
             presence: Vec::new().into(),
+            hardware: None,
         }
     }
 
     pub fn heartbeat(&mut self, rows: u32) {
         let models = vec![self.load(rows)].into();
-        self.line.send(Heartbeat { models, draining: false });
+        self.line.send(Heartbeat { models, draining: false, machine: None });
     }
 
     /// Begins the next epoch and says so.
