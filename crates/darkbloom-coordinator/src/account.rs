@@ -13,7 +13,9 @@ use darkbloom_ledger::Recount;
 use darkbloom_store::{
     DisputeError, JobRow, KeyKind, PayoutError, PayoutRow, PriceScope, PutPriceError, RedeemError, ReferralError,
 };
-use darkbloom_types::{AccountId, Digest, NanoDollars, ProviderId, Refusal, RefusalCode, RequestId, TokenCount};
+use darkbloom_types::{
+    AccountId, Digest, KeyId, NanoDollars, ProviderId, Refusal, RefusalCode, RequestId, TokenCount, UnixMillis,
+};
 use rand_core::Rng as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -34,6 +36,24 @@ const JOBS_MAX: u32 = 1_000;
 pub struct Owner {
     /// The account.
     pub account: AccountId,
+    /// Until when the key opens anything: nothing that it makes or approves lasts longer.
+    pub until: Option<UnixMillis>,
+    /// Which key.
+    pub key: KeyId,
+}
+
+impl Owner {
+    /// Takes one of the account's turns for what costs the database more than a look.
+    pub fn turn(&self, shared: &Shared) -> Result<(), Refused> {
+        turn(shared, self.account)
+    }
+}
+
+fn turn(shared: &Shared, account: AccountId) -> Result<(), Refused> {
+    if shared.turn(account) {
+        return Ok(());
+    }
+    Err(Refusal::new(RefusalCode::RateLimitExceeded, "this account asks for too much of this kind").into())
 }
 
 impl FromRequestParts<Arc<Shared>> for Owner {
@@ -41,7 +61,8 @@ impl FromRequestParts<Arc<Shared>> for Owner {
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Refused> {
         let key = auth::bearer(&shared.store, &parts.headers, KeyKind::Account)?;
-        Ok(Self { account: key.account.ok_or(RefusalCode::Forbidden)? })
+        let account = key.account.ok_or(RefusalCode::Forbidden)?;
+        Ok(Self { account, until: key.terms.expires_at, key: key.id })
     }
 }
 
@@ -60,6 +81,7 @@ pub async fn earnings(owner: Owner, State(shared): State<Arc<Shared>>) -> Answer
 
 /// `GET /v1/machines`: each of the account's machines and what it earned.
 pub async fn machines(owner: Owner, State(shared): State<Arc<Shared>>) -> Answer {
+    owner.turn(&shared)?;
     let rows = shared.store.machines(owner.account).await.map_err(internal)?;
     let rows: Vec<_> = rows
         .into_iter()
@@ -217,9 +239,11 @@ pub async fn dispute(
 ) -> Answer {
     let key = auth::any(&shared.store, &headers, &[KeyKind::Consumer, KeyKind::Account])?;
     let account = key.account.ok_or(RefusalCode::Forbidden)?;
+    turn(&shared, account)?;
+    let only = (key.kind == KeyKind::Consumer).then_some(key.id);
     let request = asked.request.parse::<RequestId>().map_err(|_| invalid("request: 32 hex digits"))?;
     let recount = Recount { input: TokenCount(asked.input_tokens), output: TokenCount(asked.output_tokens) };
-    let row = shared.store.dispute(request, account, recount, clock::now()).await.map_err(dispute_refused)?;
+    let row = shared.store.dispute(request, account, only, recount, clock::now()).await.map_err(dispute_refused)?;
     Ok(Json(json!({"request": row.request, "disputed_nano_usd": row.amount()})))
 }
 
@@ -228,15 +252,14 @@ pub fn dispute_refused(error: DisputeError) -> Refused {
     match error {
         DisputeError::Store(error) => internal(error),
         DisputeError::Unknown => RefusalCode::NotFound.into(),
+        DisputeError::TooMany => Refusal::new(RefusalCode::RateLimitExceeded, error.to_string()).into(),
         DisputeError::Refused(_) | DisputeError::DecidedOtherwise => invalid(error.to_string()),
     }
 }
 
 /// `POST /v1/invites/redeem`.
 pub async fn redeem(owner: Owner, State(shared): State<Arc<Shared>>, Asked(asked): Asked<Code>) -> Answer {
-    if !shared.guess(owner.account) {
-        return Err(Refusal::new(RefusalCode::RateLimitExceeded, "too many codes were tried").into());
-    }
+    owner.turn(&shared)?;
     let digest = code_digest(&asked.code);
     match shared.store.invite_redeem(digest, owner.account, clock::now()).await {
         Ok(redeemed) => Ok(Json(json!({"already": redeemed.already, "amount_nano_usd": redeemed.amount}))),
@@ -247,6 +270,7 @@ pub async fn redeem(owner: Owner, State(shared): State<Arc<Shared>>, Asked(asked
 
 /// `POST /v1/referral`: a fresh code by which others say that this account brought them. It is in the answer and nowhere else.
 pub async fn referral_code(owner: Owner, State(shared): State<Arc<Shared>>) -> Answer {
+    owner.turn(&shared)?;
     let code = fresh_code("db-ref-");
     shared.store.referral_code(owner.account, code_digest(&code)).await.map_err(internal)?;
     Ok(Json(json!({"code": code})))
@@ -254,9 +278,7 @@ pub async fn referral_code(owner: Owner, State(shared): State<Arc<Shared>>) -> A
 
 /// `POST /v1/referral/apply`: who brought the account.
 pub async fn referred(owner: Owner, State(shared): State<Arc<Shared>>, Asked(asked): Asked<Code>) -> Answer {
-    if !shared.guess(owner.account) {
-        return Err(Refusal::new(RefusalCode::RateLimitExceeded, "too many codes were tried").into());
-    }
+    owner.turn(&shared)?;
     match shared.store.referred(owner.account, code_digest(&asked.code)).await {
         Ok(_) => Ok(Json(json!({"applied": true}))),
         Err(ReferralError::Store(error)) => Err(internal(error)),
@@ -285,6 +307,7 @@ pub fn code_digest(code: &str) -> Digest {
 pub async fn price(owner: Owner, State(shared): State<Arc<Shared>>, Asked(asked): Asked<OwnPrice>) -> Answer {
     let provider = asked.provider.as_deref().and_then(|text| text.parse::<ProviderId>().ok());
     let provider = provider.filter(|_| asked.account.is_none()).ok_or_else(|| invalid("provider: 64 hex digits"))?;
+    owner.turn(&shared)?;
     if shared.store.owner_of(provider).await.map_err(internal)? != Some(owner.account) {
         return Err(Refusal::new(RefusalCode::Forbidden, "the machine is not this account's").into());
     }
@@ -293,16 +316,22 @@ pub async fn price(owner: Owner, State(shared): State<Arc<Shared>>, Asked(asked)
 
 /// Gives a model a price of somebody's own.
 pub async fn put_price(shared: &Shared, scope: PriceScope, asked: &OwnPrice) -> Answer {
+    let _change = shared.catalogue_change.lock().await;
     let numbers = asked.price.map(|price| (price.input_nano_per_token, price.output_nano_per_token));
     match shared.store.price_of(asked.model.clone(), scope, numbers).await {
         Ok(price) => {
-            shared.reload_catalogue().await.map_err(internal)?;
+            if matches!(scope, PriceScope::Account(_)) {
+                shared.reload_catalogue().await.map_err(internal)?;
+            }
             Ok(Json(json!({"model": asked.model, "price": price})))
         }
         Err(PutPriceError::Store(error)) => Err(internal(error)),
-        Err(error @ (PutPriceError::UnknownModel | PutPriceError::TooHigh | PutPriceError::VersionNotNew { .. })) => {
-            Err(invalid(error.to_string()))
-        }
+        Err(
+            error @ (PutPriceError::UnknownModel
+            | PutPriceError::TooHigh
+            | PutPriceError::VersionNotNew { .. }
+            | PutPriceError::VersionTooHigh),
+        ) => Err(invalid(error.to_string())),
     }
 }
 

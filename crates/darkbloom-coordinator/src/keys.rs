@@ -7,7 +7,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use darkbloom_ledger::{Budget, Spender};
 use darkbloom_store::{CreateKeyError, KeyKind, KeyRecord, KeyTerms};
-use darkbloom_types::{AccountId, KeyId, RefusalCode, UnixMillis};
+use darkbloom_types::{AccountId, KeyId, Refusal, RefusalCode, UnixMillis};
 use serde_json::{Value, json};
 
 use crate::account::Owner;
@@ -29,11 +29,17 @@ impl From<Kind> for KeyKind {
     }
 }
 
-/// What a key of this name is made with.
-fn terms(name: String, limits: KeyLimits) -> KeyTerms {
+/// What a key may do that may do this, after a change.
+fn changed(before: KeyTerms, name: Option<String>, limits: KeyLimits) -> KeyTerms {
     let KeyLimits { expires_at, models, tier_min, requests_per_minute, tokens_per_minute } = limits;
-    let expires_at = expires_at.map(UnixMillis);
-    KeyTerms { name, expires_at, models, tier_min, requests_per_minute, tokens_per_minute }
+    KeyTerms {
+        name: name.unwrap_or(before.name),
+        expires_at: expires_at.map_or(before.expires_at, |at| at.map(UnixMillis)),
+        models: models.unwrap_or(before.models),
+        tier_min: tier_min.unwrap_or(before.tier_min),
+        requests_per_minute: requests_per_minute.unwrap_or(before.requests_per_minute),
+        tokens_per_minute: tokens_per_minute.unwrap_or(before.tokens_per_minute),
+    }
 }
 
 /// A key, as it is shown: everything but the key.
@@ -69,9 +75,10 @@ pub fn budget_shown(budget: &Budget) -> Value {
     })
 }
 
-async fn make(shared: &Shared, asked: NewKey, account: Option<AccountId>) -> Answer {
+async fn make(shared: &Shared, asked: NewKey, account: Option<AccountId>, until: Option<UnixMillis>) -> Answer {
     let NewKey { kind, name, limits, budget, .. } = asked;
-    let (kind, terms) = (KeyKind::from(kind), terms(name, limits));
+    let (kind, terms) = (KeyKind::from(kind), changed(KeyTerms::default(), Some(name), limits));
+    lasts_no_longer(&terms, until)?;
     let budget = budget.map(|budget| budget.checked()).transpose().map_err(invalid)?;
     let made = auth::create_key(&shared.store, kind, account, terms.clone()).await;
     let (id, key) = made.map_err(refused)?;
@@ -89,40 +96,50 @@ async fn make(shared: &Shared, asked: NewKey, account: Option<AccountId>) -> Ans
 fn refused(error: CreateKeyError) -> Refused {
     match error {
         CreateKeyError::Store(error) => internal(error),
-        CreateKeyError::DigestTaken | CreateKeyError::UnknownAccount | CreateKeyError::AccountMissing => {
-            invalid(error.to_string())
-        }
+        CreateKeyError::DigestTaken
+        | CreateKeyError::UnknownAccount
+        | CreateKeyError::AccountMissing
+        | CreateKeyError::AccountOfAdministrator
+        | CreateKeyError::TooMany => invalid(error.to_string()),
     }
 }
 
+/// What a key with an end makes or changes ends no later than it.
+fn lasts_no_longer(terms: &KeyTerms, until: Option<UnixMillis>) -> Result<(), Refused> {
+    let Some(until) = until else { return Ok(()) };
+    if terms.expires_at.is_some_and(|at| at <= until) {
+        return Ok(());
+    }
+    Err(Refusal::new(RefusalCode::Forbidden, format!("limits.expires_at: this key ends at {} itself", until.0)).into())
+}
+
 async fn list(shared: &Shared, of: Option<AccountId>) -> Answer {
-    let keys = shared.store.keys_list().await.map_err(internal)?;
+    let keys = match of {
+        Some(account) => shared.store.keys_of(account).await.map_err(internal)?,
+        None => shared.store.keys_list().await.map_err(internal)?,
+    };
     let budgets = shared.store.budgets().await.map_err(internal)?;
     let budget = |id| budgets.iter().find(|budget| budget.spender == Spender::Key(id)).copied();
-    let mine = keys.iter().filter(|key| of.is_none() || key.account == of);
-    let keys: Vec<_> = mine.map(|key| shown(key, budget(key.id))).collect();
+    let keys: Vec<_> = keys.iter().map(|key| shown(key, budget(key.id))).collect();
     Ok(Json(json!({"data": keys})))
 }
 
-/// A key that the caller may change: any, or one of its account's.
+/// A key that the caller may change: any, or one of its account's that is no administrator's.
 async fn found(
     shared: &Shared,
     id: Result<Path<i64>, PathRejection>,
     of: Option<AccountId>,
 ) -> Result<KeyRecord, Refused> {
     let Path(id) = id.map_err(|_| RefusalCode::NotFound)?;
-    let keys = shared.store.keys_list().await.map_err(internal)?;
-    let key = keys.into_iter().find(|key| key.id == KeyId(id) && (of.is_none() || key.account == of));
-    key.ok_or_else(|| RefusalCode::NotFound.into())
+    let key = shared.store.key(KeyId(id)).await.map_err(internal)?;
+    let theirs = |key: &KeyRecord| of.is_none() || (key.account == of && key.kind != KeyKind::Admin);
+    key.filter(theirs).ok_or_else(|| RefusalCode::NotFound.into())
 }
 
-async fn edit(shared: &Shared, key: KeyRecord, asked: EditKey) -> Answer {
-    let KeyRecord { id, ref terms, .. } = key;
-    let name = asked.name.unwrap_or_else(|| terms.name.clone());
-    let terms = match asked.limits {
-        Some(limits) => self::terms(name, limits),
-        None => KeyTerms { name, ..terms.clone() },
-    };
+async fn edit(shared: &Shared, key: KeyRecord, asked: EditKey, until: Option<UnixMillis>) -> Answer {
+    let id = key.id;
+    let terms = changed(key.terms.clone(), asked.name, asked.limits.unwrap_or_default());
+    lasts_no_longer(&terms, until)?;
     if let Some(budget) = asked.budget {
         let budget = budget.map(|budget| budget.checked()).transpose().map_err(invalid)?;
         shared.store.budget_put(Spender::Key(id), budget, clock::now()).await.map_err(internal)?;
@@ -154,7 +171,7 @@ pub mod of_all {
             Some(name) => Some(account_of_name(&shared, name).await?),
             None => None,
         };
-        make(&shared, asked, account).await
+        make(&shared, asked, account, None).await
     }
 
     pub async fn list(_: Administrator, State(shared): State<Arc<Shared>>) -> Answer {
@@ -167,7 +184,7 @@ pub mod of_all {
         id: Result<Path<i64>, PathRejection>,
         Asked(asked): Asked<EditKey>,
     ) -> Answer {
-        super::edit(&shared, found(&shared, id, None).await?, asked).await
+        super::edit(&shared, found(&shared, id, None).await?, asked, None).await
     }
 
     pub async fn rotate(
@@ -198,7 +215,8 @@ pub mod of_account {
         if asked.account.is_some() {
             return Err(invalid("account: a key of yours is your account's"));
         }
-        make(&shared, asked, Some(owner.account)).await
+        owner.turn(&shared)?;
+        make(&shared, asked, Some(owner.account), owner.until).await
     }
 
     pub async fn list(owner: Owner, State(shared): State<Arc<Shared>>) -> Answer {
@@ -211,7 +229,12 @@ pub mod of_account {
         id: Result<Path<i64>, PathRejection>,
         Asked(asked): Asked<EditKey>,
     ) -> Answer {
-        super::edit(&shared, found(&shared, id, Some(owner.account)).await?, asked).await
+        owner.turn(&shared)?;
+        let key = found(&shared, id, Some(owner.account)).await?;
+        if key.id == owner.key {
+            return Err(Refusal::new(RefusalCode::Forbidden, "a key does not change its own limits").into());
+        }
+        super::edit(&shared, key, asked, owner.until).await
     }
 
     pub async fn rotate(
@@ -219,6 +242,7 @@ pub mod of_account {
         State(shared): State<Arc<Shared>>,
         id: Result<Path<i64>, PathRejection>,
     ) -> Answer {
+        owner.turn(&shared)?;
         super::rotate(&shared, found(&shared, id, Some(owner.account)).await?).await
     }
 

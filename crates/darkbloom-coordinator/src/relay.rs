@@ -73,7 +73,11 @@ pub fn begin(
     }
     left.tokens = shared.rates.take(&request.limits(&shared), Kind::Tokens, request.tokens(), shared.mono())?;
     let (client, frames) = mpsc::channel(CLIENT_FRAMES_MAX);
-    start(shared, request, place, client)?;
+    let (limits, tokens) = (request.limits(&shared), request.tokens());
+    if let Err(refusal) = start(Arc::clone(&shared), request, place, client) {
+        shared.rates.give_back(&limits, Kind::Tokens, tokens);
+        return Err(refusal.into());
+    }
     Ok(frames)
 }
 

@@ -54,12 +54,12 @@ const STRANGERS_MAX: usize = 256;
 /// half a gibibyte. Bodies arrive within seconds, so whoever finds no place tries again.
 pub const BODIES_MAX: usize = 512;
 
-/// Codes that an account may try at once, and then one more in this time: nobody guesses 120 bits, and nobody shall keep the
-/// database busy by trying.
-const GUESSES: u32 = 10;
-const GUESS_EVERY: Millis = Millis::from_secs(60);
-/// Accounts whose tries are remembered before those are forgotten that have all their turns again.
-const GUESSERS: usize = 4_096;
+/// What an account may do at once that costs more than a look, and then once more in this time: codes are tried, keys made and
+/// sums counted by one thread for everybody.
+const TURNS: u32 = 30;
+const TURN_EVERY: Millis = Millis::from_secs(10);
+/// Accounts whose turns are remembered before those are forgotten that have all of them again.
+const TURNS_ACCOUNTS: usize = 4_096;
 
 /// Lists of providers that are made for anybody at the same time: each copies up to a megabyte and signs it.
 const PUBLISHED_MAX: usize = 4;
@@ -382,8 +382,8 @@ pub struct Shared {
     pub rates: Rates,
     /// What an account may ask for in a minute.
     pub account_limits: Limits,
-    /// Codes that accounts tried lately.
-    guesses: Mutex<HashMap<AccountId, Turns>>,
+    /// What accounts did lately that costs more than a look.
+    turns: Mutex<HashMap<AccountId, Turns>>,
     /// What was last found out about readiness: anybody may ask.
     pub readiness: tokio::sync::Mutex<Option<(Instant, serde_json::Value)>>,
 }
@@ -439,7 +439,7 @@ impl Shared {
             devices: Mutex::default(),
             rates: Rates::default(),
             account_limits,
-            guesses: Mutex::default(),
+            turns: Mutex::default(),
             readiness: tokio::sync::Mutex::default(),
         };
         shared.reload_catalogue().await?;
@@ -473,7 +473,7 @@ impl Shared {
     /// Reads the catalogue again after a change.
     pub async fn reload_catalogue(&self) -> Result<(), StartError> {
         let rows = self.store.catalogue_list().await?;
-        let prices = self.store.price_list().await?;
+        let prices = self.store.prices_current().await?;
         let catalogue =
             Catalogue::load(rows, &prices, &self.key.public_key()).map_err(|_| StartError::ForeignCatalogue)?;
         *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
@@ -623,13 +623,13 @@ impl Shared {
         [(Spender::Key(key.id), of_key), (Spender::Account(account), self.account_limits)]
     }
 
-    /// Whether an account may try a code now: wrong or right, each counts.
-    pub fn guess(&self, account: AccountId) -> bool {
-        let (mut guesses, now) = (lock(&self.guesses), self.mono());
-        if guesses.len() >= GUESSERS {
-            guesses.retain(|_, turns| !turns.is_full(now));
+    /// Whether an account may do something now that costs more than a look: try a code, make a key, change a price.
+    pub fn turn(&self, account: AccountId) -> bool {
+        let (mut turns, now) = (lock(&self.turns), self.mono());
+        if turns.len() >= TURNS_ACCOUNTS {
+            turns.retain(|_, turns| !turns.is_full(now));
         }
-        guesses.entry(account).or_insert_with(|| Turns::full(now)).take(now, GUESS_EVERY, GUESSES)
+        turns.entry(account).or_insert_with(|| Turns::full(now)).take(now, TURN_EVERY, TURNS)
     }
 
     /// An account's pseudonym towards one provider: prefixes are shared only within it.

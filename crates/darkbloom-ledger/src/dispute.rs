@@ -71,10 +71,11 @@ pub fn dispute(
         return Err(DisputeRefusal::NoDifference);
     }
     let (paid, fair) = (settled.shares.divide(settled.charge), settled.shares.divide(fair));
+    // Nothing is taken back that is not there any more.
     let parts = Division {
-        payout: NanoDollars(paid.payout.0 - fair.payout.0),
+        payout: NanoDollars(paid.payout.0 - fair.payout.0).min(record.kept.payout),
         fee: NanoDollars(paid.fee.0 - fair.fee.0),
-        referral: NanoDollars(paid.referral.0 - fair.referral.0),
+        referral: NanoDollars(paid.referral.0 - fair.referral.0).min(record.kept.referral),
     };
     Ok((parts, moved(&settled, parts, -1)))
 }

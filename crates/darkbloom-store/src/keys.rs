@@ -12,6 +12,17 @@ use crate::ledger::books;
 use crate::sql::{Connection, Row, values};
 use crate::store::Store;
 
+/// A statement that reads whole keys, with what follows.
+macro_rules! select_key {
+    ($rest:literal) => {
+        concat!(
+            "SELECT digest, id, account, kind, name, created_at, revoked, expires_at, models, tier_min, \
+             requests_per_minute, tokens_per_minute FROM key ",
+            $rest
+        )
+    };
+}
+
 /// What a key opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyKind {
@@ -49,6 +60,9 @@ impl KeyKind {
         }
     }
 }
+
+/// Keys of one account, revoked ones included: far more than anybody tells apart.
+const KEYS_PER_ACCOUNT_MAX: i64 = 1_000;
 
 /// Longest list of models that a key may be limited to, in bytes with a line for each.
 const MODELS_BYTES_MAX: usize = 16 << 10;
@@ -139,6 +153,12 @@ pub enum CreateKeyError {
     /// A consumer's key without an account could pay for nothing, an account's own would be nobody's.
     #[error("a key of this kind needs an account")]
     AccountMissing,
+    /// An administrator's key is no account's: those who see to an account's keys would see to it.
+    #[error("an administrator's key has no account")]
+    AccountOfAdministrator,
+    /// The account has as many as it may, those that are revoked included.
+    #[error("an account has at most {KEYS_PER_ACCOUNT_MAX} keys")]
+    TooMany,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -154,6 +174,9 @@ impl Store {
         if matches!(key.kind, KeyKind::Consumer | KeyKind::Account) && key.account.is_none() {
             return Err(CreateKeyError::AccountMissing);
         }
+        if key.kind == KeyKind::Admin && key.account.is_some() {
+            return Err(CreateKeyError::AccountOfAdministrator);
+        }
         let (for_work, for_cache) = (self.inner.cache.clone(), self.inner.cache.clone());
         let (digest, cached) = (key.digest, key.clone());
         let create = move |connection: &Connection| {
@@ -165,6 +188,12 @@ impl Store {
                 && books::balance(connection, account)?.is_none()
             {
                 return Err(CreateKeyError::UnknownAccount);
+            }
+            if let Some(account) = key.account {
+                let keys = "SELECT count(*) FROM key WHERE account = ?1";
+                if connection.only::<i64>(keys, values![account.0])? >= KEYS_PER_ACCOUNT_MAX {
+                    return Err(CreateKeyError::TooMany);
+                }
             }
             Ok(insert(connection, &key)?)
         };
@@ -187,6 +216,30 @@ impl Store {
     /// [`StoreError`].
     pub async fn keys_list(&self) -> Result<Vec<KeyRecord>, StoreError> {
         self.read(|connection| Ok(all(connection)?.into_iter().map(|(_, record)| record).collect())).await
+    }
+
+    /// The keys of an account, by id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keys_of(&self, account: AccountId) -> Result<Vec<KeyRecord>, StoreError> {
+        self.read(move |connection| {
+            let keys = connection.rows(select_key!("WHERE account = ?1 ORDER BY id"), values![account.0], record)?;
+            Ok(keys.into_iter().map(|(_, record)| record).collect())
+        })
+        .await
+    }
+
+    /// The key of this id, also when it is revoked.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        self.read(move |connection| {
+            let key = connection.row(select_key!("WHERE id = ?1"), values![id.0], record)?;
+            Ok(key.map(|(_, record)| record))
+        })
+        .await
     }
 
     /// Changes what a key is called and may do; says whether there is such a key. Once this returns,
@@ -246,17 +299,6 @@ impl Store {
 fn tier(code: u32) -> Result<Tier, StoreError> {
     let tier = u8::try_from(code).ok().and_then(Tier::from_code);
     tier.ok_or(StoreError::ImpossibleRow { what: "key's tier" })
-}
-
-/// A statement that reads whole keys, with what follows.
-macro_rules! select_key {
-    ($rest:literal) => {
-        concat!(
-            "SELECT digest, id, account, kind, name, created_at, revoked, expires_at, models, tier_min, \
-             requests_per_minute, tokens_per_minute FROM key ",
-            $rest
-        )
-    };
 }
 
 /// Every key, for the cache.

@@ -1,5 +1,6 @@
 //! The price list: per model name, every edition that ever was. An edition is everybody's, one account's or one provider's
-//! own; all of a model share one sequence of numbers, so that a number alone says which price a bill was made by.
+//! own. A number alone says which edition of a model's prices a bill was made by: those of accounts and providers begin at
+//! [`OWN_EDITIONS`], and everybody's stay below.
 
 use darkbloom_types::{AccountId, Price, ProviderId};
 
@@ -7,6 +8,9 @@ use crate::accounts::NAME_BYTES_MAX;
 use crate::error::{StoreError, at_most};
 use crate::sql::{Connection, Row, values};
 use crate::store::Store;
+
+/// The first number of editions that are an account's or a provider's own.
+pub(crate) const OWN_EDITIONS: u32 = 1 << 31;
 
 /// Whose price an edition is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,6 +45,9 @@ pub enum PutPriceError {
         /// The newest version.
         current: u32,
     },
+    /// From this number on, editions are somebody's own.
+    #[error("everybody's prices have versions up to {}", OWN_EDITIONS - 1)]
+    VersionTooHigh,
     /// There is no price for everybody yet.
     #[error("the model has no price")]
     UnknownModel,
@@ -64,7 +71,10 @@ impl Store {
             if current(connection, &model, PriceScope::Network)? == Some(price) {
                 return Ok(());
             }
-            match newest(connection, &model)? {
+            if price.version >= OWN_EDITIONS {
+                return Err(PutPriceError::VersionTooHigh);
+            }
+            match newest(connection, &model, 0, OWN_EDITIONS)? {
                 Some(newest) if newest >= price.version => Err(PutPriceError::VersionNotNew { current: newest }),
                 Some(_) | None => Ok(insert(connection, &model, PriceScope::Network, &price)?),
             }
@@ -96,13 +106,22 @@ impl Store {
         self.read(move |connection| current(connection, &model, PriceScope::Network)).await
     }
 
-    /// Every price, by model, newest first.
+    /// Every price that counts and is an account's or everybody's, by model.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn prices_current(&self) -> Result<Vec<PriceRow>, StoreError> {
+        const SQL: &str = "SELECT version, input, output, model, scope, owner, active FROM price
+            WHERE active = 1 AND scope < 2 ORDER BY model, version DESC";
+        self.read(|connection| connection.rows(SQL, &[], price_row)).await
+    }
+
+    /// Every price, by model, newest first; 10,000 at most.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn price_list(&self) -> Result<Vec<PriceRow>, StoreError> {
-        const SQL: &str =
-            "SELECT version, input, output, model, scope, owner, active FROM price ORDER BY model, version DESC";
+        const SQL: &str = "SELECT version, input, output, model, scope, owner, active FROM price ORDER BY model, version DESC LIMIT 10000";
         self.read(|connection| connection.rows(SQL, &[], price_row)).await
     }
 }
@@ -113,12 +132,13 @@ fn own(
     scope: PriceScope,
     numbers: Option<(u32, u32)>,
 ) -> Result<Option<Price>, PutPriceError> {
-    let newest = newest(connection, model)?.ok_or(PutPriceError::UnknownModel)?;
+    let everybodys = current(connection, model, PriceScope::Network)?.ok_or(PutPriceError::UnknownModel)?;
     let Some((input, output)) = numbers else {
         end(connection, model, scope)?;
         return Ok(None);
     };
-    let version = newest.checked_add(1).ok_or(PutPriceError::VersionNotNew { current: newest })?;
+    let newest = newest(connection, model, OWN_EDITIONS, u32::MAX)?;
+    let version = newest.map_or(OWN_EDITIONS, |newest| newest + 1);
     let price = Price { version, input_nano_per_token: input, output_nano_per_token: output };
     if let Some(before) = current(connection, model, scope)?
         && before.is_within(&price)
@@ -126,7 +146,6 @@ fn own(
     {
         return Ok(Some(before));
     }
-    let everybodys = current(connection, model, PriceScope::Network)?.ok_or(PutPriceError::UnknownModel)?;
     if matches!(scope, PriceScope::Provider(_)) && !price.is_within(&everybodys) {
         return Err(PutPriceError::TooHigh);
     }
@@ -140,9 +159,11 @@ fn current(connection: &Connection, model: &str, scope: PriceScope) -> Result<Op
     connection.row(sql, values![model, kind, &owner], price)
 }
 
-fn newest(connection: &Connection, model: &str) -> Result<Option<u32>, StoreError> {
-    let sql = "SELECT version FROM price WHERE model = ?1 ORDER BY version DESC LIMIT 1";
-    connection.row(sql, values![model], |row| row.get(0))
+/// The highest number of a model's editions from one on and below another.
+fn newest(connection: &Connection, model: &str, from: u32, below: u32) -> Result<Option<u32>, StoreError> {
+    let sql =
+        "SELECT version FROM price WHERE model = ?1 AND version >= ?2 AND version < ?3 ORDER BY version DESC LIMIT 1";
+    connection.row(sql, values![model, from, below], |row| row.get(0))
 }
 
 fn end(connection: &Connection, model: &str, scope: PriceScope) -> Result<(), StoreError> {

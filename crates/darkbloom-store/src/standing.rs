@@ -293,9 +293,9 @@ fn succeed(
         values![&old.0, &new.0, signed, at.0],
     )?;
     connection.execute(
-        "INSERT INTO provider (id, joined_with, first_seen, last_seen)
-         SELECT ?2, joined_with, first_seen, ?3 FROM provider WHERE id = ?1
-         ON CONFLICT (id) DO UPDATE SET first_seen = CASE
+        "INSERT INTO provider (id, joined_with, first_seen, last_seen, owner)
+         SELECT ?2, joined_with, first_seen, ?3, owner FROM provider WHERE id = ?1
+         ON CONFLICT (id) DO UPDATE SET owner = coalesce(provider.owner, excluded.owner), first_seen = CASE
              WHEN excluded.first_seen < provider.first_seen THEN excluded.first_seen ELSE provider.first_seen END",
         values![&old.0, &new.0, at.0],
     )?;

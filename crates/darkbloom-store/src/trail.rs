@@ -3,12 +3,12 @@
 
 use darkbloom_types::{Digest, KeyId, UnixMillis};
 
-use crate::error::{StoreError, at_most};
+use crate::error::StoreError;
 use crate::sql::{Connection, Row, values};
 use crate::store::Store;
 
 /// Longest action and detail, in bytes; bodies of administrators' calls are up to 64 KiB, and the trail keeps their beginning.
-const ACTION_BYTES_MAX: usize = 200;
+const ACTION_BYTES_MAX: usize = 1 << 10;
 const DETAIL_BYTES_MAX: usize = 4 << 10;
 /// Most rows that one list has; the next one begins after its last.
 const TRAIL_LIST_MAX: u32 = 1_000;
@@ -64,7 +64,7 @@ impl TrailRow {
 }
 
 impl Store {
-    /// Adds a row. What is over 4 KiB of the detail is cut off.
+    /// Adds a row. What is over 1 KiB of the action and 4 KiB of the detail is cut off.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -75,8 +75,8 @@ impl Store {
         detail: impl Into<String>,
         at: UnixMillis,
     ) -> Result<i64, StoreError> {
-        let (action, mut detail) = (action.into(), detail.into());
-        at_most("an action's name, in bytes,", action.len(), ACTION_BYTES_MAX)?;
+        let (mut action, mut detail) = (action.into(), detail.into());
+        action.truncate(action.floor_char_boundary(ACTION_BYTES_MAX));
         detail.truncate(detail.floor_char_boundary(DETAIL_BYTES_MAX));
         self.write(move |connection| {
             let last = last(connection)?;

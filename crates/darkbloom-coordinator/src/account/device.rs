@@ -106,7 +106,7 @@ pub async fn token(State(shared): State<Arc<Shared>>, body: Body) -> Response {
         Polled::Expired => return oauth("expired_token", "the code is over; begin again"),
         Polled::Approved(grant) => grant,
     };
-    let terms = KeyTerms::named(grant.name.clone());
+    let terms = KeyTerms { expires_at: grant.until, ..KeyTerms::named(grant.name.clone()) };
     match auth::create_key(&shared.store, grant.kind, Some(grant.account), terms).await {
         Ok((id, key)) => {
             tracing::info!(key = id.0, kind = grant.kind.name(), "a key was made for a device code");
@@ -133,7 +133,7 @@ pub async fn approve(owner: Owner, State(shared): State<Arc<Shared>>, Asked(aske
     };
     let (kind, name) = devices.look(&asked.user_code, account, now).map_err(refused)?;
     if let Some(yes) = asked.approve {
-        devices.decide(&asked.user_code, account, yes, now).map_err(refused)?;
+        devices.decide(&asked.user_code, account, owner.until, yes, now).map_err(refused)?;
     }
     Ok(Json(json!({"name": name, "scope": kind.name(), "approved": asked.approve})))
 }

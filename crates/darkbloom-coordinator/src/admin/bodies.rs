@@ -38,20 +38,20 @@ pub struct NewKey {
     pub budget: Option<NewBudget>,
 }
 
-/// What a key may do beyond its kind.
+/// What a key may do beyond its kind: what is not named stays as it is, and null takes a limit away.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 pub struct KeyLimits {
-    #[serde(default)]
-    pub expires_at: Option<i64>,
-    #[serde(default)]
-    pub models: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "named")]
+    pub expires_at: Option<Option<i64>>,
+    #[serde(default, deserialize_with = "named")]
+    pub models: Option<Option<Vec<String>>>,
     #[serde(default, deserialize_with = "tier")]
-    pub tier_min: Option<Tier>,
-    #[serde(default)]
-    pub requests_per_minute: Option<u32>,
-    #[serde(default)]
-    pub tokens_per_minute: Option<u32>,
+    pub tier_min: Option<Option<Tier>>,
+    #[serde(default, deserialize_with = "named")]
+    pub requests_per_minute: Option<Option<u32>>,
+    #[serde(default, deserialize_with = "named")]
+    pub tokens_per_minute: Option<Option<u32>>,
 }
 
 /// What changes about a key: what is not named stays.
@@ -203,9 +203,9 @@ pub struct DecideDevice {
     pub approve: Option<bool>,
 }
 
-fn tier<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Tier>, D::Error> {
+fn tier<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<Tier>>, D::Error> {
     let name = Option::<String>::deserialize(from)?;
-    name.map(|name| name.parse().map_err(D::Error::custom)).transpose()
+    name.map(|name| name.parse().map_err(D::Error::custom)).transpose().map(Some)
 }
 
 fn period<'de, D: Deserializer<'de>>(from: D) -> Result<BudgetPeriod, D::Error> {

@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use darkbloom_host::{body, clock};
 use darkbloom_store::{KeyKind, TrailError, TrailRow};
-use darkbloom_types::Refusal;
+use darkbloom_types::{Digest, Refusal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -44,7 +44,7 @@ pub async fn kept(State(shared): State<Arc<Shared>>, request: Request, next: Nex
             Ok(bytes) => bytes,
             Err(refusal) => return Refused(refusal).into_response(),
         };
-        let detail = String::from_utf8_lossy(&bytes).into_owned();
+        let detail = detail(&bytes);
         (Request::from_parts(parts, Body::from(bytes)), detail)
     };
     let asked = match shared.store.trail_add(Some(key), action.clone(), detail, clock::now()).await {
@@ -57,6 +57,17 @@ pub async fn kept(State(shared): State<Arc<Shared>>, request: Request, next: Nex
         tracing::error!(%error, row = asked, "what came of an administrator's call cannot be written down");
     }
     response
+}
+
+/// What is kept of a body: its digest, so that nothing of it can be denied, and as much of it as there is room for, without
+/// what white space could hide.
+fn detail(body: &[u8]) -> String {
+    let digest = Digest::of(&[body]);
+    let said = match serde_json::from_slice::<Value>(body) {
+        Ok(value) => value.to_string(),
+        Err(_) => "no JSON".to_owned(),
+    };
+    format!("{} bytes, {digest}: {said}", body.len())
 }
 
 #[derive(Deserialize)]

@@ -1,13 +1,16 @@
 //! Disputes as rows.
 
 use darkbloom_ledger::{Decision, DisputeRefusal, Division, Recount};
-use darkbloom_types::{AccountId, NanoDollars, RequestId, TokenCount, UnixMillis};
+use darkbloom_types::{AccountId, KeyId, NanoDollars, RequestId, TokenCount, UnixMillis};
 
 use super::books::{self, TransferKind};
 use super::holds;
 use crate::error::StoreError;
 use crate::sql::{Connection, Row, values};
 use crate::store::Store;
+
+/// Disputes of one account that may wait to be decided: each keeps others' money from them, and somebody has to look at each.
+const OPEN_PER_ACCOUNT_MAX: i64 = 20;
 
 /// Most disputes that one list has.
 const DISPUTES_LIST_MAX: u32 = 1_000;
@@ -46,6 +49,9 @@ pub enum DisputeError {
     /// The books say no.
     #[error(transparent)]
     Refused(#[from] DisputeRefusal),
+    /// The account has as many open as it may.
+    #[error("{OPEN_PER_ACCOUNT_MAX} disputes of this account wait to be decided")]
+    TooMany,
     /// It was decided already, for the other side.
     #[error("the dispute was decided the other way")]
     DecidedOtherwise,
@@ -55,7 +61,8 @@ pub enum DisputeError {
 }
 
 impl Store {
-    /// An account counted less than it paid for: the difference leaves those who were paid, until somebody decides.
+    /// An account counted less than it paid for: the difference leaves those who were paid, until somebody decides. With a key,
+    /// only what that key asked for.
     ///
     /// # Errors
     /// [`DisputeError`].
@@ -63,10 +70,11 @@ impl Store {
         &self,
         request: RequestId,
         account: AccountId,
+        key: Option<KeyId>,
         recount: Recount,
         at: UnixMillis,
     ) -> Result<DisputeRow, DisputeError> {
-        self.write(move |connection| open(connection, request, account, recount, at)).await
+        self.write(move |connection| open(connection, request, account, key, recount, at)).await
     }
 
     /// Decides a dispute. The same decision again changes nothing.
@@ -98,12 +106,20 @@ fn open(
     connection: &Connection,
     request: RequestId,
     account: AccountId,
+    key: Option<KeyId>,
     recount: Recount,
     at: UnixMillis,
 ) -> Result<DisputeRow, DisputeError> {
     let record = holds::load(connection, request)?.ok_or(DisputeError::Unknown)?;
+    if key.is_some_and(|key| key != record.request.key) {
+        return Err(DisputeError::Unknown);
+    }
     let before = load(connection, request)?.is_some();
     let (parts, transfer) = darkbloom_ledger::dispute(&record, account, before, recount, at)?;
+    let open = "SELECT count(*) FROM dispute WHERE account = ?1 AND decision IS NULL";
+    if connection.only::<i64>(open, values![account.0])? >= OPEN_PER_ACCOUNT_MAX {
+        return Err(DisputeError::TooMany);
+    }
     connection.execute(
         "INSERT INTO dispute (request, account, input_tokens, output_tokens, payout, fee, referral, at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",

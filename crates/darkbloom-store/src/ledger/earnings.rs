@@ -188,6 +188,11 @@ fn mature(
     let sum = |sql, owner| connection.only::<i64>(sql, owner).map(NanoDollars);
     let (kept_in, amount) = match earner {
         Earner::Machine(provider) => {
+            // It may be another's since somebody looked.
+            let owner = "SELECT 1 FROM provider WHERE id = ?1 AND owner = ?2";
+            if !connection.exists(owner, values![&provider.0, account.0])? {
+                return Ok(NanoDollars::ZERO);
+            }
             let amount = sum(
                 "SELECT CAST(coalesce(sum(kept_payout), 0) AS BIGINT) FROM hold
                  WHERE provider = ?1 AND kept_payout > 0 AND closed_at < ?2",

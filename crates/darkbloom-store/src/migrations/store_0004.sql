@@ -48,7 +48,7 @@ UPDATE hold SET charged_version = price_version, charged_input = price_input, ch
 WHERE state = 1;
 CREATE INDEX hold_kept ON hold (provider, closed_at) WHERE kept_payout > 0;
 CREATE INDEX hold_kept_referral ON hold (referrer, closed_at) WHERE kept_referral > 0;
-CREATE INDEX hold_earned ON hold (provider, closed_at, id) WHERE state = 1;
+CREATE INDEX hold_earned ON hold (provider, id) WHERE state = 1;
 CREATE INDEX hold_key ON hold (key, closed_at) WHERE state = 1;
 
 -- Whose price it is: 0 everybody's, 1 an account's (8 bytes, big end first), 2 a provider's own. All of a model share the
@@ -86,6 +86,7 @@ CREATE TABLE dispute (
     decided_at    INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX dispute_open ON dispute (at) WHERE decision IS NULL;
+CREATE INDEX dispute_account ON dispute (account) WHERE decision IS NULL;
 
 -- Payouts. state: 0 requested, 1 sending, 2 paid, 3 returned. `reference` is their owner's name for them, `outside` that of
 -- whoever carries them out.
@@ -157,6 +158,7 @@ INSERT INTO key_0004 (id, digest, account, kind, name, created_at, revoked)
 SELECT id, digest, account, kind, name, created_at, revoked FROM key;
 DROP TABLE key;
 ALTER TABLE key_0004 RENAME TO key;
+CREATE INDEX key_account ON key (account, id) WHERE account IS NOT NULL;
 
 -- What administrators did, each row bound to the one before it by `digest`.
 CREATE TABLE audit (

@@ -166,7 +166,7 @@ async fn happen(
             prop_assert_eq!(stored, modelled);
         }
         What::Dispute { request: number, account, recount } => {
-            let stored = store.dispute(request(number), AccountId(account), recount, at).await;
+            let stored = store.dispute(request(number), AccountId(account), None, recount, at).await;
             let modelled = model.dispute(request(number), AccountId(account), recount, at);
             let modelled = modelled.map_or(Err(DisputeError::Unknown), |amount| amount.map_err(DisputeError::from));
             prop_assert_eq!(stored.map(|row| row.amount()), modelled);

@@ -82,12 +82,17 @@ async fn a_price_of_somebodys_own_is_an_edition_like_others(home: Home) {
     let edition = |version, input, output| {
         Ok(Some(Price { version, input_nano_per_token: input, output_nano_per_token: output }))
     };
-    assert_eq!(store.price_of("small", account, Some((9, 9))).await, edition(5, 9, 9));
+    assert_eq!(store.price_of("small", account, Some((9, 9))).await, edition(1 << 31, 9, 9));
     assert_eq!(store.price_of("small", provider, Some((3, 1))).await, Err(PutPriceError::TooHigh));
-    assert_eq!(store.price_of("small", provider, Some((2, 1))).await, edition(6, 2, 1));
-    assert_eq!(store.price_of("small", provider, Some((2, 1))).await, edition(6, 2, 1), "the same again is no new one");
-    let next = Price { version: 6, input_nano_per_token: 1, output_nano_per_token: 1 };
-    assert_eq!(store.price_put("small", next).await, Err(PutPriceError::VersionNotNew { current: 6 }));
+    assert_eq!(store.price_of("small", provider, Some((2, 1))).await, edition((1 << 31) + 1, 2, 1));
+    assert_eq!(
+        store.price_of("small", provider, Some((2, 1))).await,
+        edition((1 << 31) + 1, 2, 1),
+        "the same again is no new one"
+    );
+    let next = |version| Price { version, input_nano_per_token: 3, output_nano_per_token: 3 };
+    assert_eq!(store.price_put("small", next(1 << 31)).await, Err(PutPriceError::VersionTooHigh));
+    store.price_put("small", next(5)).await.unwrap();
     assert_eq!(store.price_of("small", account, None).await, Ok(None));
     let current: Vec<_> =
         store.price_list().await.unwrap().into_iter().filter(|row| row.current).map(|row| row.scope).collect();
@@ -99,6 +104,8 @@ async fn keys_that_make_no_sense_are_refused(home: Home) {
     store.key_create(new_key(None, KeyKind::Admin, b"1")).await.unwrap();
     assert_eq!(store.key_create(new_key(None, KeyKind::Join, b"1")).await, Err(CreateKeyError::DigestTaken));
     assert_eq!(store.key_create(new_key(None, KeyKind::Consumer, b"2")).await, Err(CreateKeyError::AccountMissing));
+    let administrator = new_key(Some(AccountId(7)), KeyKind::Admin, b"2");
+    assert_eq!(store.key_create(administrator).await, Err(CreateKeyError::AccountOfAdministrator));
     let unknown = new_key(Some(AccountId(7)), KeyKind::Consumer, b"2");
     assert_eq!(store.key_create(unknown).await, Err(CreateKeyError::UnknownAccount));
     assert_eq!(store.key_by_digest(Digest::of(&[b"2"])), None);

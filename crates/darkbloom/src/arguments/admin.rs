@@ -72,8 +72,8 @@ pub enum KeysAction {
         /// As `day:5.00`, `month:100`, `total:20`, in US dollars; `none` for no budget.
         #[arg(long, value_name = "PERIOD:DOLLARS")]
         budget: Option<String>,
-        /// All its limits as JSON: `expires_at`, `models`, `tier_min`, `requests_per_minute`, `tokens_per_minute`; what is not
-        /// named is not limited.
+        /// Limits as JSON: `expires_at`, `models`, `tier_min`, `requests_per_minute`, `tokens_per_minute`; what is not named stays,
+        /// and null takes a limit away.
         #[arg(long, value_name = "JSON")]
         limits: Option<String>,
         /// Where.

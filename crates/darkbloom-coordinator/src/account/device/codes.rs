@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 
 use darkbloom_store::KeyKind;
-use darkbloom_types::{AccountId, Digest, Millis, MonoMillis, SecretString, Turns};
+use darkbloom_types::{AccountId, Digest, Millis, MonoMillis, SecretString, Turns, UnixMillis};
 use rand_core::CryptoRng;
 
 /// How long a code may wait; RFC 8628 section 3.2 leaves it open, and a person takes minutes.
@@ -65,6 +65,8 @@ pub struct Grant {
     pub kind: KeyKind,
     /// What the key is called.
     pub name: String,
+    /// When the key ends: with that of who approved it.
+    pub until: Option<UnixMillis>,
 }
 
 /// Why nothing is approved.
@@ -79,7 +81,7 @@ pub enum NotApproved {
 #[derive(Debug)]
 enum State {
     Waiting,
-    Approved(AccountId),
+    Approved(AccountId, Option<UnixMillis>),
     Denied,
 }
 
@@ -154,8 +156,8 @@ impl Devices {
                 self.remove(&digest);
                 Polled::Denied
             }
-            State::Approved(account) => match self.remove(&digest) {
-                Some(Waiting { kind, name, .. }) => Polled::Approved(Grant { account, kind, name }),
+            State::Approved(account, until) => match self.remove(&digest) {
+                Some(Waiting { kind, name, .. }) => Polled::Approved(Grant { account, kind, name, until }),
                 None => Polled::Expired,
             },
         }
@@ -174,19 +176,26 @@ impl Devices {
     ///
     /// # Errors
     /// [`NotApproved`]; a wrong code is a guess.
-    pub fn decide(&mut self, typed: &str, by: AccountId, yes: bool, now: MonoMillis) -> Result<(), NotApproved> {
+    pub fn decide(
+        &mut self,
+        typed: &str,
+        by: AccountId,
+        until: Option<UnixMillis>,
+        yes: bool,
+        now: MonoMillis,
+    ) -> Result<(), NotApproved> {
         let waiting = self.typed(typed, by, now)?;
         if !matches!(waiting.state, State::Waiting) {
             return Err(NotApproved::Unknown);
         }
-        waiting.state = if yes { State::Approved(by) } else { State::Denied };
+        waiting.state = if yes { State::Approved(by, until) } else { State::Denied };
         Ok(())
     }
 
     /// A grant whose key could not be made is there again, until its machine asks the next time.
     pub fn give_back(&mut self, device_code: &str, grant: Grant, now: MonoMillis) {
-        let Grant { account, kind, name } = grant;
-        let state = State::Approved(account);
+        let Grant { account, kind, name, until } = grant;
+        let state = State::Approved(account, until);
         // Nobody has to type it any more.
         let user_code = String::new();
         let waiting = Waiting { user_code, kind, name, state, until: now.after(LIFE), interval: INTERVAL, next: now };
@@ -268,10 +277,10 @@ mod tests {
         let code = begun.device_code.expose();
         assert_eq!(devices.poll(code, at(0)), Polled::Pending);
         assert_eq!(devices.look(&shown(&begun.user_code), OWNER, at(1)), Ok((KeyKind::Join, "attic".to_owned())));
-        devices.decide(&shown(&begun.user_code).to_lowercase(), OWNER, true, at(2)).unwrap();
-        let again = devices.decide(&begun.user_code, AccountId(4), true, at(2));
+        devices.decide(&shown(&begun.user_code).to_lowercase(), OWNER, None, true, at(2)).unwrap();
+        let again = devices.decide(&begun.user_code, AccountId(4), None, true, at(2));
         assert_eq!(again, Err(NotApproved::Unknown), "it was decided");
-        let grant = Grant { account: OWNER, kind: KeyKind::Join, name: "attic".to_owned() };
+        let grant = Grant { account: OWNER, kind: KeyKind::Join, name: "attic".to_owned(), until: None };
         assert_eq!(devices.poll(code, at(5)), Polled::Approved(grant.clone()));
         assert_eq!(devices.poll(code, at(10)), Polled::Expired);
         devices.give_back(code, grant.clone(), at(11));
@@ -283,7 +292,7 @@ mod tests {
         let (mut devices, begun) = begun();
         let code = begun.device_code.expose();
         assert_eq!(devices.poll(code, at(0)), Polled::Pending);
-        devices.decide(&begun.user_code, OWNER, true, at(1)).unwrap();
+        devices.decide(&begun.user_code, OWNER, None, true, at(1)).unwrap();
         assert_eq!(devices.poll(code, at(4)), Polled::SlowDown);
         assert_eq!(devices.poll(code, at(13)), Polled::SlowDown, "ten seconds it has to wait now");
         assert!(matches!(devices.poll(code, at(28)), Polled::Approved(_)));
@@ -292,10 +301,10 @@ mod tests {
     #[test]
     fn codes_expire_and_are_denied() {
         let (mut devices, begun) = begun();
-        assert_eq!(devices.decide(&begun.user_code, OWNER, true, at(900)), Err(NotApproved::Unknown));
+        assert_eq!(devices.decide(&begun.user_code, OWNER, None, true, at(900)), Err(NotApproved::Unknown));
         assert_eq!(devices.poll(begun.device_code.expose(), at(900)), Polled::Expired);
         let (mut devices, begun) = self::begun();
-        devices.decide(&begun.user_code, OWNER, false, at(1)).unwrap();
+        devices.decide(&begun.user_code, OWNER, None, false, at(1)).unwrap();
         assert_eq!(devices.poll(begun.device_code.expose(), at(2)), Polled::Denied);
         assert_eq!(devices.poll(begun.device_code.expose(), at(8)), Polled::Expired);
     }
@@ -304,10 +313,10 @@ mod tests {
     fn guessing_is_limited_for_each_account() {
         let (mut devices, begun) = begun();
         for _ in 0..GUESSES {
-            assert_eq!(devices.decide("AAAA-AAAA", OWNER, true, at(1)), Err(NotApproved::Unknown));
+            assert_eq!(devices.decide("AAAA-AAAA", OWNER, None, true, at(1)), Err(NotApproved::Unknown));
         }
-        assert_eq!(devices.decide(&begun.user_code, OWNER, true, at(1)), Err(NotApproved::TooManyGuesses));
-        assert_eq!(devices.decide(&begun.user_code, AccountId(4), true, at(1)), Ok(()), "others may");
+        assert_eq!(devices.decide(&begun.user_code, OWNER, None, true, at(1)), Err(NotApproved::TooManyGuesses));
+        assert_eq!(devices.decide(&begun.user_code, AccountId(4), None, true, at(1)), Ok(()), "others may");
     }
 
     #[test]
