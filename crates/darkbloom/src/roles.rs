@@ -198,7 +198,7 @@ pub async fn coordinator(options: arguments::Coordinator, settings: CoordinatorS
     let running = running.map_err(|error| Failure::new(error.to_string(), error.hint()))?;
     if options.run.json {
         let admin_key = running.admin_key.as_ref().map(SecretString::expose);
-        say(json!({"ready": "coordinator", "address": running.address, "network": running.network, "activator": running.activator.map(hex::encode), "admin_key": admin_key}).to_string())?;
+        say(json!({"ready": "coordinator", "address": running.address, "network": running.network, "activator": running.activator.map(hex::encode), "admin_key": admin_key, "metrics": running.metrics}).to_string())?;
     } else {
         say(format!("coordinator   http://{}", running.address))?;
         say(format!("pin           --coordinator-key {}", running.network))?;

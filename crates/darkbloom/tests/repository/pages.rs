@@ -3,8 +3,11 @@
 use std::fmt::Write as _;
 use std::process::Command;
 
+use darkbloom_coordinator::{METRICS, Metric, MetricKind};
 use darkbloom_dialect::openai;
 use darkbloom_types::{RefusalClass, RefusalCode};
+
+use serde_json::json;
 
 use crate::check_page;
 
@@ -29,6 +32,76 @@ fn the_page_of_error_codes_is_current() {
         writeln!(page, "| {number} | `{code}` | {status} | {class} | {sentence} | {next} |").unwrap();
     }
     check_page("docs/errors.md", &page);
+}
+
+fn kind(metric: &Metric) -> &'static str {
+    match metric.kind {
+        MetricKind::Counter => "counter",
+        MetricKind::Gauge => "gauge",
+        MetricKind::Histogram => "histogram",
+    }
+}
+
+#[test]
+fn the_page_of_metrics_is_current() {
+    let mut page = format!("# What a coordinator counts\n\n{MADE}");
+    page.push_str(
+        "With `--metrics ADDRESS` a coordinator says at `/metrics` what it counts, for Prometheus (OpenMetrics text), to \
+         programs of its own machine and without a key. Labels are from closed lists: models by their names in the \
+         catalogue, routes by their patterns, never ids of accounts, keys, providers or requests. Counters begin at zero \
+         with the process, and have `_total` behind their names; money is read from the ledger, so whatever way it moved it \
+         is counted once. A board for Grafana that shows all of them is [beside this page](grafana.json).\n\n",
+    );
+    page.push_str("| Name | Kind | Labels | What it says |\n|---|---|---|---|\n");
+    for metric in METRICS {
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(", ") };
+        writeln!(page, "| `{}` | {} | {labels} | {} |", metric.name, kind(&metric), metric.help).unwrap();
+    }
+    check_page("docs/metrics.md", &page);
+}
+
+/// How a panel asks for a metric (PromQL).
+fn query(metric: &Metric) -> String {
+    let (name, by) = (metric.name, metric.labels.join(", "));
+    match metric.kind {
+        MetricKind::Counter if by.is_empty() => format!("rate({name}_total[5m])"),
+        MetricKind::Counter => format!("sum by ({by}) (rate({name}_total[5m]))"),
+        MetricKind::Gauge => name.to_owned(),
+        MetricKind::Histogram => format!("histogram_quantile(0.99, sum by (le) (rate({name}_bucket[5m])))"),
+    }
+}
+
+#[test]
+fn the_board_for_grafana_is_current() {
+    let panels: Vec<_> = METRICS
+        .iter()
+        .enumerate()
+        .map(|(number, metric)| {
+            let legend = metric.labels.iter().map(|label| format!("{{{{{label}}}}}")).collect::<Vec<_>>().join(" ");
+            let unit = if metric.kind == MetricKind::Histogram { "s" } else { "short" };
+            json!({
+                "id": number + 1,
+                "type": "timeseries",
+                "title": metric.name,
+                "description": metric.help,
+                "datasource": {"type": "prometheus", "uid": "${source}"},
+                "gridPos": {"x": 12 * (number % 2), "y": 8 * (number / 2), "w": 12, "h": 8},
+                "fieldConfig": {"defaults": {"unit": unit}, "overrides": []},
+                "targets": [{"refId": "A", "expr": query(metric), "legendFormat": legend}],
+            })
+        })
+        .collect();
+    let board = json!({
+        "title": "Darkbloom coordinator",
+        "uid": "darkbloom-coordinator",
+        "schemaVersion": 39,
+        "refresh": "30s",
+        "time": {"from": "now-6h", "to": "now"},
+        "templating": {"list": [{"name": "source", "type": "datasource", "query": "prometheus", "label": "Prometheus"}]},
+        "panels": panels,
+    });
+    check_page("docs/grafana.json", &format!("{board:#}\n"));
 }
 
 #[test]

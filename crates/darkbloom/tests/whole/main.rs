@@ -35,6 +35,7 @@ mod key;
 mod links;
 mod local;
 mod models;
+mod money;
 mod policy;
 mod python;
 mod restart;
