@@ -134,9 +134,7 @@ fn billed(
         output_most: receipt.output_tokens,
     };
     let bill = check_bill(&proof.bill, coordinator, &agreed).map_err(|error| lie(error.to_string()))?;
-    // The consumer's own machine costs nothing, whatever the list says.
-    let free = (bill.price.input_nano_per_token, bill.price.output_nano_per_token) == (0, 0);
-    if bill.price.version == list.price.version && bill.price != list.price && !free {
+    if bill.price.version == list.price.version && !list.price.allows(&bill.price) {
         return Err(lie("the bill has another price than the list, and calls it the same"));
     }
     Ok(bill)

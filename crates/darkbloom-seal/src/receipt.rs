@@ -117,7 +117,7 @@ pub fn check_bill(bytes: &[u8], coordinator: &PublicKey, agreed: &BillExpectatio
         ("request", bill.request == agreed.request),
         ("receipt", bill.receipt == agreed.receipt),
         // A provider's own price may be lower; which edition that is says the bill.
-        ("price", bill.price.is_within(&agreed.price)),
+        ("price", agreed.price.allows(&bill.price)),
         ("hold", !armed!("bill_hold") || bill.hold <= agreed.price_max),
         ("input token count", bill.input_tokens <= agreed.input_most),
         ("output token count", bill.output_tokens <= agreed.output_most),

@@ -1,6 +1,6 @@
 //! The price list: per model name, every edition that ever was. An edition is everybody's, one account's or one provider's
 //! own. A number alone says which edition of a model's prices a bill was made by: those of accounts and providers begin at
-//! [`OWN_EDITIONS`], and everybody's stay below.
+//! [`Price::OWN_EDITIONS`], and everybody's stay below.
 
 use darkbloom_types::{AccountId, Price, ProviderId};
 
@@ -8,9 +8,6 @@ use crate::accounts::NAME_BYTES_MAX;
 use crate::error::{StoreError, at_most};
 use crate::sql::{Connection, Row, values};
 use crate::store::Store;
-
-/// The first number of editions that are an account's or a provider's own.
-pub(crate) const OWN_EDITIONS: u32 = 1 << 31;
 
 /// Whose price an edition is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,7 +43,7 @@ pub enum PutPriceError {
         current: u32,
     },
     /// From this number on, editions are somebody's own.
-    #[error("everybody's prices have versions up to {}", OWN_EDITIONS - 1)]
+    #[error("everybody's prices have versions up to {}", Price::OWN_EDITIONS - 1)]
     VersionTooHigh,
     /// There is no price for everybody yet.
     #[error("the model has no price")]
@@ -71,10 +68,10 @@ impl Store {
             if current(connection, &model, PriceScope::Network)? == Some(price) {
                 return Ok(());
             }
-            if price.version >= OWN_EDITIONS {
+            if price.version >= Price::OWN_EDITIONS {
                 return Err(PutPriceError::VersionTooHigh);
             }
-            match newest(connection, &model, 0, OWN_EDITIONS)? {
+            match newest(connection, &model, 0, Price::OWN_EDITIONS)? {
                 Some(newest) if newest >= price.version => Err(PutPriceError::VersionNotNew { current: newest }),
                 Some(_) | None => Ok(insert(connection, &model, PriceScope::Network, &price)?),
             }
@@ -137,8 +134,8 @@ fn own(
         end(connection, model, scope)?;
         return Ok(None);
     };
-    let newest = newest(connection, model, OWN_EDITIONS, u32::MAX)?;
-    let version = newest.map_or(OWN_EDITIONS, |newest| newest + 1);
+    let newest = newest(connection, model, Price::OWN_EDITIONS, u32::MAX)?;
+    let version = newest.map_or(Price::OWN_EDITIONS, |newest| newest + 1);
     let price = Price { version, input_nano_per_token: input, output_nano_per_token: output };
     if let Some(before) = current(connection, model, scope)?
         && before.is_within(&price)

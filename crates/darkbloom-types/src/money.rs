@@ -80,6 +80,19 @@ pub struct Price {
 }
 
 impl Price {
+    /// The first number of editions that are one account's or one provider's own; everybody's stay below.
+    pub const OWN_EDITIONS: u32 = 1 << 31;
+
+    /// Whether who agreed to this price may be billed by another: by itself, by nothing (on a machine of one's own), or by a
+    /// provider's own price that is no higher.
+    #[must_use]
+    pub fn allows(&self, billed: &Self) -> bool {
+        if billed.version == self.version {
+            return billed == self || (billed.input_nano_per_token, billed.output_nano_per_token) == (0, 0);
+        }
+        billed.version >= Self::OWN_EDITIONS && billed.is_within(self)
+    }
+
     /// Whether neither kind of token costs more than by another price.
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {
@@ -109,6 +122,19 @@ mod tests {
         assert_eq!(price.cost(TokenCount(10), TokenCount(3)), Ok(NanoDollars(1_100)));
         let dear = Price { version: 1, input_nano_per_token: u32::MAX, output_nano_per_token: u32::MAX };
         assert_eq!(dear.cost(TokenCount(u32::MAX), TokenCount(u32::MAX)), Err(MoneyError::TooLarge));
+    }
+
+    #[test]
+    fn a_price_allows_itself_nothing_and_what_is_lower_and_a_providers_own() {
+        let price =
+            |version, input, output| Price { version, input_nano_per_token: input, output_nano_per_token: output };
+        let (agreed, own) = (price(3, 5, 20), Price::OWN_EDITIONS);
+        for allowed in [agreed, price(3, 0, 0), price(own, 5, 20), price(own + 7, 0, 19)] {
+            assert!(agreed.allows(&allowed), "{allowed:?}");
+        }
+        for refused in [price(3, 5, 19), price(4, 5, 20), price(4, 0, 0), price(own, 6, 1), price(own, 1, 21)] {
+            assert!(!agreed.allows(&refused), "{refused:?}");
+        }
     }
 
     #[test]
