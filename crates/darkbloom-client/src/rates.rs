@@ -14,7 +14,7 @@ pub const NAMES: [&str; 6] = [
 /// Longest value: a number, or a time in milliseconds.
 const VALUE_BYTES_MAX: usize = 24;
 
-/// What came of them, in the order of [`NAMES`].
+/// What came of them, in the order of those names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RateHeaders([Option<String>; 6]);
 
