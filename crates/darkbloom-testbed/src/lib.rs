@@ -7,12 +7,13 @@
 #![forbid(unsafe_code)]
 
 mod bare;
+pub mod floor;
 mod network;
 mod questions;
 mod rounds;
 pub mod simulation;
 
 pub use bare::{BareError, BareLoop};
-pub use network::{Answered, Network, NetworkError, sampled_request};
+pub use network::{Admin, Answered, Network, NetworkError, sampled_request};
 pub use questions::{Question, ReadQuestionsError, read_questions};
 pub use rounds::{Comparison, median};

@@ -109,7 +109,7 @@ impl Network {
         .await?;
         let url = format!("http://{}", coordinator.address);
         let admin = coordinator.admin_key.clone().ok_or_else(|| NetworkError::Admin("no key".to_owned()))?;
-        let admin = Admin { http: reqwest::Client::new(), url: url.clone(), key: admin };
+        let admin = Admin::new(url.clone(), admin);
         admin.offer(model).await?;
         admin.send("POST", "/admin/v1/accounts", &json!({"name": "bench"})).await?;
         let deposit = json!({"account": "bench", "amount_nano_usd": 1_000_000_000_000_i64, "reference": "bench"});
@@ -235,18 +235,34 @@ impl Network {
     }
 }
 
-struct Admin {
+/// A coordinator's administration, over HTTP.
+#[derive(Debug)]
+pub struct Admin {
     http: reqwest::Client,
     url: String,
     key: SecretString,
 }
 
 impl Admin {
-    async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Value, NetworkError> {
+    /// By the coordinator's address, `http://` and all, and an administrator's key.
+    #[must_use]
+    pub fn new(url: String, key: SecretString) -> Self {
+        Self { http: reqwest::Client::new(), url, key }
+    }
+
+    /// Sends JSON.
+    ///
+    /// # Errors
+    /// [`NetworkError::Admin`] with what was answered.
+    pub async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Value, NetworkError> {
         self.send_bytes(method, path, "application/json", body.to_string().into_bytes()).await
     }
 
-    async fn send_bytes(&self, method: &str, path: &str, kind: &str, body: Vec<u8>) -> Result<Value, NetworkError> {
+    /// Sends bytes of this media type.
+    ///
+    /// # Errors
+    /// [`NetworkError::Admin`] with what was answered.
+    pub async fn send_bytes(&self, method: &str, path: &str, kind: &str, body: Vec<u8>) -> Result<Value, NetworkError> {
         let method = method.parse().map_err(|_| NetworkError::Admin("bad method".to_owned()))?;
         let request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(self.key.expose());
         let response = request.header("content-type", kind).body(body).send().await?;
@@ -255,7 +271,11 @@ impl Admin {
         if ok { Ok(value) } else { Err(NetworkError::Admin(value.to_string())) }
     }
 
-    async fn key(&self, kind: &str, account: Option<&str>) -> Result<SecretString, NetworkError> {
+    /// A new key of this kind.
+    ///
+    /// # Errors
+    /// [`NetworkError::Admin`] with what was answered.
+    pub async fn key(&self, kind: &str, account: Option<&str>) -> Result<SecretString, NetworkError> {
         let answer =
             self.send("POST", "/admin/v1/keys", &json!({"kind": kind, "account": account, "name": kind})).await?;
         answer["key"].as_str().map(SecretString::from).ok_or_else(|| NetworkError::Admin("no key".to_owned()))
