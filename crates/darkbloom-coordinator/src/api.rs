@@ -36,6 +36,9 @@ pub const FRAMES: &str = "application/vnd.darkbloom.frames";
 const USAGE_MAX: u32 = 1_000;
 /// When to try again where waiting helps: a request takes seconds.
 const AGAIN: Duration = Duration::from_secs(2);
+/// What is read at once from a provider's connection, and kept for it as long as it is there: a dozen frames of one token. By
+/// itself a WebSocket takes 128 KiB, which is most of what an idle connection costs.
+const PROVIDER_READ_BYTES: usize = 4 << 10;
 /// Readiness is looked at no more often, whoever asks.
 const READY_EVERY: Duration = Duration::from_secs(1);
 
@@ -434,6 +437,7 @@ async fn provider(
         return Refused(Refusal::new(RefusalCode::NoCapacity, detail)).into_response();
     };
     upgrade
+        .read_buffer_size(PROVIDER_READ_BYTES)
         .max_message_size(limits::FRAME_BYTES_MAX)
         .max_frame_size(limits::FRAME_BYTES_MAX)
         .on_upgrade(move |socket| provider_socket::serve(shared, socket, stranger))
