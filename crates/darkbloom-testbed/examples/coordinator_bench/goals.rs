@@ -96,6 +96,37 @@ async fn hop_of(side: &impl Side, consumers: &mut Consumers) -> Outcome<Hop> {
     })
 }
 
+/// Durable commits of one row, by a thread that waits to be asked, as a ledger's does.
+struct Commits {
+    ask: std::sync::mpsc::Sender<()>,
+    took: tokio::sync::mpsc::Receiver<rusqlite::Result<Duration>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Commits {
+    fn begin(folder: &std::path::Path) -> Outcome<Self> {
+        let folder = tempfile::tempdir_in(folder)?;
+        let database = floor::durable(folder.path())?;
+        let (ask, asked) = std::sync::mpsc::channel();
+        let (tell, took) = tokio::sync::mpsc::channel(1);
+        std::thread::spawn(move || {
+            for (number, ()) in asked.into_iter().enumerate() {
+                let began = Instant::now();
+                let done = floor::insert(&database, number as u64, 1).map(|()| began.elapsed());
+                if tell.blocking_send(done).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { ask, took, _folder: folder })
+    }
+
+    async fn one(&mut self) -> Outcome<f64> {
+        self.ask.send(())?;
+        Ok(micros(self.took.recv().await.ok_or("the thread is gone")??))
+    }
+}
+
 /// Goals 5 and 10, and the first token of 6.
 pub async fn hop(options: &Options) -> Outcome<()> {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -103,8 +134,7 @@ pub async fn hop(options: &Options) -> Outcome<()> {
     tokio::spawn(floor::serve_direct(listener, provider::direct_answer()));
     let real = Real::start(&options.folder, options.wraps).await?;
     let bare = Bare::start(&options.folder, false).await?;
-    let commits = tempfile::tempdir_in(&options.folder)?;
-    let database = floor::durable(commits.path())?;
+    let mut commits = Commits::begin(&options.folder)?;
     let mut to_direct = Consumers::connect(direct, 1).await?;
     let mut to_real = Consumers::connect(real.process.address, 1).await?;
     let mut to_bare = Consumers::connect(bare.process().address, 1).await?;
@@ -122,10 +152,8 @@ pub async fn hop(options: &Options) -> Outcome<()> {
         let mut of_bare = hop_of(&bare, &mut to_bare).await?;
         let mut of_real = hop_of(&real, &mut to_real).await?;
         let mut commit = Vec::new();
-        for number in 0..HOP {
-            let began = Instant::now();
-            floor::insert(&database, (round * HOP + number) as u64, 1)?;
-            commit.push(micros(began.elapsed()));
+        for _ in 0..HOP {
+            commit.push(commits.one().await?);
         }
         for (percent, names) in [
             (50, ["direct 50", "bare 50", "first 50", "whole 50", "commit 50"]),
@@ -147,6 +175,9 @@ pub async fn hop(options: &Options) -> Outcome<()> {
         ] {
             let mut values: Vec<_> = of_real.timings.iter().map(|timing| of(timing) as f64).collect();
             note(name, percentile(&mut values, 50));
+            if name == "reserve" {
+                note("reserve 99", percentile(&mut values, 99));
+            }
         }
     }
     let of = |name: &str| figures[name].median();
@@ -156,7 +187,9 @@ pub async fn hop(options: &Options) -> Outcome<()> {
         options.wraps, options.rounds
     ));
     for (percent, more) in [("50", 100.0), ("99", 400.0)] {
-        let commit = of(&format!("commit {percent}"));
+        // A hold takes a commit and more: where the bare one took longer, something else was at work.
+        let reserve = of(if percent == "50" { "reserve" } else { "reserve 99" });
+        let commit = of(&format!("commit {percent}")).min(reserve);
         report(&format!("direct round trip, p{percent}"), "", &show(&format!("direct {percent}")), None);
         report(&format!("one durable commit, p{percent}"), "", &show(&format!("commit {percent}")), None);
         report(&format!("floor adds, p{percent}"), "", &show(&format!("bare {percent}")), None);
@@ -178,7 +211,7 @@ pub async fn hop(options: &Options) -> Outcome<()> {
     }
     report("floor, processor a request", "", &show("cpu bare"), None);
     report("5: processor a request, alone", "≤ 110", &show("cpu real"), Some(of("cpu real") <= 110.0));
-    let commit = of("commit 50");
+    let commit = of("commit 50").min(of("reserve"));
     report(
         "10: reserve",
         &format!("≤ 1000 + the commit: {:.0}", 1_000.0 + commit),
