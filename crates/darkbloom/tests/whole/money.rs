@@ -154,6 +154,7 @@ fn keys_may_do_what_their_limits_say_and_no_more() {
 fn a_machine_gets_one_key_by_a_code_that_its_owner_approves() {
     let folder = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::start(&folder.path().join("coordinator"));
+    coordinator.offer_model(&model_file());
     coordinator.admin("POST", "/admin/v1/accounts", &json!({"name": "owner"}));
     let owner = coordinator.key("account", Some("owner"));
     let out = folder.path().join("join");
@@ -172,11 +173,12 @@ fn a_machine_gets_one_key_by_a_code_that_its_owner_approves() {
     let token = std::fs::read_to_string(&out).unwrap();
     assert!(token.starts_with("db-join-"), "a join token");
     let provider = Provider::start(&coordinator, &folder.path().join("provider"), Some(&token), &model_file());
-    until("it is connected", || (coordinator.providers().len() == 1).then_some(()));
+    coordinator.eligible(1);
     assert!(account(&coordinator, &owner, &["machines"]).contains(&provider.id), "the machine is the owner's");
     // Nobody signs in as an administrator.
     let mut stranger = command(&["login", "--coordinator", &coordinator.url, "--kind", "admin"]);
-    run(&mut stranger).failed_saying(&["invalid value"]);
+    let refused = run(&mut stranger);
+    assert!(!refused.status.success() && refused.stderr.contains("invalid value"), "{refused:?}");
     let form = "client_id=x&scope=admin";
     let headers = [("content-type", "application/x-www-form-urlencoded")];
     let answer = http::request(&coordinator.address, "POST", "/v1/device/code", &headers, form.as_bytes());

@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::hostile::provider::Hostile;
 use super::hostile::{failed, named, random, surface};
-use crate::support::network::{Network, Provider, Surface, ask, ask_with};
+use crate::support::network::{CREDIT, Network, Provider, Surface, ask, ask_with};
+use crate::support::until;
 
 /// What a provider may never say no with: the consumer would look for the fault at itself.
 const NOT_ITS_TO_SAY: [RefusalCode; 10] = [
@@ -47,11 +48,20 @@ fn question(stream: bool) -> serde_json::Value {
 
 #[test]
 fn what_is_not_a_providers_to_say_sends_the_request_to_the_next() {
-    let (network, mut hostile, gateway) = beside(true);
+    let network = Network::start();
+    let honest = &*network.providers[0].id;
     let numbers = NOT_ITS_TO_SAY.map(RefusalCode::number).into_iter().chain([0, 999, u16::MAX]);
     for (index, code) in numbers.enumerate() {
+        // Each time another one, of which nothing is known, and another account: who failed, or did not answer the same question
+        // the last time, is not asked first.
+        let mut hostile = Hostile::join_with(&network.coordinator, 64);
+        network.coordinator.eligible(2);
+        let (id, coordinator) = (hostile.id.to_string(), &network.coordinator);
+        let gateway = surface("gateway", &coordinator.url, &coordinator.pin, &[&id, honest], |_| {});
+        let question = ask_with("What is 17 + 25?", json!({"stream": index % 2 == 0, "max_tokens": 16}));
+        let key = coordinator.account(&format!("account {index}"), CREDIT);
         let answer = std::thread::scope(|scope| {
-            let call = scope.spawn(|| gateway.chat(&network.key, &question(index % 2 == 0)));
+            let call = scope.spawn(|| gateway.chat(&key, &question));
             let offer = hostile.offer();
             hostile.refuse(offer.stream, code);
             call.join().unwrap()
@@ -60,11 +70,16 @@ fn what_is_not_a_providers_to_say_sends_the_request_to_the_next() {
         assert_eq!(answer.status, 200, "{said}: {}", answer.text());
         let text = if index % 2 == 0 { answer.streamed() } else { answer.answer() };
         assert_eq!(text, "42", "{said}");
-        let asked = [(&*hostile.id.to_string(), "provider_lost"), (&*network.providers[0].id, "accepted")];
-        assert_eq!(answer.attempts(), asked, "{said}");
-        assert_eq!(answer.header("x-darkbloom-provider"), Some(&*network.providers[0].id), "{said}");
+        assert_eq!(answer.attempts(), [(&*id, "provider_lost"), (honest, "accepted")], "{said}");
+        assert_eq!(answer.header("x-darkbloom-provider"), Some(honest), "{said}");
+        drop(hostile);
+        network.coordinator.eligible(1);
     }
-    network.books_close();
+    until("no money is held", || {
+        let audit = network.coordinator.admin("GET", "/admin/v1/audit", &serde_json::Value::Null);
+        (audit["open_holds"] == 0).then_some(())
+    });
+    network.coordinator.books_are_clean();
 }
 
 #[test]
