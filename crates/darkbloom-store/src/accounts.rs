@@ -5,7 +5,7 @@ use darkbloom_types::{AccountId, Digest, NanoDollars, UnixMillis};
 
 use crate::error::{StoreError, at_most};
 use crate::ledger::agreement::share;
-use crate::ledger::books::{self, TransferKind};
+use crate::ledger::books::{self, Movement};
 use crate::sql::{Connection, Row, values};
 use crate::store::Store;
 
@@ -336,7 +336,7 @@ fn put_deposit(
     let deposits = books::book(connection, Book::Deposits)?.unwrap_or_default();
     let transfer = darkbloom_ledger::deposit(*account, *amount, deposits)?;
     let number = match state {
-        DepositState::Credited => Some(books::post(connection, TransferKind::Deposit, None, now, &transfer)?),
+        DepositState::Credited => Some(books::post(connection, Movement::Deposit, None, now, &transfer)?),
         DepositState::Expected | DepositState::Abandoned => None,
     };
     connection.execute(

@@ -19,14 +19,14 @@ use darkbloom_types::{
     UnixMillis,
 };
 
-use self::books::TransferKind;
 use crate::error::{StoreError, at_most};
 use crate::sql::{Connection, values};
 use crate::store::{Store, StoreOptions};
 
+pub use self::books::Movement;
 pub use self::disputes::{DisputeError, DisputeRow};
 pub use self::earnings::{Earnings, JobRow, MachineRow};
-pub use self::flows::{Flow, Flows, Moved, Movement, book_name};
+pub use self::flows::{Flow, Flows, Moved, book_name};
 pub use self::invites::{InviteRow, RedeemError, Redeemed};
 pub use self::payouts::{PayoutError, PayoutRow};
 
@@ -274,7 +274,7 @@ fn place(connection: &Connection, request: &HoldRequest) -> Result<(), PlaceHold
     };
     let placement = darkbloom_ledger::place(request, &view)?;
     if let Some((closing, old)) = placement.superseded.as_ref().zip(superseded.as_ref()) {
-        write_closing(connection, TransferKind::Void, old, closing, Some("superseded"))?;
+        write_closing(connection, Movement::Void, old, closing, Some("superseded"))?;
     }
     if let Some(old) = request.supersedes {
         // Also a hold that was voided before: it can no longer be settled late.
@@ -285,7 +285,7 @@ fn place(connection: &Connection, request: &HoldRequest) -> Result<(), PlaceHold
         // The superseded hold may have changed them.
         budgets::opened(connection, &budgets::of(connection, request)?, request)?;
     }
-    books::post(connection, TransferKind::Hold, Some(request.request), request.placed_at, &placement.transfer)?;
+    books::post(connection, Movement::Hold, Some(request.request), request.placed_at, &placement.transfer)?;
     Ok(())
 }
 
@@ -295,7 +295,7 @@ fn settle(connection: &Connection, settlement: &Settlement, options: StoreOption
     let agreement = agreement::load(connection, &record.request, *provider, options)?;
     let verdict = darkbloom_ledger::settle(&record, *provider, delivered, &agreement, *at)
         .map_err(|_| StoreError::ImpossibleRow { what: "hold terms" })?;
-    carry_out(connection, TransferKind::Settlement, &record, verdict, settlement)
+    carry_out(connection, Movement::Settlement, &record, verdict, settlement)
 }
 
 fn settle_late(
@@ -321,8 +321,8 @@ fn settle_late(
             | LateRefusal::NotAccepted) => SettleError::Late(refusal),
         })?;
     let kind = match record.state() {
-        HoldState::Open => TransferKind::Settlement,
-        HoldState::Voided | HoldState::Settled => TransferKind::LateSettlement,
+        HoldState::Open => Movement::Settlement,
+        HoldState::Voided | HoldState::Settled => Movement::LateSettlement,
     };
     carry_out(connection, kind, &record, verdict, settlement)
 }
@@ -338,7 +338,7 @@ fn void(
     match darkbloom_ledger::void(&record, cause, at) {
         Verdict::Already(settled) => Ok(settled),
         Verdict::Close(closing) => {
-            write_closing(connection, TransferKind::Void, &record, &closing, Some(reason))?;
+            write_closing(connection, Movement::Void, &record, &closing, Some(reason))?;
             Ok(closing.settled)
         }
     }
@@ -346,7 +346,7 @@ fn void(
 
 fn carry_out(
     connection: &Connection,
-    kind: TransferKind,
+    kind: Movement,
     record: &HoldRecord,
     verdict: Verdict,
     settlement: &Settlement,
@@ -356,7 +356,7 @@ fn carry_out(
         Verdict::Close(closing) => closing,
     };
     if closing.settled.state == HoldState::Voided {
-        write_closing(connection, TransferKind::Void, record, &closing, Some("nothing was relayed"))?;
+        write_closing(connection, Movement::Void, record, &closing, Some("nothing was relayed"))?;
         return Ok(closing.settled);
     }
     write_closing(connection, kind, record, &closing, None)?;
@@ -368,7 +368,7 @@ fn carry_out(
 
 fn write_closing(
     connection: &Connection,
-    kind: TransferKind,
+    kind: Movement,
     record: &HoldRecord,
     closing: &Closing,
     reason: Option<&str>,

@@ -6,37 +6,76 @@ use darkbloom_types::{AccountId, NanoDollars, ProviderId, RequestId, UnixMillis}
 use crate::error::StoreError;
 use crate::sql::{Connection, Value, values};
 
-/// Why a transfer was made.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum TransferKind {
+/// Why money moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Movement {
+    /// Credit came.
     Deposit,
+    /// Kept aside for a request.
     Hold,
+    /// A request was charged.
     Settlement,
+    /// A hold was given back.
     Void,
+    /// A request was charged by a receipt that came late.
     LateSettlement,
+    /// Earnings can be disputed no more.
     Maturing,
+    /// A charge was disputed.
     Dispute,
+    /// That was decided.
     DisputeDecided,
+    /// Earnings are to be paid out.
     Payout,
+    /// They were, or came back.
     PayoutEnded,
+    /// Earnings became credit.
     EarningsSpent,
 }
 
-impl TransferKind {
-    fn code(self) -> i64 {
+impl Movement {
+    /// Every movement, in the order of the numbers by which they are stored.
+    pub const ALL: [Self; 11] = [
+        Self::Deposit,
+        Self::Hold,
+        Self::Settlement,
+        Self::Void,
+        Self::LateSettlement,
+        Self::Maturing,
+        Self::Dispute,
+        Self::DisputeDecided,
+        Self::Payout,
+        Self::PayoutEnded,
+        Self::EarningsSpent,
+    ];
+
+    /// The name in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Deposit => 0,
-            Self::Hold => 1,
-            Self::Settlement => 2,
-            Self::Void => 3,
-            Self::LateSettlement => 4,
-            Self::Maturing => 5,
-            Self::Dispute => 6,
-            Self::DisputeDecided => 7,
-            Self::Payout => 8,
-            Self::PayoutEnded => 9,
-            Self::EarningsSpent => 10,
+            Self::Deposit => "deposit",
+            Self::Hold => "hold",
+            Self::Settlement => "settlement",
+            Self::Void => "void",
+            Self::LateSettlement => "late_settlement",
+            Self::Maturing => "maturing",
+            Self::Dispute => "dispute",
+            Self::DisputeDecided => "dispute_decided",
+            Self::Payout => "payout",
+            Self::PayoutEnded => "payout_ended",
+            Self::EarningsSpent => "earnings_spent",
         }
+    }
+
+    /// The number that stands in a row.
+    fn code(self) -> i64 {
+        self as i64
+    }
+
+    /// The movement of a row.
+    pub(crate) fn of_code(code: i64) -> Result<Self, StoreError> {
+        let found = Self::ALL.into_iter().find(|movement| movement.code() == code);
+        found.ok_or(StoreError::ImpossibleRow { what: "transfer" })
     }
 }
 
@@ -70,7 +109,7 @@ pub(crate) fn balance(connection: &Connection, account: AccountId) -> Result<Opt
 /// Writes a transfer and moves its money; answers its number.
 pub(crate) fn post(
     connection: &Connection,
-    kind: TransferKind,
+    kind: Movement,
     request: Option<RequestId>,
     at: UnixMillis,
     transfer: &Transfer,

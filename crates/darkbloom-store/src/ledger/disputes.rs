@@ -3,7 +3,7 @@
 use darkbloom_ledger::{Decision, DisputeRefusal, Division, Recount};
 use darkbloom_types::{AccountId, KeyId, NanoDollars, RequestId, TokenCount, UnixMillis};
 
-use super::books::{self, TransferKind};
+use super::books::{self, Movement};
 use super::holds;
 use crate::error::StoreError;
 use crate::sql::{Connection, Row, values};
@@ -135,7 +135,7 @@ fn open(
         ],
     )?;
     holds::keep(connection, request, -parts.payout.0, -parts.referral.0)?;
-    books::post(connection, TransferKind::Dispute, Some(request), at, &transfer)?;
+    books::post(connection, Movement::Dispute, Some(request), at, &transfer)?;
     Ok(DisputeRow { request, account, recount, parts, at, decided: None })
 }
 
@@ -161,7 +161,7 @@ fn decide(
         holds::keep(connection, request, row.parts.payout.0, row.parts.referral.0)?;
     }
     let transfer = darkbloom_ledger::decide_dispute(&settled, row.parts, decision);
-    books::post(connection, TransferKind::DisputeDecided, Some(request), at, &transfer)?;
+    books::post(connection, Movement::DisputeDecided, Some(request), at, &transfer)?;
     Ok(DisputeRow { decided: Some((decision, at)), ..row })
 }
 

@@ -3,7 +3,7 @@
 use darkbloom_ledger::{Book, DISPUTE_WINDOW, release};
 use darkbloom_types::{AccountId, CatalogueDigest, NanoDollars, ProviderId, RequestId, TokenCount, UnixMillis};
 
-use super::books::{self, TransferKind};
+use super::books::{self, Movement};
 use crate::error::StoreError;
 use crate::sql::{Connection, values};
 use crate::store::Store;
@@ -218,7 +218,7 @@ fn mature(
         }
     };
     if amount > NanoDollars::ZERO {
-        books::post(connection, TransferKind::Maturing, None, at, &release(kept_in, account, amount))?;
+        books::post(connection, Movement::Maturing, None, at, &release(kept_in, account, amount))?;
     }
     Ok(amount)
 }

@@ -3,7 +3,7 @@
 use darkbloom_ledger::Book;
 use darkbloom_types::NanoDollars;
 
-use super::books;
+use super::books::{self, Movement};
 use crate::error::StoreError;
 use crate::sql::values;
 use crate::store::Store;
@@ -11,68 +11,6 @@ use crate::store::Store;
 /// Most transfers that one look takes in; the next one goes on behind them. A coordinator that is asked every quarter of a
 /// minute makes fewer.
 const TRANSFERS_MAX: i64 = 1_000_000;
-
-/// Why money moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Movement {
-    /// Credit came.
-    Deposit,
-    /// Kept aside for a request.
-    Hold,
-    /// A request was charged.
-    Settlement,
-    /// A hold was given back.
-    Void,
-    /// A request was charged by a receipt that came late.
-    LateSettlement,
-    /// Earnings can be disputed no more.
-    Maturing,
-    /// A charge was disputed.
-    Dispute,
-    /// That was decided.
-    DisputeDecided,
-    /// Earnings are to be paid out.
-    Payout,
-    /// They were, or came back.
-    PayoutEnded,
-    /// Earnings became credit.
-    EarningsSpent,
-}
-
-impl Movement {
-    /// Every movement, in the order of the numbers by which they are stored.
-    pub const ALL: [Self; 11] = [
-        Self::Deposit,
-        Self::Hold,
-        Self::Settlement,
-        Self::Void,
-        Self::LateSettlement,
-        Self::Maturing,
-        Self::Dispute,
-        Self::DisputeDecided,
-        Self::Payout,
-        Self::PayoutEnded,
-        Self::EarningsSpent,
-    ];
-
-    /// The name in metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Deposit => "deposit",
-            Self::Hold => "hold",
-            Self::Settlement => "settlement",
-            Self::Void => "void",
-            Self::LateSettlement => "late_settlement",
-            Self::Maturing => "maturing",
-            Self::Dispute => "dispute",
-            Self::DisputeDecided => "dispute_decided",
-            Self::Payout => "payout",
-            Self::PayoutEnded => "payout_ended",
-            Self::EarningsSpent => "earnings_spent",
-        }
-    }
-}
 
 /// How many movements of one kind there were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,16 +79,12 @@ impl Store {
         self.read(move |connection| {
             let until: i64 = connection.only("SELECT coalesce(max(id), 0) FROM transfer", &[])?;
             let until = until.min(after.saturating_add(TRANSFERS_MAX));
-            let movement = |code: i64| {
-                let found = usize::try_from(code).ok().and_then(|code| Movement::ALL.get(code).copied());
-                found.ok_or(StoreError::ImpossibleRow { what: "transfer" })
-            };
             let moved = connection.rows(
                 "SELECT kind, count(*) FROM transfer WHERE id > ?1 AND id <= ?2 GROUP BY kind ORDER BY kind",
                 values![after, until],
                 |row| {
                     let count = u64::try_from(row.get::<i64>(1)?).unwrap_or(0);
-                    Ok(Moved { movement: movement(row.get(0)?)?, count })
+                    Ok(Moved { movement: Movement::of_code(row.get(0)?)?, count })
                 },
             )?;
             let flows = connection.rows(
@@ -162,7 +96,7 @@ impl Store {
                 values![after, until],
                 |row| {
                     Ok(Flow {
-                        movement: movement(row.get(0)?)?,
+                        movement: Movement::of_code(row.get(0)?)?,
                         book: books::kind_name(row.get(1)?)?,
                         inwards: row.get(2)?,
                         amount: NanoDollars(row.get::<i64>(3)?.abs()),

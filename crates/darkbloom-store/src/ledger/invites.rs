@@ -3,7 +3,7 @@
 use darkbloom_ledger::{Book, DepositRefusal, Invite, InviteRefusal};
 use darkbloom_types::{AccountId, Digest, NanoDollars, UnixMillis};
 
-use super::books::{self, TransferKind};
+use super::books::{self, Movement};
 use crate::accounts::NAME_BYTES_MAX;
 use crate::error::{StoreError, at_most};
 use crate::sql::{Connection, values};
@@ -150,7 +150,7 @@ fn redeem(
     let amount = invite.redeem(at)?;
     let deposits = books::book(connection, Book::Deposits)?.unwrap_or_default();
     let transfer = darkbloom_ledger::deposit(account, amount, deposits).map_err(InviteRefusal::from)?;
-    let number = books::post(connection, TransferKind::Deposit, None, at, &transfer)?;
+    let number = books::post(connection, Movement::Deposit, None, at, &transfer)?;
     connection.execute("UPDATE invite SET uses_left = uses_left - 1 WHERE id = ?1", values![id])?;
     connection.execute(
         "INSERT INTO invite_use (invite, account, transfer, at) VALUES (?1, ?2, ?3, ?4)",

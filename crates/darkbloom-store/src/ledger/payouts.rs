@@ -3,7 +3,7 @@
 use darkbloom_ledger::{Book, PayoutRefusal, PayoutState};
 use darkbloom_types::{AccountId, NanoDollars, UnixMillis};
 
-use super::books::{self, TransferKind};
+use super::books::{self, Movement};
 use crate::accounts::{NAME_BYTES_MAX, REFERENCE_BYTES_MAX};
 use crate::error::{StoreError, at_most};
 use crate::sql::{Connection, Row, values};
@@ -143,7 +143,7 @@ fn request(
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6) RETURNING id",
         values![account.0, reference, amount.0, goes_to, state_code(state), at.0],
     )?;
-    books::post(connection, TransferKind::Payout, None, at, &transfer)?;
+    books::post(connection, Movement::Payout, None, at, &transfer)?;
     let (reference, goes_to) = (reference.to_owned(), goes_to.to_owned());
     Ok(PayoutRow { id, account, reference, amount, goes_to, outside: None, state, asked_at: at, changed_at: at })
 }
@@ -170,7 +170,7 @@ fn advance(
         values![id, state_code(to), outside, at.0],
     )?;
     if let Some(transfer) = transfer {
-        books::post(connection, TransferKind::PayoutEnded, None, at, &transfer)?;
+        books::post(connection, Movement::PayoutEnded, None, at, &transfer)?;
     }
     let outside = outside.map(str::to_owned).or(row.outside);
     Ok(PayoutRow { state: to, outside, changed_at: at, ..row })
@@ -192,7 +192,7 @@ fn spend(
     }
     let withdrawable = books::book(connection, Book::Withdrawable(account))?.unwrap_or_default();
     let transfer = darkbloom_ledger::spend_earnings(account, amount, withdrawable)?;
-    let number = books::post(connection, TransferKind::EarningsSpent, None, at, &transfer)?;
+    let number = books::post(connection, Movement::EarningsSpent, None, at, &transfer)?;
     connection.execute(
         "INSERT INTO deposit (reference, account, amount, source, state, transfer, at) VALUES (?1, ?2, ?3, 'earnings', 1, ?4, ?5)",
         values![reference, account.0, amount.0, number, at.0],
